@@ -1,0 +1,33 @@
+"""Errors that a user can mend: what was wrong, where, and what to do next."""
+from difflib import get_close_matches
+from typing import Iterable
+
+
+class UserError(ValueError):
+    """Something the user gave cannot be used; the message says what to do instead.
+
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+class ArgumentError(UserError, TypeError):
+    """An argument that is unknown, or that this network cannot obey."""
+
+
+def nearest(name: object, legal: Iterable[str], count: int = 3) -> str:
+    """Names the legal values closest to a wrong one, for the end of an error message.
+
+    Args:
+        name: what the user wrote.
+        legal: every value that would have been accepted.
+        count: how many near misses to show at most.
+
+    Returns:
+        ``'nearest: a, b'``, or ``'legal: ...'`` with all of them where nothing is near.
+    """
+    legal = [str(value) for value in legal]
+    lowered = {value.lower(): value for value in legal}
+    close = get_close_matches(str(name).lower(), lowered, n=count, cutoff=0.6)
+    if close:
+        return 'nearest: ' + ', '.join(lowered[value] for value in close)
+    return 'legal: ' + ', '.join(legal)
