@@ -1,0 +1,63 @@
+"""Res2Net (Gao et al., arXiv:1904.01169, section 3.1): a ladder of small 3x3 convolutions.
+
+The map is cut into s splits x_1 .. x_s of w channels each.
+
+    inside a stage                      first block of a stage
+    y_1 = K_1(x_1)                      y_i = K_i(x_i)          1 <= i < s
+    y_i = K_i(x_i + y_{i-1})            y_s = pool(x_s)
+    y_s = x_s
+
+Here the convolutions are numbered so that the split which has none is the last, as in the published
+weights. The first block of a stage has no hierarchy, and its last split meets the 3x3 average pool
+even where the stride is 1: the published weights were trained so.
+"""
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .bottleneck import Bottleneck, Parts, Site
+
+
+class Res2NetBottleneck(Bottleneck):
+    """1x1, ladder of 3x3 over ``scales`` splits, 1x1.
+
+    Args:
+        site: where the block stands.
+        parts: what it is built from.
+        base_width: channels of one split (and group) in stage 1, the papers' w.
+        scales: number of splits, the papers' s.
+        groups: cardinality of every 3x3 (Res2NeXt).
+    """
+
+    def __init__(self, site: Site, parts: Parts, *, base_width: int = 26, scales: int = 4,
+                 groups: int = 1):
+        width = site.width(base_width) * groups
+        super().__init__(site, parts, width * scales)
+        self.width, self.scales, self.hierarchical = width, scales, not site.first
+        # One split is one plain convolution: nothing would be left to mix otherwise.
+        ladder = range(max(scales - 1, 1))
+        self.convs = nn.ModuleList(
+            parts.conv3x3(width, width, stride=site.stride, dilation=site.dilation, groups=groups)
+            for _ in ladder)
+        self.bns = nn.ModuleList(parts.norm(width) for _ in ladder)
+        pooled = site.first and (site.stride > 1 or not site.pool_needs_stride)
+        self.pool = nn.AvgPool2d(3, site.stride, 1) if pooled else nn.Identity()
+
+    def mix(self, x: Tensor) -> Tensor:
+        splits = x.split(self.width, 1)                                       # s times B w H W
+        rungs = []
+        for index, (conv, bn) in enumerate(zip(self.convs, self.bns)):
+            y = splits[index]
+            if self.hierarchical and index > 0:
+                y = y + rungs[-1]
+            rungs.append(F.relu(bn(conv(y.contiguous(memory_format=memory_format(x)))),
+                                inplace=True))
+        if self.scales > 1:
+            rungs.append(self.pool(splits[-1]))
+        return torch.cat(rungs, 1)                                                # B ws H W
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The layout to give to a part of ``x``; deformable convolutions refuse a strided view."""
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format

@@ -1,0 +1,22 @@
+"""The stem: image to stride 2, by one 7x7 convolution or by three 3x3.
+
+He et al., arXiv:1512.03385, table 1 (7x7); He et al., arXiv:1812.01187, figure 2b (three 3x3).
+"""
+from torch import nn
+
+from .blocks.bottleneck import Norm
+
+
+def deep_stem(widths: tuple[int, int, int], norm: Norm, in_channels: int = 3) -> nn.Sequential:
+    """B 3 H W -> B widths[2] H/2 W/2 by three 3x3 convolutions, each with norm and ReLU."""
+    layers: list[nn.Module] = []
+    for index, width in enumerate(widths):
+        layers += [nn.Conv2d(in_channels, width, 3, 2 if index == 0 else 1, 1, bias=False),
+                   norm(width), nn.ReLU(inplace=True)]
+        in_channels = width
+    return nn.Sequential(*layers)
+
+
+def plain_stem(width: int, norm: Norm, in_channels: int = 3) -> dict[str, nn.Module]:
+    """B 3 H W -> B width H/2 W/2: the parts by the names that every checkpoint gives them."""
+    return dict(conv1=nn.Conv2d(in_channels, width, 7, 2, 3, bias=False), bn1=norm(width))
