@@ -1,0 +1,1 @@
+"""Data: the embedded set, and folders of a user."""

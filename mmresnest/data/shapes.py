@@ -1,0 +1,652 @@
+"""The embedded data set: textured pictures of occluding shapes, drawn rather than fetched.
+
+Picture ``index`` of a split is a pure function of ``(seed, split, index, size)``. Its pixels do not
+depend on the machine, on the number of threads or on how many are drawn: random numbers come from NumPy's
+frozen legacy distributions, rotations from sines rounded to 12 bits, and the rest is integer arithmetic
+or single IEEE operations (no sum over floats, no transcendental function, no OpenCV but the encoder).
+
+A class is decided by the outline alone. Colour leans to a class in one object of three, texture never.
+
+``draw`` writes one folder that holds up to three layouts of the same pictures::
+
+    shapes.json                                   the parameters, and the mark of a finished folder
+    {train,val,test}.json  {train,val,test}/      'coco': boxes and masks of what is visible
+    images/{train,val,test}/  annotations/...     'ade20k': class indices, 0 is background; classes.txt
+    leftImg8bit/{train,val,test}/shapes/          'cityscapes': gtFine/..._gtFine_labelTrainIds.png
+"""
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from mmresnest.errors import UserError, nearest
+
+# Version of the drawing: raise it whenever the same parameters give other pixels.
+VERSION = 1
+
+CLASSES = ('disk', 'ring', 'square', 'triangle', 'star', 'cross')
+SPLITS = ('train', 'val', 'test')
+LAYOUTS = ('coco', 'ade20k', 'cityscapes')
+STAMP = 'shapes.json'
+
+MIN_SIDE = 64        # of an image: below this, not even three small objects fit
+MAX_SIDE = 4096
+MIN_VISIBLE = 0.6    # of an object: a placement that would leave less of any object is redrawn
+MAX_BOX_IOU = 0.45   # between two objects: below the usual NMS threshold, so that both can be found
+MIN_EXTENT = 12      # px: the shorter side of the smallest visible box
+
+# Side of an object in px, and how often: COCO's small, medium and large areas.
+SIDES = (((18, 31), 16), ((36, 92), 62), ((112, 170), 22))
+
+CITY = 'shapes'      # the one city of the Cityscapes layout
+SUBPIXELS = 4        # per side, for the coverage of a pixel
+
+
+class Sample(NamedTuple):
+    """One picture and its truth.
+
+    Attributes:
+        image: H W 3, uint8, RGB.
+        masks: N H W, bool: the visible part of every object.
+        labels: N, int64: indices into ``CLASSES``.
+        boxes: N 4, int64: x0 y0 x1 y1 of the visible part; x1 and y1 are exclusive.
+        semantic: H W, uint8: 0 is background, 1 + label elsewhere.
+    """
+
+    image: np.ndarray
+    masks: np.ndarray
+    labels: np.ndarray
+    boxes: np.ndarray
+    semantic: np.ndarray
+
+
+def classes() -> Tuple[str, ...]:
+    """Names of the object classes, in the order of their labels."""
+    return CLASSES
+
+
+def semantic_classes() -> Tuple[str, ...]:
+    """Names of the classes of a semantic mask, in the order of the mask's values."""
+    return ('background',) + CLASSES
+
+
+# ---------------------------------------------------------------------------------------------- outlines
+
+def _fixed(value: float) -> float:
+    """Rounds to 12 bits, so that the last bit of a machine's sine cannot reach a pixel."""
+    return round(value * 4096) / 4096
+
+
+# Unit normals of the five lines of a pentagram whose first tip points up.
+_PENTAGRAM = tuple(
+    (_fixed(math.sin(math.radians(72 * k + 36))), _fixed(-math.cos(math.radians(72 * k + 36))))
+    for k in range(5))
+
+
+def _inside(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Whether points of the unit square -1..1 lie in a shape; v points down."""
+    if name == 'disk':
+        return u * u + v * v <= 1
+    if name == 'ring':
+        squared = u * u + v * v
+        return (squared <= 1) & (squared >= 0.25)
+    if name == 'square':
+        return (np.abs(u) <= 0.94) & (np.abs(v) <= 0.94)
+    if name == 'triangle':
+        return (v <= 0.94) & (2 * np.abs(u) <= v + 1)
+    if name == 'star':
+        # A point is in the pentagram when at most one of its five lines cuts it off. A distance of
+        # 0.36 where the true pentagram has cos 72 = 0.31 gives fatter arms, that survive at 18 px.
+        cut_off = np.zeros(u.shape, np.uint8)
+        for across, along in _PENTAGRAM:
+            cut_off += u * across + v * along > 0.36
+        return (cut_off <= 1) & (u * u + v * v <= 1.1)
+    if name == 'cross':
+        arms = (np.abs(u) <= 0.33) | (np.abs(v) <= 0.33)
+        return arms & (np.abs(u) <= 1) & (np.abs(v) <= 1)
+    raise ValueError(name)
+
+
+# ---------------------------------------------------------------------------------------------- colours
+
+def _colour(hue: int, saturation: int, value: int) -> np.ndarray:
+    """RGB of a hue in degrees and a saturation and value in 0..255, in integers."""
+    sector, rest = divmod(hue % 360, 60)
+    low = value * (255 - saturation) // 255
+    rising = low + (value - low) * rest // 60
+    falling = value - (value - low) * rest // 60
+    return np.array([
+        (value, rising, low), (falling, value, low), (low, value, rising),
+        (low, falling, value), (rising, low, value), (value, low, falling)][sector], np.int32)
+
+
+def _luminance(rgb: np.ndarray) -> int:
+    return int(299 * int(rgb[0]) + 587 * int(rgb[1]) + 114 * int(rgb[2])) // 1000
+
+
+def _noise(random: np.random.RandomState, height: int, width: int, cell: int, span: int) -> np.ndarray:
+    """Smooth noise in -span..span: random values every ``cell`` pixels, joined bilinearly."""
+    rows, columns = height // cell + 2, width // cell + 2
+    grid = random.randint(-span, span + 1, (rows, columns)).astype(np.int32)
+    y, x = np.arange(height), np.arange(width)
+    top, left = y // cell, x // cell
+    down, right = (y % cell)[:, None], (x % cell)[None, :]
+    tall = grid[top] * (cell - down) + grid[top + 1] * down                              # H columns
+    wide = tall[:, left] * (cell - right) + tall[:, left + 1] * right                    # H W
+    return wide // (cell * cell)
+
+
+def _background(random: np.random.RandomState, height: int, width: int) -> Tuple[np.ndarray, np.ndarray]:
+    """A dull textured ground and its mean colour."""
+    dark = random.randint(2) == 0
+    base = _colour(
+        random.randint(360), random.randint(20, 80),
+        random.randint(45, 85) if dark else random.randint(165, 215))
+    tint = _colour(random.randint(360), 90, 255) - 200
+    shade = _noise(random, height, width, 64, 16) + _noise(random, height, width, 16, 9)
+    ground = base[None, None, :] + shade[:, :, None]
+    ground = ground + (_noise(random, height, width, 48, 10)[:, :, None] * tint) // 100
+    y, x = np.arange(height)[:, None], np.arange(width)[None, :]
+    period, depth = random.randint(10, 28), random.randint(5, 12)
+    kind = random.randint(5)
+    if kind == 0:      # cloth
+        pattern = ((x + y) % period < period // 2) ^ ((x - y) % period < period // 2)
+    elif kind == 1:    # boards
+        pattern = (y % period < 2) | ((x + 37 * (y // period)) % (period * 4) < 2)
+    elif kind == 2:    # slanted rain
+        pattern = (2 * x + y + _noise(random, height, width, 32, 8)) % (2 * period) < period // 2
+    elif kind == 3:    # squared paper
+        pattern = (x % period < 1) | (y % period < 1)
+    else:              # bare
+        pattern = np.zeros((height, width), bool)
+    ground = ground - depth * pattern[:, :, None]
+    ground = ground + random.randint(-4, 5, (height, width)).astype(np.int32)[:, :, None]
+    return np.clip(ground, 0, 255), base
+
+
+def _fill(random: np.random.RandomState, u: np.ndarray, v: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """The inner colours of an object: h w 3, from positions in 1/8 px along its own axes."""
+    second = colour * 7 // 10 if _luminance(colour) > 110 else colour + (255 - colour) * 4 // 10
+    kind = random.randint(5)
+    period = 8 * random.randint(7, 14)
+    if kind == 0:
+        chosen = np.zeros(u.shape, bool)
+    elif kind == 1:
+        chosen = np.floor(u / period) % 2 == 0
+    elif kind == 2:
+        chosen = (np.floor(u / period) + np.floor(v / period)) % 2 == 0
+    elif kind == 3:
+        across, along = u - np.floor(u / period) * period, v - np.floor(v / period) * period
+        half = period / 2
+        chosen = (across - half) * (across - half) + (along - half) * (along - half) < period * period / 12
+    else:
+        chosen = v > 0
+    return np.where(chosen[:, :, None], second, colour)
+
+
+# ---------------------------------------------------------------------------------------------- objects
+
+class _Site(NamedTuple):
+    """Where an object lies; lengths in 1/8 px."""
+
+    window: Tuple[slice, slice]    # in the picture, px
+    centre: Tuple[int, int]        # x y
+    half: Tuple[int, int]          # along the object's own axes
+    cosine: float
+    sine: float
+
+    def axes(self, step: int, unit: Tuple[int, int]) -> Tuple[np.ndarray, np.ndarray]:
+        """Coordinates of the window's points along the object's axes, in units of ``unit``."""
+        rows, columns = self.window
+        dx = np.arange(8 * columns.start + step // 2, 8 * columns.stop, step) - self.centre[0]
+        dy = np.arange(8 * rows.start + step // 2, 8 * rows.stop, step) - self.centre[1]
+        # Divided while still one-dimensional: this is where the time of a large object goes.
+        across = [(line / unit[0]).astype(np.float32) for line in (dx * self.cosine, dy * self.sine)]
+        along = [(line / unit[1]).astype(np.float32) for line in (dx * -self.sine, dy * self.cosine)]
+        return across[0] + across[1][:, None], along[0] + along[1][:, None]
+
+
+def _place(random: np.random.RandomState, side: int, height: int, width: int) -> _Site:
+    """Draws position, turn and proportions of an object."""
+    # A fifth longer one way than the other at most.
+    stretch = random.randint(-10, 11)
+    half = side * (100 + stretch) * 8 // 200, side * (100 - stretch) * 8 // 200
+    turn = math.radians(random.randint(-20, 21))
+    cosine, sine = _fixed(math.cos(turn)), _fixed(math.sin(turn))
+    # Half the extent of the turned unit square, which holds every shape.
+    reach_x = int(half[0] * abs(cosine) + half[1] * abs(sine)) + 8
+    reach_y = int(half[0] * abs(sine) + half[1] * abs(cosine)) + 8
+    x = random.randint(reach_x, max(8 * width - reach_x, reach_x + 1))
+    y = random.randint(reach_y, max(8 * height - reach_y, reach_y + 1))
+    window = (slice(max((y - reach_y) // 8, 0), min((y + reach_y) // 8 + 1, height)),
+              slice(max((x - reach_x) // 8, 0), min((x + reach_x) // 8 + 1, width)))
+    return _Site(window, (x, y), half, cosine, sine)
+
+
+def _outline(site: _Site, name: str) -> np.ndarray:
+    """The pixels of the site's window, h w, whose centres lie in the shape."""
+    return _inside(name, *site.axes(8, site.half))
+
+
+def _coverage(site: _Site, name: str) -> np.ndarray:
+    """How much of each pixel of the window the shape covers, in 0..SUBPIXELS squared."""
+    covered = _inside(name, *site.axes(8 // SUBPIXELS, site.half)).view(np.uint8)
+    tall = covered.reshape(-1, SUBPIXELS, covered.shape[1])
+    rows = sum(tall[:, row] for row in range(SUBPIXELS))
+    return sum(rows[:, column::SUBPIXELS] for column in range(SUBPIXELS)).astype(np.int32)
+
+
+def _extent(mask: np.ndarray) -> Tuple[int, int, int, int]:
+    """Tight box of a mask that is not empty: x0 y0 x1 y1, ends exclusive."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _iou(one: Tuple[int, int, int, int], two: Tuple[int, int, int, int]) -> float:
+    width = min(one[2], two[2]) - max(one[0], two[0])
+    height = min(one[3], two[3]) - max(one[1], two[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, two)) - width * height
+    return width * height / union
+
+
+def _fits(window: Tuple[slice, slice], mask: np.ndarray, owner: np.ndarray,
+          full: Sequence[int]) -> bool:
+    """Whether an object may be laid over those drawn so far.
+
+    Args:
+        window: where the object would lie in the picture.
+        mask: h w, what it covers there.
+        owner: H W, the number of the visible object plus one, 0 on the ground.
+        full: the area of every earlier object before anything covered it.
+    """
+    if not mask.any():
+        return False
+    touched = np.unique(owner[window][mask])
+    kept = owner.copy()
+    kept[window][mask] = len(full) + 1
+    new = _extent(kept == len(full) + 1)
+    for number in range(1, len(full) + 1):
+        visible = kept == number
+        if number in touched and visible.sum() < MIN_VISIBLE * full[number - 1]:
+            return False
+        x0, y0, x1, y1 = box = _extent(visible)
+        if number in touched and min(x1 - x0, y1 - y0) < MIN_EXTENT:
+            return False
+        if _iou(box, new) > MAX_BOX_IOU:
+            return False
+    return True
+
+
+def _paint(random: np.random.RandomState, site: _Site, mask: np.ndarray, label: int, image: np.ndarray,
+           near: List[np.ndarray]) -> np.ndarray:
+    """Pastes an object in a colour that stands out from what is ``near``, and returns the colour."""
+    best, best_distance = None, -1
+    for _ in range(8):
+        own = random.randint(3) == 0
+        hue = label * 360 // len(CLASSES) + random.randint(-25, 26) if own else random.randint(360)
+        colour = _colour(hue, random.randint(140, 256), random.randint(90, 256))
+        distance = min(
+            int(np.abs(colour - other).sum()) + 2 * abs(_luminance(colour) - _luminance(other))
+            for other in near)
+        if distance > best_distance:
+            best, best_distance = colour, distance
+        if distance >= 260:
+            break
+    colour = best
+    inner = _fill(random, *site.axes(8, (1, 1)), colour)
+    # The rim: what a step of a pixel or two leaves, in a darker or a lighter tone.
+    thick = 2 if mask.shape[0] > 40 else 1
+    padded = np.pad(mask, thick)
+    height, width = mask.shape
+    core = mask.copy()
+    for down, right in ((0, thick), (2 * thick, thick), (thick, 0), (thick, 2 * thick)):
+        core &= padded[down:down + height, right:right + width]
+    rim = colour * 35 // 100 if _luminance(near[0]) > 120 else colour + (255 - colour) * 75 // 100
+    inner = np.where(core[:, :, None], inner, rim)
+    under = image[site.window]
+    alpha, whole = _coverage(site, CLASSES[label])[:, :, None], SUBPIXELS ** 2
+    image[site.window] = (inner * alpha + under * (whole - alpha) + whole // 2) // whole
+    return colour
+
+
+def sample(seed: int, split: str, index: int, size: Tuple[int, int] = (256, 256)) -> Sample:
+    """Draws one picture.
+
+    Args:
+        seed: of the data set, 0 to 2**32 - 1.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+        index: of the picture in its split.
+        size: width and height in px.
+
+    Returns:
+        The picture and its truth; the same for the same arguments, whatever else is drawn.
+    """
+    seed, size = _check_seed(seed), _check_size(size)
+    if split not in SPLITS:
+        raise UserError(f'shapes: there is no split {split!r}; {nearest(split, SPLITS)}')
+    width, height = size
+    index = _check_count('index', index)
+    entropy = np.random.SeedSequence((seed, SPLITS.index(split), index))
+    random = np.random.RandomState(np.random.PCG64(entropy))
+    image, ground = _background(random, height, width)
+
+    # Five to eight objects on 256 x 256, in proportion on other sizes.
+    area = width * height
+    count = max(2, (random.randint(5, 9) * area + 32768) // 65536)
+    longest = min(width, height) * 5 // 8
+    sides = []
+    for _ in range(count):
+        draw_ = random.randint(100)
+        for (low, high), share in SIDES:
+            if draw_ < share:
+                break
+            draw_ -= share
+        side = low + (high - low) * random.randint(101) // 100
+        sides.append(min(side, longest))
+    # Large ones first, so that they cannot hide small ones; a little disorder lets them overlap.
+    order = sorted(range(count), key=lambda number: (-sides[number] + random.randint(-12, 13), number))
+
+    owner = np.zeros((height, width), np.int32)
+    full: List[int] = []
+    labels: List[int] = []
+    colours: List[np.ndarray] = []
+    for number in order:
+        label = random.randint(len(CLASSES))
+        alone = random.randint(3) > 0    # two of three would rather not touch another
+        for attempt in range(25):
+            site = _place(random, sides[number], height, width)
+            if alone and attempt < 12 and owner[site.window].any():
+                continue
+            mask = _outline(site, CLASSES[label])
+            if _fits(site.window, mask, owner, full):
+                break
+        else:
+            continue
+        under = np.unique(owner[site.window])
+        near = [ground] + [colours[other - 1] for other in under if other]
+        colours.append(_paint(random, site, mask, label, image, near))
+        full.append(int(mask.sum()))
+        labels.append(label)
+        owner[site.window][mask] = len(full)
+
+    masks = owner[None] == np.arange(1, len(full) + 1)[:, None, None]
+    boxes = np.array([_extent(mask) for mask in masks], np.int64).reshape(-1, 4)
+    table = np.array([0] + [label + 1 for label in labels], np.uint8)
+    return Sample(image.astype(np.uint8), masks, np.array(labels, np.int64), boxes, table[owner])
+
+
+# ---------------------------------------------------------------------------------------------- arguments
+
+def _check_count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise UserError(f'shapes: {name} must be a whole number from 0 up, not {value!r}')
+    return int(value)
+
+
+def _check_seed(seed: int) -> int:
+    # Longer seeds would be cut into words that run into the split and the index.
+    if _check_count('seed', seed) >= 2 ** 32:
+        raise UserError(f'shapes: seed must be below 2**32, not {seed!r}')
+    return int(seed)
+
+
+def _check_size(size: Tuple[int, int]) -> Tuple[int, int]:
+    try:
+        width, height = (_check_count('size', side) for side in size)
+    except (TypeError, ValueError):
+        raise UserError(f'shapes: size must be two whole numbers (width, height), not {size!r}') from None
+    if not (MIN_SIDE <= width <= MAX_SIDE and MIN_SIDE <= height <= MAX_SIDE):
+        raise UserError(
+            f'shapes: both sides of size must be {MIN_SIDE} to {MAX_SIDE} px, not {width} x {height}')
+    return width, height
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+def _run_lengths(mask: np.ndarray) -> List[int]:
+    """COCO's uncompressed run lengths: columns first, starting with a run of zeros."""
+    flat = mask.ravel(order='F')
+    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    runs = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
+    return [0] + runs if flat[0] else runs
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    """Encodes an RGB picture or a grey mask by its suffix."""
+    import cv2
+    if image.ndim == 3:
+        image = image[:, :, ::-1]
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == '.jpg' else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    done, data = cv2.imencode(path.suffix, np.ascontiguousarray(image), options)
+    if not done:
+        raise OSError(f'could not encode {path}')
+    path.write_bytes(data.tobytes())
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+class _Split:
+    """Collects one split of the folder while its pictures are written."""
+
+    def __init__(self, root: Path, name: str, layouts: Sequence[str]) -> None:
+        self.root, self.name, self.layouts = root, name, layouts
+        self.images: List[Dict] = []
+        self.annotations: List[Dict] = []
+        self.folders = {
+            'coco': [root / name],
+            'ade20k': [root / 'images' / name, root / 'annotations' / name],
+            'cityscapes': [root / 'leftImg8bit' / name / CITY, root / 'gtFine' / name / CITY]}
+        for layout in layouts:
+            for folder in self.folders[layout]:
+                folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, index: int, drawn: Sample) -> None:
+        stem = f'{index:06d}'
+        photo: Optional[Path] = None
+        if 'coco' in self.layouts:
+            photo = self.folders['coco'][0] / f'{stem}.jpg'
+            _write(photo, drawn.image)
+            self._describe(index, photo.name, drawn)
+        labels: Optional[Path] = None
+        if 'ade20k' in self.layouts:
+            pictures, masks = self.folders['ade20k']
+            if photo is None:
+                _write(pictures / f'{stem}.jpg', drawn.image)
+            else:
+                _link(photo, pictures / f'{stem}.jpg')
+            labels = masks / f'{stem}.png'
+            _write(labels, drawn.semantic)
+        if 'cityscapes' in self.layouts:
+            pictures, masks = self.folders['cityscapes']
+            stem = f'{CITY}_{index:06d}_000000'
+            _write(pictures / f'{stem}_leftImg8bit.png', drawn.image)
+            target = masks / f'{stem}_gtFine_labelTrainIds.png'
+            if labels is None:
+                _write(target, drawn.semantic)
+            else:
+                _link(labels, target)
+
+    def _describe(self, index: int, file_name: str, drawn: Sample) -> None:
+        height, width = drawn.semantic.shape
+        self.images.append({
+            'id': index + 1, 'file_name': file_name, 'width': width, 'height': height, 'license': 1})
+        for mask, label, (x0, y0, x1, y1) in zip(drawn.masks, drawn.labels.tolist(), drawn.boxes.tolist()):
+            self.annotations.append({
+                'id': len(self.annotations) + 1, 'image_id': index + 1, 'category_id': label + 1,
+                'bbox': [x0, y0, x1 - x0, y1 - y0], 'area': int(mask.sum()), 'iscrowd': 0,
+                'segmentation': {'size': [height, width], 'counts': _run_lengths(mask)}})
+
+    def finish(self, seed: int) -> None:
+        if 'coco' not in self.layouts:
+            return
+        _write_json(self.root / f'{self.name}.json', {
+            'info': {'description': f'mmresnest shapes, {self.name} split', 'version': str(VERSION),
+                     'year': 2025, 'contributor': 'mmresnest', 'seed': seed},
+            'licenses': [{'id': 1, 'name': 'CC0-1.0',
+                          'url': 'https://creativecommons.org/publicdomain/zero/1.0/'}],
+            'images': self.images,
+            'annotations': self.annotations,
+            'categories': [{'id': number, 'name': name, 'supercategory': 'shape'}
+                           for number, name in enumerate(CLASSES, 1)]})
+
+
+def _write_json(path: Path, content: Dict) -> None:
+    path.write_text(json.dumps(content, separators=(',', ':')) + '\n', encoding='utf-8')
+
+
+def _expected(counts: Dict[str, int], layouts: Sequence[str]) -> Iterator[Tuple[str, int]]:
+    """Folders of a finished data set, and how many files each holds."""
+    for split, count in counts.items():
+        if not count:
+            continue
+        if 'coco' in layouts:
+            yield split, count
+        if 'ade20k' in layouts:
+            yield f'images/{split}', count
+            yield f'annotations/{split}', count
+        if 'cityscapes' in layouts:
+            yield f'leftImg8bit/{split}/{CITY}', count
+            yield f'gtFine/{split}/{CITY}', count
+
+
+def _complaint(root: Path, wanted: Dict) -> Optional[str]:
+    """Why an existing folder cannot be used, or None where it can."""
+    try:
+        found = json.loads((root / STAMP).read_text(encoding='utf-8'))
+        layouts = list(found['layouts'])
+        counts = {split: int(found[split]) for split in SPLITS}
+    except FileNotFoundError:
+        return 'is not empty, and mmresnest did not draw what is in it'
+    except (OSError, ValueError, KeyError, TypeError):
+        return f'has a {STAMP} that cannot be read'
+    for key, value in wanted.items():
+        if key == 'layouts':
+            if not set(value) <= set(layouts):
+                return f'was drawn with layouts={layouts}, not {value}'
+        elif found.get(key) != value:
+            return f'was drawn with {key}={found.get(key)}, not {value}'
+    for folder, count in _expected(counts, layouts):
+        present = sum(1 for _ in os.scandir(root / folder)) if (root / folder).is_dir() else 0
+        if present < count:
+            return f'has lost files: {folder} holds {present} of {count}'
+    if 'coco' in layouts:
+        for split, count in counts.items():
+            if count and not (root / f'{split}.json').is_file():
+                return f'has lost {split}.json'
+    return None
+
+
+def _reuse(root: Path, wanted: Dict) -> Path:
+    complaint = _complaint(root, wanted)
+    if complaint:
+        raise UserError(
+            f'shapes: the folder {root} {complaint}. '
+            'Nothing was changed. Name another folder, or move this one away and draw again.')
+    return root
+
+
+def draw(folder: Union[str, os.PathLike], *, seed: int = 0, train: int = 400, val: int = 100, test: int = 100,
+         size: Tuple[int, int] = (256, 256), layouts: Sequence[str] = LAYOUTS,
+         progress: bool = True) -> Path:
+    """Draws the data set into a folder, or finds it there.
+
+    The pictures are written beside the folder and moved into place when all of them are there, so an
+    interrupted call leaves no folder that looks finished.
+
+    Args:
+        folder: where to; it must not exist, be empty, or hold the same data set already.
+        seed: of the data set, 0 to 2**32 - 1.
+        train: pictures in the training split.
+        val: pictures in the validation split.
+        test: pictures in the test split; 0 leaves a split out.
+        size: width and height of the pictures in px.
+        layouts: which of ``'coco'``, ``'ade20k'`` and ``'cityscapes'`` to write.
+        progress: show a progress bar where standard error is a terminal.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: an argument cannot be used, or the folder holds something else.
+    """
+    root = Path(folder).expanduser()
+    layouts = [layouts] if isinstance(layouts, str) else list(layouts)
+    for layout in layouts:
+        if layout not in LAYOUTS:
+            raise UserError(f'shapes: there is no layout {layout!r}; {nearest(layout, LAYOUTS)}')
+    if not layouts:
+        raise UserError('shapes: layouts is empty; legal: ' + ', '.join(LAYOUTS))
+    counts = {name: _check_count(name, count)
+              for name, count in zip(SPLITS, (train, val, test))}
+    if not any(counts.values()):
+        raise UserError('shapes: train, val and test are all 0, so there is nothing to draw')
+    seed, size = _check_seed(seed), _check_size(size)
+    layouts = [layout for layout in LAYOUTS if layout in layouts]
+    stamp = {'version': VERSION, 'seed': seed, **counts, 'size': list(size), 'layouts': layouts,
+             'classes': list(CLASSES)}
+
+    if root.is_dir() and any(root.iterdir()):
+        return _reuse(root, stamp)
+    if root.exists() and not root.is_dir():
+        raise UserError(f'shapes: {root} is a file, not a folder; name another one')
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f'.{root.name}.drawing-', dir=root.parent))
+    except OSError as error:
+        raise UserError(f'shapes: cannot write beside {root}: {error}; name another folder') from None
+    try:
+        _fill_folder(temporary, stamp, counts, progress)
+        temporary.chmod(0o777 & ~_umask())
+        try:
+            if root.is_dir():
+                root.rmdir()    # empty; not every system renames over it
+            temporary.rename(root)
+        except OSError:
+            # Another process, such as the next rank of the same run, may have been faster.
+            if not (root.is_dir() and any(root.iterdir())):
+                raise
+            return _reuse(root, stamp)
+    except OSError as error:
+        raise UserError(f'shapes: could not draw into {root}: {error}') from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return root
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _fill_folder(root: Path, stamp: Dict, counts: Dict[str, int], progress: bool) -> None:
+    from tqdm import tqdm
+    layouts = stamp['layouts']
+    # disable=None: silent where standard error is no terminal.
+    with tqdm(total=sum(counts.values()), desc='drawing shapes', unit='img',
+              disable=None if progress else True) as bar:
+        for name, count in counts.items():
+            if not count:
+                continue
+            split = _Split(root, name, layouts)
+            for index in range(count):
+                split.add(index, sample(stamp['seed'], name, index, stamp['size']))
+                bar.update()
+            split.finish(stamp['seed'])
+    if 'ade20k' in layouts or 'cityscapes' in layouts:
+        (root / 'classes.txt').write_text('\n'.join(semantic_classes()) + '\n', encoding='utf-8')
+    # Last, because it says that everything else is there.
+    _write_json(root / STAMP, stamp)
