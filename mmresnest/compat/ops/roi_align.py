@@ -1,0 +1,330 @@
+"""RoIAlign (He et al., Mask R-CNN, 2017): averages of bilinear samples, and their largest.
+
+A bin (p, q) of a RoI takes n_y × n_x samples on a regular grid, and bilinear interpolation is a
+product of one weight along y and one along x.  The average over the grid is then a product too:
+
+    out[r, c, p, q] = Σ_y Σ_x  Y[r, p, y] · X[r, q, x] · feature[b_r, c, y, x]
+
+with Y[r, p, y] = 1/n_y · Σ_s tent(y - y_s), and X likewise.  Y and X are small, and
+nonzero only at the cells that a bin touches.  So the whole op is a sparse matrix (bins × cells)
+times the feature map with one row of channels per cell, however many samples a bin takes.
+"""
+from typing import Iterator, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import vision
+from .rows import starts, sum_rows, sum_rows_transposed, working_dtype
+
+# Nonzero entries of the sparse matrix held at once: about 100 MB with everything beside them.
+ENTRIES = 1 << 21
+# More samples per bin and axis than any map has cells; keeps a runaway RoI from eating the memory.
+MOST_SAMPLES = 1 << 12
+# What a maximum starts from in compiled mmcv, hence the value of a bin without samples.
+LOWEST = -10000.0
+
+
+class Samples(NamedTuple):
+    """Where the bins of each RoI are sampled along one axis, in cells of the map.
+
+    Attributes:
+        place: (RoIs, bins, samples) coordinates.
+        inside: whether a sample exists and lies on the map, one cell of margin included.
+        exists: (RoIs, 1, samples) whether a RoI takes that many samples.
+        number: (RoIs,) samples per bin.
+    """
+
+    place: Tensor
+    inside: Tensor
+    exists: Tensor
+    number: Tensor
+
+
+class Taps(NamedTuple):
+    """The nonzero entries of Y or X, row by row.
+
+    Attributes:
+        cell: (entries,) the cell along this axis.
+        weight: (entries,) its weight.
+        count: (RoIs, bins) entries per row.
+        first: (RoIs, bins) where each row begins.
+    """
+
+    cell: Tensor
+    weight: Tensor
+    count: Tensor
+    first: Tensor
+
+
+def sample(low: Tensor, high: Tensor, bins: int, length: int, ratio: int, aligned: bool) -> Samples:
+    """Places the samples of every bin along one axis.
+
+    Args:
+        low: (RoIs,) where the RoIs begin, in cells.
+        high: (RoIs,) where they end.
+        bins: number of bins along this axis.
+        length: cells of the map along this axis.
+        ratio: samples per bin; 0 takes one per cell that a bin spans.
+        aligned: a RoI may be thinner than one cell; else it is at least one cell wide.
+    """
+    extent = high - low
+    if not aligned:
+        extent = extent.clamp(min=1)
+    width = extent / bins
+    number = width.ceil() if ratio <= 0 else torch.full_like(width, ratio)
+    # A RoI of negative or undefined size takes no sample.
+    number = torch.nan_to_num(number, nan=0, posinf=0).clamp(0, MOST_SAMPLES)
+    most = int(number.max()) if len(number) else 0
+    s = torch.arange(most, device=low.device, dtype=low.dtype)
+    p = torch.arange(bins, device=low.device, dtype=low.dtype)
+    width, number_ = width[:, None, None], number[:, None, None]
+    place = low[:, None, None] + p[:, None] * width + (s + 0.5) * width / number_      # R P N
+    exists = s < number_
+    inside = exists & (place >= -1) & (place <= length)
+    return Samples(place, inside, exists, number)
+
+
+def corners(place: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The two cells about each place and the share of the upper one; the border is repeated."""
+    place = torch.nan_to_num(place).clamp(0, length - 1)
+    lower = place.floor()
+    return lower.int(), (lower + 1).clamp(max=length - 1).int(), place - lower
+
+
+def taps(samples: Samples, length: int) -> Taps:
+    """Builds the rows of Y or X: tent weights summed over the samples of a bin."""
+    share = samples.inside / samples.number.clamp(min=1)[:, None, None]
+    lower, upper, fraction = corners(samples.place, length)
+    matrix = share.new_zeros(*share.shape[:2], length)                                  # R P L
+    matrix.scatter_add_(2, lower.long(), share * (1 - fraction))
+    matrix.scatter_add_(2, upper.long(), share * fraction)
+    roi, bin_, cell = matrix.nonzero(as_tuple=True)
+    count = (matrix != 0).sum(2, dtype=torch.int32)
+    return Taps(cell.int(), matrix[roi, bin_, cell], count,
+                starts(count.flatten()).view_as(count))
+
+
+def entries(image: Tensor, y: Taps, x: Taps, shape: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Multiplies Y and X out into the entries of the sparse matrix, bin by bin.
+
+    Two expansions, first of each bin by its cells along y, then of those by the cells along x;
+    an entry costs five gathers of four bytes.
+
+    Args:
+        image: (RoIs,) which image of the batch.
+        y: rows of Y.
+        x: rows of X.
+        shape: height and width of the map.
+
+    Returns:
+        index and weight of each entry and the number of entries of each bin, for ``sum_rows``.
+    """
+    height, width = shape
+    bins = (*y.count.shape, x.count.shape[1])                                           # R P Q
+
+    def by_bin(value: Tensor, axis: int) -> Tensor:
+        return value.unsqueeze(axis).expand(bins).reshape(-1)
+
+    def expand(count: Tensor) -> tuple[Tensor, Tensor]:
+        total = int(count.sum())
+        parents = torch.arange(len(count), device=count.device, dtype=torch.int32)
+        parent = torch.repeat_interleave(parents, count, output_size=total)
+        rank = torch.arange(total, device=count.device, dtype=torch.int32)
+        return parent, rank - starts(count).index_select(0, parent)
+
+    rows, columns = by_bin(y.count, 2), by_bin(x.count, 1)
+    bin_, rank = expand(rows)
+    tap = by_bin(y.first, 2).index_select(0, bin_) + rank
+    row_index = by_bin((image * height)[:, None].expand_as(y.count), 2).index_select(0, bin_)
+    row_index = (row_index + y.cell.index_select(0, tap)) * width
+    row_weight = y.weight.index_select(0, tap)
+
+    first = by_bin(x.first, 1).index_select(0, bin_)
+    row, rank = expand(columns.index_select(0, bin_))
+    tap = rank.add_(first.index_select(0, row))
+    index = row_index.index_select(0, row).add_(x.cell.index_select(0, tap))
+    weight = row_weight.index_select(0, row).mul_(x.weight.index_select(0, tap))
+    return index, weight, rows * columns
+
+
+class Geometry(NamedTuple):
+    """What both directions of RoIAlign are told besides tensors; the names are mmcv's."""
+
+    aligned_height: int
+    aligned_width: int
+    spatial_scale: float
+    sampling_ratio: int
+    pool_mode: int
+    aligned: bool
+
+
+def placed(rois: Tensor, geometry: Geometry,
+           shape: tuple[int, int]) -> tuple[Tensor, Samples, Samples]:
+    """Image, samples along y and samples along x of every RoI."""
+    rois = rois.to(working_dtype(rois.dtype))
+    low_x, low_y, high_x, high_y = (
+        rois[:, 1:] * geometry.spatial_scale - (0.5 if geometry.aligned else 0.0)).unbind(1)
+    rest = geometry.sampling_ratio, geometry.aligned
+    return (rois[:, 0].int(),
+            sample(low_y, high_y, geometry.aligned_height, shape[0], *rest),
+            sample(low_x, high_x, geometry.aligned_width, shape[1], *rest))
+
+
+def pieces(size: Tensor) -> Iterator[slice]:
+    """Cuts a list of RoIs into runs of at most ``ENTRIES`` entries, or of one RoI."""
+    group = (size.double().cumsum(0) / ENTRIES).long()
+    first = 0
+    for length in torch.unique_consecutive(group, return_counts=True)[1].tolist():
+        yield slice(first, first + length)
+        first += length
+
+
+def sparse_pieces(rois: Tensor, geometry: Geometry,
+                  shape: tuple[int, int]) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+    """The sparse matrix of the average, some RoIs at a time."""
+    image, along_y, along_x = placed(rois, geometry, shape)
+    y, x = taps(along_y, shape[0]), taps(along_x, shape[1])
+    for part in pieces(y.count.sum(1) * x.count.sum(1)):
+        # ``cell`` and ``weight`` stay whole: ``first`` points into them.
+        yield part, entries(image[part], y._replace(count=y.count[part], first=y.first[part]),
+                            x._replace(count=x.count[part], first=x.first[part]), shape)
+
+
+def cells(feature: Tensor) -> Tensor:
+    """One row of channels per cell; no copy where the map is channels_last float32."""
+    feature = feature.to(working_dtype(feature.dtype))
+    return feature.permute(0, 2, 3, 1).reshape(-1, feature.shape[1])                    # BHW C
+
+
+def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor,
+                      argmax_x: Tensor, aligned_height: int, aligned_width: int,
+                      spatial_scale: float, sampling_ratio: int, pool_mode: int,
+                      aligned: bool) -> None:
+    """Pools RoIs into ``output``, with the calling convention of compiled mmcv.
+
+    Args:
+        input: (images, channels, height, width) feature map.
+        rois: (RoIs, 5) image, x1, y1, x2, y2.
+        output: (RoIs, channels, aligned_height, aligned_width), overwritten.
+        argmax_y: like ``output`` in mode 0: where the largest sample lies; overwritten.
+        argmax_x: likewise.
+        aligned_height: bins along y.
+        aligned_width: bins along x.
+        spatial_scale: cells per unit of ``rois``.
+        sampling_ratio: samples per bin and axis; 0: one per cell spanned.
+        pool_mode: 0 takes the largest sample of a bin, 1 the average.
+        aligned: pixel centres lie at half-integers.
+    """
+    geometry = Geometry(aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode,
+                        aligned)
+    if not output.numel():
+        return
+    if pool_mode == 0:
+        largest(input, rois, geometry, output, argmax_y, argmax_x)
+    elif vision.has('roi_align', input):
+        vision.roi_align(input, rois, geometry, output)
+    else:
+        table = cells(input)
+        for part, matrix in sparse_pieces(rois, geometry, tuple(input.shape[2:])):
+            rows = sum_rows(table, *matrix)
+            output[part] = rows.view(-1, aligned_height, aligned_width,
+                                     input.shape[1]).permute(0, 3, 1, 2)
+
+
+def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor,
+                       grad_input: Tensor, aligned_height: int, aligned_width: int,
+                       spatial_scale: float, sampling_ratio: int, pool_mode: int,
+                       aligned: bool) -> None:
+    """Adds the gradient of ``roi_align_forward`` to ``grad_input``; arguments as there."""
+    geometry = Geometry(aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode,
+                        aligned)
+    if not grad_output.numel() or not grad_input.numel():
+        return
+    if pool_mode == 0:
+        largest_backward(grad_output, rois, argmax_y, argmax_x, grad_input)
+        return
+    if vision.has('roi_align', grad_output):
+        vision.roi_align_backward(grad_output, rois, geometry, grad_input)
+        return
+    channels, height, width = grad_input.shape[1:]
+    table = cells(grad_output)                                                          # RPQ C
+    bins = aligned_height * aligned_width
+    rows_of = grad_input.permute(0, 2, 3, 1)                                            # B H W C
+    for part, matrix in sparse_pieces(rois, geometry, (height, width)):
+        touched, rows = sum_rows_transposed(table[part.start * bins:part.stop * bins], *matrix)
+        column = touched % width
+        row = torch.div(touched, width, rounding_mode='floor')
+        image = torch.div(row, height, rounding_mode='floor')
+        # A cell occurs once in a piece, so plain assignment adds correctly.
+        at = image.long(), (row % height).long(), column.long()
+        rows_of[at] = rows_of[at] + rows.to(grad_input.dtype)
+
+
+def largest(input: Tensor, rois: Tensor, geometry: Geometry, output: Tensor, argmax_y: Tensor,
+            argmax_x: Tensor) -> None:
+    """The largest bilinear sample of each bin and channel, and where it lies."""
+    height, width = input.shape[2:]
+    table = cells(input)
+    image, y, x = placed(rois, geometry, (height, width))
+    # Samples are padded to the most of any RoI in a piece; sorted, like stands by like.
+    order = torch.argsort(y.number * x.number)
+    padded = y.place.shape[2] * x.place.shape[2]
+    per_roi = geometry.aligned_height * geometry.aligned_width * padded
+    held = max(per_roi * max(4, input.shape[1] // 4), 1)
+    step = max(1, 8 * ENTRIES // held)
+    for part in order.split(step):
+        _largest_of(table, image[part], Samples(*(value[part] for value in y)),
+                    Samples(*(value[part] for value in x)), (height, width), part,
+                    (output, argmax_y, argmax_x))
+
+
+def _largest_of(table: Tensor, image: Tensor, y: Samples, x: Samples, shape: tuple[int, int],
+                part: Tensor, out: tuple[Tensor, Tensor, Tensor]) -> None:
+    """``largest`` of a few RoIs."""
+    height, width = shape
+    grid = max(int(y.number.max()), 1), max(int(x.number.max()), 1)
+    y, x = (Samples(value.place[..., :most], value.inside[..., :most], value.exists[..., :most],
+                    value.number) for value, most in zip((y, x), grid))
+    if not y.place.shape[2] or not x.place.shape[2]:
+        out[0][part], out[1][part], out[2][part] = LOWEST, -1, -1
+        return
+    lower_y, upper_y, share_y = (value[:, :, None, :, None] for value in corners(y.place, height))
+    lower_x, upper_x, share_x = (value[:, None, :, None, :] for value in corners(x.place, width))
+    inside = y.inside[:, :, None, :, None] & x.inside[:, None, :, None, :]              # R P Q N M
+    origin = (image * height)[:, None, None, None, None]
+    index = torch.stack([(origin + row) * width + column for row in (lower_y, upper_y)
+                         for column in (lower_x, upper_x)], -1)
+    weight = torch.stack([inside * one * other for one in (1 - share_y, share_y)
+                          for other in (1 - share_x, share_x)], -1).to(table.dtype)
+    count = torch.full(inside.shape, 4, device=table.device, dtype=torch.int32).flatten()
+    value = sum_rows(table, index.flatten(), weight.flatten(), count)
+    value = value.view(*inside.shape[:3], -1, table.shape[1])                           # R P Q NM C
+    exists = (y.exists[:, :, None, :, None] & x.exists[:, None, :, None, :]).expand(inside.shape)
+    value = value.masked_fill(~exists.reshape(*inside.shape[:3], -1, 1), LOWEST)
+    value, best = value.max(3)                                                          # R P Q C
+    found = value > LOWEST
+    at_y = y.place[:, :, None, :, None].expand(inside.shape).flatten(3).gather(3, best)
+    at_x = x.place[:, None, :, None, :].expand(inside.shape).flatten(3).gather(3, best)
+    for buffer, result in zip(out, (value.clamp(min=LOWEST), at_y.where(found, at_y.new_tensor(-1)),
+                                    at_x.where(found, at_x.new_tensor(-1)))):
+        buffer[part] = result.permute(0, 3, 1, 2).to(buffer.dtype)
+
+
+def largest_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor,
+                     grad_input: Tensor) -> None:
+    """Sends the gradient of each bin to the four cells about its largest sample."""
+    channels, height, width = grad_input.shape[1:]
+    dtype = working_dtype(grad_output.dtype)
+    y, x, grad = (value.to(dtype) for value in (argmax_y, argmax_x, grad_output))
+    inside = (argmax_y != -1) & (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
+    plane = rois[:, 0].long()[:, None] * channels + torch.arange(channels, device=rois.device)
+    plane = plane[:, :, None, None]                                                     # R C 1 1
+    total = torch.zeros(grad_input.numel(), device=grad.device, dtype=dtype)
+    lower_y, upper_y, share_y = corners(y, height)
+    lower_x, upper_x, share_x = corners(x, width)
+    for row, part_y in ((lower_y, 1 - share_y), (upper_y, share_y)):
+        for column, part_x in ((lower_x, 1 - share_x), (upper_x, share_x)):
+            index = (plane * height + row) * width + column
+            total.index_add_(0, index.flatten(), (grad * inside * part_y * part_x).flatten())
+    grad_input.add_(total.view(grad_input.shape).to(grad_input.dtype))

@@ -1,0 +1,64 @@
+"""torchvision's compiled kernels, where torchvision imports and has them.
+
+A torchvision built for another torch fails at import in many ways (OSError, RuntimeError, even
+AttributeError), so any exception means "not there"; nothing here requires it.
+"""
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Optional
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .roi_align import Geometry
+
+# Kernels that torchvision compiles, by the name under which we ask for them.
+KERNELS = {
+    'nms': ('nms',),
+    'roi_align': ('roi_align', '_roi_align_backward'),
+}
+
+
+@lru_cache(maxsize=None)
+def namespace() -> Optional[Any]:
+    """torchvision's operators, or None where it does not import."""
+    try:
+        import torchvision.ops  # noqa: F401  registers the operators
+        return torch.ops.torchvision
+    except Exception:
+        return None
+
+
+@lru_cache(maxsize=None)
+def provides(name: str) -> bool:
+    """Whether torchvision here has the kernels of an op."""
+    found = namespace()
+    return found is not None and all(hasattr(found, kernel) for kernel in KERNELS[name])
+
+
+def has(name: str, value: Tensor) -> bool:
+    """Whether torchvision can run an op on tensors like this one."""
+    return value.device.type in ('cpu', 'cuda') and provides(name)
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """``nms`` with offset 0."""
+    return namespace().nms(boxes.float(), scores.float(), iou_threshold)
+
+
+def roi_align(input: Tensor, rois: Tensor, geometry: 'Geometry', output: Tensor) -> None:
+    """``roi_align_forward`` of averages."""
+    dtype = torch.promote_types(input.dtype, torch.float32)
+    output.copy_(namespace().roi_align(
+        input.to(dtype), rois.to(dtype), geometry.spatial_scale, geometry.aligned_height,
+        geometry.aligned_width, max(geometry.sampling_ratio, 0), geometry.aligned))
+
+
+def roi_align_backward(grad_output: Tensor, rois: Tensor, geometry: 'Geometry',
+                       grad_input: Tensor) -> None:
+    """``roi_align_backward`` of averages."""
+    dtype = torch.promote_types(grad_output.dtype, torch.float32)
+    grad_input.add_(namespace()._roi_align_backward(
+        grad_output.to(dtype), rois.to(dtype), geometry.spatial_scale, geometry.aligned_height,
+        geometry.aligned_width, *grad_input.shape, max(geometry.sampling_ratio, 0),
+        geometry.aligned).to(grad_input.dtype))
