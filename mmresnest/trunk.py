@@ -2,6 +2,7 @@
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from typing import Callable, Iterator, Optional, Sequence, Union
 
 import torch
@@ -69,6 +70,9 @@ class ResTrunk(nn.Module):
               multi_grid, stem)
         self.out_indices, self.frozen_stages = tuple(out_indices), frozen_stages
         self.norm_eval, self.with_cp, self.channels_last = norm_eval, with_cp, channels_last
+        for name in block.keys() - block_arguments(kind):
+            raise ArgumentError(f'{name!r} is not an argument of a {kind!r} network; '
+                                f'{nearest(name, sorted(legal_arguments(kind)))}')
         contract = compat != 'mm' if contract_dilation is None else contract_dilation
         build = partial(KINDS[kind], **block)
 
@@ -94,7 +98,7 @@ class ResTrunk(nn.Module):
             for dilation in grid:
                 site = replace(site, dilation=dilation)
                 rate = next(rates)
-                blocks.append(call_with(build, kind, site, replace(
+                blocks.append(build(site, replace(
                     parts, drop_path=DropPath(rate) if rate > 0 else nn.Identity(),
                     shortcut=shortcut(site, norm, pooled_shortcut, shortcut_kernel))))
                 channels = site.planes * Bottleneck.expansion
@@ -183,15 +187,18 @@ def check(kind, depths, strides, dilations, out_indices, frozen_stages, drop_pat
         raise ArgumentError(f'stem={tuple(stem)} must be one width (7x7) or three (deep)')
 
 
-def call_with(build: Callable[..., Bottleneck], kind: str, site: Site, parts: Parts) -> Bottleneck:
-    """Builds one block; an argument that its kind does not have is named."""
-    try:
-        return build(site, parts)
-    except TypeError as error:
-        unknown = str(error).rpartition("unexpected keyword argument '")[2].rstrip("'")
-        if unknown == str(error):
-            raise
-        raise ArgumentError(f'{unknown!r} is not an argument of a {kind!r} network') from error
+def block_arguments(kind: str) -> set[str]:
+    """The arguments of a kind of bottleneck, those it inherits included."""
+    return {name for cls in KINDS[kind].__mro__ if issubclass(cls, Bottleneck)
+            for name, parameter in signature(cls.__init__).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def legal_arguments(kind: str) -> set[str]:
+    """Every argument that a trunk of this kind obeys."""
+    own = {name for name, parameter in signature(ResTrunk.__init__).parameters.items()
+           if name != 'self' and parameter.kind is not parameter.VAR_KEYWORD}
+    return own | block_arguments(kind)
 
 
 def dilations_of(dilation: int, depth: int, contract: bool,

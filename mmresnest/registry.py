@@ -1,0 +1,12 @@
+"""The package's own scope in the OpenMMLab registries.
+
+A child scope, because the names are taken: a ``ResNeSt`` registered at mmengine's root would be
+silently shadowed by mmdet's and mmseg's own, and registered in theirs it is refused. With
+``locations``, ``type='mmresnest.ResNeSt'`` builds from any mmdet or mmseg config as it is.
+"""
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=ROOT_MODELS, scope='mmresnest', locations=['mmresnest.models'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmresnest', locations=['mmresnest.engine.hooks'])
