@@ -1,0 +1,6 @@
+# ResNeSt-50 with the pixel statistics of its downstream recipes (RGB).
+backbone = dict(
+    type='mmresnest.ResNeSt',
+    arch='resnest50',
+    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://resnest50'))
+pixels = dict(mean=[123.68, 116.779, 103.939], std=[58.393, 57.12, 57.375])
