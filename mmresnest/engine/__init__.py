@@ -1,0 +1,1 @@
+"""Training and testing: what ``tools/`` and the command line are thin over."""

@@ -1,0 +1,23 @@
+"""Mixed precision where there is no GPU."""
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Iterator
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+
+
+@OPTIM_WRAPPERS.register_module()
+class Bfloat16OptimWrapper(OptimWrapper):
+    """Runs the forward pass in bfloat16 on a CPU, which mmengine's AmpOptimWrapper refuses.
+
+    bfloat16 has float32's range, so the loss is not scaled.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
+            yield

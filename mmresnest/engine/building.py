@@ -1,0 +1,112 @@
+"""Turns what mmengine, mmdet and mmseg raise for bad input into messages that say what to do."""
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import Iterator
+
+from mmengine.config import Config
+
+from ..errors import UserError, nearest
+from .config import dataset_leaves
+
+
+@contextmanager
+def building(cfg: Config) -> Iterator[None]:
+    """Around the construction of model, data sets and hooks."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
+        explained = _explain(cfg, error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+@contextmanager
+def running(cfg: Config) -> Iterator[None]:
+    """Around training and testing: files that turn out to be missing."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(_missing_file(cfg, error)) from error
+
+
+def _explain(cfg: Config, error: Exception) -> UserError | None:
+    text = str(error.args[0]) if error.args else str(error)
+    where = f'the config {cfg.filename}' if cfg.filename else 'the config'
+    if isinstance(error, FileNotFoundError):
+        return UserError(_missing_file(cfg, error))
+    unknown = re.search(r'(\S+) is not in the (?:(\w+)::)?([\w ]+?) registry', text)
+    if unknown:
+        name, scope, registry = unknown.groups()
+        return UserError(f'{where} names the type {name!r}, which the registry {registry!r} of '
+                         f'{scope or "mmengine"} does not have; {nearest(name, _registered(registry))}. '
+                         'A type of another package needs its prefix, such as mmresnest.ResNeSt')
+    if isinstance(error, TypeError) and re.search(r'__init__\(\) (got an unexpected|missing \d+)', text):
+        keyword = re.search(r"keyword argument '(\w+)'", text)
+        owner = text.partition('.__init__')[0].removeprefix('class ').strip("` '")
+        legal = _arguments(owner) if keyword and 'unexpected' in text else []
+        hint = f'; {nearest(keyword.group(1), legal)}' if keyword and legal else ''
+        return UserError(f'{where} cannot be built: {text}{hint}')
+    if isinstance(error, ValueError) and 'need at least one array to concatenate' in text:
+        return UserError(f'{where}: no image of a data set is left to use: none is listed, or none has an '
+                         f'object of the classes, or all are filtered by size; looked in '
+                         f'{", ".join(_sources(cfg))}')
+    return None
+
+
+def _registered(kind: str) -> set[str]:
+    """All names of one kind of registry, with prefix where it takes one."""
+    from mmengine import registry as registries
+    names: set[str] = set()
+    for candidate in vars(registries).values():
+        if getattr(candidate, 'name', None) == kind and hasattr(candidate, 'module_dict'):
+            names.update(candidate.module_dict)
+            for scope, child in getattr(candidate, 'children', {}).items():
+                names.update(f'{scope}.{name}' for name in child.module_dict)
+                names.update(child.module_dict)
+    return names
+
+
+def _arguments(owner: str) -> list[str]:
+    """The arguments of a registered class, its parents' included."""
+    import inspect
+
+    from mmengine import registry as registries
+    name = owner.rpartition('.')[2]
+    for root in (registries.MODELS, registries.DATASETS, registries.TRANSFORMS, registries.HOOKS,
+                 registries.METRICS, registries.OPTIMIZERS, registries.OPTIM_WRAPPERS):
+        for table in [root.module_dict, *(child.module_dict for child in root.children.values())]:
+            if name in table and inspect.isclass(table[name]):
+                parameters: set[str] = set()
+                for parent in table[name].__mro__:
+                    if parent is not object and '__init__' in vars(parent):
+                        parameters.update(inspect.signature(parent.__init__).parameters)
+                return sorted(parameters - {'self', 'args', 'kwargs'})
+    return []
+
+
+def _sources(cfg: Config) -> list[str]:
+    sources = []
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        for leaf in dataset_leaves(loader['dataset']) if loader else ():
+            prefix = leaf.get('data_prefix') or {}
+            part = leaf.get('ann_file') or next(iter(prefix.values()), '')
+            source = f'{(leaf.get("data_root") or "").rstrip("/")}/{part}'.lstrip('/' if not leaf.get(
+                'data_root') else '')
+            if source not in sources:
+                sources.append(source)
+    return sources
+
+
+def _missing_file(cfg: Config, error: FileNotFoundError) -> str:
+    # Out of a worker process the error comes back as text, the original one in its last line.
+    text = error.filename or str(error).strip().splitlines()[-1]
+    found = re.search(r"'([^']+)'\s*$", str(text))
+    path = found.group(1) if found else text
+    return (f'the file {path} does not exist, and {cfg.filename or "the config"} needs it; put it there or '
+            'take it out of the annotations')

@@ -1,0 +1,114 @@
+"""Checkpoints: found, and looked at before a run trusts them."""
+from __future__ import annotations
+
+import logging
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, Mapping
+
+from mmengine.logging import print_log
+
+from ..errors import UserError
+
+
+def last(work_dir: Path) -> Path | None:
+    """The newest whole checkpoint of a work folder.
+
+    mmengine notes the name of the newest in ``last_checkpoint``.  A run that was killed while saving can
+    leave that name without a file, or a file that is cut off; then the newest one before it is taken.
+    """
+    candidates = []
+    note = work_dir / 'last_checkpoint'
+    if note.is_file():
+        candidates.append(Path(note.read_text(encoding='utf-8').strip()))
+        candidates.append(work_dir / candidates[0].name)        # the folder may have been moved
+    numbered = [(int(match.group(1)), path) for path in work_dir.glob('*.pth')
+                if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))]
+    candidates += [path for _, path in sorted(numbered, reverse=True)]
+    for path in candidates:
+        if path.is_file():
+            if zipfile.is_zipfile(path):
+                return path
+            print_log(f'{path} is cut off, as by a run killed while saving; looking for the one before it',
+                      'current', logging.WARNING)
+    return None
+
+
+def read(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads a checkpoint, tensors and plain data only.
+
+    Args:
+        path: the file.
+
+    Returns:
+        its contents, with the weights under ``state_dict``.
+
+    Raises:
+        UserError: if it is missing, damaged, or no checkpoint.
+    """
+    import pickle
+
+    import torch
+    file = Path(path).expanduser()
+    if not file.exists():
+        siblings = sorted(other.name for other in file.parent.glob('*.pth')) if file.parent.is_dir() else []
+        there = f'; {file.parent} has {", ".join(siblings[-5:])}' if siblings else ''
+        raise UserError(f'there is no checkpoint {file.absolute()}{there}')
+    if file.is_dir():
+        raise UserError(f'{file} is a folder; give the checkpoint itself, a .pth file in it')
+    try:
+        content = torch.load(file, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        # A text file is no pickle either; only a whole archive can hold what must not be loaded.
+        if zipfile.is_zipfile(file):
+            raise UserError(f'{file} holds more than weights and plain data, and reading it could run '
+                            f'foreign code: {str(error).splitlines()[0]}') from error
+        raise UserError(f'{file} is not a checkpoint: it was not written by torch.save') from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError,
+            UnicodeDecodeError) as error:
+        raise UserError(f'{file} is not a checkpoint that can be read ({file.stat().st_size} bytes): cut '
+                        f'off, or of another kind ({str(error).splitlines()[0] if str(error) else error!r})'
+                        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f'{file} is not a checkpoint: it holds a {type(content).__name__} where a '
+                        'dictionary of weights is expected')
+    if 'state_dict' not in content:
+        content = dict(state_dict=content)
+    weights = content['state_dict']
+    if not isinstance(weights, Mapping) or not any(hasattr(value, 'shape') for value in weights.values()):
+        raise UserError(f'{file} holds no weights: found {", ".join(map(str, list(content)[:6])) or "nothing"}')
+    return content
+
+
+def check_fit(path: str | os.PathLike, content: Mapping[str, Any], model: Any) -> None:
+    """Makes sure that a checkpoint is of this model, before anything is scored with random weights.
+
+    Args:
+        path: the checkpoint, for messages.
+        content: what :func:`read` returned.
+        model: the module that will load it.
+
+    Raises:
+        UserError: if a weight has another shape, or one in ten of the model's weights is not there.
+    """
+    while hasattr(model, 'module'):     # wrapped for several processes, or for augmented testing
+        model = model.module
+    given = {name.removeprefix('module.'): tuple(value.shape)
+             for name, value in content['state_dict'].items() if hasattr(value, 'shape')}
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()
+              if not name.endswith('num_batches_tracked')}
+    shared = wanted.keys() & given.keys()
+    if len(shared) < 0.9 * len(wanted):
+        lost = sorted(wanted.keys() - given.keys())
+        raise UserError(f'{path} is a checkpoint of another model: {len(shared)} of the {len(wanted)} '
+                        f'weights of this one are in it; missing are {", ".join(lost[:3])} ...; in the file '
+                        f'are {", ".join(sorted(given)[:3])} ... Give the config it was trained with')
+    other = [name for name in wanted if name in shared and wanted[name] != given[name]]
+    if other:
+        said = '; '.join(f'{name} is {given[name]} in the file and {wanted[name]} in the model'
+                         for name in other[:3])
+        raise UserError(f'{path} does not fit this model: {len(other)} weights have other shapes: {said}. '
+                        'If only heads differ, it was trained on other classes: give the same --data, or '
+                        '--demo, as in training')

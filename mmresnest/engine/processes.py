@@ -1,0 +1,103 @@
+"""Several processes that train together, on GPUs or on CPUs.
+
+mmengine's launchers select a GPU before they do anything else, which fails where there is none.  On such
+machines the process group is set up here, over gloo, before the runner looks for one.
+"""
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from contextlib import contextmanager
+from typing import Iterator
+
+from mmengine.config import Config
+
+from ..errors import UserError
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+# What each launcher calls rank, local rank and the number of processes.
+_NAMES = {
+    'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'),
+    'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
+}
+_STARTERS = {'pytorch': 'torchrun, or tools/dist_train.sh CONFIG PROCESSES',
+             'slurm': 'srun, or tools/slurm_train.sh', 'mpi': 'mpirun'}
+
+
+def numbers(launcher: str) -> tuple[int, int, int]:
+    """Rank, local rank and number of processes, as the launcher tells them.
+
+    Raises:
+        UserError: if this process was not started by that launcher.
+    """
+    if launcher not in LAUNCHERS:
+        raise UserError(f'unknown launcher {launcher!r}; legal: {", ".join(LAUNCHERS)}')
+    if launcher == 'none':
+        return 0, 0, 1
+    try:
+        rank, local, world = (int(os.environ[name]) for name in _NAMES[launcher])
+    except (KeyError, ValueError) as error:
+        raise UserError(f'--launcher {launcher} reads the environment variable {error}, which is not set: '
+                        f'start the processes with {_STARTERS[launcher]}') from None
+    return rank, local, world
+
+
+@contextmanager
+def started(cfg: Config) -> Iterator[None]:
+    """Joins the process group of ``cfg.launcher`` where mmengine could not, and leaves it at the end."""
+    import torch
+    from torch import distributed
+    launcher = cfg.get('launcher', 'none')
+    rank, local, world = numbers(launcher)
+    if launcher == 'none' or _has_accelerator(torch):
+        joined = distributed.is_available() and distributed.is_initialized()
+        try:
+            yield
+        finally:
+            if launcher != 'none' and not joined and distributed.is_initialized():
+                distributed.destroy_process_group()
+        return
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(local), WORLD_SIZE=str(world))
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in os.environ:
+        os.environ['MASTER_ADDR'] = _first_host(launcher)
+    wrapper = dict(cfg.get('model_wrapper_cfg') or {})
+    wrapper.setdefault('type', 'MMDistributedDataParallel')
+    wrapper.update(device_ids=None)
+    # What mmengine passes where the config says nothing.
+    wrapper.setdefault('broadcast_buffers', False)
+    wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
+    cfg.model_wrapper_cfg = wrapper
+    joined = distributed.is_initialized()
+    if not joined:
+        distributed.init_process_group('gloo')
+    try:
+        yield
+    finally:
+        if not joined:
+            distributed.destroy_process_group()
+
+
+def _has_accelerator(torch) -> bool:
+    from mmengine.device import is_mlu_available, is_musa_available, is_npu_available
+    return (torch.cuda.is_available() or is_npu_available() or is_mlu_available()
+            or is_musa_available())
+
+
+def _first_host(launcher: str) -> str:
+    nodes = os.environ.get('SLURM_NODELIST', '')
+    if launcher == 'slurm' and nodes:
+        try:
+            listed = subprocess.run(['scontrol', 'show', 'hostname', nodes], capture_output=True,
+                                    text=True, check=True).stdout.split()
+            if listed:
+                return listed[0]
+        except (OSError, subprocess.CalledProcessError):
+            pass                # no scontrol inside many containers: one node is the likely case
+    if int(os.environ.get('SLURM_NNODES', '1')) > 1:
+        raise UserError('the processes run on several nodes, and MASTER_ADDR does not name the first of '
+                        f'them; set it (this one is {socket.gethostname()})')
+    return '127.0.0.1'

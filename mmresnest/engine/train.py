@@ -1,0 +1,176 @@
+"""Training, as one function."""
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from ..errors import UserError
+from . import checkpoints, processes
+from .building import building, running
+from .hooks import LastScores
+from .config import (check_paths, load_config, merge, register, settle_loaders, settle_norms, use_data)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left behind.
+
+    Attributes:
+        work_dir: the folder of checkpoints, logs and the config as it was run.
+        metrics: scores on the validation split after the last step; empty if there is none.
+        seconds: wall time of the whole call.
+        checkpoint: the last checkpoint written, if any.
+        pictures: pictures drawn at the end, if asked for.
+    """
+    work_dir: Path
+    metrics: dict[str, float]
+    seconds: float
+    checkpoint: Path | None = None
+    pictures: list[Path] = field(default_factory=list)
+
+
+def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | None = None,
+          amp: bool = False, resume: str | None = None, auto_scale_lr: bool = False,
+          options: Mapping[str, Any] | None = None, launcher: str = 'none',
+          data: str | os.PathLike | None = None, demo: bool = False, seed: int | None = None,
+          deterministic: bool = False) -> TrainResult:
+    """Trains the model of a config and scores it on the validation split.
+
+    Args:
+        config: a config, its file, or the name of one that comes with mmresnest.
+        work_dir: where checkpoints and logs go; by default the config's ``work_dir``, or
+            ``work_dirs/<name of the config>``.
+        amp: automatic mixed precision; float16 with loss scaling on a GPU, bfloat16 on a CPU.
+        resume: a checkpoint to go on from, or ``'auto'`` for the last one in ``work_dir``.
+        auto_scale_lr: scale the learning rate by the batch size over the config's base batch size.
+        options: settings to override, dotted names to values; they come after ``data`` and ``demo``.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``: who started the processes.
+        data: a folder in COCO or ADE20K layout to train on instead of the config's data.
+        demo: train on the embedded data set, at a size and schedule for a laptop's CPU.
+        seed: for everything random.
+        deterministic: use deterministic algorithms only.
+
+    Returns:
+        scores, files and wall time.
+
+    Raises:
+        UserError: if config, data or checkpoint cannot be used; before the first step, where possible.
+    """
+    start = time.monotonic()
+    cfg = prepare(config, work_dir=work_dir, options=options, launcher=launcher, data=data, demo=demo)
+    if seed is not None or deterministic:
+        cfg.randomness = {**cfg.get('randomness', {}), 'deterministic': deterministic}
+        if seed is not None:
+            cfg.randomness.seed = seed
+    if cfg.get('train_dataloader') is None or cfg.get('train_cfg') is None:
+        raise UserError(f'the config {cfg.filename or ""} has no train_dataloader or train_cfg: there is '
+                        'nothing to train')
+    check_paths(cfg)
+    if amp:
+        _use_amp(cfg)
+    if auto_scale_lr:
+        if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+            raise UserError(f'--auto-scale-lr needs the batch size that the learning rate of '
+                            f'{cfg.filename or "the config"} is meant for: add auto_scale_lr = '
+                            'dict(base_batch_size=16), or what it is')
+        cfg.auto_scale_lr.enable = True
+    _resume(cfg, resume)
+
+    with processes.started(cfg):
+        from mmengine.runner import Runner
+        scores = LastScores()
+        with building(cfg):
+            runner = Runner.from_cfg(cfg)
+            runner.register_hook(scores)
+            # Built here rather than in runner.train(), so that data that cannot be used is reported
+            # as such and not as a failure of the run.
+            runner.train_loop, runner.val_loop
+        with running(cfg):
+            runner.train()
+            if runner.val_loop is not None and scores.iteration != runner.iter:
+                runner.val_loop.run()
+        pictures = _pictures(runner) if demo else []
+        return TrainResult(Path(runner.work_dir), scores.metrics, time.monotonic() - start,
+                           checkpoints.last(Path(runner.work_dir)), pictures)
+
+
+def prepare(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | None = None,
+            options: Mapping[str, Any] | None = None, launcher: str = 'none',
+            data: str | os.PathLike | None = None, demo: bool = False) -> Config:
+    """Everything between a config's name and a config that can be run; see :func:`train`."""
+    cfg = config.copy() if isinstance(config, Config) else load_config(config)
+    name = Path(cfg.filename).stem if cfg.filename else 'run'
+    if data is not None and demo:
+        raise UserError('--data and --demo exclude each other: the demo brings its own data')
+    cfg.launcher = launcher
+    if demo:
+        from .demo import shrink
+        use_data(cfg, drawn_data(launcher))
+        shrink(cfg)
+        name += '_demo'
+    elif data is not None:
+        use_data(cfg, data)
+    merge(cfg, options)
+    if work_dir is not None:
+        cfg.work_dir = os.fspath(work_dir)
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', name)
+    try:
+        os.makedirs(cfg.work_dir, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'the work folder {cfg.work_dir} cannot be made: {error.strerror}; choose another '
+                        'with --work-dir') from error
+    register(cfg)
+    settle_norms(cfg, distributed=launcher != 'none')
+    settle_loaders(cfg)
+    return cfg
+
+
+def drawn_data(launcher: str = 'none') -> Path:
+    """The embedded data set, drawn under ``data/shapes`` of the current folder if it is not there yet."""
+    from ..data.shapes import draw
+    first = processes.numbers(launcher)[1] == 0
+    return draw(Path('data') / 'shapes', progress=first)
+
+
+def _use_amp(cfg: Config) -> None:
+    import torch
+    wrapper = cfg.optim_wrapper
+    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'--amp replaces the OptimWrapper, and {cfg.filename or "the config"} has a '
+                        f'{wrapper.type}; set mixed precision there')
+    if torch.cuda.is_available():
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        wrapper.pop('loss_scale', None)
+        wrapper.pop('dtype', None)
+        from . import amp  # noqa: F401  registers the wrapper
+        wrapper.type = 'Bfloat16OptimWrapper'
+        print_log('mixed precision on a CPU: bfloat16, without loss scaling', 'current')
+
+
+def _resume(cfg: Config, resume: str | None) -> None:
+    """Settles what the run starts from, and looks at the file before anything is built."""
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else resume
+    if cfg.get('resume') and not cfg.get('load_from'):
+        found = checkpoints.last(Path(cfg.work_dir))
+        if found is None:
+            raise UserError(f'nothing to resume in {Path(cfg.work_dir).absolute()}: no checkpoint is there; '
+                            'leave --resume out to start from the beginning, or name another --work-dir')
+        cfg.load_from = str(found)
+    source = cfg.get('load_from')
+    if source and '://' not in source:
+        content = checkpoints.read(source)
+        if cfg.get('resume') and 'optimizer' not in content:
+            raise UserError(f'{source} holds weights only, and resuming needs the state of the optimiser '
+                            'too; to start a new run from these weights, give --cfg-options '
+                            f'load_from={source} without --resume')
