@@ -10,8 +10,7 @@ box per round, and in practice all of them in a few: chains of suppressed suppre
 Blocks bound the size of the IoU matrix, and boxes that fell to an earlier block are not compared
 again.  Nothing leaves the device but one bit per round.
 """
-import math
-
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,3 +82,65 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
                 struck[part] = (ious > iou_threshold).any(0)
             left = left[~struck]
     return torch.cat(kept)
+
+
+def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float,
+            min_score: float, method: int, offset: int) -> Tensor:
+    """Soft NMS (Bodla et al., 2017): lowers the scores of boxes that overlap a better one.
+
+    Each choice depends on all before it, so this runs box by box, with the rest as one array; on
+    the CPU, where mmcv calls it.  The array is kept in the order in which compiled mmcv keeps it,
+    which decides between equal scores.
+
+    Args:
+        boxes: (N, 4) corners.
+        scores: (N,).
+        dets: (N, 5), overwritten from the top by the boxes chosen and their lowered scores.
+        iou_threshold: overlap from which methods 0 and 1 act.
+        sigma: breadth of method 2.
+        min_score: boxes below this are dropped.
+        method: 0 drops overlapping boxes, 1 multiplies by 1 - IoU, 2 by exp(-IoU²/σ).
+        offset: as in ``nms``.
+
+    Returns:
+        the indices of the boxes chosen, in order.
+    """
+    if not len(boxes):
+        return torch.empty(0, dtype=torch.long, device=boxes.device)
+    dtype = working_dtype(boxes.dtype)
+    x1, y1, x2, y2, score = torch.cat([boxes, scores[:, None]], 1).to(dtype).detach() \
+        .t().contiguous().cpu().numpy()
+    state = np.stack([x1, y1, x2, y2, score, (x2 - x1 + offset) * (y2 - y1 + offset)])  # 6 N
+    index = np.arange(len(x1))
+    here = 0
+    while here < state.shape[1]:
+        best = here + state[4, here:].argmax()
+        state[:, [here, best]] = state[:, [best, here]]
+        index[[here, best]] = index[[best, here]]
+        one, rest = state[:, here], state[:, here + 1:]
+        width = np.minimum(one[2], rest[2]) - np.maximum(one[0], rest[0]) + offset
+        height = np.minimum(one[3], rest[3]) - np.maximum(one[1], rest[1]) + offset
+        both = width.clip(min=0) * height.clip(min=0)
+        with np.errstate(invalid='ignore', divide='ignore'):
+            iou = both / (one[5] + rest[5] - both)
+        if method == 2:
+            rest[4] *= np.exp(-(iou * iou) / state.dtype.type(sigma))
+        else:
+            acts = iou >= state.dtype.type(iou_threshold)
+            rest[4, acts] *= 0 if method == 0 else 1 - iou[acts]
+        left = _without(rest[4] < state.dtype.type(min_score)) + here + 1
+        order = np.concatenate([np.arange(here + 1), left])
+        if len(order) < state.shape[1]:
+            state, index = state[:, order], index[order]
+        here += 1
+    dets[:len(index)] = torch.from_numpy(state[:5].T.copy()).to(dets)
+    return torch.from_numpy(index).to(boxes.device)
+
+
+def _without(drop: np.ndarray) -> np.ndarray:
+    """Positions left when each dropped one is overwritten by the last one left."""
+    keep = np.flatnonzero(~drop)
+    order = np.arange(len(keep))
+    holes = np.flatnonzero(drop[:len(keep)])
+    order[holes] = keep[::-1][:len(holes)]
+    return order

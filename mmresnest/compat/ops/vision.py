@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from .deform_conv import Geometry as ConvGeometry
+    from .deform_conv import Gradients
     from .roi_align import Geometry
 
 # Kernels that torchvision compiles, by the name under which we ask for them.
 KERNELS = {
     'nms': ('nms',),
     'roi_align': ('roi_align', '_roi_align_backward'),
+    'deform_conv': ('deform_conv2d', '_deform_conv2d_backward'),
 }
 
 
@@ -62,3 +65,36 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, geometry: 'Geometry',
         grad_output.to(dtype), rois.to(dtype), geometry.spatial_scale, geometry.aligned_height,
         geometry.aligned_width, *grad_input.shape, max(geometry.sampling_ratio, 0),
         geometry.aligned).to(grad_input.dtype))
+
+
+def _deform_conv_arguments(input: Tensor, weight: Tensor, bias: Optional[Tensor], offset: Tensor,
+                           mask: Optional[Tensor], geometry: 'ConvGeometry') -> tuple[Any, ...]:
+    """The arguments that both directions share; no mask or bias is an empty tensor or zeros."""
+    dtype = torch.promote_types(input.dtype, torch.float32)
+    return (
+        input.to(dtype).contiguous(), weight.to(dtype).contiguous(),
+        offset.to(dtype).contiguous(),
+        input.new_zeros(0, dtype=dtype) if mask is None else mask.to(dtype).contiguous(),
+        input.new_zeros(len(weight), dtype=dtype) if bias is None else bias.to(dtype),
+        *geometry.stride, *geometry.padding, *geometry.dilation, geometry.groups,
+        geometry.deform_groups, mask is not None)
+
+
+def deform_conv(input: Tensor, weight: Tensor, bias: Optional[Tensor], offset: Tensor,
+                mask: Optional[Tensor], output: Tensor, geometry: 'ConvGeometry') -> None:
+    """``convolve`` of deformable convolution."""
+    output.copy_(namespace().deform_conv2d(
+        *_deform_conv_arguments(input, weight, bias, offset, mask, geometry)))
+
+
+def deform_conv_backward(input: Tensor, weight: Tensor, bias: Optional[Tensor], offset: Tensor,
+                         mask: Optional[Tensor], grad_output: Tensor, to: 'Gradients',
+                         geometry: 'ConvGeometry', scale: float) -> None:
+    """``convolve_backward`` of deformable convolution."""
+    shared = _deform_conv_arguments(input, weight, bias, offset, mask, geometry)
+    gradients = namespace()._deform_conv2d_backward(
+        grad_output.to(shared[0].dtype).contiguous(), *shared)
+    for buffer, value, factor in zip((to.input, to.weight, to.offset, to.mask, to.bias), gradients,
+                                     (1, scale, 1, 1, scale)):
+        if buffer is not None:
+            buffer.add_(value.to(buffer.dtype), alpha=factor)
