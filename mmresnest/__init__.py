@@ -1,0 +1,28 @@
+"""ResNeSt, Res2Net, SE-ResNeXt and ResNeXt as one residual trunk, for mmdet and mmseg.
+
+Importing this package imports neither torch nor any mm library. It does put the repairs of
+:mod:`mmresnest.compat` in place, so it is what a script imports before it reads a config.
+"""
+from typing import TYPE_CHECKING, Any
+
+from . import compat
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .zoo import build_backbone, list_archs
+
+__all__ = ['__version__', 'build_backbone', 'list_archs']
+
+compat.install()
+
+
+def __getattr__(name: str) -> Any:
+    """Imports ``build_backbone`` and ``list_archs``, and with them torch, when first asked for."""
+    if name not in ('build_backbone', 'list_archs'):
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from . import zoo
+    return getattr(zoo, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,58 @@
+"""What differs between the two stacks, and what a missing ``mmcv._ext`` needs.
+
+This is the only package of mmresnest that patches anything of another project. Nothing is patched
+before it is used: :func:`install` only puts two finders on ``sys.meta_path``, so ``import
+mmresnest`` imports neither torch nor mmengine.
+"""
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Sequence
+
+from . import stacks
+from .ext import ExtFinder
+
+
+class RepairFinder(MetaPathFinder):
+    """Lets the other finders find a module of :data:`stacks.REPAIRS`, and mends it once it has run."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None,
+                  target: ModuleType | None = None) -> ModuleSpec | None:
+        """Finds the module as without us, with the repair behind its loader."""
+        if name not in stacks.REPAIRS:
+            return None
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(name, path, target)
+            if spec is not None and spec.loader is not None:
+                spec.loader = RepairLoader(spec.loader)
+                return spec
+        return None
+
+
+class RepairLoader(Loader):
+    """Another loader, and a repair after it."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Leaves the making of the module to the other loader."""
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Runs the module, then its repair; it keeps the other loader, so inspect finds its source."""
+        module.__loader__ = module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+        stacks.REPAIRS[module.__name__](module)
+
+
+def install() -> None:
+    """Puts the repairs and the stand-in for ``mmcv._ext`` in place; a second call changes nothing."""
+    if any(isinstance(finder, RepairFinder) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, RepairFinder())
+    sys.meta_path.append(ExtFinder())  # last, so a compiled one wins
+    for name, repair in stacks.REPAIRS.items():
+        if name in sys.modules:
+            repair(sys.modules[name])
