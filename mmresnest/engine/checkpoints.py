@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -48,9 +49,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         UserError: if it is missing, damaged, or no checkpoint.
     """
-    import pickle
-
-    import torch
+    from mmengine.runner.checkpoint import CheckpointLoader
     file = Path(path).expanduser()
     if not file.exists():
         siblings = sorted(other.name for other in file.parent.glob('*.pth')) if file.parent.is_dir() else []
@@ -59,18 +58,12 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if file.is_dir():
         raise UserError(f'{file} is a folder; give the checkpoint itself, a .pth file in it')
     try:
-        content = torch.load(file, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        # A text file is no pickle either; only a whole archive can hold what must not be loaded.
-        if zipfile.is_zipfile(file):
-            raise UserError(f'{file} holds more than weights and plain data, and reading it could run '
-                            f'foreign code: {str(error).splitlines()[0]}') from error
-        raise UserError(f'{file} is not a checkpoint: it was not written by torch.save') from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError,
-            UnicodeDecodeError) as error:
-        raise UserError(f'{file} is not a checkpoint that can be read ({file.stat().st_size} bytes): cut '
-                        f'off, or of another kind ({str(error).splitlines()[0] if str(error) else error!r})'
-                        ) from error
+        content = CheckpointLoader.load_checkpoint(str(file), map_location='cpu')
+    except UserError:
+        raise
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError,
+            pickle.UnpicklingError) as error:       # only where compat does not guard the loader
+        raise UserError(f'{file} cannot be read as a PyTorch checkpoint: {error}') from error
     if not isinstance(content, dict):
         raise UserError(f'{file} is not a checkpoint: it holds a {type(content).__name__} where a '
                         'dictionary of weights is expected')

@@ -126,6 +126,10 @@ def prepare(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike |
     except OSError as error:
         raise UserError(f'the work folder {cfg.work_dir} cannot be made: {error.strerror}; choose another '
                         'with --work-dir') from error
+    if cfg.get('visualizer') is not None:
+        # mmengine keeps visualizers by name for as long as the process lives, so that a second run
+        # would write its curves into the folder of the first.
+        cfg.visualizer.name = f'{name}_{time.time_ns()}'
     register(cfg)
     settle_norms(cfg, distributed=launcher != 'none')
     settle_loaders(cfg)

@@ -1,0 +1,218 @@
+"""Testing, as one function."""
+from __future__ import annotations
+
+import copy
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterator, Mapping
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+
+from ..errors import UserError
+from . import checkpoints, processes
+from .building import building, running
+from .config import check_paths, dataset_leaves, task_of
+from .train import prepare
+
+#: scales at which a segmentor is tested with ``tta`` where the config names none; each also mirrored
+TTA_RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """What a test found.
+
+    Attributes:
+        metrics: scores on the test split; on the validation split where the data have no other.
+        seconds: wall time of the whole call.
+        files: what was written because of ``out`` and ``show_dir``.
+    """
+    __test__ = False        # pytest takes a class by its name for a test
+
+    metrics: dict[str, float]
+    seconds: float
+    files: list[Path] = field(default_factory=list)
+
+
+def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
+         work_dir: str | os.PathLike | None = None, out: str | os.PathLike | None = None,
+         show_dir: str | os.PathLike | None = None, tta: bool = False,
+         options: Mapping[str, Any] | None = None, launcher: str = 'none',
+         data: str | os.PathLike | None = None, demo: bool = False) -> TestResult:
+    """Scores a checkpoint on the test split.
+
+    Args:
+        config: a config, its file, or the name of one that comes with mmresnest.
+        checkpoint: weights of the config's model.
+        work_dir: where the log goes; as for :func:`~mmresnest.engine.train.train`.
+        out: where to write the predictions: ``.pkl``, all of them as mmdet and mmseg represent them;
+            ``.json``, COCO's format of results (detectors); no suffix, a folder of label images
+            (segmentors).
+        show_dir: folder for pictures of predictions beside the truth.
+        tta: average over mirrored (segmentors: and scaled) copies of each image.
+        options: settings to override, dotted names to values; they come after ``data`` and ``demo``.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``: who started the processes.
+        data: a folder in COCO or ADE20K layout to test on instead of the config's data.
+        demo: test on the embedded data set a checkpoint of ``train(..., demo=True)``.
+
+    Returns:
+        scores and files.
+
+    Raises:
+        UserError: if config, data or checkpoint cannot be used.
+    """
+    start = time.monotonic()
+    content = checkpoints.read(checkpoint)
+    cfg = prepare(config, work_dir=work_dir, options=options, launcher=launcher, data=data, demo=demo)
+    if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
+        raise UserError(f'the config {cfg.filename or ""} has no test_dataloader or test_evaluator: there is '
+                        'nothing to test on')
+    check_paths(cfg, ('test',))
+    cfg.load_from, cfg.resume = str(Path(checkpoint).expanduser()), False
+    if tta:
+        _use_tta(cfg)
+    dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())
+
+    with processes.started(cfg):
+        from mmengine.runner import Runner
+
+        from .hooks import PaintPredictions
+        with building(cfg):
+            runner = Runner.from_cfg(cfg)
+            checkpoints.check_fit(checkpoint, content, runner.model)
+            runner.test_loop
+        del content                     # the runner reads it once more
+        if dump is not None:
+            runner.test_loop.evaluator.metrics.append(dump)
+        if show_dir is not None:
+            runner.register_hook(PaintPredictions(str(Path(show_dir).expanduser().absolute())))
+        with running(cfg):
+            metrics = runner.test()
+        return TestResult(dict(metrics), time.monotonic() - start, list(_written(cfg, out, show_dir)))
+
+
+def _use_tta(cfg: Config) -> None:
+    """Wraps the model for augmented testing, with the config's recipe or a default one."""
+    task = task_of(cfg)
+    leaves = dataset_leaves(cfg.test_dataloader.dataset)
+    if task == 'panoptic':
+        raise UserError('--tta merges boxes or semantic maps, and this config is for panoptic segmentation; '
+                        'leave --tta out')
+    if task == 'instance':
+        _boxes_only(cfg)
+    if cfg.get('tta_pipeline') is None:
+        make = _semantic_views if task == 'semantic' else _mirrored
+        cfg.tta_pipeline = make(copy.deepcopy(list(leaves[0].pipeline)))
+    if cfg.get('tta_model') is None:
+        nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+        # mmdet registers its class with mmengine, where it takes no prefix.
+        cfg.tta_model = (dict(type='mmseg.SegTTAModel') if task == 'semantic'
+                         else dict(type='DetTTAModel', tta_cfg=nms))
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    for leaf in leaves:
+        leaf.pipeline = cfg.tta_pipeline
+
+
+def _boxes_only(cfg: Config) -> None:
+    """mmdet merges the boxes of several views, not the masks; so masks are left out of model and score."""
+    head = cfg.model.get('roi_head')
+    if not head or 'mask_head' not in head:
+        raise UserError('--tta merges boxes, and the masks of this config do not come from boxes; leave '
+                        '--tta out')
+    for key in ('mask_head', 'mask_roi_extractor', 'mask_iou_head', 'mask_info_flow'):
+        head.pop(key, None)
+    for evaluator in _evaluators(cfg):
+        if 'metric' in evaluator:
+            evaluator['metric'] = 'bbox'
+    print_log('augmented testing merges boxes only: masks are neither predicted nor scored', 'current')
+
+
+def _evaluators(cfg: Config) -> list[dict]:
+    given = cfg.test_evaluator
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def _mirrored(pipeline: list[dict]) -> list[dict]:
+    """A detector's test pipeline, with each image as it is and mirrored."""
+    pack = pipeline.pop()
+    pack['meta_keys'] = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
+                         'flip_direction')
+    flips = [dict(type='RandomFlip', prob=probability) for probability in (1., 0.)]
+    return [*pipeline, dict(type='TestTimeAug', transforms=[flips, [pack]])]
+
+
+def _semantic_views(pipeline: list[dict]) -> list[dict]:
+    """A segmentor's test pipeline at several scales, each as it is and mirrored."""
+    load = [step for step in pipeline if step['type'].startswith('LoadImage')]
+    resize = next((step for step in pipeline if step['type'] == 'Resize'), dict(type='Resize'))
+    scales = []
+    for ratio in TTA_RATIOS:
+        one = copy.deepcopy(resize)
+        if one.get('scale'):
+            one['scale'] = tuple(round(side * ratio) for side in one['scale'])
+        else:
+            one['scale_factor'] = one.get('scale_factor', 1.0) * ratio
+        one['keep_ratio'] = True
+        scales.append(one)
+    flips = [dict(type='RandomFlip', prob=probability, direction='horizontal') for probability in (0., 1.)]
+    truth = [step for step in pipeline if step['type'] == 'LoadAnnotations']
+    return [*load, dict(type='TestTimeAug', transforms=[scales, flips, truth, [pipeline[-1]]])]
+
+
+def _prepare_out(cfg: Config, out: Path) -> Any:
+    """Arranges for the predictions to be written.
+
+    Returns:
+        a metric to append that writes them, or None where one of the config's own does.
+    """
+    semantic = task_of(cfg) == 'semantic'
+    legal = '.pkl, or a folder for label images' if semantic else '.pkl or .json'
+    kinds = ('', '.pkl', '.pickle') if semantic else ('.json', '.pkl', '.pickle')
+    if out.suffix not in kinds:
+        raise UserError(f'--out {out}: predictions of this config are written as {legal}')
+    try:
+        (out if not out.suffix else out.parent).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'--out {out}: the folder cannot be made: {error.strerror}') from error
+    if out.suffix == '':
+        for evaluator in _evaluators(cfg):
+            evaluator['output_dir'] = str(out)
+    elif out.suffix == '.json':
+        for evaluator in _evaluators(cfg):
+            evaluator['outfile_prefix'] = str(out.with_suffix(''))
+    elif semantic:
+        return _dump_labels(str(out))
+    else:
+        from mmdet.evaluation import DumpDetResults
+        return DumpDetResults(out_file_path=str(out))
+    return None
+
+
+def _dump_labels(path: str) -> Any:
+    from mmengine.evaluator import DumpResults
+
+    class DumpLabels(DumpResults):
+        """Leaves out truth and scores by class, which take a hundred times the room of the labels."""
+
+        def process(self, data_batch: dict, predictions: Any) -> None:
+            super().process(data_batch, [{key: value for key, value in sample.items()
+                                          if key not in ('seg_logits', 'gt_sem_seg')}
+                                         for sample in predictions])
+    return DumpLabels(out_file_path=path)
+
+
+def _written(cfg: Config, out: str | os.PathLike | None,
+             show_dir: str | os.PathLike | None) -> Iterator[Path]:
+    from mmengine.dist import is_main_process
+    if out is not None:
+        path = Path(out).expanduser()
+        parts = [path.with_suffix(f'.{kind}.json') for kind in ('bbox', 'segm', 'panoptic')]
+        parts = [part for part in parts if path.suffix == '.json' and part.exists()]
+        if len(parts) == 1 and is_main_process():
+            parts[0].replace(path)
+        yield from parts if len(parts) > 1 else [path]
+    if show_dir is not None:
+        yield Path(show_dir).expanduser()
