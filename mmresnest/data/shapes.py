@@ -1,26 +1,36 @@
 """The embedded data set: textured pictures of occluding shapes, drawn rather than fetched.
 
 Picture ``index`` of a split is a pure function of ``(seed, split, index, size)``. Its pixels do not
-depend on the machine, on the number of threads or on how many are drawn: random numbers come from NumPy's
-frozen legacy distributions, rotations from sines rounded to 12 bits, and the rest is integer arithmetic
-or single IEEE operations (no sum over floats, no transcendental function, no OpenCV but the encoder).
+depend on the machine, on the number of threads or on how many are drawn: random numbers come from
+NumPy's frozen legacy distributions, rotations from sines rounded to 12 bits, and the rest is
+arithmetic on integers or single IEEE operations (no sum over floats, no transcendental function,
+and OpenCV only encodes).
 
-A class is decided by the outline alone. Colour leans to a class in one object of three, texture never.
+A class is decided by the outline alone. Colour leans to a class in one object of three, texture
+never.
 
 ``draw`` writes one folder that holds up to three layouts of the same pictures::
 
-    shapes.json                                   the parameters, and the mark of a finished folder
-    {train,val,test}.json  {train,val,test}/      'coco': boxes and masks of what is visible
-    images/{train,val,test}/  annotations/...     'ade20k': class indices, 0 is background; classes.txt
-    leftImg8bit/{train,val,test}/shapes/          'cityscapes': gtFine/..._gtFine_labelTrainIds.png
+    shapes.json                               the parameters, and the mark of a finished folder
+    {train,val,test}.json                     'coco': boxes and masks of what is visible
+    {train,val,test}/
+    images/{train,val,test}/                  'ade20k': class indices, 0 is the background
+    annotations/{train,val,test}/
+    classes.txt                               names of those indices
+    leftImg8bit/{train,val,test}/shapes/      'cityscapes': the same indices in
+    gtFine/{train,val,test}/shapes/           ..._gtFine_labelTrainIds.png
 """
+
+from __future__ import annotations
+
 import json
 import math
 import os
 import shutil
-import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,17 +44,18 @@ SPLITS = ('train', 'val', 'test')
 LAYOUTS = ('coco', 'ade20k', 'cityscapes')
 STAMP = 'shapes.json'
 
-MIN_SIDE = 64        # of an image: below this, not even three small objects fit
-MAX_SIDE = 4096
-MIN_VISIBLE = 0.6    # of an object: a placement that would leave less of any object is redrawn
-MAX_BOX_IOU = 0.45   # between two objects: below the usual NMS threshold, so that both can be found
-MIN_EXTENT = 12      # px: the shorter side of the smallest visible box
+MIN_SIDE = 64  # of an image: below this, not even three small objects fit
+MAX_SIDE = 2048
+MAX_COUNT = 40  # objects in a picture, however large
+MIN_VISIBLE = 0.6  # of an object: a placement that would leave less of any object is redrawn
+MAX_BOX_IOU = 0.45  # between two objects: below the usual NMS threshold, so that both can be found
+MIN_EXTENT = 12  # px: the shorter side of the smallest visible box
 
 # Side of an object in px, and how often: COCO's small, medium and large areas.
 SIDES = (((18, 31), 16), ((36, 92), 62), ((112, 170), 22))
 
-CITY = 'shapes'      # the one city of the Cityscapes layout
-SUBPIXELS = 4        # per side, for the coverage of a pixel
+CITY = 'shapes'  # the one city of the Cityscapes layout
+SUBPIXELS = 4  # per side, for the coverage of a pixel
 
 
 class Sample(NamedTuple):
@@ -65,17 +76,25 @@ class Sample(NamedTuple):
     semantic: np.ndarray
 
 
-def classes() -> Tuple[str, ...]:
+class _Random(np.random.RandomState):
+    """Whole numbers, the same on systems whose C ``long`` is shorter."""
+
+    def randint(self, low: int, high: int | None = None, size: tuple | None = None) -> Any:
+        return super().randint(low, high, size, dtype=np.int64)
+
+
+def classes() -> tuple[str, ...]:
     """Names of the object classes, in the order of their labels."""
     return CLASSES
 
 
-def semantic_classes() -> Tuple[str, ...]:
+def semantic_classes() -> tuple[str, ...]:
     """Names of the classes of a semantic mask, in the order of the mask's values."""
     return ('background',) + CLASSES
 
 
-# ---------------------------------------------------------------------------------------------- outlines
+# ------------------------------------------------------------------------------- outlines
+
 
 def _fixed(value: float) -> float:
     """Rounds to 12 bits, so that the last bit of a machine's sine cannot reach a pixel."""
@@ -85,7 +104,8 @@ def _fixed(value: float) -> float:
 # Unit normals of the five lines of a pentagram whose first tip points up.
 _PENTAGRAM = tuple(
     (_fixed(math.sin(math.radians(72 * k + 36))), _fixed(-math.cos(math.radians(72 * k + 36))))
-    for k in range(5))
+    for k in range(5)
+)
 
 
 def _inside(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -100,19 +120,20 @@ def _inside(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     if name == 'triangle':
         return (v <= 0.94) & (2 * np.abs(u) <= v + 1)
     if name == 'star':
-        # A point is in the pentagram when at most one of its five lines cuts it off. A distance of
-        # 0.36 where the true pentagram has cos 72 = 0.31 gives fatter arms, that survive at 18 px.
+        # A point is in the pentagram when at most one of its five lines cuts it off. The tips would
+        # end at 0.343 / cos 72 = 1.11; rounding them off at 1 leaves stouter arms at 18 px.
         cut_off = np.zeros(u.shape, np.uint8)
         for across, along in _PENTAGRAM:
-            cut_off += u * across + v * along > 0.36
-        return (cut_off <= 1) & (u * u + v * v <= 1.1)
+            cut_off += u * across + v * along > 0.343
+        return (cut_off <= 1) & (u * u + v * v <= 1)
     if name == 'cross':
         arms = (np.abs(u) <= 0.33) | (np.abs(v) <= 0.33)
         return arms & (np.abs(u) <= 1) & (np.abs(v) <= 1)
     raise ValueError(name)
 
 
-# ---------------------------------------------------------------------------------------------- colours
+# ------------------------------------------------------------------------------- colours
+
 
 def _colour(hue: int, saturation: int, value: int) -> np.ndarray:
     """RGB of a hue in degrees and a saturation and value in 0..255, in integers."""
@@ -120,33 +141,43 @@ def _colour(hue: int, saturation: int, value: int) -> np.ndarray:
     low = value * (255 - saturation) // 255
     rising = low + (value - low) * rest // 60
     falling = value - (value - low) * rest // 60
-    return np.array([
-        (value, rising, low), (falling, value, low), (low, value, rising),
-        (low, falling, value), (rising, low, value), (value, low, falling)][sector], np.int32)
+    return np.array(
+        [
+            (value, rising, low),
+            (falling, value, low),
+            (low, value, rising),
+            (low, falling, value),
+            (rising, low, value),
+            (value, low, falling),
+        ][sector],
+        np.int16,
+    )
 
 
 def _luminance(rgb: np.ndarray) -> int:
     return int(299 * int(rgb[0]) + 587 * int(rgb[1]) + 114 * int(rgb[2])) // 1000
 
 
-def _noise(random: np.random.RandomState, height: int, width: int, cell: int, span: int) -> np.ndarray:
+def _noise(random: _Random, height: int, width: int, cell: int, span: int) -> np.ndarray:
     """Smooth noise in -span..span: random values every ``cell`` pixels, joined bilinearly."""
     rows, columns = height // cell + 2, width // cell + 2
     grid = random.randint(-span, span + 1, (rows, columns)).astype(np.int32)
     y, x = np.arange(height), np.arange(width)
     top, left = y // cell, x // cell
     down, right = (y % cell)[:, None], (x % cell)[None, :]
-    tall = grid[top] * (cell - down) + grid[top + 1] * down                              # H columns
-    wide = tall[:, left] * (cell - right) + tall[:, left + 1] * right                    # H W
-    return wide // (cell * cell)
+    tall = grid[top] * (cell - down) + grid[top + 1] * down  # H columns
+    wide = tall[:, left] * (cell - right) + tall[:, left + 1] * right  # H W
+    return (wide // (cell * cell)).astype(np.int16)
 
 
-def _background(random: np.random.RandomState, height: int, width: int) -> Tuple[np.ndarray, np.ndarray]:
+def _background(random: _Random, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """A dull textured ground and its mean colour."""
     dark = random.randint(2) == 0
     base = _colour(
-        random.randint(360), random.randint(20, 80),
-        random.randint(45, 85) if dark else random.randint(165, 215))
+        random.randint(360),
+        random.randint(20, 80),
+        random.randint(45, 85) if dark else random.randint(165, 215),
+    )
     tint = _colour(random.randint(360), 90, 255) - 200
     shade = _noise(random, height, width, 64, 16) + _noise(random, height, width, 16, 9)
     ground = base[None, None, :] + shade[:, :, None]
@@ -154,22 +185,22 @@ def _background(random: np.random.RandomState, height: int, width: int) -> Tuple
     y, x = np.arange(height)[:, None], np.arange(width)[None, :]
     period, depth = random.randint(10, 28), random.randint(5, 12)
     kind = random.randint(5)
-    if kind == 0:      # cloth
+    if kind == 0:  # cloth
         pattern = ((x + y) % period < period // 2) ^ ((x - y) % period < period // 2)
-    elif kind == 1:    # boards
+    elif kind == 1:  # boards
         pattern = (y % period < 2) | ((x + 37 * (y // period)) % (period * 4) < 2)
-    elif kind == 2:    # slanted rain
+    elif kind == 2:  # slanted rain
         pattern = (2 * x + y + _noise(random, height, width, 32, 8)) % (2 * period) < period // 2
-    elif kind == 3:    # squared paper
+    elif kind == 3:  # squared paper
         pattern = (x % period < 1) | (y % period < 1)
-    else:              # bare
+    else:  # bare
         pattern = np.zeros((height, width), bool)
-    ground = ground - depth * pattern[:, :, None]
-    ground = ground + random.randint(-4, 5, (height, width)).astype(np.int32)[:, :, None]
+    grain = random.randint(-4, 5, (height, width)).astype(np.int16)
+    ground = ground + (grain - np.int16(depth) * pattern)[:, :, None]
     return np.clip(ground, 0, 255), base
 
 
-def _fill(random: np.random.RandomState, u: np.ndarray, v: np.ndarray, colour: np.ndarray) -> np.ndarray:
+def _fill(random: _Random, u: np.ndarray, v: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """The inner colours of an object: h w 3, from positions in 1/8 px along its own axes."""
     second = colour * 7 // 10 if _luminance(colour) > 110 else colour + (255 - colour) * 4 // 10
     kind = random.randint(5)
@@ -183,35 +214,41 @@ def _fill(random: np.random.RandomState, u: np.ndarray, v: np.ndarray, colour: n
     elif kind == 3:
         across, along = u - np.floor(u / period) * period, v - np.floor(v / period) * period
         half = period / 2
-        chosen = (across - half) * (across - half) + (along - half) * (along - half) < period * period / 12
+        across, along = across - half, along - half
+        chosen = across * across + along * along < period * period / 12
     else:
         chosen = v > 0
     return np.where(chosen[:, :, None], second, colour)
 
 
-# ---------------------------------------------------------------------------------------------- objects
+# ------------------------------------------------------------------------------- objects
+
 
 class _Site(NamedTuple):
     """Where an object lies; lengths in 1/8 px."""
 
-    window: Tuple[slice, slice]    # in the picture, px
-    centre: Tuple[int, int]        # x y
-    half: Tuple[int, int]          # along the object's own axes
+    window: tuple[slice, slice]  # in the picture, px
+    centre: tuple[int, int]  # x y
+    half: tuple[int, int]  # along the object's own axes
     cosine: float
     sine: float
 
-    def axes(self, step: int, unit: Tuple[int, int]) -> Tuple[np.ndarray, np.ndarray]:
+    def axes(self, step: int, unit: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Coordinates of the window's points along the object's axes, in units of ``unit``."""
         rows, columns = self.window
         dx = np.arange(8 * columns.start + step // 2, 8 * columns.stop, step) - self.centre[0]
         dy = np.arange(8 * rows.start + step // 2, 8 * rows.stop, step) - self.centre[1]
         # Divided while still one-dimensional: this is where the time of a large object goes.
-        across = [(line / unit[0]).astype(np.float32) for line in (dx * self.cosine, dy * self.sine)]
-        along = [(line / unit[1]).astype(np.float32) for line in (dx * -self.sine, dy * self.cosine)]
+        across = [
+            (line / unit[0]).astype(np.float32) for line in (dx * self.cosine, dy * self.sine)
+        ]
+        along = [
+            (line / unit[1]).astype(np.float32) for line in (dx * -self.sine, dy * self.cosine)
+        ]
         return across[0] + across[1][:, None], along[0] + along[1][:, None]
 
 
-def _place(random: np.random.RandomState, side: int, height: int, width: int) -> _Site:
+def _place(random: _Random, side: int, height: int, width: int) -> _Site:
     """Draws position, turn and proportions of an object."""
     # A fifth longer one way than the other at most.
     stretch = random.randint(-10, 11)
@@ -223,8 +260,10 @@ def _place(random: np.random.RandomState, side: int, height: int, width: int) ->
     reach_y = int(half[0] * abs(sine) + half[1] * abs(cosine)) + 8
     x = random.randint(reach_x, max(8 * width - reach_x, reach_x + 1))
     y = random.randint(reach_y, max(8 * height - reach_y, reach_y + 1))
-    window = (slice(max((y - reach_y) // 8, 0), min((y + reach_y) // 8 + 1, height)),
-              slice(max((x - reach_x) // 8, 0), min((x + reach_x) // 8 + 1, width)))
+    window = (
+        slice(max((y - reach_y) // 8, 0), min((y + reach_y) // 8 + 1, height)),
+        slice(max((x - reach_x) // 8, 0), min((x + reach_x) // 8 + 1, width)),
+    )
     return _Site(window, (x, y), half, cosine, sine)
 
 
@@ -238,16 +277,16 @@ def _coverage(site: _Site, name: str) -> np.ndarray:
     covered = _inside(name, *site.axes(8 // SUBPIXELS, site.half)).view(np.uint8)
     tall = covered.reshape(-1, SUBPIXELS, covered.shape[1])
     rows = sum(tall[:, row] for row in range(SUBPIXELS))
-    return sum(rows[:, column::SUBPIXELS] for column in range(SUBPIXELS)).astype(np.int32)
+    return sum(rows[:, column::SUBPIXELS] for column in range(SUBPIXELS)).astype(np.int16)
 
 
-def _extent(mask: np.ndarray) -> Tuple[int, int, int, int]:
+def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Tight box of a mask that is not empty: x0 y0 x1 y1, ends exclusive."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _iou(one: Tuple[int, int, int, int], two: Tuple[int, int, int, int]) -> float:
+def _iou(one: tuple[int, int, int, int], two: tuple[int, int, int, int]) -> float:
     width = min(one[2], two[2]) - max(one[0], two[0])
     height = min(one[3], two[3]) - max(one[1], two[1])
     if width <= 0 or height <= 0:
@@ -256,67 +295,103 @@ def _iou(one: Tuple[int, int, int, int], two: Tuple[int, int, int, int]) -> floa
     return width * height / union
 
 
-def _fits(window: Tuple[slice, slice], mask: np.ndarray, owner: np.ndarray,
-          full: Sequence[int]) -> bool:
-    """Whether an object may be laid over those drawn so far.
+class _Canvas:
+    """A picture in the making, and what is visible of every object on it."""
 
-    Args:
-        window: where the object would lie in the picture.
-        mask: h w, what it covers there.
-        owner: H W, the number of the visible object plus one, 0 on the ground.
-        full: the area of every earlier object before anything covered it.
-    """
-    if not mask.any():
+    def __init__(self, image: np.ndarray, ground: np.ndarray) -> None:
+        self.image, self.ground = image, ground
+        self.owner = np.zeros(image.shape[:2], np.int32)  # number of the object from 1, 0: ground
+        self.full: list[int] = []  # areas before anything was laid over
+        self.visible: list[int] = []  # areas now
+        self.boxes: list[tuple[int, int, int, int]] = []  # of what is visible
+        self.colours: list[np.ndarray] = []
+        self.labels: list[int] = []
+
+    def add(self, window: tuple[slice, slice], mask: np.ndarray) -> bool:
+        """Lays an object over the others, unless that would hide too much or confuse two boxes."""
+        below = self.owner[window].copy()
+        areas, boxes = list(self.visible), list(self.boxes)
+        self.owner[window][mask] = len(areas) + 1
+        x0, y0, x1, y1 = _extent(mask)
+        rows, columns = window
+        new = (x0 + columns.start, y0 + rows.start, x1 + columns.start, y1 + rows.start)
+        if self._shrink(below[mask], areas, boxes) and all(
+            _iou(box, new) <= MAX_BOX_IOU for box in boxes
+        ):
+            area = int(mask.sum())
+            self.full.append(area)
+            self.visible, self.boxes = areas + [area], boxes + [new]
+            return True
+        self.owner[window] = below
         return False
-    touched = np.unique(owner[window][mask])
-    kept = owner.copy()
-    kept[window][mask] = len(full) + 1
-    new = _extent(kept == len(full) + 1)
-    for number in range(1, len(full) + 1):
-        visible = kept == number
-        if number in touched and visible.sum() < MIN_VISIBLE * full[number - 1]:
-            return False
-        x0, y0, x1, y1 = box = _extent(visible)
-        if number in touched and min(x1 - x0, y1 - y0) < MIN_EXTENT:
-            return False
-        if _iou(box, new) > MAX_BOX_IOU:
-            return False
-    return True
+
+    def _shrink(self, hidden: np.ndarray, areas: list[int], boxes: list) -> bool:
+        """Corrects areas and boxes after some pixels were hidden; False where one lost too much."""
+        for number, lost in enumerate(np.bincount(hidden, minlength=1).tolist()[1:]):
+            if not lost:
+                continue
+            areas[number] -= lost
+            if areas[number] < MIN_VISIBLE * self.full[number]:
+                return False
+            x0, y0, x1, y1 = boxes[number]
+            left, top, right, bottom = _extent(self.owner[y0:y1, x0:x1] == number + 1)
+            boxes[number] = (x0 + left, y0 + top, x0 + right, y0 + bottom)
+            if min(right - left, bottom - top) < MIN_EXTENT:
+                return False
+        return True
+
+    def paint(self, random: _Random, site: _Site, mask: np.ndarray, label: int) -> None:
+        """Colours the object laid down last, so that it stands out from what is around it."""
+        number = len(self.full)
+        around = np.unique(self.owner[site.window])
+        near = [self.ground] + [self.colours[other - 1] for other in around if 0 < other < number]
+        colour = _contrasting(random, label, near)
+        inner = _fill(random, *site.axes(8, (1, 1)), colour)
+        # The rim: what a step of a pixel or two leaves, in a darker or a lighter tone.
+        thick = 2 if mask.shape[0] > 40 else 1
+        padded = np.pad(mask, thick)
+        height, width = mask.shape
+        core = mask.copy()
+        for down, right in ((0, thick), (2 * thick, thick), (thick, 0), (thick, 2 * thick)):
+            core &= padded[down : down + height, right : right + width]
+        if _luminance(self.ground) > 120:
+            rim = colour * 35 // 100
+        else:
+            rim = colour + (255 - colour) * 75 // 100
+        inner = np.where(core[:, :, None], inner, rim)
+        under = self.image[site.window]
+        alpha, whole = _coverage(site, CLASSES[label])[:, :, None], SUBPIXELS**2
+        self.image[site.window] = (inner * alpha + under * (whole - alpha) + whole // 2) // whole
+        self.colours.append(colour)
+        self.labels.append(label)
 
 
-def _paint(random: np.random.RandomState, site: _Site, mask: np.ndarray, label: int, image: np.ndarray,
-           near: List[np.ndarray]) -> np.ndarray:
-    """Pastes an object in a colour that stands out from what is ``near``, and returns the colour."""
-    best, best_distance = None, -1
+def _contrasting(random: _Random, label: int, near: Sequence[np.ndarray]) -> np.ndarray:
+    """Of up to eight random colours the first that differs enough from all others, or the best."""
+    best, best_distance = near[0], -1
     for _ in range(8):
         own = random.randint(3) == 0
         hue = label * 360 // len(CLASSES) + random.randint(-25, 26) if own else random.randint(360)
         colour = _colour(hue, random.randint(140, 256), random.randint(90, 256))
         distance = min(
             int(np.abs(colour - other).sum()) + 2 * abs(_luminance(colour) - _luminance(other))
-            for other in near)
+            for other in near
+        )
         if distance > best_distance:
             best, best_distance = colour, distance
         if distance >= 260:
             break
-    colour = best
-    inner = _fill(random, *site.axes(8, (1, 1)), colour)
-    # The rim: what a step of a pixel or two leaves, in a darker or a lighter tone.
-    thick = 2 if mask.shape[0] > 40 else 1
-    padded = np.pad(mask, thick)
-    height, width = mask.shape
-    core = mask.copy()
-    for down, right in ((0, thick), (2 * thick, thick), (thick, 0), (thick, 2 * thick)):
-        core &= padded[down:down + height, right:right + width]
-    rim = colour * 35 // 100 if _luminance(near[0]) > 120 else colour + (255 - colour) * 75 // 100
-    inner = np.where(core[:, :, None], inner, rim)
-    under = image[site.window]
-    alpha, whole = _coverage(site, CLASSES[label])[:, :, None], SUBPIXELS ** 2
-    image[site.window] = (inner * alpha + under * (whole - alpha) + whole // 2) // whole
-    return colour
+    return best
 
 
-def sample(seed: int, split: str, index: int, size: Tuple[int, int] = (256, 256)) -> Sample:
+def _side(random: _Random) -> int:
+    """The side of an object in px, by the shares of ``SIDES``."""
+    likely = [lengths for lengths, share in SIDES for _ in range(share)]
+    low, high = likely[random.randint(len(likely))]
+    return low + (high - low) * random.randint(101) // 100
+
+
+def sample(seed: int, split: str, index: int, size: tuple[int, int] = (256, 256)) -> Sample:
     """Draws one picture.
 
     Args:
@@ -334,55 +409,42 @@ def sample(seed: int, split: str, index: int, size: Tuple[int, int] = (256, 256)
     width, height = size
     index = _check_count('index', index)
     entropy = np.random.SeedSequence((seed, SPLITS.index(split), index))
-    random = np.random.RandomState(np.random.PCG64(entropy))
+    random = _Random(np.random.PCG64(entropy))
     image, ground = _background(random, height, width)
 
     # Five to eight objects on 256 x 256, in proportion on other sizes.
-    area = width * height
-    count = max(2, (random.randint(5, 9) * area + 32768) // 65536)
+    count = max(2, (random.randint(5, 9) * width * height + 32768) // 65536)
     longest = min(width, height) * 5 // 8
-    sides = []
-    for _ in range(count):
-        draw_ = random.randint(100)
-        for (low, high), share in SIDES:
-            if draw_ < share:
-                break
-            draw_ -= share
-        side = low + (high - low) * random.randint(101) // 100
-        sides.append(min(side, longest))
+    sides = [min(_side(random), longest) for _ in range(min(count, MAX_COUNT))]
     # Large ones first, so that they cannot hide small ones; a little disorder lets them overlap.
-    order = sorted(range(count), key=lambda number: (-sides[number] + random.randint(-12, 13), number))
+    sides.sort(key=lambda side: -side + random.randint(-12, 13))
 
-    owner = np.zeros((height, width), np.int32)
-    full: List[int] = []
-    labels: List[int] = []
-    colours: List[np.ndarray] = []
-    for number in order:
+    canvas = _Canvas(image, ground)
+    for side in sides:
         label = random.randint(len(CLASSES))
-        alone = random.randint(3) > 0    # two of three would rather not touch another
+        alone = random.randint(3) > 0  # two of three would rather not touch another
         for attempt in range(25):
-            site = _place(random, sides[number], height, width)
-            if alone and attempt < 12 and owner[site.window].any():
+            site = _place(random, side, height, width)
+            if alone and attempt < 12 and canvas.owner[site.window].any():
                 continue
             mask = _outline(site, CLASSES[label])
-            if _fits(site.window, mask, owner, full):
+            if canvas.add(site.window, mask):
+                canvas.paint(random, site, mask, label)
                 break
-        else:
-            continue
-        under = np.unique(owner[site.window])
-        near = [ground] + [colours[other - 1] for other in under if other]
-        colours.append(_paint(random, site, mask, label, image, near))
-        full.append(int(mask.sum()))
-        labels.append(label)
-        owner[site.window][mask] = len(full)
 
-    masks = owner[None] == np.arange(1, len(full) + 1)[:, None, None]
-    boxes = np.array([_extent(mask) for mask in masks], np.int64).reshape(-1, 4)
-    table = np.array([0] + [label + 1 for label in labels], np.uint8)
-    return Sample(image.astype(np.uint8), masks, np.array(labels, np.int64), boxes, table[owner])
+    numbers = np.arange(1, len(canvas.labels) + 1)
+    semantic = np.array([0] + [label + 1 for label in canvas.labels], np.uint8)[canvas.owner]
+    return Sample(
+        image=canvas.image.astype(np.uint8),
+        masks=canvas.owner[None] == numbers[:, None, None],
+        labels=np.array(canvas.labels, np.int64),
+        boxes=np.array(canvas.boxes, np.int64).reshape(-1, 4),
+        semantic=semantic,
+    )
 
 
-# ---------------------------------------------------------------------------------------------- arguments
+# ------------------------------------------------------------------------------- arguments
+
 
 def _check_count(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
@@ -392,25 +454,30 @@ def _check_count(name: str, value: int) -> int:
 
 def _check_seed(seed: int) -> int:
     # Longer seeds would be cut into words that run into the split and the index.
-    if _check_count('seed', seed) >= 2 ** 32:
+    if _check_count('seed', seed) >= 2**32:
         raise UserError(f'shapes: seed must be below 2**32, not {seed!r}')
     return int(seed)
 
 
-def _check_size(size: Tuple[int, int]) -> Tuple[int, int]:
+def _check_size(size: tuple[int, int]) -> tuple[int, int]:
     try:
         width, height = (_check_count('size', side) for side in size)
     except (TypeError, ValueError):
-        raise UserError(f'shapes: size must be two whole numbers (width, height), not {size!r}') from None
+        raise UserError(
+            f'shapes: size must be two whole numbers (width, height), not {size!r}'
+        ) from None
     if not (MIN_SIDE <= width <= MAX_SIDE and MIN_SIDE <= height <= MAX_SIDE):
         raise UserError(
-            f'shapes: both sides of size must be {MIN_SIDE} to {MAX_SIDE} px, not {width} x {height}')
+            f'shapes: both sides of size must be {MIN_SIDE} to {MAX_SIDE} px, '
+            f'not {width} x {height}'
+        )
     return width, height
 
 
-# ---------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------- files
 
-def _run_lengths(mask: np.ndarray) -> List[int]:
+
+def _run_lengths(mask: np.ndarray) -> list[int]:
     """COCO's uncompressed run lengths: columns first, starting with a run of zeros."""
     flat = mask.ravel(order='F')
     ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -421,9 +488,14 @@ def _run_lengths(mask: np.ndarray) -> List[int]:
 def _write(path: Path, image: np.ndarray) -> None:
     """Encodes an RGB picture or a grey mask by its suffix."""
     import cv2
+
     if image.ndim == 3:
         image = image[:, :, ::-1]
-    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == '.jpg' else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    options = (
+        [cv2.IMWRITE_JPEG_QUALITY, 95]
+        if path.suffix == '.jpg'
+        else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    )
     done, data = cv2.imencode(path.suffix, np.ascontiguousarray(image), options)
     if not done:
         raise OSError(f'could not encode {path}')
@@ -443,24 +515,25 @@ class _Split:
 
     def __init__(self, root: Path, name: str, layouts: Sequence[str]) -> None:
         self.root, self.name, self.layouts = root, name, layouts
-        self.images: List[Dict] = []
-        self.annotations: List[Dict] = []
+        self.images: list[dict] = []
+        self.annotations: list[dict] = []
         self.folders = {
             'coco': [root / name],
             'ade20k': [root / 'images' / name, root / 'annotations' / name],
-            'cityscapes': [root / 'leftImg8bit' / name / CITY, root / 'gtFine' / name / CITY]}
+            'cityscapes': [root / 'leftImg8bit' / name / CITY, root / 'gtFine' / name / CITY],
+        }
         for layout in layouts:
             for folder in self.folders[layout]:
                 folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, index: int, drawn: Sample) -> None:
         stem = f'{index:06d}'
-        photo: Optional[Path] = None
+        photo: Path | None = None
         if 'coco' in self.layouts:
             photo = self.folders['coco'][0] / f'{stem}.jpg'
             _write(photo, drawn.image)
             self._describe(index, photo.name, drawn)
-        labels: Optional[Path] = None
+        labels: Path | None = None
         if 'ade20k' in self.layouts:
             pictures, masks = self.folders['ade20k']
             if photo is None:
@@ -481,33 +554,64 @@ class _Split:
 
     def _describe(self, index: int, file_name: str, drawn: Sample) -> None:
         height, width = drawn.semantic.shape
-        self.images.append({
-            'id': index + 1, 'file_name': file_name, 'width': width, 'height': height, 'license': 1})
-        for mask, label, (x0, y0, x1, y1) in zip(drawn.masks, drawn.labels.tolist(), drawn.boxes.tolist()):
-            self.annotations.append({
-                'id': len(self.annotations) + 1, 'image_id': index + 1, 'category_id': label + 1,
-                'bbox': [x0, y0, x1 - x0, y1 - y0], 'area': int(mask.sum()), 'iscrowd': 0,
-                'segmentation': {'size': [height, width], 'counts': _run_lengths(mask)}})
+        self.images.append(
+            {
+                'id': index + 1,
+                'file_name': file_name,
+                'width': width,
+                'height': height,
+                'license': 1,
+            }
+        )
+        for mask, label, (x0, y0, x1, y1) in zip(
+            drawn.masks, drawn.labels.tolist(), drawn.boxes.tolist()
+        ):
+            self.annotations.append(
+                {
+                    'id': len(self.annotations) + 1,
+                    'image_id': index + 1,
+                    'category_id': label + 1,
+                    'bbox': [x0, y0, x1 - x0, y1 - y0],
+                    'area': int(mask.sum()),
+                    'iscrowd': 0,
+                    'segmentation': {'size': [height, width], 'counts': _run_lengths(mask)},
+                }
+            )
 
     def finish(self, seed: int) -> None:
         if 'coco' not in self.layouts:
             return
-        _write_json(self.root / f'{self.name}.json', {
-            'info': {'description': f'mmresnest shapes, {self.name} split', 'version': str(VERSION),
-                     'year': 2025, 'contributor': 'mmresnest', 'seed': seed},
-            'licenses': [{'id': 1, 'name': 'CC0-1.0',
-                          'url': 'https://creativecommons.org/publicdomain/zero/1.0/'}],
-            'images': self.images,
-            'annotations': self.annotations,
-            'categories': [{'id': number, 'name': name, 'supercategory': 'shape'}
-                           for number, name in enumerate(CLASSES, 1)]})
+        _write_json(
+            self.root / f'{self.name}.json',
+            {
+                'info': {
+                    'description': f'mmresnest shapes, {self.name} split',
+                    'version': str(VERSION),
+                    'contributor': 'mmresnest',
+                    'seed': seed,
+                },
+                'licenses': [
+                    {
+                        'id': 1,
+                        'name': 'CC0-1.0',
+                        'url': 'https://creativecommons.org/publicdomain/zero/1.0/',
+                    }
+                ],
+                'images': self.images,
+                'annotations': self.annotations,
+                'categories': [
+                    {'id': number, 'name': name, 'supercategory': 'shape'}
+                    for number, name in enumerate(CLASSES, 1)
+                ],
+            },
+        )
 
 
-def _write_json(path: Path, content: Dict) -> None:
+def _write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, separators=(',', ':')) + '\n', encoding='utf-8')
 
 
-def _expected(counts: Dict[str, int], layouts: Sequence[str]) -> Iterator[Tuple[str, int]]:
+def _expected(counts: dict[str, int], layouts: Sequence[str]) -> Iterator[tuple[str, int]]:
     """Folders of a finished data set, and how many files each holds."""
     for split, count in counts.items():
         if not count:
@@ -522,7 +626,7 @@ def _expected(counts: Dict[str, int], layouts: Sequence[str]) -> Iterator[Tuple[
             yield f'gtFine/{split}/{CITY}', count
 
 
-def _complaint(root: Path, wanted: Dict) -> Optional[str]:
+def _complaint(root: Path, wanted: dict) -> str | None:
     """Why an existing folder cannot be used, or None where it can."""
     try:
         found = json.loads((root / STAMP).read_text(encoding='utf-8'))
@@ -549,22 +653,31 @@ def _complaint(root: Path, wanted: Dict) -> Optional[str]:
     return None
 
 
-def _reuse(root: Path, wanted: Dict) -> Path:
+def _reuse(root: Path, wanted: dict) -> Path:
     complaint = _complaint(root, wanted)
     if complaint:
         raise UserError(
             f'shapes: the folder {root} {complaint}. '
-            'Nothing was changed. Name another folder, or move this one away and draw again.')
+            'Nothing was changed. Name another folder, or move this one away and draw again.'
+        )
     return root
 
 
-def draw(folder: Union[str, os.PathLike], *, seed: int = 0, train: int = 400, val: int = 100, test: int = 100,
-         size: Tuple[int, int] = (256, 256), layouts: Sequence[str] = LAYOUTS,
-         progress: bool = True) -> Path:
+def draw(
+    folder: str | os.PathLike,
+    *,
+    seed: int = 0,
+    train: int = 400,
+    val: int = 100,
+    test: int = 100,
+    size: tuple[int, int] = (256, 256),
+    layouts: Sequence[str] = LAYOUTS,
+    progress: bool = True,
+) -> Path:
     """Draws the data set into a folder, or finds it there.
 
-    The pictures are written beside the folder and moved into place when all of them are there, so an
-    interrupted call leaves no folder that looks finished.
+    The pictures are written beside the folder and moved into place when all of them are there, so
+    an interrupted call leaves no folder that looks finished.
 
     Args:
         folder: where to; it must not exist, be empty, or hold the same data set already.
@@ -589,14 +702,19 @@ def draw(folder: Union[str, os.PathLike], *, seed: int = 0, train: int = 400, va
             raise UserError(f'shapes: there is no layout {layout!r}; {nearest(layout, LAYOUTS)}')
     if not layouts:
         raise UserError('shapes: layouts is empty; legal: ' + ', '.join(LAYOUTS))
-    counts = {name: _check_count(name, count)
-              for name, count in zip(SPLITS, (train, val, test))}
+    counts = {name: _check_count(name, count) for name, count in zip(SPLITS, (train, val, test))}
     if not any(counts.values()):
         raise UserError('shapes: train, val and test are all 0, so there is nothing to draw')
     seed, size = _check_seed(seed), _check_size(size)
     layouts = [layout for layout in LAYOUTS if layout in layouts]
-    stamp = {'version': VERSION, 'seed': seed, **counts, 'size': list(size), 'layouts': layouts,
-             'classes': list(CLASSES)}
+    stamp = {
+        'version': VERSION,
+        'seed': seed,
+        **counts,
+        'size': list(size),
+        'layouts': layouts,
+        'classes': list(CLASSES),
+    }
 
     if root.is_dir() and any(root.iterdir()):
         return _reuse(root, stamp)
@@ -604,15 +722,17 @@ def draw(folder: Union[str, os.PathLike], *, seed: int = 0, train: int = 400, va
         raise UserError(f'shapes: {root} is a file, not a folder; name another one')
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f'.{root.name}.drawing-', dir=root.parent))
+        temporary = root.parent / f'.{root.name}.drawing-{uuid.uuid4().hex[:12]}'
+        temporary.mkdir()
     except OSError as error:
-        raise UserError(f'shapes: cannot write beside {root}: {error}; name another folder') from None
+        raise UserError(
+            f'shapes: cannot write beside {root}: {error}; name another folder'
+        ) from None
     try:
         _fill_folder(temporary, stamp, counts, progress)
-        temporary.chmod(0o777 & ~_umask())
         try:
             if root.is_dir():
-                root.rmdir()    # empty; not every system renames over it
+                root.rmdir()  # empty; not every system renames over it
             temporary.rename(root)
         except OSError:
             # Another process, such as the next rank of the same run, may have been faster.
@@ -626,18 +746,17 @@ def draw(folder: Union[str, os.PathLike], *, seed: int = 0, train: int = 400, va
     return root
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _fill_folder(root: Path, stamp: Dict, counts: Dict[str, int], progress: bool) -> None:
+def _fill_folder(root: Path, stamp: dict, counts: dict[str, int], progress: bool) -> None:
     from tqdm import tqdm
+
     layouts = stamp['layouts']
     # disable=None: silent where standard error is no terminal.
-    with tqdm(total=sum(counts.values()), desc='drawing shapes', unit='img',
-              disable=None if progress else True) as bar:
+    with tqdm(
+        total=sum(counts.values()),
+        desc='drawing shapes',
+        unit='img',
+        disable=None if progress else True,
+    ) as bar:
         for name, count in counts.items():
             if not count:
                 continue
