@@ -10,6 +10,8 @@ box per round, and in practice all of them in a few: chains of suppressed suppre
 Blocks bound the size of the IoU matrix, and boxes that fell to an earlier block are not compared
 again.  Nothing leaves the device but one bit per round.
 """
+from typing import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +19,10 @@ from torch import Tensor
 from . import vision
 from .rows import working_dtype
 
-BLOCK = 1024
+# Boxes settled at a time, and boxes compared with them at a time: small enough that the matrices
+# of a step stay in the cache of one core.
+BLOCK = 256
+TILE = 512
 
 
 def overlaps(one: Tensor, other: Tensor, offset: int) -> Tensor:
@@ -67,20 +72,48 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         return torch.empty(0, dtype=torch.long, device=boxes.device)
     if offset == 0 and vision.has('nms', boxes):
         return vision.nms(boxes, scores, iou_threshold)
-    boxes = boxes.to(working_dtype(boxes.dtype))
-    left = torch.sort(scores, descending=True, stable=True)[1]
+    order = scores.sort(0, descending=True)[1]  # as compiled mmcv calls it: decides between ties
+    boxes = boxes.detach().to(working_dtype(boxes.dtype))[order]
+    keep = torch.zeros(len(order), dtype=torch.bool, device=boxes.device)
+    # Below zero even boxes that share nothing suppress each other.
+    for group in apart(boxes, offset) if iou_threshold >= 0 else [torch.arange(len(order))]:
+        keep[group[survivors(boxes[group], iou_threshold, offset)]] = True
+    return order[keep]
+
+
+def apart(boxes: Tensor, offset: int) -> Iterator[Tensor]:
+    """Cuts boxes into groups that share nothing, at gaps along x, and joins small neighbours.
+
+    mmcv keeps classes and levels apart by shifting each by more than the image is wide; found
+    again here, five levels cost a fifth of the comparisons.
+
+    Yields:
+        positions in ``boxes``, rising.
+    """
+    start, position = boxes[:, 0].sort()
+    reach = boxes[position, 2].cummax(0)[0]
+    gap = reach[:-1] - start[1:] + offset <= 0
+    ends = [*(gap.nonzero()[:, 0] + 1).tolist(), len(boxes)]
+    first = 0
+    for end, following in zip(ends, [*ends[1:], None]):
+        if following is None or following - first > BLOCK:
+            yield position[first:end].sort()[0]
+            first = end
+
+
+def survivors(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Positions of the boxes kept, of boxes in falling order of score."""
+    left = torch.arange(len(boxes), device=boxes.device)
     kept = []
     while len(left):
         block, left = left[:BLOCK], left[BLOCK:]
         here = boxes[block]
-        block = block[greedy(overlaps(here, here, offset) > iou_threshold)]
-        kept.append(block)
+        alive = greedy(overlaps(here, here, offset) > iou_threshold)
+        kept.append(block[alive])
         if len(left):
-            struck = boxes.new_zeros(len(left), dtype=torch.bool)
-            for part in torch.arange(len(left), device=left.device).split(8 * BLOCK):
-                ious = overlaps(boxes[block], boxes[left[part]], offset)
-                struck[part] = (ious > iou_threshold).any(0)
-            left = left[~struck]
+            here, rest = here[alive], boxes[left]
+            left = torch.cat([part[~(overlaps(here, some, offset) > iou_threshold).any(0)]
+                              for part, some in zip(left.split(TILE), rest.split(TILE))])
     return torch.cat(kept)
 
 

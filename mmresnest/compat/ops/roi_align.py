@@ -19,6 +19,8 @@ from .rows import starts, sum_rows, sum_rows_transposed, working_dtype
 
 # Nonzero entries of the sparse matrix held at once: about 100 MB with everything beside them.
 ENTRIES = 1 << 21
+# Values sampled for a maximum held at once: 64 MB of float32, and twice that beside it.
+SAMPLED = 1 << 24
 # More samples per bin and axis than any map has cells; keeps a runaway RoI from eating the memory.
 MOST_SAMPLES = 1 << 12
 # What a maximum starts from in compiled mmcv, hence the value of a bin without samples.
@@ -31,13 +33,11 @@ class Samples(NamedTuple):
     Attributes:
         place: (RoIs, bins, samples) coordinates.
         inside: whether a sample exists and lies on the map, one cell of margin included.
-        exists: (RoIs, 1, samples) whether a RoI takes that many samples.
         number: (RoIs,) samples per bin.
     """
 
     place: Tensor
     inside: Tensor
-    exists: Tensor
     number: Tensor
 
 
@@ -80,9 +80,8 @@ def sample(low: Tensor, high: Tensor, bins: int, length: int, ratio: int, aligne
     p = torch.arange(bins, device=low.device, dtype=low.dtype)
     width, number_ = width[:, None, None], number[:, None, None]
     place = low[:, None, None] + p[:, None] * width + (s + 0.5) * width / number_      # R P N
-    exists = s < number_
-    inside = exists & (place >= -1) & (place <= length)
-    return Samples(place, inside, exists, number)
+    inside = (s < number_) & (place >= -1) & (place <= length)
+    return Samples(place, inside, number)
 
 
 def corners(place: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -264,51 +263,55 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
 def largest(input: Tensor, rois: Tensor, geometry: Geometry, output: Tensor, argmax_y: Tensor,
             argmax_x: Tensor) -> None:
     """The largest bilinear sample of each bin and channel, and where it lies."""
-    height, width = input.shape[2:]
+    shape = input.shape[2], input.shape[3]
     table = cells(input)
-    image, y, x = placed(rois, geometry, (height, width))
-    # Samples are padded to the most of any RoI in a piece; sorted, like stands by like.
-    order = torch.argsort(y.number * x.number)
-    padded = y.place.shape[2] * x.place.shape[2]
-    per_roi = geometry.aligned_height * geometry.aligned_width * padded
-    held = max(per_roi * max(4, input.shape[1] // 4), 1)
-    step = max(1, 8 * ENTRIES // held)
-    for part in order.split(step):
-        _largest_of(table, image[part], Samples(*(value[part] for value in y)),
-                    Samples(*(value[part] for value in x)), (height, width), part,
-                    (output, argmax_y, argmax_x))
+    image, y, x = placed(rois, geometry, shape)
+    # RoIs that take the same grid of samples are done together, so none is padded.
+    number, group = torch.stack([y.number, x.number], 1).long().unique(dim=0, return_inverse=True)
+    for label, (rows, columns) in enumerate(number.tolist()):
+        these = (group == label).nonzero()[:, 0]
+        if not rows or not columns:
+            output[these], argmax_y[these], argmax_x[these] = LOWEST, -1, -1
+            continue
+        samples = rows * columns * geometry.aligned_height * geometry.aligned_width
+        for part in these.split(max(1, SAMPLED // (samples * (input.shape[1] + 16)))):
+            along = [Samples(value.place[part, :, :most], value.inside[part, :, :most],
+                             value.number[part]) for value, most in ((y, rows), (x, columns))]
+            results = largest_of(table, image[part], along[0], along[1], shape)
+            for buffer, result in zip((output, argmax_y, argmax_x), results):
+                buffer[part] = result.permute(0, 3, 1, 2).to(buffer.dtype)
 
 
-def _largest_of(table: Tensor, image: Tensor, y: Samples, x: Samples, shape: tuple[int, int],
-                part: Tensor, out: tuple[Tensor, Tensor, Tensor]) -> None:
-    """``largest`` of a few RoIs."""
+def largest_of(table: Tensor, image: Tensor, y: Samples, x: Samples,
+               shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """``largest`` of RoIs that take the same number of samples.
+
+    Returns:
+        value, y and x, each (RoIs, bins along y, bins along x, channels).
+    """
+    def over_grid(along_y: Tensor, along_x: Tensor) -> tuple[Tensor, Tensor]:
+        return along_y[:, :, None, :, None], along_x[:, None, :, None, :]               # R P Q N M
+
     height, width = shape
-    grid = max(int(y.number.max()), 1), max(int(x.number.max()), 1)
-    y, x = (Samples(value.place[..., :most], value.inside[..., :most], value.exists[..., :most],
-                    value.number) for value, most in zip((y, x), grid))
-    if not y.place.shape[2] or not x.place.shape[2]:
-        out[0][part], out[1][part], out[2][part] = LOWEST, -1, -1
-        return
-    lower_y, upper_y, share_y = (value[:, :, None, :, None] for value in corners(y.place, height))
-    lower_x, upper_x, share_x = (value[:, None, :, None, :] for value in corners(x.place, width))
-    inside = y.inside[:, :, None, :, None] & x.inside[:, None, :, None, :]              # R P Q N M
-    origin = (image * height)[:, None, None, None, None]
-    index = torch.stack([(origin + row) * width + column for row in (lower_y, upper_y)
-                         for column in (lower_x, upper_x)], -1)
-    weight = torch.stack([inside * one * other for one in (1 - share_y, share_y)
-                          for other in (1 - share_x, share_x)], -1).to(table.dtype)
-    count = torch.full(inside.shape, 4, device=table.device, dtype=torch.int32).flatten()
-    value = sum_rows(table, index.flatten(), weight.flatten(), count)
-    value = value.view(*inside.shape[:3], -1, table.shape[1])                           # R P Q NM C
-    exists = (y.exists[:, :, None, :, None] & x.exists[:, None, :, None, :]).expand(inside.shape)
-    value = value.masked_fill(~exists.reshape(*inside.shape[:3], -1, 1), LOWEST)
-    value, best = value.max(3)                                                          # R P Q C
+    corners_y, corners_x = corners(y.place, height), corners(x.place, width)
+    inside_y, inside_x = over_grid(y.inside, x.inside)
+    index, weight = [], []
+    for cell_y, share_y in ((corners_y[0], 1 - corners_y[2]), (corners_y[1], corners_y[2])):
+        for cell_x, share_x in ((corners_x[0], 1 - corners_x[2]), (corners_x[1], corners_x[2])):
+            row, column = over_grid(cell_y, cell_x)
+            index.append((image.view(-1, 1, 1, 1, 1) * height + row) * width + column)
+            share_y_, share_x_ = over_grid(share_y, share_x)
+            weight.append(share_y_ * share_x_ * (inside_y & inside_x))
+    bins = index[0].shape[:3]
+    count = index[0].new_full((index[0].numel(),), 4)
+    value = sum_rows(table, torch.stack(index, -1).flatten(),
+                     torch.stack(weight, -1).flatten().to(table.dtype), count)
+    value, best = value.view(*bins, -1, table.shape[1]).max(3)                          # R P Q C
+    row, column = (place.expand(index[0].shape).flatten(3).gather(3, best)
+                   for place in over_grid(y.place, x.place))
     found = value > LOWEST
-    at_y = y.place[:, :, None, :, None].expand(inside.shape).flatten(3).gather(3, best)
-    at_x = x.place[:, None, :, None, :].expand(inside.shape).flatten(3).gather(3, best)
-    for buffer, result in zip(out, (value.clamp(min=LOWEST), at_y.where(found, at_y.new_tensor(-1)),
-                                    at_x.where(found, at_x.new_tensor(-1)))):
-        buffer[part] = result.permute(0, 3, 1, 2).to(buffer.dtype)
+    nowhere = row.new_tensor(-1)
+    return value.clamp(min=LOWEST), row.where(found, nowhere), column.where(found, nowhere)
 
 
 def largest_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor,

@@ -14,22 +14,30 @@ if TYPE_CHECKING:
     from .deform_conv import Gradients
     from .roi_align import Geometry
 
-# Kernels that torchvision compiles, by the name under which we ask for them.
+# Kernels of torchvision, by what we ask for, and the operators of mmcv that they serve. torchvision
+# pools averages only; the largest sample is ours everywhere.
 KERNELS = {
     'nms': ('nms',),
     'roi_align': ('roi_align', '_roi_align_backward'),
     'deform_conv': ('deform_conv2d', '_deform_conv2d_backward'),
 }
+SERVED = {
+    'nms': ('nms',),
+    'roi_align': ('roi_align_forward', 'roi_align_backward'),
+    'deform_conv': ('deform_conv_forward', 'deform_conv_backward_input',
+                    'deform_conv_backward_parameters', 'modulated_deform_conv_forward',
+                    'modulated_deform_conv_backward'),
+}
 
 
 @lru_cache(maxsize=None)
-def namespace() -> Optional[Any]:
+def namespace() -> Any:
     """torchvision's operators, or None where it does not import."""
     try:
         import torchvision.ops  # noqa: F401  registers the operators
-        return torch.ops.torchvision
     except Exception:
         return None
+    return torch.ops.torchvision
 
 
 @lru_cache(maxsize=None)
@@ -37,6 +45,11 @@ def provides(name: str) -> bool:
     """Whether torchvision here has the kernels of an op."""
     found = namespace()
     return found is not None and all(hasattr(found, kernel) for kernel in KERNELS[name])
+
+
+def serves(operator: str) -> bool:
+    """Whether an operator of mmcv, by its name there, runs on torchvision's kernels here."""
+    return any(operator in served and provides(name) for name, served in SERVED.items())
 
 
 def has(name: str, value: Tensor) -> bool:
