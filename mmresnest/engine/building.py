@@ -18,7 +18,7 @@ def building(cfg: Config) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
+    except (KeyError, TypeError, ValueError, AssertionError, ImportError, FileNotFoundError) as error:
         explained = _explain(cfg, error)
         if explained is None:
             raise
@@ -55,6 +55,8 @@ def _explain(cfg: Config, error: Exception) -> UserError | None:
         return UserError(f'{where}: no image of a data set is left to use: none is listed, or none has an '
                          f'object of the classes, or all are filtered by size; looked in '
                          f'{", ".join(_sources(cfg))}')
+    if isinstance(error, (AssertionError, ImportError)) and text:
+        return UserError(f'{where} cannot be built: {text}')
     return None
 
 

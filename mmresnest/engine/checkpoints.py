@@ -53,7 +53,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     file = Path(path).expanduser()
     if not file.exists():
         siblings = sorted(other.name for other in file.parent.glob('*.pth')) if file.parent.is_dir() else []
-        there = f'; {file.parent} has {", ".join(siblings[-5:])}' if siblings else ''
+        there = f'; {file.parent.absolute()} has {", ".join(siblings[-5:])}' if siblings else ''
         raise UserError(f'there is no checkpoint {file.absolute()}{there}')
     if file.is_dir():
         raise UserError(f'{file} is a folder; give the checkpoint itself, a .pth file in it')

@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
@@ -223,7 +224,10 @@ def register(cfg: Config) -> None:
     cfg.default_scope = scope_of(cfg)
     for name in ('mmcv', cfg.default_scope):
         try:
-            importlib.import_module(name)
+            with warnings.catch_warnings():
+                # mmdet tells everyone of an optional package that none of our configs uses.
+                warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
+                importlib.import_module(name)
             if name != 'mmcv' and importlib.util.find_spec(f'{name}.utils') is not None:
                 utils = importlib.import_module(f'{name}.utils')
                 if hasattr(utils, 'register_all_modules'):
@@ -549,9 +553,9 @@ def _no_data(cfg: Config, leaf: Mapping, path: Path) -> str:
                    if any(part.lower().startswith(key) for part in known)), None)
     how = f'Get {source.format(root=root)}' if source else 'Put the data there'
     return (f'no data: {path} does not exist (looked for by {cfg.filename or "the config"}). {how}. '
-            'Elsewhere on this machine? --cfg-options cannot move all paths at once; make a link to it at '
-            f'{root}. Other data? --data DIR takes any folder in COCO or ADE20K layout. '
-            'No data at all? --demo draws a small set and learns that.')
+            f'If it is elsewhere on this machine, make {root} a link to it. '
+            'To use data of your own, give --data DIR, a folder in COCO or ADE20K layout; '
+            'to try mmresnest without any, give --demo, which draws a small set and learns that')
 
 
 def settle_norms(cfg: Config, distributed: bool) -> int:

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from ..errors import UserError
 from . import checkpoints, processes
 from .building import building, running
-from .config import check_paths, dataset_leaves, task_of
+from .config import dataset_leaves, task_of
 from .train import prepare
 
 #: scales at which a segmentor is tested with ``tta`` where the config names none; each also mirrored
@@ -66,12 +66,11 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     """
     start = time.monotonic()
     content = checkpoints.read(checkpoint)
-    cfg = prepare(config, work_dir=work_dir, options=options, launcher=launcher, data=data, demo=demo)
-    if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
-        raise UserError(f'the config {cfg.filename or ""} has no test_dataloader or test_evaluator: there is '
-                        'nothing to test on')
-    check_paths(cfg, ('test',))
-    cfg.load_from, cfg.resume = str(Path(checkpoint).expanduser()), False
+    # The checkpoint takes the place of whatever the config would start a training from.
+    options = {**(options or {}), 'load_from': None, 'resume': False}
+    cfg = prepare(config, ('test',), work_dir=work_dir, options=options, launcher=launcher, data=data,
+                  demo=demo)
+    cfg.load_from = str(Path(checkpoint).expanduser())
     if tta:
         _use_tta(cfg)
     dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())

@@ -63,15 +63,12 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
         UserError: if config, data or checkpoint cannot be used; before the first step, where possible.
     """
     start = time.monotonic()
-    cfg = prepare(config, work_dir=work_dir, options=options, launcher=launcher, data=data, demo=demo)
+    cfg = prepare(config, ('train', 'val'), work_dir=work_dir, resume=resume, options=options,
+                  launcher=launcher, data=data, demo=demo)
     if seed is not None or deterministic:
         cfg.randomness = {**cfg.get('randomness', {}), 'deterministic': deterministic}
         if seed is not None:
             cfg.randomness.seed = seed
-    if cfg.get('train_dataloader') is None or cfg.get('train_cfg') is None:
-        raise UserError(f'the config {cfg.filename or ""} has no train_dataloader or train_cfg: there is '
-                        'nothing to train')
-    check_paths(cfg)
     if amp:
         _use_amp(cfg)
     if auto_scale_lr:
@@ -80,7 +77,6 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
                             f'{cfg.filename or "the config"} is meant for: add auto_scale_lr = '
                             'dict(base_batch_size=16), or what it is')
         cfg.auto_scale_lr.enable = True
-    _resume(cfg, resume)
 
     with processes.started(cfg):
         from mmengine.runner import Runner
@@ -95,44 +91,69 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
             runner.train()
             if runner.val_loop is not None and scores.iteration != runner.iter:
                 runner.val_loop.run()
-        pictures = _pictures(runner) if demo else []
+        pictures = _pictures(runner) if demo or data is not None else []
         return TrainResult(Path(runner.work_dir), scores.metrics, time.monotonic() - start,
                            checkpoints.last(Path(runner.work_dir)), pictures)
 
 
-def prepare(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | None = None,
-            options: Mapping[str, Any] | None = None, launcher: str = 'none',
-            data: str | os.PathLike | None = None, demo: bool = False) -> Config:
-    """Everything between a config's name and a config that can be run; see :func:`train`."""
+def configure(config: str | os.PathLike | Config, *, options: Mapping[str, Any] | None = None,
+              launcher: str = 'none', data: str | os.PathLike | None = None,
+              demo: bool = False) -> Config:
+    """A config with its data and options set; see :func:`train` for the arguments."""
     cfg = config.copy() if isinstance(config, Config) else load_config(config)
-    name = Path(cfg.filename).stem if cfg.filename else 'run'
     if data is not None and demo:
         raise UserError('--data and --demo exclude each other: the demo brings its own data')
-    cfg.launcher = launcher
     if demo:
         from .demo import shrink
         use_data(cfg, drawn_data(launcher))
         shrink(cfg)
-        name += '_demo'
     elif data is not None:
         use_data(cfg, data)
     merge(cfg, options)
+    return cfg
+
+
+def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
+            work_dir: str | os.PathLike | None = None, resume: str | None = None,
+            launcher: str = 'none', demo: bool = False, **more: Any) -> Config:
+    """Everything between a config's name and a config that can be run.
+
+    What can be wrong is looked at from cheap to dear, and the work folder is made last, so that a refused
+    run leaves nothing behind.
+
+    Args:
+        config: as for :func:`train`, like everything that is not named here.
+        splits: the parts of the data that will be read.
+
+    Raises:
+        UserError: if config, data or checkpoint cannot be used.
+    """
+    processes.numbers(launcher)
+    cfg = configure(config, launcher=launcher, demo=demo, **more)
+    for split in splits[:1]:
+        if cfg.get(f'{split}_dataloader') is None or cfg.get(f'{split}_cfg') is None:
+            raise UserError(f'the config {cfg.filename or ""} has no {split}_dataloader or {split}_cfg: '
+                            f'there is nothing to {split}')
+    check_paths(cfg, splits)
+    name = (Path(cfg.filename).stem if cfg.filename else 'run') + ('_demo' if demo else '')
     if work_dir is not None:
         cfg.work_dir = os.fspath(work_dir)
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', name)
+    _settle_start(cfg, resume)
+    register(cfg)
+    cfg.launcher = launcher
+    settle_norms(cfg, distributed=launcher != 'none')
+    settle_loaders(cfg)
+    if cfg.get('visualizer') is not None:
+        # mmengine keeps visualizers by name for as long as the process lives, so that a second run
+        # would write its curves into the folder of the first.
+        cfg.visualizer.name = f'{name}_{time.time_ns()}'
     try:
         os.makedirs(cfg.work_dir, exist_ok=True)
     except OSError as error:
         raise UserError(f'the work folder {cfg.work_dir} cannot be made: {error.strerror}; choose another '
                         'with --work-dir') from error
-    if cfg.get('visualizer') is not None:
-        # mmengine keeps visualizers by name for as long as the process lives, so that a second run
-        # would write its curves into the folder of the first.
-        cfg.visualizer.name = f'{name}_{time.time_ns()}'
-    register(cfg)
-    settle_norms(cfg, distributed=launcher != 'none')
-    settle_loaders(cfg)
     return cfg
 
 
@@ -160,7 +181,7 @@ def _use_amp(cfg: Config) -> None:
         print_log('mixed precision on a CPU: bfloat16, without loss scaling', 'current')
 
 
-def _resume(cfg: Config, resume: str | None) -> None:
+def _settle_start(cfg: Config, resume: str | None) -> None:
     """Settles what the run starts from, and looks at the file before anything is built."""
     if resume is not None:
         cfg.resume = True
@@ -178,3 +199,14 @@ def _resume(cfg: Config, resume: str | None) -> None:
             raise UserError(f'{source} holds weights only, and resuming needs the state of the optimiser '
                             'too; to start a new run from these weights, give --cfg-options '
                             f'load_from={source} without --resume')
+
+
+def _pictures(runner: Any) -> list[Path]:
+    """Draws predictions of the trained model and the curves of its training, on the first process."""
+    if runner.rank != 0 or runner.val_loop is None:
+        return []
+    from ..report.pictures import write_pictures
+    model = runner.model
+    while hasattr(model, 'module'):
+        model = model.module
+    return write_pictures(runner, model, runner.val_loop.dataloader.dataset, runner.work_dir)

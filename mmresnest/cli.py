@@ -1,0 +1,241 @@
+"""The command line: ``mmresnest train|test|doctor|print-config|draw-data``.
+
+Parsing imports neither torch nor mmengine, so help is there at once; a command imports what it needs.
+What a user can mend ends with one message and status 2, whatever else with its traceback and status 1.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any, Callable, Sequence
+
+from .errors import UserError
+from .version import __version__
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+#: packages that a command needs and that pip installs with one of our extras
+OPTIONAL = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'pycocotools', 'matplotlib', 'PIL',
+            'cv2', 'tqdm', 'rich')
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Attributes:
+        name: as it is typed.
+        help: one line for the list of commands.
+        arguments: adds the arguments to a parser.
+        run: does the work and returns the exit status.
+    """
+    name: str
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: the arguments; those of the process by default.
+
+    Returns:
+        the exit status: 0, 1 for what a doctor finds, 2 for what the user can mend.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except UserError as error:
+        return _refuse(error, args.debug)
+    except ModuleNotFoundError as error:
+        if (error.name or '').partition('.')[0] not in OPTIONAL:
+            raise
+        missing = UserError(f'the package {error.name!r} is not installed: pip install "mmresnest[onedl]" or '
+                            'pip install "mmresnest[openmmlab]" brings all that training needs')
+        missing.__cause__ = error
+        return _refuse(missing, args.debug)
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print('mmresnest: interrupted', file=sys.stderr)
+        return 130
+
+
+def _refuse(error: UserError, debug: bool) -> int:
+    if debug:
+        raise error
+    print(f'mmresnest: error: {error}', file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='mmresnest', description='ResNeSt, Res2Net and SE-ResNeXt in MMDetection and MMSegmentation.')
+    parser.add_argument('--version', action='version', version=f'mmresnest {__version__}')
+    commands = parser.add_subparsers(metavar='COMMAND', required=True)
+    for command in COMMANDS:
+        sub = commands.add_parser(command.name, help=command.help, description=command.help)
+        sub.add_argument('--debug', action='store_true', help='show the traceback of every error')
+        sub.set_defaults(run=command.run)
+        command.arguments(sub)
+    return parser
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('config', help='file, name of a config of mmresnest, or package::path')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
+                        help='override settings of the config, such as optim_wrapper.optimizer.lr=0.01; '
+                             'lists as "[1,2]" or 1,2')
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument('--data', metavar='DIR',
+                        help='a folder in COCO layout (train.json, val.json, train/, val/) or ADE20K layout '
+                             '(images/train, annotations/train, ...); classes are read from it')
+    source.add_argument('--demo', action='store_true',
+                        help='the embedded data set, at a size and schedule for a CPU')
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_arguments(parser)
+    parser.add_argument('--work-dir', metavar='DIR',
+                        help='for checkpoints and logs (default: work_dirs/<config>)')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none',
+                        help='what started the processes (default: none, a single one)')
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    _run_arguments(parser)
+    parser.add_argument('--amp', action='store_true',
+                        help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='go on from a checkpoint, or (auto, or nothing) from the last in the work dir')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help="scale the learning rate to the batch size by the config's base batch size")
+    parser.add_argument('--seed', type=int, help='for everything random')
+    parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms only')
+
+
+def _train(args: argparse.Namespace) -> int:
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    from .engine.train import train
+    result = train(args.config, work_dir=args.work_dir, amp=args.amp, resume=args.resume,
+                   auto_scale_lr=args.auto_scale_lr, options=_options(args.cfg_options),
+                   launcher=args.launcher, data=args.data, demo=args.demo, seed=args.seed,
+                   deterministic=args.deterministic)
+    if _first(args.launcher):
+        _say_scores(result.metrics)
+        if result.checkpoint is not None:
+            print(f'checkpoint: {result.checkpoint}')
+        if result.pictures:
+            print('pictures: ' + ', '.join(map(str, result.pictures)))
+        print(f'wall time: {_clock(result.seconds)}')
+    return 0
+
+
+def _test_arguments(parser: argparse.ArgumentParser) -> None:
+    _run_arguments(parser)
+    parser.add_argument('checkpoint', help='weights of the model, a .pth file')
+    parser.add_argument('--out', metavar='FILE',
+                        help='write the predictions: .pkl; .json for detectors; a folder for segmentors')
+    parser.add_argument('--show-dir', metavar='DIR', help='draw predictions beside the truth')
+    parser.add_argument('--tta', action='store_true', help='average over mirrored and scaled copies')
+
+
+def _test(args: argparse.Namespace) -> int:
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    from .engine.test import test
+    result = test(args.config, args.checkpoint, work_dir=args.work_dir, out=args.out,
+                  show_dir=args.show_dir, tta=args.tta, options=_options(args.cfg_options),
+                  launcher=args.launcher, data=args.data, demo=args.demo)
+    if _first(args.launcher):
+        _say_scores(result.metrics)
+        for file in result.files:
+            print(f'written: {file}')
+        print(f'wall time: {_clock(result.seconds)}')
+    return 0
+
+
+def _print_config(args: argparse.Namespace) -> int:
+    from .engine.train import configure
+    print(configure(args.config, options=_options(args.cfg_options), data=args.data,
+                    demo=args.demo).pretty_text)
+    return 0
+
+
+def _draw_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('folder', help='where to; it is made')
+    parser.add_argument('--seed', type=int, help='of the pictures (default: 0)')
+    for split in ('train', 'val', 'test'):
+        parser.add_argument(f'--{split}', type=int, metavar='N', help=f'pictures in the {split} split')
+    parser.add_argument('--size', type=int, nargs=2, metavar=('W', 'H'), help='of the pictures, in pixels')
+    parser.add_argument('--layouts', nargs='+', metavar='LAYOUT',
+                        help='which of coco, ade20k and cityscapes to write (default: all)')
+
+
+def _draw(args: argparse.Namespace) -> int:
+    from .data.shapes import draw
+    given = {name: value for name in ('seed', 'train', 'val', 'test', 'size', 'layouts')
+             if (value := getattr(args, name)) is not None}
+    if 'size' in given:
+        given['size'] = tuple(given['size'])
+    print(f'drawn: {draw(args.folder, **given)}')
+    return 0
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--json', action='store_true', help='print the findings as json')
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from . import doctor
+    return doctor.main(as_json=args.json)
+
+
+COMMANDS = (
+    Command('train', 'train a config, on its own data, yours or the embedded set', _train_arguments, _train),
+    Command('test', 'score a checkpoint', _test_arguments, _test),
+    Command('doctor', 'look over the installation', _doctor_arguments, _doctor),
+    Command('print-config', 'print a config with all it inherits', _config_arguments, _print_config),
+    Command('draw-data', 'draw the embedded data set', _draw_arguments, _draw),
+)
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Reads ``key=value`` as mmengine's DictAction does."""
+    if not pairs:
+        return {}
+    bare = [pair for pair in pairs if '=' not in pair.lstrip('=')]
+    if bare:
+        raise UserError(f'--cfg-options {bare[0]}: write key=value, such as train_cfg.max_epochs=3')
+    from mmengine.config import DictAction
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    try:
+        return parser.parse_args(['--cfg-options', *pairs]).cfg_options
+    except (AssertionError, ValueError) as error:
+        raise UserError(f'--cfg-options {" ".join(pairs)} cannot be read: {error}') from error
+
+
+def _first(launcher: str) -> bool:
+    from .engine.processes import numbers
+    return numbers(launcher)[0] == 0
+
+
+def _say_scores(metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        print(f'{name}: {value:.4g}' if isinstance(value, float) else f'{name}: {value}')
+    if not metrics:
+        print('no scores: the config validates nothing, or nothing was detected')
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f'{minutes} min {rest} s' if minutes else f'{rest} s'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
