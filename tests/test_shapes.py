@@ -48,7 +48,7 @@ def small(root, **changes):
 
 
 def same(one, two):
-    return all(np.array_equal(left, right) for left, right in zip(one, two))
+    return all(np.array_equal(left, right) for left, right in zip(one, two, strict=True))
 
 
 def test_a_picture_depends_on_its_arguments_and_on_nothing_else():
@@ -82,7 +82,9 @@ def test_truth_is_true(many):
     for drawn in many:
         assert drawn.masks.sum(0).max() == 1  # visible parts exclude each other
         semantic = np.zeros_like(drawn.semantic)
-        for mask, label, (x0, y0, x1, y1) in zip(drawn.masks, drawn.labels, drawn.boxes):
+        for mask, label, (x0, y0, x1, y1) in zip(
+            drawn.masks, drawn.labels, drawn.boxes, strict=True
+        ):
             rows, columns = np.nonzero(mask)
             assert (x0, y0, x1, y1) == (
                 columns.min(),
@@ -176,7 +178,7 @@ def test_coco(folder):
             drawn = shapes.sample(3, split, image['id'] - 1, (224, 160))
             annotations = data.loadAnns(data.getAnnIds(image['id']))
             assert len(annotations) == len(drawn.labels)
-            for annotation, mask, label in zip(annotations, drawn.masks, drawn.labels):
+            for annotation, mask, label in zip(annotations, drawn.masks, drawn.labels, strict=True):
                 decoded = data.annToMask(annotation).astype(bool)
                 assert np.array_equal(decoded, mask)
                 x0, y0, x1, y1 = shapes._extent(decoded)

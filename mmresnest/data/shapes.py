@@ -564,7 +564,7 @@ class _Split:
             }
         )
         for mask, label, (x0, y0, x1, y1) in zip(
-            drawn.masks, drawn.labels.tolist(), drawn.boxes.tolist()
+            drawn.masks, drawn.labels.tolist(), drawn.boxes.tolist(), strict=True
         ):
             self.annotations.append(
                 {
@@ -702,7 +702,10 @@ def draw(
             raise UserError(f'shapes: there is no layout {layout!r}; {nearest(layout, LAYOUTS)}')
     if not layouts:
         raise UserError('shapes: layouts is empty; legal: ' + ', '.join(LAYOUTS))
-    counts = {name: _check_count(name, count) for name, count in zip(SPLITS, (train, val, test))}
+    counts = {
+        name: _check_count(name, count)
+        for name, count in zip(SPLITS, (train, val, test), strict=True)
+    }
     if not any(counts.values()):
         raise UserError('shapes: train, val and test are all 0, so there is nothing to draw')
     seed, size = _check_seed(seed), _check_size(size)

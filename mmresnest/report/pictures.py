@@ -180,7 +180,7 @@ class _Grid:
         )
         self.axes: list[list[Axes]] = []
         top = height - self.TOP
-        for row, tall in zip(rows, heights):
+        for row, tall in zip(rows, heights, strict=True):
             left = self.GAP
             for _ in row:
                 group = []
@@ -215,7 +215,7 @@ class _Grid:
             borderaxespad=0.1,
             handlelength=1.8,
         )
-        for text, (_, name) in zip(legend.get_texts(), entries):
+        for text, (_, name) in zip(legend.get_texts(), entries, strict=True):
             text.set_parse_math(False)
             text.set_text(name)
 
@@ -256,7 +256,7 @@ def _draw_objects(
     masks = objects.get('masks')
     if masks is not None and len(masks):
         image = image.copy()
-        for mask, label in zip(masks, objects['labels']):
+        for mask, label in zip(masks, objects['labels'], strict=True):
             mask = np.asarray(mask, bool)
             tint = np.array(class_colour(int(label))) * 255
             image[mask] = (0.5 * image[mask] + 0.5 * tint).astype(np.uint8)
@@ -343,7 +343,9 @@ def predictions_beside_truth(
         {int(label) for objects in (*truths, *predictions) for label in objects['labels']}
     )
     grid = _Grid(images, ('truth', 'predictions'), len(used) + 1, title)
-    for image, truth, prediction, (left, right) in zip(images, truths, predictions, grid.axes):
+    for image, truth, prediction, (left, right) in zip(
+        images, truths, predictions, grid.axes, strict=True
+    ):
         pairs = match(truth, prediction, iou)
         missed, false = int((~pairs.found).sum()), int((~pairs.right).sum())
         _draw_objects(left, image, truth, pairs.found, classes, 'missed', False)
@@ -419,7 +421,7 @@ def segmentation_beside_truth(
     truths = [np.asarray(truth).squeeze() for truth in truths]
     predictions = [np.asarray(prediction).squeeze() for prediction in predictions]
     _same_length(images, truths, predictions)
-    for image, truth, prediction in zip(images, truths, predictions):
+    for image, truth, prediction in zip(images, truths, predictions, strict=True):
         if not image.shape[:2] == truth.shape == prediction.shape:
             raise ValueError(
                 f'image {image.shape[:2]}, truth {truth.shape} and '
@@ -430,7 +432,7 @@ def segmentation_beside_truth(
     )
     grid = _Grid(images, ('truth', 'prediction', 'difference'), len(used) + 2, title)
     for image, truth, prediction, (left, middle, right) in zip(
-        images, truths, predictions, grid.axes
+        images, truths, predictions, grid.axes, strict=True
     ):
         counted = truth != ignore
         wrong = counted & (truth != prediction)
@@ -829,9 +831,8 @@ def _labels_of(data: Any, image: np.ndarray) -> np.ndarray:
 
 def _classes_of(data: Any, image: np.ndarray, count: int) -> np.ndarray:
     """Class indices H W of a panoptic prediction, whose values are class + 1000 * object."""
-    from mmdet.structures import INSTANCE_OFFSET
-
-    labels = _labels_of(data, image) % INSTANCE_OFFSET
+    # The 1000 is INSTANCE_OFFSET, which the versions of mmdet keep in different modules.
+    labels = _labels_of(data, image) % 1000
     return np.where(labels < count, labels, IGNORED)
 
 
