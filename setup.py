@@ -1,4 +1,4 @@
-"""Metadata of mmresnest. Nothing here imports torch, mmengine or mmresnest itself."""
+"""Metadata of mmresnest. Nothing here imports torch, an mm library or mmresnest itself."""
 import re
 from pathlib import Path
 
@@ -8,15 +8,70 @@ ROOT = Path(__file__).resolve().parent
 
 
 def version() -> str:
-    """Reads the version from the text of mmresnest/version.py."""
+    """The version, from the text of mmresnest/version.py."""
     text = (ROOT / 'mmresnest' / 'version.py').read_text(encoding='utf-8')
     return re.search(r"^__version__ = '([^']+)'", text, re.MULTILINE).group(1)
 
 
+# What every use needs. No mm library is among it: two distributions provide each of them under the
+# same import name, and would overwrite each other's files. What training, pictures and the
+# embedded data set need beyond these two (OpenCV, Pillow, matplotlib, pycocotools, tqdm, rich)
+# comes with either stack; asking for opencv-python here would put it beside a headless one.
+REQUIRES = [
+    'torch>=2.1',  # the oldest with a compiled mmcv that mmdet 3 accepts; tested: constraints/
+    'numpy>=1.23',
+]
+EXTRAS = {
+    # The maintained forks: numpy 2, Python 3.12, torch of today.
+    'onedl': [
+        'onedl-mmengine>=0.10.12,<0.11',
+        'onedl-mmcv>=2.3.6,<3',
+        'onedl-mmdetection>=3.5.1,<4',
+        'onedl-mmsegmentation>=1.4.2,<2',
+    ],
+    # The last releases of OpenMMLab. mmcv-lite has no compiled operators, so it installs anywhere;
+    # whoever has a compiled mmcv installs mmresnest without this extra.
+    'openmmlab': [
+        'mmengine>=0.10.7,<0.11',
+        'mmcv-lite>=2.1,<2.2',  # mmdet 3.3 and mmseg 1.2 refuse 2.2
+        'mmdet>=3.3,<3.4',
+        'mmsegmentation>=1.2.2,<1.3',
+        'ftfy>=6', 'regex',  # mmsegmentation imports both and names neither
+    ],
+    'dev': [
+        'pytest>=8', 'hypothesis>=6.100', 'ruff>=0.6', 'codespell>=2.3', 'mypy>=1.11',
+        'setuptools>=64', 'wheel',  # tests/test_package.py builds without fetching anything
+    ],
+}
+
 setup(
     name='mmresnest',
     version=version(),
+    description='ResNeSt, Res2Net, SE-ResNeXt and ResNeXt as one residual trunk, '
+                'for MMDetection and MMSegmentation',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    author='The mmresnest authors',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    keywords='resnest res2net senet resnext mmdetection mmsegmentation object-detection '
+             'semantic-segmentation pytorch',
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: OS Independent',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3 :: Only',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
     packages=find_packages(include=['mmresnest', 'mmresnest.*']),
+    # .mim/configs and .mim/tools are links to the folders at the top: an editable install reads
+    # those folders themselves, a wheel and an sdist carry copies of what is in them.
+    package_data={'mmresnest': ['py.typed', '.mim/configs/**/*.py', '.mim/tools/*']},
     python_requires='>=3.10',
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
     entry_points={'console_scripts': ['mmresnest=mmresnest.cli:main']},
 )

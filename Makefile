@@ -1,0 +1,69 @@
+# From nothing but Python and make:
+#   make demo   a virtual environment, then a detector that learns while you watch
+#   make test   the same environment, then all tests
+# Running either again installs nothing anew: .env and .dev in the environment note what was done.
+
+PYTHON ?= python3
+STACK ?= onedl
+VENV ?= $(if $(filter onedl,$(STACK)),.venv,.venv-$(STACK))
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints/$(STACK).txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint $(CONSTRAINTS)
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint clean
+
+help:
+	@echo 'make env     create $(VENV) and install mmresnest with the $(STACK) stack'
+	@echo 'make demo    the same, then train on drawn shapes, evaluate and show the results'
+	@echo 'make test    the same as env, then run all tests'
+	@echo 'make lint    the same as env, then ruff, codespell and mypy'
+	@echo 'make clean   remove $(VENV), work_dirs and what builds leave behind'
+	@echo
+	@echo 'PYTHON=$(PYTHON)   the Python (3.10 or newer) to build the environment from'
+	@echo 'STACK=$(STACK)      onedl or openmmlab: which mm libraries'
+	@echo 'VENV=$(VENV)       where the environment is; one stack per environment'
+	@echo 'PYTEST_ARGS=, DEMO_ARGS=   handed on to pytest, and to mmresnest train'
+	@echo
+	@echo 'On Linux pip fetches torch with CUDA, several GB. Without a GPU, save that with'
+	@echo '  PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo'
+
+env: $(BIN)/.env-$(STACK)
+
+demo: env
+	$(BIN)/mmresnest train configs/faster_rcnn_resnest50_fpn.py --demo $(DEMO_ARGS)
+
+test: $(BIN)/.dev-$(STACK)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(BIN)/.dev-$(STACK)
+	$(BIN)/ruff check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) work_dirs build dist mmresnest.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+$(BIN)/python:
+	@test -f $(CONSTRAINTS) || { echo "make: STACK=$(STACK) is neither onedl nor openmmlab" >&2; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "make: there is no $(PYTHON); install Python 3.10 or newer, or name one: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "make: $$($(PYTHON) -V 2>&1) is too old; name Python 3.10 or newer: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "make: $(PYTHON) cannot create environments; install its venv package (Debian, Ubuntu: apt install python3-venv)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stack per environment: two distributions of one import name overwrite each other's files.
+$(BIN)/.env-$(STACK): setup.py $(CONSTRAINTS) | $(BIN)/python
+	@set -- $(filter-out $@,$(wildcard $(BIN)/.env-*)); test $$# -eq 0 || { \
+	  echo "make: $(VENV) holds another stack ($$1); give another VENV, or 'make clean VENV=$(VENV)' first" >&2; exit 2; }
+	$(PIP) --editable '.[$(STACK)]'
+	@touch $@
+
+$(BIN)/.dev-$(STACK): setup.py $(CONSTRAINTS) | $(BIN)/.env-$(STACK)
+	$(PIP) --editable '.[$(STACK),dev]'
+	@touch $@
