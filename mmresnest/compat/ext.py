@@ -9,12 +9,12 @@ The finder stands at the end of ``sys.meta_path``, after the one that looks into
 compiled ``mmcv._ext`` is always found first.  Importing this module imports no torch.
 """
 import importlib
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
-from typing import Callable, Sequence
 
 from ..errors import UserError
 
@@ -23,16 +23,16 @@ NAME = 'mmcv._ext'
 # How to get the compiled module, by the distribution that mmcv came from. Wheels are built against
 # one version of torch; for any other the source is compiled, which needs setuptools that still has
 # pkg_resources.
-COMPILE = ("else compile it against the torch that is installed, which needs a C++ compiler and "
+COMPILE = ('else try to compile it against the torch that is installed, with a C++ compiler and '
            "about half an hour on two cores: `pip install 'setuptools<81' wheel ninja && "
-           "MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary {0} --no-deps "
-           "--force-reinstall {0}=={1}`")
+           'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary {0} --no-deps '
+           '--force-reinstall {0}=={1}`')
 ADVICE = {
     'onedl-mmcv': (
-        "if torch {torch} and this Python are among the wheels of https://mmwheels.onedl.ai: "
-        "`pip install onedl-mim && mim install onedl-mmcv`; "),
+        'if torch {torch} and this Python are among the wheels of https://mmwheels.onedl.ai: '
+        '`pip install onedl-mim && mim install onedl-mmcv`; '),
     'mmcv': (
-        "for torch 2.1 and older (here it is {torch}) there are wheels: "
+        'for torch 2.1 and older (here it is {torch}) there are wheels: '
         "`pip install openmim && mim install 'mmcv>=2.0.0rc4,<2.2.0'`; "),
 }
 
@@ -95,7 +95,7 @@ def advice() -> str:
             continue
         source = distribution.removesuffix('-lite')
         first = '' if source == distribution else f'`pip uninstall {distribution}`, then '
-        return first + ADVICE[source].format(torch=torch.__version__) + COMPILE.format(source, version)
+        return first + (ADVICE[source] + COMPILE).format(source, version, torch=torch.__version__)
     return 'see https://mmcv.readthedocs.io/en/latest/get_started/build.html'
 
 
@@ -111,7 +111,7 @@ def describe() -> dict[str, str]:
     from .ops import TABLE, vision
     module = importlib.import_module(NAME)
     if not is_stand_in(module):
-        return {name: 'compiled mmcv' for name in TABLE}
+        return dict.fromkeys(TABLE, 'compiled mmcv')
     return {name: 'torchvision' if vision.serves(name) else 'torch' for name in TABLE}
 
 

@@ -1,5 +1,5 @@
 """The compiled operators of mmcv, in PyTorch: by name, with mmcv's calling conventions."""
-from typing import Callable
+from collections.abc import Callable
 
 from . import deform_conv, focal_loss, nms, roi_align
 

@@ -9,13 +9,14 @@ deformable groups, each with offsets of its own, and into groups of the convolut
 Reading is a sum of four weighted rows (``rows``), which gives one row of columns per output place;
 what remains is a matrix product.  The gradient for Δ and m flows through the four weights alone.
 """
-from typing import Iterator, NamedTuple, Optional
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import vision
-from .rows import sum_rows, sum_rows_transposed, working_dtype
+from .rows import Entries, sum_rows, sum_rows_transposed, working_dtype
 
 # Values of the columns held at once: 256 MB of float32.
 COLUMNS = 1 << 26
@@ -37,26 +38,18 @@ class Geometry(NamedTuple):
         return self.kernel[0] * self.kernel[1]
 
 
-class Reads(NamedTuple):
-    """What the columns read: arguments of ``sum_rows``; ``weight`` is a function of Δ and m."""
-
-    index: Tensor
-    weight: Tensor
-    count: Tensor
-
-
-def reads(offset: Tensor, mask: Optional[Tensor], geometry: Geometry,
-          shape: tuple[int, int]) -> Reads:
-    """Finds the four cells about every place read, and their weights.
+def places(offset: Tensor, geometry: Geometry,
+           shape: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
+    """Where the taps read.
 
     Args:
         offset: (images, deform_groups · taps · 2, out_height, out_width), y before x.
-        mask: (images, deform_groups · taps, out_height, out_width), or None for v1.
         geometry: see there.
         shape: height and width of the map.
 
     Returns:
-        bags in the order image, place, tap, deformable group.
+        y and x, and whether something is read there, each (images, out_height, out_width, taps,
+        deform_groups).
     """
     images, _, *out = offset.shape
     taps, groups = geometry.taps, geometry.deform_groups
@@ -72,26 +65,46 @@ def reads(offset: Tensor, mask: Optional[Tensor], geometry: Geometry,
         axes.append(moved[axis] + (start[..., None, None] - geometry.padding[axis] + tap))
     # On the line at -1 compiled mmcv reads nothing, so that Δ gets no gradient there, although
     # interpolation would be continuous: with Δ = 0 every padded tap lies on that line.
-    inside = (axes[0] > -1) & (axes[0] < shape[0]) & (axes[1] > -1) & (axes[1] < shape[1])
+    y, x = axes
+    return axes, (y > -1) & (y < shape[0]) & (x > -1) & (x < shape[1])
+
+
+def reads(offset: Tensor, mask: Tensor | None, geometry: Geometry,
+          shape: tuple[int, int]) -> Entries:
+    """Finds the four cells about every place read, and their weights.
+
+    Args:
+        offset: as in ``places``.
+        mask: (images, deform_groups · taps, out_height, out_width), or None for v1.
+        geometry: see there.
+        shape: height and width of the map.
+
+    Returns:
+        a bag of four for each value of a column, in the order image, place, tap, deformable group;
+        the weights are functions of offset and mask.
+    """
+    images, groups = len(offset), geometry.deform_groups
+    axes, inside = places(offset, geometry, shape)
     corners = []
-    for value, length in zip(axes, shape):
+    for value, length in zip(axes, shape, strict=True):
         value = value.where(inside, value.new_tensor(-1.0))
         lower = value.detach().floor()
         share = value - lower
-        corners.append([(cell.clamp(0, length - 1).int(), weight, (cell >= 0) & (cell < length))
+        corners.append([(cell.clamp(0, length - 1).int(),
+                         weight * ((cell >= 0) & (cell < length) & inside))
                         for cell, weight in ((lower, 1 - share), (lower + 1, share))])
     image = torch.arange(images, device=offset.device, dtype=torch.int32).view(-1, 1, 1, 1, 1)
     group = torch.arange(groups, device=offset.device, dtype=torch.int32)
+    row, weight = [], []
+    for y, weight_y in corners[0]:
+        for x, weight_x in corners[1]:
+            row.append(((image * shape[0] + y) * shape[1] + x) * groups + group)
+            weight.append(weight_y * weight_x)
     if mask is not None:
-        mask = mask.view(images, groups, taps, *out).permute(0, 3, 4, 2, 1)             # B OH OW K D
-    index, weight = [], []
-    for y, weight_y, on_y in corners[0]:
-        for x, weight_x, on_x in corners[1]:
-            index.append(((image * shape[0] + y) * shape[1] + x) * groups + group)
-            share = weight_y * weight_x * (on_y & on_x & inside)
-            weight.append(share if mask is None else share * mask)
-    count = torch.full((inside.numel(),), 4, device=offset.device, dtype=torch.int32)
-    return Reads(torch.stack(index, -1).flatten(), torch.stack(weight, -1).flatten(), count)
+        mask = mask.unflatten(1, (groups, geometry.taps)).permute(0, 3, 4, 2, 1)       # B OH OW K D
+        weight = [value * mask for value in weight]
+    return Entries(torch.stack(row, -1).flatten(), torch.stack(weight, -1).flatten(),
+                   row[0].new_full((row[0].numel(),), 4))
 
 
 def by_group(columns: Tensor, channels: int, geometry: Geometry) -> Tensor:
@@ -119,8 +132,8 @@ def image_pieces(input: Tensor, offset: Tensor, geometry: Geometry) -> Iterator[
         yield slice(first, first + step)
 
 
-def convolve(input: Tensor, weight: Tensor, bias: Optional[Tensor], offset: Tensor,
-             mask: Optional[Tensor], output: Tensor, geometry: Geometry) -> None:
+def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor,
+             mask: Tensor | None, output: Tensor, geometry: Geometry) -> None:
     """Writes the convolution into ``output``."""
     if not output.numel():
         return
@@ -131,8 +144,8 @@ def convolve(input: Tensor, weight: Tensor, bias: Optional[Tensor], offset: Tens
     kernel = kernel_by_group(weight.to(dtype), geometry.groups)
     for part in image_pieces(input, offset, geometry):
         read = reads(offset[part].to(dtype), None if mask is None else mask[part].to(dtype),
-                     geometry, tuple(input.shape[2:]))
-        columns = sum_rows(table_of(input[part].to(dtype), geometry), *read)
+                     geometry, (input.shape[2], input.shape[3]))
+        columns = sum_rows(table_of(input[part].to(dtype), geometry), read)
         rows = by_group(columns, input.shape[1], geometry) @ kernel                     # G BP O'
         value = rows.transpose(0, 1).reshape(-1, *output.shape[2:], len(weight)).permute(0, 3, 1, 2)
         output[part] = value if bias is None else value + bias.to(dtype)[:, None, None]
@@ -141,23 +154,24 @@ def convolve(input: Tensor, weight: Tensor, bias: Optional[Tensor], offset: Tens
 class Gradients(NamedTuple):
     """Buffers that the gradients are added to; None where one is not wanted."""
 
-    input: Optional[Tensor] = None
-    weight: Optional[Tensor] = None
-    bias: Optional[Tensor] = None
-    offset: Optional[Tensor] = None
-    mask: Optional[Tensor] = None
+    input: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    offset: Tensor | None = None
+    mask: Tensor | None = None
 
 
-def convolve_backward(input: Tensor, weight: Tensor, bias: Optional[Tensor], offset: Tensor,
-                      mask: Optional[Tensor], grad_output: Tensor, to: Gradients,
+def convolve_backward(input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor,
+                      mask: Tensor | None, grad_output: Tensor, to: Gradients,
                       geometry: Geometry, scale: float = 1.0) -> None:
-    """Adds the gradients of ``convolve`` to the buffers given, those of the kernel times ``scale``.
-    """
+    """Adds the gradients of ``convolve`` to buffers; those of kernel and bias times ``scale``."""
     if not grad_output.numel():
         return
     if vision.has('deform_conv', input):
+        inside = places(offset.float(), geometry, (input.shape[2], input.shape[3]))[1]
+        inside = inside.permute(0, 4, 3, 1, 2).unsqueeze(3).expand(-1, -1, -1, 2, -1, -1)
         vision.deform_conv_backward(input, weight, bias, offset, mask, grad_output, to, geometry,
-                                    scale)
+                                    scale, inside.reshape(offset.shape))
         return
     dtype = working_dtype(input.dtype)
     kernel = kernel_by_group(weight.to(dtype), geometry.groups)
@@ -176,15 +190,16 @@ def convolve_backward(input: Tensor, weight: Tensor, bias: Optional[Tensor], off
         to.bias.add_(grad_output.to(dtype).sum((0, 2, 3)).to(to.bias.dtype), alpha=scale)
 
 
-def _add_gradients(input: Tensor, offset: Tensor, mask: Optional[Tensor], grad: Tensor,
+def _add_gradients(input: Tensor, offset: Tensor, mask: Tensor | None, grad: Tensor,
                    kernel: Tensor, total_kernel: Tensor, to: Gradients,
                    geometry: Geometry) -> None:
     """``convolve_backward`` of a few images; ``total_kernel`` takes the kernel's gradient."""
     table = table_of(input, geometry)
-    learned = [value.detach().requires_grad_() for value in (offset, mask) if value is not None]
+    offset = offset.detach().requires_grad_()
+    mask = None if mask is None else mask.detach().requires_grad_()
     with torch.enable_grad():
-        read = reads(*learned, *[None] * (2 - len(learned)), geometry, tuple(input.shape[2:]))
-        columns = sum_rows(table, *read)
+        read = reads(offset, mask, geometry, (input.shape[2], input.shape[3]))
+        columns = sum_rows(table, read)
     per_group = grad.permute(0, 2, 3, 1).reshape(-1, geometry.groups, kernel.shape[2])
     per_group = per_group.transpose(0, 1)                                               # G BP O'
     grouped = by_group(columns.detach(), input.shape[1], geometry)                      # G BP KC'
@@ -194,13 +209,15 @@ def _add_gradients(input: Tensor, offset: Tensor, mask: Optional[Tensor], grad: 
     grad_columns = per_group @ kernel.transpose(1, 2)                                   # G BP KC'
     grad_columns = grad_columns.unflatten(2, (geometry.taps, -1)).permute(1, 2, 0, 3)
     grad_columns = grad_columns.reshape(columns.shape)
-    if to.offset is not None:
-        for buffer, value in zip((to.offset, to.mask),
-                                 torch.autograd.grad(columns, learned, grad_columns)):
-            buffer.add_(value.to(buffer.dtype))
+    wanted = [(buffer, value) for buffer, value in ((to.offset, offset), (to.mask, mask))
+              if buffer is not None and value is not None]
+    gradients = torch.autograd.grad(columns, [value for _, value in wanted], grad_columns) \
+        if wanted else ()
+    for (buffer, _), value in zip(wanted, gradients, strict=True):
+        buffer.add_(value.to(buffer.dtype))
     if to.input is not None:
-        touched, rows = sum_rows_transposed(grad_columns, read.index, read.weight.detach(),
-                                            read.count)
+        read = read._replace(weight=read.weight.detach())
+        touched, rows = sum_rows_transposed(grad_columns, read)
         total = torch.zeros_like(table)
         total[touched.long()] = rows
         total = total.view(len(input), *input.shape[2:], input.shape[1])
@@ -211,8 +228,10 @@ def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: T
                         columns: Tensor, ones: Tensor, kW: int, kH: int, dW: int, dH: int,
                         padW: int, padH: int, dilationW: int, dilationH: int, group: int,
                         deformable_group: int, im2col_step: int) -> None:
-    """DCNv1 into ``output``, as compiled mmcv is called; ``columns`` and ``ones`` are scratch
-    space that this does not need, nor ``im2col_step``."""
+    """DCNv1 into ``output``, as compiled mmcv is called.
+
+    ``columns``, ``ones`` and ``im2col_step`` serve its scratch space and are not needed here.
+    """
     geometry = Geometry((kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group,
                         deformable_group)
     convolve(input, weight, None, offset, None, output, geometry)

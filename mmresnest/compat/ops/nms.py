@@ -10,7 +10,8 @@ box per round, and in practice all of them in a few: chains of suppressed suppre
 Blocks bound the size of the IoU matrix, and boxes that fell to an earlier block are not compared
 again.  Nothing leaves the device but one bit per round.
 """
-from typing import Iterator
+import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -70,10 +71,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     """Indices of the boxes that survive, best score first, as compiled mmcv gives them."""
     if not len(boxes):
         return torch.empty(0, dtype=torch.long, device=boxes.device)
-    if offset == 0 and vision.has('nms', boxes):
-        return vision.nms(boxes, scores, iou_threshold)
-    order = scores.sort(0, descending=True)[1]  # as compiled mmcv calls it: decides between ties
+    order = scores.sort(0, descending=True)[1]  # mmcv's own call, since it decides between ties
     boxes = boxes.detach().to(working_dtype(boxes.dtype))[order]
+    if offset == 0 and vision.has('nms', boxes):
+        return order[vision.nms(boxes, iou_threshold)]
     keep = torch.zeros(len(order), dtype=torch.bool, device=boxes.device)
     # Below zero even boxes that share nothing suppress each other.
     for group in apart(boxes, offset) if iou_threshold >= 0 else [torch.arange(len(order))]:
@@ -95,8 +96,8 @@ def apart(boxes: Tensor, offset: int) -> Iterator[Tensor]:
     gap = reach[:-1] - start[1:] + offset <= 0
     ends = [*(gap.nonzero()[:, 0] + 1).tolist(), len(boxes)]
     first = 0
-    for end, following in zip(ends, [*ends[1:], None]):
-        if following is None or following - first > BLOCK:
+    for end, following in zip(ends, [*ends[1:], math.inf], strict=True):
+        if following - first > BLOCK:
             yield position[first:end].sort()[0]
             first = end
 
@@ -113,7 +114,8 @@ def survivors(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
         if len(left):
             here, rest = here[alive], boxes[left]
             left = torch.cat([part[~(overlaps(here, some, offset) > iou_threshold).any(0)]
-                              for part, some in zip(left.split(TILE), rest.split(TILE))])
+                              for part, some in zip(left.split(TILE), rest.split(TILE),
+                                                    strict=True)])
     return torch.cat(kept)
 
 
@@ -147,9 +149,9 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
     index = np.arange(len(x1))
     here = 0
     while here < state.shape[1]:
-        best = here + state[4, here:].argmax()
-        state[:, [here, best]] = state[:, [best, here]]
-        index[[here, best]] = index[[best, here]]
+        best = here + int(state[4, here:].argmax())
+        here_best, best_here = np.array([here, best]), np.array([best, here])
+        state[:, here_best], index[here_best] = state[:, best_here], index[best_here]
         one, rest = state[:, here], state[:, here + 1:]
         width = np.minimum(one[2], rest[2]) - np.maximum(one[0], rest[0]) + offset
         height = np.minimum(one[3], rest[3]) - np.maximum(one[1], rest[1]) + offset

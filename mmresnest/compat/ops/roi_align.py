@@ -9,13 +9,14 @@ with Y[r, p, y] = 1/n_y · Σ_s tent(y - y_s), and X likewise.  Y and X are smal
 nonzero only at the cells that a bin touches.  So the whole op is a sparse matrix (bins × cells)
 times the feature map with one row of channels per cell, however many samples a bin takes.
 """
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import vision
-from .rows import starts, sum_rows, sum_rows_transposed, working_dtype
+from .rows import Entries, starts, sum_rows, sum_rows_transposed, working_dtype
 
 # Nonzero entries of the sparse matrix held at once: about 100 MB with everything beside them.
 ENTRIES = 1 << 21
@@ -47,13 +48,13 @@ class Taps(NamedTuple):
     Attributes:
         cell: (entries,) the cell along this axis.
         weight: (entries,) its weight.
-        count: (RoIs, bins) entries per row.
+        number: (RoIs, bins) entries per row.
         first: (RoIs, bins) where each row begins.
     """
 
     cell: Tensor
     weight: Tensor
-    count: Tensor
+    number: Tensor
     first: Tensor
 
 
@@ -99,12 +100,12 @@ def taps(samples: Samples, length: int) -> Taps:
     matrix.scatter_add_(2, lower.long(), share * (1 - fraction))
     matrix.scatter_add_(2, upper.long(), share * fraction)
     roi, bin_, cell = matrix.nonzero(as_tuple=True)
-    count = (matrix != 0).sum(2, dtype=torch.int32)
-    return Taps(cell.int(), matrix[roi, bin_, cell], count,
-                starts(count.flatten()).view_as(count))
+    number = (matrix != 0).sum(2, dtype=torch.int32)
+    return Taps(cell.int(), matrix[roi, bin_, cell], number,
+                starts(number.flatten()).view_as(number))
 
 
-def entries(image: Tensor, y: Taps, x: Taps, shape: tuple[int, int]) -> tuple[Tensor, ...]:
+def entries(image: Tensor, y: Taps, x: Taps, shape: tuple[int, int]) -> Entries:
     """Multiplies Y and X out into the entries of the sparse matrix, bin by bin.
 
     Two expansions, first of each bin by its cells along y, then of those by the cells along x;
@@ -117,34 +118,35 @@ def entries(image: Tensor, y: Taps, x: Taps, shape: tuple[int, int]) -> tuple[Te
         shape: height and width of the map.
 
     Returns:
-        index and weight of each entry and the number of entries of each bin, for ``sum_rows``.
+        one bag per bin, in the order RoI, bin along y, bin along x; rows are cells of the batch.
     """
     height, width = shape
-    bins = (*y.count.shape, x.count.shape[1])                                           # R P Q
+    bins = (*y.number.shape, x.number.shape[1])                                         # R P Q
 
     def by_bin(value: Tensor, axis: int) -> Tensor:
         return value.unsqueeze(axis).expand(bins).reshape(-1)
 
-    def expand(count: Tensor) -> tuple[Tensor, Tensor]:
-        total = int(count.sum())
-        parents = torch.arange(len(count), device=count.device, dtype=torch.int32)
-        parent = torch.repeat_interleave(parents, count, output_size=total)
-        rank = torch.arange(total, device=count.device, dtype=torch.int32)
-        return parent, rank - starts(count).index_select(0, parent)
+    def expand(number: Tensor) -> tuple[Tensor, Tensor]:
+        """The parent of each child, and which of its parent's children it is."""
+        total = int(number.sum())
+        parents = torch.arange(len(number), device=number.device, dtype=torch.int32)
+        parent = parents.repeat_interleave(number, output_size=total)
+        rank = torch.arange(total, device=number.device, dtype=torch.int32)
+        return parent, rank - starts(number).index_select(0, parent)
 
-    rows, columns = by_bin(y.count, 2), by_bin(x.count, 1)
+    rows, columns = by_bin(y.number, 2), by_bin(x.number, 1)
     bin_, rank = expand(rows)
     tap = by_bin(y.first, 2).index_select(0, bin_) + rank
-    row_index = by_bin((image * height)[:, None].expand_as(y.count), 2).index_select(0, bin_)
-    row_index = (row_index + y.cell.index_select(0, tap)) * width
+    origin = by_bin((image * height)[:, None].expand_as(y.number), 2).index_select(0, bin_)
+    origin = (origin + y.cell.index_select(0, tap)) * width
     row_weight = y.weight.index_select(0, tap)
 
     first = by_bin(x.first, 1).index_select(0, bin_)
     row, rank = expand(columns.index_select(0, bin_))
     tap = rank.add_(first.index_select(0, row))
-    index = row_index.index_select(0, row).add_(x.cell.index_select(0, tap))
-    weight = row_weight.index_select(0, row).mul_(x.weight.index_select(0, tap))
-    return index, weight, rows * columns
+    return Entries(origin.index_select(0, row).add_(x.cell.index_select(0, tap)),
+                   row_weight.index_select(0, row).mul_(x.weight.index_select(0, tap)),
+                   rows * columns)
 
 
 class Geometry(NamedTuple):
@@ -180,14 +182,14 @@ def pieces(size: Tensor) -> Iterator[slice]:
 
 
 def sparse_pieces(rois: Tensor, geometry: Geometry,
-                  shape: tuple[int, int]) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+                  shape: tuple[int, int]) -> Iterator[tuple[slice, Entries]]:
     """The sparse matrix of the average, some RoIs at a time."""
     image, along_y, along_x = placed(rois, geometry, shape)
     y, x = taps(along_y, shape[0]), taps(along_x, shape[1])
-    for part in pieces(y.count.sum(1) * x.count.sum(1)):
+    for part in pieces(y.number.sum(1) * x.number.sum(1)):
         # ``cell`` and ``weight`` stay whole: ``first`` points into them.
-        yield part, entries(image[part], y._replace(count=y.count[part], first=y.first[part]),
-                            x._replace(count=x.count[part], first=x.first[part]), shape)
+        yield part, entries(image[part], y._replace(number=y.number[part], first=y.first[part]),
+                            x._replace(number=x.number[part], first=x.first[part]), shape)
 
 
 def cells(feature: Tensor) -> Tensor:
@@ -225,8 +227,8 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
         vision.roi_align(input, rois, geometry, output)
     else:
         table = cells(input)
-        for part, matrix in sparse_pieces(rois, geometry, tuple(input.shape[2:])):
-            rows = sum_rows(table, *matrix)
+        for part, matrix in sparse_pieces(rois, geometry, (input.shape[2], input.shape[3])):
+            rows = sum_rows(table, matrix)
             output[part] = rows.view(-1, aligned_height, aligned_width,
                                      input.shape[1]).permute(0, 3, 1, 2)
 
@@ -251,7 +253,7 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
     bins = aligned_height * aligned_width
     rows_of = grad_input.permute(0, 2, 3, 1)                                            # B H W C
     for part, matrix in sparse_pieces(rois, geometry, (height, width)):
-        touched, rows = sum_rows_transposed(table[part.start * bins:part.stop * bins], *matrix)
+        touched, rows = sum_rows_transposed(table[part.start * bins:part.stop * bins], matrix)
         column = touched % width
         row = torch.div(touched, width, rounding_mode='floor')
         image = torch.div(row, height, rounding_mode='floor')
@@ -278,7 +280,7 @@ def largest(input: Tensor, rois: Tensor, geometry: Geometry, output: Tensor, arg
             along = [Samples(value.place[part, :, :most], value.inside[part, :, :most],
                              value.number[part]) for value, most in ((y, rows), (x, columns))]
             results = largest_of(table, image[part], along[0], along[1], shape)
-            for buffer, result in zip((output, argmax_y, argmax_x), results):
+            for buffer, result in zip((output, argmax_y, argmax_x), results, strict=True):
                 buffer[part] = result.permute(0, 3, 1, 2).to(buffer.dtype)
 
 
@@ -295,19 +297,19 @@ def largest_of(table: Tensor, image: Tensor, y: Samples, x: Samples,
     height, width = shape
     corners_y, corners_x = corners(y.place, height), corners(x.place, width)
     inside_y, inside_x = over_grid(y.inside, x.inside)
-    index, weight = [], []
+    cell, weight = [], []
     for cell_y, share_y in ((corners_y[0], 1 - corners_y[2]), (corners_y[1], corners_y[2])):
         for cell_x, share_x in ((corners_x[0], 1 - corners_x[2]), (corners_x[1], corners_x[2])):
             row, column = over_grid(cell_y, cell_x)
-            index.append((image.view(-1, 1, 1, 1, 1) * height + row) * width + column)
-            share_y_, share_x_ = over_grid(share_y, share_x)
-            weight.append(share_y_ * share_x_ * (inside_y & inside_x))
-    bins = index[0].shape[:3]
-    count = index[0].new_full((index[0].numel(),), 4)
-    value = sum_rows(table, torch.stack(index, -1).flatten(),
-                     torch.stack(weight, -1).flatten().to(table.dtype), count)
-    value, best = value.view(*bins, -1, table.shape[1]).max(3)                          # R P Q C
-    row, column = (place.expand(index[0].shape).flatten(3).gather(3, best)
+            cell.append((image.view(-1, 1, 1, 1, 1) * height + row) * width + column)
+            row, column = over_grid(share_y, share_x)
+            weight.append(row * column * (inside_y & inside_x))
+    grid = cell[0].shape
+    value = sum_rows(table, Entries(torch.stack(cell, -1).flatten(),
+                                    torch.stack(weight, -1).flatten().to(table.dtype),
+                                    cell[0].new_full((cell[0].numel(),), 4)))
+    value, best = value.view(*grid[:3], -1, table.shape[1]).max(3)                        # R P Q C
+    row, column = (place.expand(grid).flatten(3).gather(3, best)
                    for place in over_grid(y.place, x.place))
     found = value > LOWEST
     nowhere = row.new_tensor(-1)

@@ -1,10 +1,10 @@
-"""torchvision's compiled kernels, where torchvision imports and has them.
+"""The compiled kernels of torchvision, where torchvision imports and has them.
 
 A torchvision built for another torch fails at import in many ways (OSError, RuntimeError, even
 AttributeError), so any exception means "not there"; nothing here requires it.
 """
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Optional
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,9 +30,9 @@ SERVED = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def namespace() -> Any:
-    """torchvision's operators, or None where it does not import."""
+    """The operators of torchvision, or None where it does not import."""
     try:
         import torchvision.ops  # noqa: F401  registers the operators
     except Exception:
@@ -40,7 +40,7 @@ def namespace() -> Any:
     return torch.ops.torchvision
 
 
-@lru_cache(maxsize=None)
+@cache
 def provides(name: str) -> bool:
     """Whether torchvision here has the kernels of an op."""
     found = namespace()
@@ -57,9 +57,10 @@ def has(name: str, value: Tensor) -> bool:
     return value.device.type in ('cpu', 'cuda') and provides(name)
 
 
-def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """``nms`` with offset 0."""
-    return namespace().nms(boxes.float(), scores.float(), iou_threshold)
+def nms(boxes: Tensor, iou_threshold: float) -> Tensor:
+    """Positions kept of boxes in falling order of score, with offset 0."""
+    falling = -torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)
+    return namespace().nms(boxes, falling, iou_threshold)
 
 
 def roi_align(input: Tensor, rois: Tensor, geometry: 'Geometry', output: Tensor) -> None:
@@ -80,34 +81,38 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, geometry: 'Geometry',
         geometry.aligned).to(grad_input.dtype))
 
 
-def _deform_conv_arguments(input: Tensor, weight: Tensor, bias: Optional[Tensor], offset: Tensor,
-                           mask: Optional[Tensor], geometry: 'ConvGeometry') -> tuple[Any, ...]:
-    """The arguments that both directions share; no mask or bias is an empty tensor or zeros."""
+def _deform_conv_arguments(input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor,
+                           mask: Tensor | None, geometry: 'ConvGeometry') -> tuple[Any, ...]:
+    """The arguments that both directions share; zeros stand for no mask or no bias."""
     dtype = torch.promote_types(input.dtype, torch.float32)
-    return (
-        input.to(dtype).contiguous(), weight.to(dtype).contiguous(),
-        offset.to(dtype).contiguous(),
-        input.new_zeros(0, dtype=dtype) if mask is None else mask.to(dtype).contiguous(),
-        input.new_zeros(len(weight), dtype=dtype) if bias is None else bias.to(dtype),
-        *geometry.stride, *geometry.padding, *geometry.dilation, geometry.groups,
-        geometry.deform_groups, mask is not None)
+    tensors = (input, weight, offset,
+               input.new_zeros(len(input), 1) if mask is None else mask,
+               input.new_zeros(len(weight)) if bias is None else bias)
+    return (*(value.to(dtype).contiguous() for value in tensors), *geometry.stride,
+            *geometry.padding, *geometry.dilation, geometry.groups, geometry.deform_groups,
+            mask is not None)
 
 
-def deform_conv(input: Tensor, weight: Tensor, bias: Optional[Tensor], offset: Tensor,
-                mask: Optional[Tensor], output: Tensor, geometry: 'ConvGeometry') -> None:
+def deform_conv(input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor,
+                mask: Tensor | None, output: Tensor, geometry: 'ConvGeometry') -> None:
     """``convolve`` of deformable convolution."""
     output.copy_(namespace().deform_conv2d(
         *_deform_conv_arguments(input, weight, bias, offset, mask, geometry)))
 
 
-def deform_conv_backward(input: Tensor, weight: Tensor, bias: Optional[Tensor], offset: Tensor,
-                         mask: Optional[Tensor], grad_output: Tensor, to: 'Gradients',
-                         geometry: 'ConvGeometry', scale: float) -> None:
-    """``convolve_backward`` of deformable convolution."""
+def deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor,
+                         mask: Tensor | None, grad_output: Tensor, to: 'Gradients',
+                         geometry: 'ConvGeometry', scale: float, inside: Tensor) -> None:
+    """``convolve_backward`` of deformable convolution.
+
+    ``inside`` holds offsets whose gradient counts: torchvision gives one on the line at -1 too,
+    where mmcv reads nothing.
+    """
     shared = _deform_conv_arguments(input, weight, bias, offset, mask, geometry)
     gradients = namespace()._deform_conv2d_backward(
         grad_output.to(shared[0].dtype).contiguous(), *shared)
-    for buffer, value, factor in zip((to.input, to.weight, to.offset, to.mask, to.bias), gradients,
-                                     (1, scale, 1, 1, scale)):
+    gradients = [*gradients[:2], gradients[2] * inside, *gradients[3:]]
+    buffers = (to.input, to.weight, to.offset, to.mask, to.bias)
+    for buffer, value, factor in zip(buffers, gradients, (1, scale, 1, 1, scale), strict=True):
         if buffer is not None:
             buffer.add_(value.to(buffer.dtype), alpha=factor)
