@@ -12,6 +12,7 @@ import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from . import weights
@@ -128,7 +129,12 @@ class Backbone(ResTrunk, BaseModule):
         config = self.init_cfg
         if isinstance(config, dict) and config.get('type') == 'Pretrained':
             if not self.is_init:
-                report = weights.load(self, config['checkpoint'], prefix=config.get('prefix'))
+                source = config['checkpoint']
+                content = None
+                if '://' in source and not source.startswith(
+                        (weights.SCHEME, 'http://', 'https://')):
+                    content = CheckpointLoader.load_checkpoint(source, map_location='cpu')
+                report = weights.load(self, source, config.get('prefix'), content)
                 print_log(str(report), logger='current')
                 self._is_init = True
             return

@@ -9,6 +9,7 @@ the numbers count norms and ReLUs), ``conv1``/``bn1`` for plain ones, ``fc`` for
 which backbones do not have and loading therefore drops.
 """
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,12 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UserError
-from .variants import TABLE
+from .variants import TABLE, Variant, variant
 
 Pair = tuple[str, str]
 Pairs = tuple[Pair, ...]
 
 CLASSIFIER = 'fc.'
+SCHEME = 'mmresnest://'         # + arch: the published weights of a row of the variant table
 
 
 @dataclass(frozen=True)
@@ -185,18 +187,20 @@ class Report:
                 f'{self.source} ({self.layout} layout{left})')
 
 
-def load(trunk: nn.Module, checkpoint: str, prefix: Optional[str] = None) -> Report:
+def load(trunk: nn.Module, checkpoint: str, prefix: Optional[str] = None,
+         content: Optional[Mapping[str, Any]] = None) -> Report:
     """Fills every tensor of a trunk from a file or a URL, or raises.
 
     Args:
         trunk: the network.
-        checkpoint: path, URL, or any scheme that mmengine's loader knows.
+        checkpoint: path, http(s) URL, or ``mmresnest://arch`` for published weights.
         prefix: where in the checkpoint the backbone is; found by itself if None.
+        content: what the checkpoint holds, where the caller has read it.
 
     Raises:
         UserError: not a checkpoint, a hash that differs, another network, missing tensors.
     """
-    state = read(checkpoint)
+    state = tensors_of(read(checkpoint) if content is None else content, checkpoint)
     if prefix:
         prefix = prefix.rstrip('.') + '.'
         state = {key[len(prefix):]: value for key, value in state.items()
@@ -294,31 +298,80 @@ def like(state: Mapping[str, Tensor]) -> list[str]:
 WRAPPERS = ('state_dict', 'model', 'model_ema', 'state_dict_ema')
 
 
-def read(checkpoint: str) -> dict[str, Tensor]:
-    """The tensors of a file or a URL, never running code from it.
+def tensors_of(content: Any, source: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, whatever they are wrapped in."""
+    for _ in WRAPPERS:
+        if not isinstance(content, Mapping):
+            break
+        content = next((content[name] for name in WRAPPERS
+                        if isinstance(content.get(name), Mapping)), content)
+    if not isinstance(content, Mapping) or not any(
+            isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f'{source} holds no tensors by name: it is not a checkpoint')
+    return {re.sub(r'^module\.', '', key): value for key, value in content.items()
+            if isinstance(value, Tensor)}
+
+
+def read(checkpoint: str) -> Any:
+    """What a file or a URL holds, never running code from it.
 
     Raises:
         UserError: it is missing, broken, of another hash than its name says, or not tensors.
     """
-    path = Path(str(checkpoint))
-    if '://' in str(checkpoint):
-        from mmengine.runner import CheckpointLoader
-        state = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
-    elif not path.is_file():
-        raise UserError(f'checkpoint {checkpoint} does not exist')
+    if checkpoint.startswith(SCHEME):
+        path = fetch(variant(checkpoint[len(SCHEME):]))
+    elif checkpoint.startswith(('http://', 'https://')):
+        path = download((checkpoint,), checkpoint)
     else:
-        verify_hash(path)
-        state = parse(path)
-    for _ in range(3):
-        inner = next((state[name] for name in WRAPPERS
-                      if isinstance(state, Mapping) and isinstance(state.get(name), Mapping)), None)
-        if inner is None:
-            break
-        state = inner
-    if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f'{checkpoint} holds no tensors by name: it is not a checkpoint')
-    return {re.sub(r'^module\.', '', key): value for key, value in state.items()
-            if isinstance(value, Tensor)}
+        path = Path(checkpoint)
+        if not path.is_file():
+            raise UserError(f'checkpoint {path.absolute()} does not exist')
+    verify_hash(path)
+    return parse(path)
+
+
+def fetch(row: Variant) -> Path:
+    """The published weights of a network: from the cache, or from the first host that has them.
+
+    Raises:
+        UserError: none were published, or no host can be reached; says what to put where by hand.
+    """
+    if not row.weights:
+        raise UserError(f'no weights were published for {row.name}; train from scratch with '
+                        f'--from-scratch, or give a checkpoint of your own')
+    return download(tuple(weights.url for weights in row.weights), row.name)
+
+
+def download(urls: tuple[str, ...], what: str) -> Path:
+    """The first of the files that is in torch hub's cache or can be fetched into it."""
+    cache = Path(torch.hub.get_dir()) / 'checkpoints'
+    files = [cache / url.rpartition('/')[2] for url in urls]
+    here = next((file for file in files if file.is_file()), None)
+    if here is None and int(os.environ.get('LOCAL_RANK', 0)) == 0:
+        here = first_that_answers(urls, files, what)
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()               # one process of a machine fetches for all of them
+        here = here or next((file for file in files if file.is_file()), None)
+    if here is None:
+        raise UserError(f'{what}: the process that fetches the weights failed; see its message')
+    return here
+
+
+def first_that_answers(urls: tuple[str, ...], files: list[Path], what: str) -> Path:
+    """Fetches the first file whose host answers and whose hash is right."""
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    failures = []
+    for url, file in zip(urls, files):
+        try:
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=PUBLISHED.get(file.name))
+            return file
+        except (OSError, RuntimeError) as error:          # no connection, 404, or another hash
+            failures.append(f'{url} ({error})')
+    names = ' or '.join(dict.fromkeys(file.name for file in files))
+    raise UserError(f'the weights of {what} cannot be fetched: {"; ".join(failures)}. Fetch {names} '
+                    f'on a machine that is online and put it into {files[0].parent}, or train from '
+                    f'random weights with --from-scratch')
 
 
 def parse(path: Path) -> Any:
@@ -337,10 +390,13 @@ def parse(path: Path) -> Any:
                         f'it is truncated, not a checkpoint, or wants to run code') from error
 
 
+#: file name -> the hex digits with which its sha256 begins
+PUBLISHED = {weights.file: weights.sha256 for row in TABLE for weights in row.weights}
+
+
 def verify_hash(path: Path) -> None:
     """Compares a published file with the sha256 prefix in its name; other names are let pass."""
-    published = {weights.file: weights.sha256 for row in TABLE for weights in row.weights}
-    wanted = published.get(path.name)
+    wanted = PUBLISHED.get(path.name)
     if wanted is None:
         return
     digest = hashlib.sha256()

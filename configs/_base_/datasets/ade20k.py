@@ -1,0 +1,4 @@
+# ADE20K, 150 classes, crops of 512 x 512.
+_base_ = 'mmseg::_base_/datasets/ade20k.py'
+crop_size = (512, 512)
+head = dict(num_classes=150)
