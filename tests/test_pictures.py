@@ -148,6 +148,17 @@ def test_masks_tint_what_they_cover(tmp_path):
     assert near(left, tint, 0.02).sum() > 1000 and not near(right, tint, 0.02).any()
 
 
+def test_only_the_best_of_many_predictions_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, 'MAX_BOXES', 1)
+    truth = objects((10, 10, 40, 70, 1), (70, 10, 110, 70, 2))
+    said = objects((10, 10, 40, 70, 1), (70, 10, 110, 70, 2), scores=[0.6, 0.9])
+    out = pictures.predictions_beside_truth(tmp_path / 'a.png', [GREY], [truth], [said], NAMES)
+    left, right = panels(out)
+    assert near(left, pictures.class_colour(1)).any() and not near(left, wrong()).any()
+    assert near(right, pictures.class_colour(2)).any()
+    assert not near(right, pictures.class_colour(1)).any()
+
+
 @pytest.mark.parametrize('count', [1, 2, 5])
 def test_every_count_and_mixed_sizes(tmp_path, count):
     images = [np.full((40 + 30 * n, 90, 3), 10 * n, np.uint8) for n in range(count)]

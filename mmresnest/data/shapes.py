@@ -19,6 +19,10 @@ never.
     classes.txt                               names of those indices
     leftImg8bit/{train,val,test}/shapes/      'cityscapes': the same indices in
     gtFine/{train,val,test}/shapes/           ..._gtFine_labelTrainIds.png
+
+The data set class of mmseg named after Cityscapes insists on the classes of that data set; the last
+layout is read by ``BaseSegDataset`` with ``img_suffix='_leftImg8bit.png'`` and
+``seg_map_suffix='_gtFine_labelTrainIds.png'``.
 """
 
 from __future__ import annotations

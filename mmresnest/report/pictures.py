@@ -38,7 +38,7 @@ IGNORED = 255
 PANEL = 3.1  # inches: width of one picture
 TALLEST = 1.6  # height of a picture over its width, at most
 DPI = 110
-MAX_BOXES = 100  # per picture, by score: more cannot be read
+MAX_BOXES = 60  # predictions drawn in a picture, by score: more cannot be read
 
 
 def class_colour(label: int) -> tuple[float, float, float]:
@@ -102,10 +102,10 @@ def _objects(objects: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _keep(objects: Mapping[str, Any], score: float) -> dict[str, np.ndarray]:
-    """The objects from a score up, best first, as many as can be read."""
+    """The objects from a score up, best first."""
     boxes, labels, scores = _objects(objects)
     order = np.argsort(-scores, kind='stable')
-    order = order[scores[order] >= score][:MAX_BOXES]
+    order = order[scores[order] >= score]
     kept = {'boxes': boxes[order], 'labels': labels[order], 'scores': scores[order]}
     if objects.get('masks') is not None:
         kept['masks'] = np.asarray(objects['masks'])[order]
@@ -262,7 +262,8 @@ def _draw_objects(
             image[mask] = (0.5 * image[mask] + 0.5 * tint).astype(np.uint8)
     _show(axes, image)
     # Mistakes lie on top of what is right, and the best score on top of the others.
-    for number in sorted(range(len(good)), key=lambda number: (not good[number], -number)):
+    drawn = range(min(len(good), MAX_BOXES) if with_scores else len(good))
+    for number in sorted(drawn, key=lambda number: (not good[number], -number)):
         x0, y0, x1, y1 = objects['boxes'][number]
         label = int(objects['labels'][number])
         colour = class_colour(label)
@@ -350,12 +351,13 @@ def predictions_beside_truth(
         missed, false = int((~pairs.found).sum()), int((~pairs.right).sum())
         _draw_objects(left, image, truth, pairs.found, classes, 'missed', False)
         _draw_objects(right, image, prediction, pairs.right, classes, 'false', True)
+        told = f'predictions \u2265 {score:g}: {len(pairs.right)}'
+        if false:
+            told += f', {false} false'
+        if len(pairs.right) > MAX_BOXES:
+            told += f' (best {MAX_BOXES} drawn)'
         _head(left, f'ground truth: {len(pairs.found)}' + (f', {missed} missed' if missed else ''))
-        _head(
-            right,
-            f'predictions \u2265 {score:g}: {len(pairs.right)}'
-            + (f', {false} false' if false else ''),
-        )
+        _head(right, told)
     mistake = {
         'color': 'black',
         'linestyle': (0, (3, 2)),
