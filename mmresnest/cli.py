@@ -1,15 +1,17 @@
 """The command line: ``mmresnest train|test|doctor|print-config|draw-data``.
 
-Parsing imports neither torch nor mmengine, so help is there at once; a command imports what it needs.
-What a user can mend ends with one message and status 2, whatever else with its traceback and status 1.
+Parsing imports neither torch nor mmengine, so help is there at once; a command imports what it
+needs. What a user can mend ends with one message and status 2, whatever else with its traceback and
+status 1.
 """
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any
 
 from .errors import UserError
 from .version import __version__
@@ -17,8 +19,8 @@ from .version import __version__
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 #: packages that a command needs and that pip installs with one of our extras
-OPTIONAL = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'pycocotools', 'matplotlib', 'PIL',
-            'cv2', 'tqdm', 'rich')
+OPTIONAL = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'pycocotools', 'matplotlib',
+            'PIL', 'cv2', 'tqdm', 'rich')
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or '').partition('.')[0] not in OPTIONAL:
             raise
-        missing = UserError(f'the package {error.name!r} is not installed: pip install "mmresnest[onedl]" or '
-                            'pip install "mmresnest[openmmlab]" brings all that training needs')
+        missing = UserError(f'the package {error.name!r} is not installed: pip install '
+                            '"mmresnest[onedl]" or pip install "mmresnest[openmmlab]" brings all '
+                            'that training needs')
         missing.__cause__ = error
         return _refuse(missing, args.debug)
     except KeyboardInterrupt:
@@ -74,7 +77,8 @@ def _refuse(error: UserError, debug: bool) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='mmresnest', description='ResNeSt, Res2Net and SE-ResNeXt in MMDetection and MMSegmentation.')
+        prog='mmresnest', description='ResNeSt, Res2Net and SE-ResNeXt in MMDetection and '
+                                      'MMSegmentation.')
     parser.add_argument('--version', action='version', version=f'mmresnest {__version__}')
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
     for command in COMMANDS:
@@ -87,13 +91,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='file, name of a config of mmresnest, or package::path')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
-                        help='override settings of the config, such as optim_wrapper.optimizer.lr=0.01; '
-                             'lists as "[1,2]" or 1,2')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', default=[],
+                        metavar='KEY=VALUE', help='override settings of the config, such as '
+                             'optim_wrapper.optimizer.lr=0.01; lists as "[1,2]" or 1,2')
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--data', metavar='DIR',
-                        help='a folder in COCO layout (train.json, val.json, train/, val/) or ADE20K layout '
-                             '(images/train, annotations/train, ...); classes are read from it')
+                        help='a folder in COCO layout (train.json, val.json, train/, val/) or '
+                             'ADE20K layout (images/train, annotations/train, ...); classes are '
+                             'read from it')
     source.add_argument('--demo', action='store_true',
                         help='the embedded data set, at a size and schedule for a CPU')
 
@@ -112,11 +117,15 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--amp', action='store_true',
                         help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from a checkpoint, or (auto, or nothing) from the last in the work dir')
+                        help='go on from a checkpoint, or (auto, or nothing) from the last in the '
+                             'work dir')
     parser.add_argument('--auto-scale-lr', action='store_true',
-                        help="scale the learning rate to the batch size by the config's base batch size")
+                        help='scale the learning rate to the batch size by the '
+                             "config's "
+                             'base batch size')
     parser.add_argument('--seed', type=int, help='for everything random')
-    parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms only')
+    parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms '
+                                                                     'only')
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -140,9 +149,11 @@ def _test_arguments(parser: argparse.ArgumentParser) -> None:
     _run_arguments(parser)
     parser.add_argument('checkpoint', help='weights of the model, a .pth file')
     parser.add_argument('--out', metavar='FILE',
-                        help='write the predictions: .pkl; .json for detectors; a folder for segmentors')
+                        help='write the predictions: .pkl; .json for detectors; a folder for '
+                             'segmentors')
     parser.add_argument('--show-dir', metavar='DIR', help='draw predictions beside the truth')
-    parser.add_argument('--tta', action='store_true', help='average over mirrored and scaled copies')
+    parser.add_argument('--tta', action='store_true', help='average over mirrored and scaled '
+                                                           'copies')
 
 
 def _test(args: argparse.Namespace) -> int:
@@ -170,8 +181,10 @@ def _draw_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('folder', help='where to; it is made')
     parser.add_argument('--seed', type=int, help='of the pictures (default: 0)')
     for split in ('train', 'val', 'test'):
-        parser.add_argument(f'--{split}', type=int, metavar='N', help=f'pictures in the {split} split')
-    parser.add_argument('--size', type=int, nargs=2, metavar=('W', 'H'), help='of the pictures, in pixels')
+        parser.add_argument(f'--{split}', type=int, metavar='N', help=f'pictures in the {split} '
+                                                                      'split')
+    parser.add_argument('--size', type=int, nargs=2, metavar=('W', 'H'), help='of the pictures, '
+                                                                              'in pixels')
     parser.add_argument('--layouts', nargs='+', metavar='LAYOUT',
                         help='which of coco, ade20k and cityscapes to write (default: all)')
 
@@ -196,10 +209,12 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 COMMANDS = (
-    Command('train', 'train a config, on its own data, yours or the embedded set', _train_arguments, _train),
+    Command('train', 'train a config, on its own data, yours or the embedded '
+                     'set', _train_arguments, _train),
     Command('test', 'score a checkpoint', _test_arguments, _test),
     Command('doctor', 'look over the installation', _doctor_arguments, _doctor),
-    Command('print-config', 'print a config with all it inherits', _config_arguments, _print_config),
+    Command('print-config', 'print a config with all it '
+                            'inherits', _config_arguments, _print_config),
     Command('draw-data', 'draw the embedded data set', _draw_arguments, _draw),
 )
 

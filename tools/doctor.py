@@ -1,4 +1,4 @@
-"""Looks over the installation: the same as ``mmresnest doctor``, from a clone that need not be installed."""
+"""Looks over the installation: ``mmresnest doctor`` from a clone, installed or not."""
 import sys
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Prints a config with all it inherits: the same as ``mmresnest print-config``, from a clone that need not be installed."""
+"""Prints a whole config: ``mmresnest print-config`` from a clone, installed or not."""
 import sys
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Scores a checkpoint: the same as ``mmresnest test``, from a clone that need not be installed."""
+"""Scores a checkpoint: ``mmresnest test`` from a clone, installed or not."""
 import sys
 from pathlib import Path
 

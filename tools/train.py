@@ -1,4 +1,4 @@
-"""Trains a config: the same as ``mmresnest train``, from a clone that need not be installed."""
+"""Trains a config: ``mmresnest train`` from a clone, installed or not."""
 import sys
 from pathlib import Path
 

@@ -6,12 +6,12 @@ Two layouts are understood, and a folder may hold both::
       train.json  val.json  [test.json]       images/train  images/val  [images/test]
       train/      val/      [test/]           annotations/train  annotations/val  [.../test]
 
-On the left COCO's (boxes, and masks where every object has one), on the right ADE20K's (one mask image
-per picture, a pixel's value is its class and 255 is left out).  COCO's own names, such as
+On the left COCO's (boxes, and masks where every object has one), on the right ADE20K's (one mask
+image per picture, a pixel's value is its class and 255 is left out).  COCO's own names, such as
 ``annotations/instances_train2017.json`` beside ``train2017/``, are found as well.
 
-Whatever would only show up in the middle of a run is looked for here, and named with file, field and
-remedy in a :class:`~mmresnest.errors.UserError`.
+Whatever would only show up in the middle of a run is looked for here, and named with file, field
+and remedy in a :class:`~mmresnest.errors.UserError`.
 """
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from ..errors import UserError
 
@@ -74,8 +75,8 @@ class DataFolder:
     Attributes:
         kind: ``coco``, ``panoptic`` or ``ade20k``.
         root: absolute path.
-        classes: names in the order that labels have: for COCO that of the ``categories`` list, which is
-            how mmdet numbers them; for masks the pixel value.
+        classes: names in the order that labels have: for COCO that of the ``categories`` list,
+            which is how mmdet numbers them; for masks the pixel value.
         splits: ``train``, ``val`` and, where the folder has one with annotations, ``test``.
         has_masks: whether every object of a COCO folder has a mask.
         maskless: where the first object without a mask stands; empty if ``has_masks``.
@@ -117,8 +118,8 @@ def read_folder(path: str | os.PathLike, kind: str | None = None) -> DataFolder:
 
     Args:
         path: the folder.
-        kind: ``coco``, ``panoptic`` or ``ade20k``, as the task wants it; by default the first of these
-            that the folder holds, in the order ``coco``, ``ade20k``.
+        kind: ``coco``, ``panoptic`` or ``ade20k``, as the task wants it; by default ``coco``
+            where the folder holds it, else ``ade20k``.
 
     Returns:
         its classes, files and counts.
@@ -155,7 +156,8 @@ def _what_is_there(root: Path) -> str:
     names = sorted(entry.name + ('/' if entry.is_dir() else '') for entry in root.iterdir())
     if not names:
         return 'The folder is empty'
-    return 'It holds: ' + ', '.join(names[:8]) + (f' and {len(names) - 8} more' if names[8:] else '')
+    more = f' and {len(names) - 8} more' if names[8:] else ''
+    return 'It holds: ' + ', '.join(names[:8]) + more
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -163,7 +165,7 @@ def _relative(path: Path, root: Path) -> str:
     return '' if text == '.' else text
 
 
-# ---- COCO ---------------------------------------------------------------------------------------------
+# ---- COCO ----------------------------------------------------------------------------------------
 
 def _read_coco(root: Path) -> DataFolder:
     tables = {}
@@ -180,6 +182,8 @@ def _read_coco(root: Path) -> DataFolder:
     for split, (path, table) in tables.items():
         if split == 'test' and not table['annotations']:
             continue                    # images to be submitted elsewhere: nothing to score here
+        if not table['annotations']:
+            raise UserError(f'{path} has no annotations, so there is nothing to {_PURPOSE[split]}')
         _same_categories(tables['train'], (path, table))
         maskless = maskless or _maskless(path, table)
         splits[split] = Split(split, _relative(path, root), _image_folder(root, split, path, table),
@@ -187,11 +191,14 @@ def _read_coco(root: Path) -> DataFolder:
     return DataFolder('coco', root, classes, splits, has_masks=not maskless, maskless=maskless)
 
 
+_PURPOSE = {'train': 'learn from', 'val': 'score against', 'test': 'score against'}
+
+
 def _no_json(root: Path, split: str, has_train: bool) -> None:
     if has_train:
-        raise UserError(f'{root} has no {split}.json; put a part of the images aside for validation and '
-                        f'list them there (copying train.json to {split}.json works too, but scores '
-                        'what was learnt by heart)')
+        raise UserError(f'{root} has no {split}.json; put a part of the images aside for '
+                        f'validation and list them there (copying train.json to {split}.json works '
+                        'too, but scores what was learnt by heart)')
     hint = ''
     if (root / 'annotations' / 'train').is_dir():
         hint = ('; it holds masks for semantic segmentation, which a detector cannot use: choose a '
@@ -206,14 +213,16 @@ def _read_json(path: Path) -> dict[str, Any]:
             table = json.load(file)
     except json.JSONDecodeError as error:
         raise UserError(f'{path} is not valid json: {error.msg} at line {error.lineno}, column '
-                        f'{error.colno}; export it again, or download it again if it is cut off') from None
+                        f'{error.colno}; export it again, or download it again if it is cut '
+                        'off') from None
     except UnicodeDecodeError as error:
-        raise UserError(f'{path} is not text in UTF-8 (byte {error.start}); export it again') from None
+        raise UserError(f'{path} is not text in UTF-8 (byte {error.start}); export it '
+                        'again') from None
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}') from None
     if not isinstance(table, dict):
-        raise UserError(f'{path} holds a {type(table).__name__}, and a COCO file is an object with the '
-                        'fields images, annotations and categories')
+        raise UserError(f'{path} holds a {type(table).__name__}, and a COCO file is an object with '
+                        'the fields images, annotations and categories')
     return table
 
 
@@ -232,13 +241,14 @@ def _check_fields(path: Path, table: dict[str, Any]) -> None:
             rows = table[name] = []
         if not isinstance(rows, list):
             raise UserError(f'{path} has no list {name!r}; a COCO file has images, annotations and '
-                            f'categories, and this one has {", ".join(map(str, table)) or "nothing"}')
+                            'categories, and this one has '
+                            f'{", ".join(map(str, table)) or "nothing"}')
         for key in fields:
             bad = [row for row in rows if not isinstance(row, dict) or key not in row]
             if bad:
                 remedy = _REMEDIES.get(key, 'export the file again')
-                raise UserError(f'{path}: {len(bad)} of {len(rows)} {name} lack the field {key!r}, the '
-                                f'first is {str(bad[0])[:80]}; {remedy}')
+                raise UserError(f'{path}: {len(bad)} of {len(rows)} {name} lack the field {key!r}, '
+                                f'the first is {str(bad[0])[:80]}; {remedy}')
     if not table['images']:
         raise UserError(f'{path} lists no images')
     _check_links(path, table)
@@ -257,8 +267,8 @@ def _check_links(path: Path, table: dict[str, Any]) -> None:
     for key, name in (('image_id', 'images'), ('category_id', 'categories')):
         bad = [row for row in table['annotations'] if row[key] not in known[name]]
         if bad:
-            raise UserError(f'{path}: {len(bad)} annotations have a {key} that is not among the {name}, '
-                            f'such as annotation {bad[0]["id"]} with {key} {bad[0][key]}')
+            raise UserError(f'{path}: {len(bad)} annotations have a {key} that is not among the '
+                            f'{name}, such as annotation {bad[0]["id"]} with {key} {bad[0][key]}')
 
 
 def _categories(path: Path, table: dict[str, Any]) -> tuple[str, ...]:
@@ -268,8 +278,6 @@ def _categories(path: Path, table: dict[str, Any]) -> tuple[str, ...]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UserError(f'{path}: two categories are called {twice[0]!r}; give each its own name')
-    if not table['annotations']:
-        raise UserError(f'{path} has no annotations, so there is nothing to learn from')
     return tuple(names)
 
 
@@ -285,10 +293,10 @@ def _same_categories(train: tuple[Path, dict], other: tuple[Path, dict]) -> None
 
     def said(row: tuple | None) -> str:
         return 'nothing' if row is None else f'id {row[0]} {row[1]!r}'
-    raise UserError(f'the categories of {train[0]} and {other[0].name} differ: entry {position + 1} is '
-                    f'{said(a)} in the one and {said(b)} in the other; copy the categories list of '
-                    f'{train[0].name} into {other[0].name}, and correct the category_id of its '
-                    'annotations if they change')
+    raise UserError(f'the categories of {train[0]} and {other[0].name} differ: entry '
+                    f'{position + 1} is {said(a)} in the one and {said(b)} in the other; copy the '
+                    f'categories list of {train[0].name} into {other[0].name}, and correct the '
+                    'category_id of its annotations if they change')
 
 
 def _maskless(path: Path, table: dict[str, Any]) -> str:
@@ -315,12 +323,12 @@ def _image_folder(root: Path, split: str, path: Path, table: dict[str, Any]) -> 
     if len(lost) == len(sample):        # nothing fits: speak of the place the layout names
         best = folders[0]
     among = '' if step == 1 else f' (of {len(sample)} looked at)'
-    raise UserError(f'{path} lists {len(names)} images, and {len(lost)}{among} do not exist, such as '
-                    f'{root / best / lost[0]}; put them there, or correct "file_name", which is relative '
-                    f'to {root / folders[0]}')
+    raise UserError(f'{path} lists {len(names)} images, and {len(lost)}{among} do not exist, such '
+                    f'as {root / best / lost[0]}; put them there, or correct "file_name", which is '
+                    f'relative to {root / folders[0]}')
 
 
-# ---- panoptic -----------------------------------------------------------------------------------------
+# ---- panoptic ------------------------------------------------------------------------------------
 
 def _read_panoptic(root: Path) -> DataFolder:
     splits: dict[str, Split] = {}
@@ -330,9 +338,9 @@ def _read_panoptic(root: Path) -> DataFolder:
         if path is None:
             if split == 'test':
                 continue
-            raise UserError(f'no panoptic annotations in {root}: this config needs panoptic_{split}.json '
-                            f'and the folder panoptic_{split}/ of its masks, as COCO has them; '
-                            f'{_what_is_there(root)}')
+            raise UserError(f'no panoptic annotations in {root}: this config needs '
+                            f'panoptic_{split}.json and the folder panoptic_{split}/ of its masks, '
+                            f'as COCO has them; {_what_is_there(root)}')
         table = _read_json(path)
         for name in ('images', 'annotations', 'categories'):
             if not isinstance(table.get(name), list) or not table[name]:
@@ -342,18 +350,19 @@ def _read_panoptic(root: Path) -> DataFolder:
             raise UserError(f'{path} stands without the folder of its masks, {masks}')
         tables[split] = (path, table)
         _same_categories(tables['train'], (path, table))
-        splits[split] = Split(split, _relative(path, root), _image_folder(root, split, path, table),
-                              len(table['images']), len(table['annotations']), _relative(masks, root))
+        images = _image_folder(root, split, path, table)
+        splits[split] = Split(split, _relative(path, root), images, len(table['images']),
+                              len(table['annotations']), _relative(masks, root))
     rows = tables['train'][1]['categories']
     thing = [bool(row.get('isthing')) for row in rows]
     if thing != sorted(thing, reverse=True):
-        raise UserError(f'{tables["train"][0]}: the categories must list all things (isthing 1) before '
-                        'all stuff (isthing 0)')
+        raise UserError(f'{tables["train"][0]}: the categories must list all things (isthing 1) '
+                        'before all stuff (isthing 0)')
     return DataFolder('panoptic', root, tuple(str(row['name']) for row in rows), splits,
                       has_masks=True, things=sum(thing))
 
 
-# ---- ADE20K -------------------------------------------------------------------------------------------
+# ---- ADE20K --------------------------------------------------------------------------------------
 
 def _read_ade20k(root: Path) -> DataFolder:
     splits, pairs = {}, {}
@@ -367,8 +376,9 @@ def _read_ade20k(root: Path) -> DataFolder:
                 _no_masks(root, folder)
         found, pairs[split] = _match(images, masks)
         if suffixes is not None and found != suffixes:
-            raise UserError(f'images and masks end in {suffixes[0]} and {suffixes[1]} in train, and in '
-                            f'{found[0]} and {found[1]} in {split} ({images}); use the same in all')
+            raise UserError(f'images and masks end in {suffixes[0]} and {suffixes[1]} in train, '
+                            f'and in {found[0]} and {found[1]} in {split} ({images}); use the same '
+                            'in all')
         suffixes = found
         splits[split] = Split(split, f'annotations/{split}', f'images/{split}', len(pairs[split]))
     assert suffixes is not None         # train and val exist, or _no_masks has raised
@@ -384,8 +394,8 @@ def _read_ade20k(root: Path) -> DataFolder:
 def _no_masks(root: Path, folder: Path) -> None:
     hint = ''
     if _first(root, JSON_NAMES, 'train'):
-        hint = ('; it holds boxes in COCO format, which a segmentor cannot use: choose a config of a '
-                'detector, such as faster_rcnn_resnest50_fpn')
+        hint = ('; it holds boxes in COCO format, which a segmentor cannot use: choose a config '
+                'of a detector, such as faster_rcnn_resnest50_fpn')
     raise UserError(f'no annotations for a segmentor in {root}: the folder {folder} does not exist'
                     f'{hint}. {_what_is_there(root)}')
 
@@ -413,17 +423,20 @@ def _match(images: Path, masks: Path) -> tuple[tuple[str, str], list[Path]]:
     endings = Counter(Path(name).suffix for name in pictures)
     if len(endings) > 1:
         said = ', '.join(f'{count} {ending}' for ending, count in endings.most_common())
-        raise UserError(f'the images of {images} are of several kinds ({said}); convert them to one')
+        raise UserError(f'the images of {images} are of several kinds ({said}); convert them to '
+                        'one')
     image_suffix = _whole_suffix(pictures, maps)
     stems = [name[:-len(image_suffix)] for name in pictures]
-    tails = Counter(name[len(stem):] for stem in stems[:1] for name in maps if name.startswith(stem))
+    tails = Counter(name[len(stems[0]):] for name in maps if name.startswith(stems[0]))
     tails.update({'.png': 0})
-    mask_suffix = max(tails, key=lambda tail: (sum(stem + tail in maps for stem in stems), -len(tail)))
+    mask_suffix = max(
+        tails, key=lambda tail: (sum(stem + tail in maps for stem in stems), -len(tail)))
     lost = [stem for stem in stems if stem + mask_suffix not in maps]
     if lost:
-        raise UserError(f'{len(lost)} of {len(stems)} images in {images} have no mask in {masks}, such as '
-                        f'{lost[0]}{image_suffix}, whose mask would be {lost[0]}{mask_suffix}; masks are '
-                        'named like their images, up to the ending')
+        raise UserError(f'{len(lost)} of {len(stems)} images in {images} have no mask in {masks}, '
+                        f'such as {lost[0]}{image_suffix}, whose mask would be '
+                        f'{lost[0]}{mask_suffix}; masks are named like their images, up to the '
+                        'ending')
     return (image_suffix, mask_suffix), [masks / (stem + mask_suffix) for stem in stems]
 
 
@@ -440,7 +453,8 @@ def _whole_suffix(pictures: list[str], maps: set[str]) -> str:
 def _class_names(root: Path, values: dict[int, Path]) -> tuple[str, ...]:
     used = sorted(value for value in values if value != IGNORED)
     if not used:
-        raise UserError(f'the masks of {root / "annotations"} hold nothing but {IGNORED}, which is left out')
+        raise UserError(f'the masks of {root / "annotations"} hold nothing but {IGNORED}, which is '
+                        'left out')
     for path in (root / 'classes.txt', root / 'annotations' / 'classes.txt'):
         if path.is_file():
             lines = path.read_text(encoding='utf-8').splitlines()
@@ -448,18 +462,18 @@ def _class_names(root: Path, values: dict[int, Path]) -> tuple[str, ...]:
             _within(values, names, path)
             return names
     if used[-1] >= 200 and len(used) < 20:
-        raise UserError(f'the masks of {root / "annotations"} hold the values {used}: that looks like '
-                        'colours, and a pixel must hold the index of its class, 0, 1, 2 ... (such as '
-                        f'{values[used[-1]]})')
+        raise UserError(f'the masks of {root / "annotations"} hold the values {used}: that looks '
+                        'like colours, and a pixel must hold the index of its class, 0, 1, 2 ... '
+                        f'(such as {values[used[-1]]})')
     return tuple(f'class_{index}' for index in range(used[-1] + 1))
 
 
 def _within(values: dict[int, Path], classes: Sequence[str], where: Path) -> None:
     beyond = sorted(value for value in values if len(classes) <= value != IGNORED)
     if beyond:
-        raise UserError(f'{where}: there are {len(classes)} classes, and the mask {values[beyond[0]]} '
-                        f'holds the label {beyond[0]}; labels run from 0 to {len(classes) - 1}, and '
-                        f'{IGNORED} is left out')
+        raise UserError(f'{where}: there are {len(classes)} classes, and the mask '
+                        f'{values[beyond[0]]} holds the label {beyond[0]}; labels run from 0 to '
+                        f'{len(classes) - 1}, and {IGNORED} is left out')
 
 
 def mask_values(masks: Sequence[Path], root: Path) -> dict[int, Path]:
@@ -499,8 +513,8 @@ def _values(path: Path) -> list[int]:
     try:
         with Image.open(path) as image:
             if image.mode not in ('L', 'P', '1', 'I', 'I;16'):
-                raise UserError(f'the mask {path} has colours (mode {image.mode}); a mask has one channel '
-                                'whose values are class indices, 0, 1, 2 ...')
+                raise UserError(f'the mask {path} has colours (mode {image.mode}); a mask has one '
+                                'channel whose values are class indices, 0, 1, 2 ...')
             pixels = np.asarray(image)
     except (UnidentifiedImageError, OSError) as error:
         raise UserError(f'the mask {path} cannot be read: {error}') from None

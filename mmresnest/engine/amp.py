@@ -1,8 +1,8 @@
 """Mixed precision where there is no GPU."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -19,5 +19,6 @@ class Bfloat16OptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Around the forward pass."""
         with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
             yield

@@ -1,9 +1,10 @@
 """Turns what mmengine, mmdet and mmseg raise for bad input into messages that say what to do."""
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 from mmengine.config import Config
 
@@ -18,7 +19,8 @@ def building(cfg: Config) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError, AssertionError, ImportError, FileNotFoundError) as error:
+    except (LookupError, TypeError, ValueError, AssertionError, ImportError,
+            FileNotFoundError) as error:
         explained = _explain(cfg, error)
         if explained is None:
             raise
@@ -43,17 +45,19 @@ def _explain(cfg: Config, error: Exception) -> UserError | None:
     if unknown:
         name, scope, registry = unknown.groups()
         return UserError(f'{where} names the type {name!r}, which the registry {registry!r} of '
-                         f'{scope or "mmengine"} does not have; {nearest(name, _registered(registry))}. '
-                         'A type of another package needs its prefix, such as mmresnest.ResNeSt')
-    if isinstance(error, TypeError) and re.search(r'__init__\(\) (got an unexpected|missing \d+)', text):
+                         f'{scope or "mmengine"} does not have; '
+                         f'{nearest(name, _registered(registry))}. A type of another package needs '
+                         'its prefix, such as mmresnest.ResNeSt')
+    wrong = r'__init__\(\) (got an unexpected|missing \d+)'
+    if isinstance(error, TypeError) and re.search(wrong, text):
         keyword = re.search(r"keyword argument '(\w+)'", text)
         owner = text.partition('.__init__')[0].removeprefix('class ').strip("` '")
         legal = _arguments(owner) if keyword and 'unexpected' in text else []
         hint = f'; {nearest(keyword.group(1), legal)}' if keyword and legal else ''
         return UserError(f'{where} cannot be built: {text}{hint}')
     if isinstance(error, ValueError) and 'need at least one array to concatenate' in text:
-        return UserError(f'{where}: no image of a data set is left to use: none is listed, or none has an '
-                         f'object of the classes, or all are filtered by size; looked in '
+        return UserError(f'{where}: no image of a data set is left to use: none is listed, or none '
+                         'has an object of the classes, or all are filtered by size; looked in '
                          f'{", ".join(_sources(cfg))}')
     if isinstance(error, (AssertionError, ImportError)) and text:
         return UserError(f'{where} cannot be built: {text}')
@@ -98,8 +102,7 @@ def _sources(cfg: Config) -> list[str]:
         for leaf in dataset_leaves(loader['dataset']) if loader else ():
             prefix = leaf.get('data_prefix') or {}
             part = leaf.get('ann_file') or next(iter(prefix.values()), '')
-            source = f'{(leaf.get("data_root") or "").rstrip("/")}/{part}'.lstrip('/' if not leaf.get(
-                'data_root') else '')
+            source = os.path.join(leaf.get('data_root') or '', part)
             if source not in sources:
                 sources.append(source)
     return sources
@@ -110,5 +113,5 @@ def _missing_file(cfg: Config, error: FileNotFoundError) -> str:
     text = error.filename or str(error).strip().splitlines()[-1]
     found = re.search(r"'([^']+)'\s*$", str(text))
     path = found.group(1) if found else text
-    return (f'the file {path} does not exist, and {cfg.filename or "the config"} needs it; put it there or '
-            'take it out of the annotations')
+    return (f'the file {path} does not exist, and {cfg.filename or "the config"} needs it; put it '
+            'there or take it out of the annotations')

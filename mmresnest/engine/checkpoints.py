@@ -6,8 +6,9 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from mmengine.logging import print_log
 
@@ -17,8 +18,9 @@ from ..errors import UserError
 def last(work_dir: Path) -> Path | None:
     """The newest whole checkpoint of a work folder.
 
-    mmengine notes the name of the newest in ``last_checkpoint``.  A run that was killed while saving can
-    leave that name without a file, or a file that is cut off; then the newest one before it is taken.
+    mmengine notes the name of the newest in ``last_checkpoint``.  A run that was killed while
+    saving can leave that name without a file, or a file that is cut off; then the newest one before
+    it is taken.
     """
     candidates = []
     note = work_dir / 'last_checkpoint'
@@ -32,7 +34,8 @@ def last(work_dir: Path) -> Path | None:
         if path.is_file():
             if zipfile.is_zipfile(path):
                 return path
-            print_log(f'{path} is cut off, as by a run killed while saving; looking for the one before it',
+            print_log(f'{path} is cut off, as by a run killed while saving; looking for the one '
+                      'before it',
                       'current', logging.WARNING)
     return None
 
@@ -52,7 +55,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     from mmengine.runner.checkpoint import CheckpointLoader
     file = Path(path).expanduser()
     if not file.exists():
-        siblings = sorted(other.name for other in file.parent.glob('*.pth')) if file.parent.is_dir() else []
+        siblings = sorted(other.name for other in file.parent.glob('*.pth'))
         there = f'; {file.parent.absolute()} has {", ".join(siblings[-5:])}' if siblings else ''
         raise UserError(f'there is no checkpoint {file.absolute()}{there}')
     if file.is_dir():
@@ -70,8 +73,10 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if 'state_dict' not in content:
         content = dict(state_dict=content)
     weights = content['state_dict']
-    if not isinstance(weights, Mapping) or not any(hasattr(value, 'shape') for value in weights.values()):
-        raise UserError(f'{file} holds no weights: found {", ".join(map(str, list(content)[:6])) or "nothing"}')
+    if not isinstance(weights, Mapping) or not any(
+            hasattr(value, 'shape') for value in weights.values()):
+        raise UserError(f'{file} holds no weights: found '
+                        f'{", ".join(map(str, list(content)[:6])) or "nothing"}')
     return content
 
 
@@ -95,13 +100,14 @@ def check_fit(path: str | os.PathLike, content: Mapping[str, Any], model: Any) -
     shared = wanted.keys() & given.keys()
     if len(shared) < 0.9 * len(wanted):
         lost = sorted(wanted.keys() - given.keys())
-        raise UserError(f'{path} is a checkpoint of another model: {len(shared)} of the {len(wanted)} '
-                        f'weights of this one are in it; missing are {", ".join(lost[:3])} ...; in the file '
-                        f'are {", ".join(sorted(given)[:3])} ... Give the config it was trained with')
+        raise UserError(f'{path} is a checkpoint of another model: {len(shared)} of the '
+                        f'{len(wanted)} weights of this one are in it; missing are '
+                        f'{", ".join(lost[:3])} ...; in the file are '
+                        f'{", ".join(sorted(given)[:3])} ... Give the config it was trained with')
     other = [name for name in wanted if name in shared and wanted[name] != given[name]]
     if other:
         said = '; '.join(f'{name} is {given[name]} in the file and {wanted[name]} in the model'
                          for name in other[:3])
-        raise UserError(f'{path} does not fit this model: {len(other)} weights have other shapes: {said}. '
-                        'If only heads differ, it was trained on other classes: give the same --data, or '
-                        '--demo, as in training')
+        raise UserError(f'{path} does not fit this model: {len(other)} weights have other shapes: '
+                        f'{said}. If only heads differ, it was trained on other classes: give the '
+                        'same --data, or --demo, as in training')

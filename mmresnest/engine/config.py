@@ -5,15 +5,15 @@ Everything here works on any mmdet or mmseg config, not only on ours, and change
 from __future__ import annotations
 
 import ast
-import colorsys
 import importlib
 import importlib.util
 import logging
 import os
 import traceback
 import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -24,11 +24,11 @@ from ..errors import UserError, nearest
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'NaiveSyncBN')
 
-INSTALL = ('install one stack, pip install "mmresnest[onedl]" or pip install "mmresnest[openmmlab]"; '
-           '`mmresnest doctor` says what is there')
+INSTALL = ('install one stack, pip install "mmresnest[onedl]" or pip install '
+           '"mmresnest[openmmlab]"; `mmresnest doctor` says what is there')
 
 
-# ---- finding and parsing ------------------------------------------------------------------------------
+# ---- finding and parsing -------------------------------------------------------------------------
 
 def shipped_folder() -> Path:
     """Where the configs that come with mmresnest are: in the package, or in a clone beside it."""
@@ -42,19 +42,20 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(shipped_folder().glob('*.py'))}
 
 
-def load_config(name_or_path: str | os.PathLike, options: Mapping[str, Any] | None = None) -> Config:
+def load_config(name_or_path: str | os.PathLike,
+                options: Mapping[str, Any] | None = None) -> Config:
     """Loads a config.
 
     Args:
-        name_or_path: a file, the name of a config that comes with mmresnest (with or without ``.py``),
-            or ``package::path`` for one of mmdet, mmseg or mmresnest.
+        name_or_path: a file, the name of a config that comes with mmresnest (with or without
+            ``.py``), or ``package::path`` for one of mmdet, mmseg or mmresnest.
         options: settings to override, dotted names to values.
 
     Returns:
         the parsed config, options merged.
 
     Raises:
-        UserError: if there is no such config, or it cannot be parsed; the message names file and line.
+        UserError: if there is no such config, or it cannot be parsed; then with file and line.
     """
     path = find_config(name_or_path)
     try:
@@ -74,8 +75,9 @@ def merge(cfg: Config, options: Mapping[str, Any] | None) -> None:
     try:
         cfg.merge_from_dict(dict(options or {}))
     except (KeyError, TypeError, IndexError, AttributeError, ValueError, AssertionError) as error:
-        raise UserError(f'the options {dict(options or {})} cannot be merged into {cfg.filename or "the config"}: '
-                        f'{_said(error)}; write them as key.subkey=value, and list entries by their number'
+        raise UserError(f'the options {dict(options or {})} cannot be merged into '
+                        f'{cfg.filename or "the config"}: {_said(error)}; write them as '
+                        'key.subkey=value, and list entries by their number'
                         ) from error
 
 
@@ -97,8 +99,8 @@ def find_config(name_or_path: str | os.PathLike) -> Path:
     if path.parent.as_posix() in ('.', 'configs') and path.name.removesuffix('.py') in shipped:
         return shipped[path.name.removesuffix('.py')]
     siblings = {other.stem for other in path.parent.glob('*.py')} if path.parent.is_dir() else set()
-    raise UserError(f'there is no config {text}: neither the file {path.absolute()} nor a config of '
-                    f'mmresnest by that name; {nearest(path.stem, siblings | set(shipped))}')
+    raise UserError(f'there is no config {text}: neither the file {path.absolute()} nor a config '
+                    f'of mmresnest by that name; {nearest(path.stem, siblings | set(shipped))}')
 
 
 def _foreign(text: str) -> Path:
@@ -110,14 +112,16 @@ def _foreign(text: str) -> Path:
     else:
         spec = importlib.util.find_spec(package) if package.isidentifier() else None
         if spec is None or spec.origin is None:
-            raise UserError(f'the config {text} is of the package {package!r}, which is not installed')
+            raise UserError(f'the config {text} is of the package {package!r}, which is not '
+                            'installed')
         folder = Path(spec.origin).parent / '.mim' / 'configs'
     if (folder / inner).is_file():
         return folder / inner
     every = {path.relative_to(folder).as_posix() for path in folder.glob('*/*.py')} | {
         path.name for path in folder.glob('*.py')}
     if not every:
-        raise UserError(f'{package} came without configs ({folder} is missing); install it from a wheel')
+        raise UserError(f'{package} came without configs ({folder} is missing); install it from a '
+                        'wheel')
     raise UserError(f'{package} has no config {inner}; {nearest(inner, every)}')
 
 
@@ -159,17 +163,19 @@ def _explain(path: Path, error: Exception) -> UserError:
             if '::' in entry:
                 try:
                     queue.append(_foreign(entry))
-                except UserError as missing:
+                except UserError as gone:
                     # mmengine also knows names by a package's model index, so that only a package
                     # that is missing altogether is certain to be the cause.
-                    if 'not installed' in str(missing):
-                        return UserError(f'{current}, line {line}: {missing}')
+                    if 'not installed' in str(gone):
+                        return UserError(f'{current}, line {line}: {gone}')
                 continue
             base = Path(os.path.normpath(current.parent / entry))
             if not base.is_file():
                 siblings = [other.name for other in base.parent.glob('*.py')]
-                hint = nearest(base.name, siblings) if siblings else f'there is no folder {base.parent}'
-                return UserError(f'{current}, line {line}: its _base_ {base} does not exist; {hint}')
+                missing = f'there is no folder {base.parent}'
+                hint = nearest(base.name, siblings) if siblings else missing
+                return UserError(f'{current}, line {line}: its _base_ {base} does not exist; '
+                                 f'{hint}')
             queue.append(base)
     frames = traceback.extract_tb(error.__traceback__)
     own = {os.path.abspath(file) for file in seen}
@@ -181,7 +187,7 @@ def _explain(path: Path, error: Exception) -> UserError:
     return UserError(f'the config {path} cannot be parsed: {_said(error)}')
 
 
-# ---- what a config is for -----------------------------------------------------------------------------
+# ---- what a config is for ------------------------------------------------------------------------
 
 def task_of(cfg: Config) -> str:
     """What the model of a config does: ``detection``, ``instance``, ``panoptic`` or ``semantic``.
@@ -203,8 +209,8 @@ def _model(cfg: Config) -> dict:
     """The model itself, without what wraps it for augmented testing."""
     model = cfg.get('model')
     if not isinstance(model, dict):
-        raise UserError(f'the config {cfg.filename or ""} has no model; give a whole config, not one of '
-                        'the pieces under configs/_base_')
+        raise UserError(f'the config {cfg.filename or ""} has no model; give a whole config, not '
+                        'one of the pieces under configs/_base_')
     while isinstance(model.get('module'), dict):
         model = model['module']
     return model
@@ -235,12 +241,12 @@ def register(cfg: Config) -> None:
         except ModuleNotFoundError as error:
             raise UserError(f'the config {cfg.filename or ""} needs the package {name!r}, and '
                             f'{error.name!r} is not installed: {INSTALL}') from error
-        except (ImportError, AssertionError) as error:      # mmdet and mmseg assert their mmcv's version
+        except (ImportError, AssertionError) as error:  # mmdet asserts the version of mmcv
             raise UserError(f'the package {name!r} is installed and cannot be imported: {error}; '
                             '`mmresnest doctor` says what does not fit') from error
 
 
-# ---- a user's data ------------------------------------------------------------------------------------
+# ---- a user's data -------------------------------------------------------------------------------
 
 _KINDS = {'semantic': 'ade20k', 'panoptic': 'panoptic', 'instance': 'coco', 'detection': 'coco'}
 
@@ -250,8 +256,8 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
 
     Args:
         cfg: config of a detector or segmentor, changed in place.
-        folder: the data, read or yet to be read.  Where a folder holds both boxes and semantic masks,
-            the config's task decides.
+        folder: the data, read or yet to be read.  Where a folder holds both boxes and semantic
+            masks, the config's task decides.
 
     Returns:
         what the folder holds.
@@ -264,26 +270,25 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
     if not isinstance(folder, DataFolder):
         folder = read_folder(folder, kind)
     if folder.kind != kind:
-        raise UserError(f'{cfg.filename or "the config"} is for {task} and needs data of the kind {kind}, '
-                        f'and {folder.root} was read as {folder.kind}')
+        raise UserError(f'{cfg.filename or "the config"} is for {task} and needs data of the kind '
+                        f'{kind}, and {folder.root} was read as {folder.kind}')
     if task == 'semantic':
         _use_semantic(cfg, folder)
     else:
         if task == 'instance' and not folder.has_masks:
-            raise UserError(f'{cfg.filename or "the config"} learns instance masks, and {folder.maskless}; '
-                            'add the masks, or choose a config that needs boxes only, such as '
-                            'faster_rcnn_resnest50_fpn')
+            raise UserError(f'{cfg.filename or "the config"} learns instance masks, and '
+                            f'{folder.maskless}; add the masks, or choose a config that needs '
+                            'boxes only, such as faster_rcnn_resnest50_fpn')
         _use_detection(cfg, folder, task)
     print_log(f'data: {folder}: {", ".join(folder.classes[:20])}'
               + (' ...' if folder.classes[20:] else ''), 'current')
     return folder
 
 
-def palette(count: int) -> list[tuple[int, int, int]]:
-    """That many colours that are easily told apart; the same at every call."""
-    turns = (index * 0.618034 for index in range(count))        # the golden section never repeats
-    return [tuple(round(255 * part) for part in colorsys.hsv_to_rgb(turn % 1, 0.75, 0.95))
-            for turn in turns]
+def palette(count: int) -> list[tuple[int, ...]]:
+    """That many colours that are easily told apart; the ones of our own pictures."""
+    from ..report.pictures import class_colour
+    return [tuple(round(255 * part) for part in class_colour(label)) for label in range(count)]
 
 
 def dataset_leaves(dataset: dict) -> list[dict]:
@@ -416,7 +421,7 @@ def _use_detection(cfg: Config, folder: DataFolder, task: str) -> None:
         _evaluators(cfg, 'mmdet', 'CocoMetric', evaluator, dict(metric=metric))
         wanted = [node for node in _transforms(cfg) if node.get('with_mask')]
         if not folder.has_masks and wanted:
-            for node in wanted:         # a detector trains without what its pipeline happens to load
+            for node in wanted:     # a detector has no use for what its pipeline happens to load
                 node['with_mask'] = False
     things = folder.things if panoptic else len(folder.classes)
     _set_classes(_model(cfg), things, stuff=len(folder.classes) - things)
@@ -442,7 +447,8 @@ def _use_semantic(cfg: Config, folder: DataFolder) -> None:
 
     def dataset(name: str) -> dict:
         split = folder.split(name)
-        return dict(type='mmseg.BaseSegDataset', data_root=str(folder.root), metainfo=dict(metainfo),
+        return dict(type='mmseg.BaseSegDataset', data_root=str(folder.root),
+                    metainfo=dict(metainfo),
                     data_prefix=dict(img_path=split.images, seg_map_path=split.annotations),
                     img_suffix=folder.img_suffix, seg_map_suffix=folder.seg_map_suffix,
                     reduce_zero_label=False, test_mode=name != 'train')
@@ -456,7 +462,8 @@ def _use_semantic(cfg: Config, folder: DataFolder) -> None:
 
 _HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
 """Heads that know the number of classes even where the config leaves it to a default."""
-_CLASSLESS = ('backbone', 'neck', 'rpn_head', 'train_cfg', 'test_cfg', 'data_preprocessor', 'init_cfg')
+_CLASSLESS = ('backbone', 'neck', 'rpn_head', 'train_cfg', 'test_cfg', 'data_preprocessor',
+              'init_cfg')
 
 
 def _set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> None:
@@ -503,7 +510,7 @@ def _plain_channels(head: dict) -> None:
             loss['use_sigmoid'] = False
 
 
-# ---- before a run -------------------------------------------------------------------------------------
+# ---- before a run --------------------------------------------------------------------------------
 
 _SOURCES = {
     'coco': ('COCO 2017, from https://cocodataset.org: train2017.zip, val2017.zip and '
@@ -511,9 +518,10 @@ _SOURCES = {
              '{root}/val2017/ and {root}/annotations/instances_train2017.json'),
     'ade': ('ADE20K, from http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, '
             'unpacked so that there are {root}/images/training/ and {root}/annotations/training/'),
-    'cityscapes': ('Cityscapes, from https://www.cityscapes-dataset.com: leftImg8bit_trainvaltest.zip and '
-                   'gtFine_trainvaltest.zip, label ids turned into train ids by cityscapesscripts, so '
-                   'that there are {root}/leftImg8bit/train/ and {root}/gtFine/train/'),
+    'cityscapes': ('Cityscapes, from https://www.cityscapes-dataset.com: '
+                   'leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, label ids turned '
+                   'into train ids by cityscapesscripts, so that there are '
+                   '{root}/leftImg8bit/train/ and {root}/gtFine/train/'),
 }
 
 
@@ -552,10 +560,10 @@ def _no_data(cfg: Config, leaf: Mapping, path: Path) -> str:
     source = next((text for key, text in _SOURCES.items()
                    if any(part.lower().startswith(key) for part in known)), None)
     how = f'Get {source.format(root=root)}' if source else 'Put the data there'
-    return (f'no data: {path} does not exist (looked for by {cfg.filename or "the config"}). {how}. '
-            f'If it is elsewhere on this machine, make {root} a link to it. '
-            'To use data of your own, give --data DIR, a folder in COCO or ADE20K layout; '
-            'to try mmresnest without any, give --demo, which draws a small set and learns that')
+    return (f'no data: {path} does not exist (looked for by {cfg.filename or "the config"}). '
+            f'{how}. If it is elsewhere on this machine, make {root} a link to it. To use data of '
+            'your own, give --data DIR, a folder in COCO or ADE20K layout; to try mmresnest '
+            'without any, give --demo, which draws a small set and learns that')
 
 
 def settle_norms(cfg: Config, distributed: bool) -> int:

@@ -1,8 +1,9 @@
 """Hooks that training and testing bring along, whatever the config."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 from mmengine.hooks import Hook
 
@@ -24,6 +25,7 @@ class LastScores(Hook):
         self.iteration = -1
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Takes the scores down."""
         self.metrics = dict(metrics or {})
         self.iteration = runner.iter
 
@@ -43,6 +45,7 @@ class PaintPredictions(Hook):
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
                         outputs: Sequence[Any] | None = None) -> None:
+        """Paints the images of a batch."""
         import inspect
 
         import mmcv

@@ -1,15 +1,15 @@
 """Several processes that train together, on GPUs or on CPUs.
 
-mmengine's launchers select a GPU before they do anything else, which fails where there is none.  On such
-machines the process group is set up here, over gloo, before the runner looks for one.
+mmengine's launchers select a GPU before they do anything else, which fails where there is none.  On
+such machines the process group is set up here, over gloo, before the runner looks for one.
 """
 from __future__ import annotations
 
 import os
 import socket
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 from mmengine.config import Config
 
@@ -40,14 +40,14 @@ def numbers(launcher: str) -> tuple[int, int, int]:
     try:
         rank, local, world = (int(os.environ[name]) for name in _NAMES[launcher])
     except (KeyError, ValueError) as error:
-        raise UserError(f'--launcher {launcher} reads the environment variable {error}, which is not set: '
-                        f'start the processes with {_STARTERS[launcher]}') from None
+        raise UserError(f'--launcher {launcher} reads the environment variable {error}, which is '
+                        f'not set: start the processes with {_STARTERS[launcher]}') from None
     return rank, local, world
 
 
 @contextmanager
 def started(cfg: Config) -> Iterator[None]:
-    """Joins the process group of ``cfg.launcher`` where mmengine could not, and leaves it at the end."""
+    """Joins the process group where mmengine could not, and leaves it at the end."""
     import torch
     from torch import distributed
     launcher = cfg.get('launcher', 'none')
@@ -98,6 +98,6 @@ def _first_host(launcher: str) -> str:
         except (OSError, subprocess.CalledProcessError):
             pass                # no scontrol inside many containers: one node is the likely case
     if int(os.environ.get('SLURM_NNODES', '1')) > 1:
-        raise UserError('the processes run on several nodes, and MASTER_ADDR does not name the first of '
-                        f'them; set it (this one is {socket.gethostname()})')
+        raise UserError('the processes run on several nodes, and MASTER_ADDR does not name the '
+                        f'first of them; set it (this one is {socket.gethostname()})')
     return '127.0.0.1'

@@ -4,9 +4,10 @@ from __future__ import annotations
 import copy
 import os
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -15,9 +16,9 @@ from ..errors import UserError
 from . import checkpoints, processes
 from .building import building, running
 from .config import dataset_leaves, task_of
-from .train import prepare
+from .train import plain, prepare
 
-#: scales at which a segmentor is tested with ``tta`` where the config names none; each also mirrored
+#: scales for a segmentor's ``tta`` where the config names none; each also mirrored
 TTA_RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
@@ -48,12 +49,12 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
         config: a config, its file, or the name of one that comes with mmresnest.
         checkpoint: weights of the config's model.
         work_dir: where the log goes; as for :func:`~mmresnest.engine.train.train`.
-        out: where to write the predictions: ``.pkl``, all of them as mmdet and mmseg represent them;
-            ``.json``, COCO's format of results (detectors); no suffix, a folder of label images
-            (segmentors).
+        out: where to write the predictions: ``.pkl``, all of them as mmdet and mmseg represent
+            them; ``.json``, COCO's format of results (detectors); no suffix, a folder of label
+            images (segmentors).
         show_dir: folder for pictures of predictions beside the truth.
         tta: average over mirrored (segmentors: and scaled) copies of each image.
-        options: settings to override, dotted names to values; they come after ``data`` and ``demo``.
+        options: settings to override, dotted names to values; after ``data`` and ``demo``.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``: who started the processes.
         data: a folder in COCO or ADE20K layout to test on instead of the config's data.
         demo: test on the embedded data set a checkpoint of ``train(..., demo=True)``.
@@ -68,8 +69,8 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     content = checkpoints.read(checkpoint)
     # The checkpoint takes the place of whatever the config would start a training from.
     options = {**(options or {}), 'load_from': None, 'resume': False}
-    cfg = prepare(config, ('test',), work_dir=work_dir, options=options, launcher=launcher, data=data,
-                  demo=demo)
+    cfg = prepare(config, ('test',), work_dir=work_dir, options=options, launcher=launcher,
+                  data=data, demo=demo)
     cfg.load_from = str(Path(checkpoint).expanduser())
     if tta:
         _use_tta(cfg)
@@ -82,15 +83,15 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
         with building(cfg):
             runner = Runner.from_cfg(cfg)
             checkpoints.check_fit(checkpoint, content, runner.model)
-            runner.test_loop
+            loop = runner.test_loop
         del content                     # the runner reads it once more
         if dump is not None:
-            runner.test_loop.evaluator.metrics.append(dump)
+            loop.evaluator.metrics.append(dump)
         if show_dir is not None:
             runner.register_hook(PaintPredictions(str(Path(show_dir).expanduser().absolute())))
         with running(cfg):
             metrics = runner.test()
-        return TestResult(dict(metrics), time.monotonic() - start, list(_written(cfg, out, show_dir)))
+        return TestResult(plain(metrics), time.monotonic() - start, list(_written(out, show_dir)))
 
 
 def _use_tta(cfg: Config) -> None:
@@ -98,8 +99,8 @@ def _use_tta(cfg: Config) -> None:
     task = task_of(cfg)
     leaves = dataset_leaves(cfg.test_dataloader.dataset)
     if task == 'panoptic':
-        raise UserError('--tta merges boxes or semantic maps, and this config is for panoptic segmentation; '
-                        'leave --tta out')
+        raise UserError('--tta merges boxes or semantic maps, and this config is for panoptic '
+                        'segmentation; leave --tta out')
     if task == 'instance':
         _boxes_only(cfg)
     if cfg.get('tta_pipeline') is None:
@@ -116,17 +117,18 @@ def _use_tta(cfg: Config) -> None:
 
 
 def _boxes_only(cfg: Config) -> None:
-    """mmdet merges the boxes of several views, not the masks; so masks are left out of model and score."""
+    """Leaves masks out of model and score, since mmdet merges only the boxes of several views."""
     head = cfg.model.get('roi_head')
     if not head or 'mask_head' not in head:
-        raise UserError('--tta merges boxes, and the masks of this config do not come from boxes; leave '
-                        '--tta out')
+        raise UserError('--tta merges boxes, and the masks of this config do not come from boxes; '
+                        'leave --tta out')
     for key in ('mask_head', 'mask_roi_extractor', 'mask_iou_head', 'mask_info_flow'):
         head.pop(key, None)
     for evaluator in _evaluators(cfg):
         if 'metric' in evaluator:
             evaluator['metric'] = 'bbox'
-    print_log('augmented testing merges boxes only: masks are neither predicted nor scored', 'current')
+    print_log('augmented testing merges boxes only: masks are neither predicted nor scored',
+              'current')
 
 
 def _evaluators(cfg: Config) -> list[dict]:
@@ -156,7 +158,8 @@ def _semantic_views(pipeline: list[dict]) -> list[dict]:
             one['scale_factor'] = one.get('scale_factor', 1.0) * ratio
         one['keep_ratio'] = True
         scales.append(one)
-    flips = [dict(type='RandomFlip', prob=probability, direction='horizontal') for probability in (0., 1.)]
+    flips = [dict(type='RandomFlip', prob=probability, direction='horizontal')
+             for probability in (0., 1.)]
     truth = [step for step in pipeline if step['type'] == 'LoadAnnotations']
     return [*load, dict(type='TestTimeAug', transforms=[scales, flips, truth, [pipeline[-1]]])]
 
@@ -194,7 +197,7 @@ def _dump_labels(path: str) -> Any:
     from mmengine.evaluator import DumpResults
 
     class DumpLabels(DumpResults):
-        """Leaves out truth and scores by class, which take a hundred times the room of the labels."""
+        """Leaves out truth and class scores: a hundred times the room of the labels."""
 
         def process(self, data_batch: dict, predictions: Any) -> None:
             super().process(data_batch, [{key: value for key, value in sample.items()
@@ -203,7 +206,7 @@ def _dump_labels(path: str) -> Any:
     return DumpLabels(out_file_path=path)
 
 
-def _written(cfg: Config, out: str | os.PathLike | None,
+def _written(out: str | os.PathLike | None,
              show_dir: str | os.PathLike | None) -> Iterator[Path]:
     from mmengine.dist import is_main_process
     if out is not None:

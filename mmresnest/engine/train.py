@@ -1,11 +1,13 @@
 """Training, as one function."""
 from __future__ import annotations
 
+import copy
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -13,8 +15,16 @@ from mmengine.logging import print_log
 from ..errors import UserError
 from . import checkpoints, processes
 from .building import building, running
+from .config import (
+    check_paths,
+    load_config,
+    merge,
+    register,
+    settle_loaders,
+    settle_norms,
+    use_data,
+)
 from .hooks import LastScores
-from .config import (check_paths, load_config, merge, register, settle_loaders, settle_norms, use_data)
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
         amp: automatic mixed precision; float16 with loss scaling on a GPU, bfloat16 on a CPU.
         resume: a checkpoint to go on from, or ``'auto'`` for the last one in ``work_dir``.
         auto_scale_lr: scale the learning rate by the batch size over the config's base batch size.
-        options: settings to override, dotted names to values; they come after ``data`` and ``demo``.
+        options: settings to override, dotted names to values; after ``data`` and ``demo``.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``: who started the processes.
         data: a folder in COCO or ADE20K layout to train on instead of the config's data.
         demo: train on the embedded data set, at a size and schedule for a laptop's CPU.
@@ -60,7 +70,8 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
         scores, files and wall time.
 
     Raises:
-        UserError: if config, data or checkpoint cannot be used; before the first step, where possible.
+        UserError: if config, data or checkpoint cannot be used; before the first step, where
+            that can be known.
     """
     start = time.monotonic()
     cfg = prepare(config, ('train', 'val'), work_dir=work_dir, resume=resume, options=options,
@@ -86,13 +97,13 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
             runner.register_hook(scores)
             # Built here rather than in runner.train(), so that data that cannot be used is reported
             # as such and not as a failure of the run.
-            runner.train_loop, runner.val_loop
+            loops = runner.train_loop, runner.val_loop
         with running(cfg):
             runner.train()
-            if runner.val_loop is not None and scores.iteration != runner.iter:
-                runner.val_loop.run()
+            if loops[1] is not None and scores.iteration != runner.iter:
+                loops[1].run()
         pictures = _pictures(runner) if demo or data is not None else []
-        return TrainResult(Path(runner.work_dir), scores.metrics, time.monotonic() - start,
+        return TrainResult(Path(runner.work_dir), plain(scores.metrics), time.monotonic() - start,
                            checkpoints.last(Path(runner.work_dir)), pictures)
 
 
@@ -100,7 +111,7 @@ def configure(config: str | os.PathLike | Config, *, options: Mapping[str, Any] 
               launcher: str = 'none', data: str | os.PathLike | None = None,
               demo: bool = False) -> Config:
     """A config with its data and options set; see :func:`train` for the arguments."""
-    cfg = config.copy() if isinstance(config, Config) else load_config(config)
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     if data is not None and demo:
         raise UserError('--data and --demo exclude each other: the demo brings its own data')
     if demo:
@@ -118,12 +129,10 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
             launcher: str = 'none', demo: bool = False, **more: Any) -> Config:
     """Everything between a config's name and a config that can be run.
 
-    What can be wrong is looked at from cheap to dear, and the work folder is made last, so that a refused
-    run leaves nothing behind.
+    What can be wrong is looked at from cheap to dear, and the work folder is made last, so that a
+    refused run leaves nothing behind.
 
-    Args:
-        config: as for :func:`train`, like everything that is not named here.
-        splits: the parts of the data that will be read.
+    ``splits`` are the parts of the data that will be read; for the rest see :func:`train`.
 
     Raises:
         UserError: if config, data or checkpoint cannot be used.
@@ -132,8 +141,8 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
     cfg = configure(config, launcher=launcher, demo=demo, **more)
     for split in splits[:1]:
         if cfg.get(f'{split}_dataloader') is None or cfg.get(f'{split}_cfg') is None:
-            raise UserError(f'the config {cfg.filename or ""} has no {split}_dataloader or {split}_cfg: '
-                            f'there is nothing to {split}')
+            raise UserError(f'the config {cfg.filename or ""} has no {split}_dataloader or '
+                            f'{split}_cfg: there is nothing to {split}')
     check_paths(cfg, splits)
     name = (Path(cfg.filename).stem if cfg.filename else 'run') + ('_demo' if demo else '')
     if work_dir is not None:
@@ -152,13 +161,18 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
     try:
         os.makedirs(cfg.work_dir, exist_ok=True)
     except OSError as error:
-        raise UserError(f'the work folder {cfg.work_dir} cannot be made: {error.strerror}; choose another '
-                        'with --work-dir') from error
+        raise UserError(f'the work folder {cfg.work_dir} cannot be made: {error.strerror}; choose '
+                        'another with --work-dir') from error
     return cfg
 
 
+def plain(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Scores as Python's own numbers; mmseg's are numpy's."""
+    return {name: float(value) for name, value in metrics.items()}
+
+
 def drawn_data(launcher: str = 'none') -> Path:
-    """The embedded data set, drawn under ``data/shapes`` of the current folder if it is not there yet."""
+    """The embedded data set under ``data/shapes``, drawn if it is not there yet."""
     from ..data.shapes import draw
     first = processes.numbers(launcher)[1] == 0
     return draw(Path('data') / 'shapes', progress=first)
@@ -168,8 +182,8 @@ def _use_amp(cfg: Config) -> None:
     import torch
     wrapper = cfg.optim_wrapper
     if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError(f'--amp replaces the OptimWrapper, and {cfg.filename or "the config"} has a '
-                        f'{wrapper.type}; set mixed precision there')
+        raise UserError(f'--amp replaces the OptimWrapper, and {cfg.filename or "the config"} has '
+                        f'a {wrapper.type}; set mixed precision there')
     if torch.cuda.is_available():
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')
@@ -189,20 +203,21 @@ def _settle_start(cfg: Config, resume: str | None) -> None:
     if cfg.get('resume') and not cfg.get('load_from'):
         found = checkpoints.last(Path(cfg.work_dir))
         if found is None:
-            raise UserError(f'nothing to resume in {Path(cfg.work_dir).absolute()}: no checkpoint is there; '
-                            'leave --resume out to start from the beginning, or name another --work-dir')
+            raise UserError(f'nothing to resume in {Path(cfg.work_dir).absolute()}: no checkpoint '
+                            'is there; leave --resume out to start from the beginning, or name '
+                            'another --work-dir')
         cfg.load_from = str(found)
     source = cfg.get('load_from')
     if source and '://' not in source:
         content = checkpoints.read(source)
         if cfg.get('resume') and 'optimizer' not in content:
-            raise UserError(f'{source} holds weights only, and resuming needs the state of the optimiser '
-                            'too; to start a new run from these weights, give --cfg-options '
-                            f'load_from={source} without --resume')
+            raise UserError(f'{source} holds weights only, and resuming needs the state of the '
+                            'optimiser too; to start a new run from these weights, give '
+                            f'--cfg-options load_from={source} without --resume')
 
 
 def _pictures(runner: Any) -> list[Path]:
-    """Draws predictions of the trained model and the curves of its training, on the first process."""
+    """Draws, on the first process, what the trained model predicts and how it learned."""
     if runner.rank != 0 or runner.val_loop is None:
         return []
     from ..report.pictures import write_pictures
