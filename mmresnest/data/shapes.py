@@ -80,11 +80,14 @@ class Sample(NamedTuple):
     semantic: np.ndarray
 
 
-class _Random(np.random.RandomState):
-    """Whole numbers, the same on systems whose C ``long`` is shorter."""
+class _Random:
+    """Whole numbers: the same for the same seeds, also on systems whose C ``long`` is shorter."""
+
+    def __init__(self, *seeds: int) -> None:
+        self._state = np.random.RandomState(np.random.PCG64(np.random.SeedSequence(seeds)))
 
     def randint(self, low: int, high: int | None = None, size: tuple | None = None) -> Any:
-        return super().randint(low, high, size, dtype=np.int64)
+        return self._state.randint(low, high, size, dtype=np.int64)
 
 
 def classes() -> tuple[str, ...]:
@@ -279,9 +282,15 @@ def _outline(site: _Site, name: str) -> np.ndarray:
 def _coverage(site: _Site, name: str) -> np.ndarray:
     """How much of each pixel of the window the shape covers, in 0..SUBPIXELS squared."""
     covered = _inside(name, *site.axes(8 // SUBPIXELS, site.half)).view(np.uint8)
-    tall = covered.reshape(-1, SUBPIXELS, covered.shape[1])
-    rows = sum(tall[:, row] for row in range(SUBPIXELS))
-    return sum(rows[:, column::SUBPIXELS] for column in range(SUBPIXELS)).astype(np.int16)
+    height, width = covered.shape
+    # One axis after the other: adding whole rows is several times as fast as a sum over both.
+    rows = np.zeros((height // SUBPIXELS, width), np.uint8)
+    for row in range(SUBPIXELS):
+        rows += covered[row::SUBPIXELS]
+    coverage = np.zeros((height // SUBPIXELS, width // SUBPIXELS), np.int16)
+    for column in range(SUBPIXELS):
+        coverage += rows[:, column::SUBPIXELS]
+    return coverage
 
 
 def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -412,8 +421,7 @@ def sample(seed: int, split: str, index: int, size: tuple[int, int] = (256, 256)
         raise UserError(f'shapes: there is no split {split!r}; {nearest(split, SPLITS)}')
     width, height = size
     index = _check_count('index', index)
-    entropy = np.random.SeedSequence((seed, SPLITS.index(split), index))
-    random = _Random(np.random.PCG64(entropy))
+    random = _Random(seed, SPLITS.index(split), index)
     image, ground = _background(random, height, width)
 
     # Five to eight objects on 256 x 256, in proportion on other sizes.

@@ -358,22 +358,16 @@ def predictions_beside_truth(
             told += f' (best {MAX_BOXES} drawn)'
         _head(left, f'ground truth: {len(pairs.found)}' + (f', {missed} missed' if missed else ''))
         _head(right, told)
-    mistake = {
-        'color': 'black',
-        'linestyle': (0, (3, 2)),
-        'linewidth': 1.7,
-        'path_effects': _seam(),
-    }
-    grid.legend(
-        [
-            (
-                Patch(facecolor=class_colour(label), edgecolor='black', linewidth=0.6),
-                _name(classes, label),
-            )
-            for label in used
-        ]
-        + [(Line2D([], [], **mistake), 'missed (left) or false (right)')]
-    )
+    entries: list[tuple[Any, str]] = [
+        (
+            Patch(facecolor=class_colour(label), edgecolor='black', linewidth=0.6),
+            _name(classes, label),
+        )
+        for label in used
+    ]
+    mistake = Line2D([], [], color='black', linestyle=(0, (3, 2)), linewidth=1.7)
+    mistake.set_path_effects(_seam())
+    grid.legend([*entries, (mistake, 'missed (left) or false (right)')])
     return _save(grid.figure, out)
 
 
@@ -778,7 +772,9 @@ def _draw_predictions(
 
     model = model.module if is_model_wrapper(model) else model
     classes = list(dataset.metainfo.get('classes') or ())
-    images, truths, predictions = [], [], []
+    images: list[np.ndarray] = []
+    truths: list[Any] = []
+    predictions: list[Any] = []
     was_training = model.training
     model.eval()
     try:
