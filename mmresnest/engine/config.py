@@ -291,7 +291,7 @@ def palette(count: int) -> list[tuple[int, ...]]:
     return [tuple(round(255 * part) for part in class_colour(label)) for label in range(count)]
 
 
-def dataset_leaves(dataset: dict) -> list[dict]:
+def dataset_leaves(dataset: Any) -> list[Any]:
     """The data sets proper inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
     inner = dataset.get('dataset')
     if isinstance(inner, dict):

@@ -46,24 +46,32 @@ def numbers(launcher: str) -> tuple[int, int, int]:
 
 
 @contextmanager
-def started(cfg: Config) -> Iterator[None]:
-    """Joins the process group where mmengine could not, and leaves it at the end."""
-    import torch
+def started(launcher: str) -> Iterator[None]:
+    """Joins the process group where mmengine could not, and leaves it at the end.
+
+    Raises:
+        UserError: if this process was not started by that launcher.
+    """
     from torch import distributed
-    launcher = cfg.get('launcher', 'none')
     rank, local, world = numbers(launcher)
-    if launcher == 'none' or _has_accelerator(torch):
-        joined = distributed.is_available() and distributed.is_initialized()
-        try:
-            yield
-        finally:
-            if launcher != 'none' and not joined and distributed.is_initialized():
-                distributed.destroy_process_group()
+    joined = distributed.is_available() and distributed.is_initialized()
+    if launcher != 'none' and not joined and not has_accelerator():
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(local), WORLD_SIZE=str(world))
+        os.environ.setdefault('MASTER_PORT', '29500')
+        if 'MASTER_ADDR' not in os.environ:
+            os.environ['MASTER_ADDR'] = _first_host(launcher)
+        distributed.init_process_group('gloo')
+    try:
+        yield
+    finally:
+        if launcher != 'none' and not joined and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def settle_wrapper(cfg: Config) -> None:
+    """Has the model wrapped without a device of its own where there are only CPUs."""
+    if cfg.launcher == 'none' or has_accelerator():
         return
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(local), WORLD_SIZE=str(world))
-    os.environ.setdefault('MASTER_PORT', '29500')
-    if 'MASTER_ADDR' not in os.environ:
-        os.environ['MASTER_ADDR'] = _first_host(launcher)
     wrapper = dict(cfg.get('model_wrapper_cfg') or {})
     wrapper.setdefault('type', 'MMDistributedDataParallel')
     wrapper.update(device_ids=None)
@@ -71,17 +79,11 @@ def started(cfg: Config) -> Iterator[None]:
     wrapper.setdefault('broadcast_buffers', False)
     wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
     cfg.model_wrapper_cfg = wrapper
-    joined = distributed.is_initialized()
-    if not joined:
-        distributed.init_process_group('gloo')
-    try:
-        yield
-    finally:
-        if not joined:
-            distributed.destroy_process_group()
 
 
-def _has_accelerator(torch) -> bool:
+def has_accelerator() -> bool:
+    """Whether mmengine's launchers have something to select."""
+    import torch
     from mmengine.device import is_mlu_available, is_musa_available, is_npu_available
     return (torch.cuda.is_available() or is_npu_available() or is_mlu_available()
             or is_musa_available())

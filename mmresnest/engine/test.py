@@ -69,14 +69,13 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     content = checkpoints.read(checkpoint)
     # The checkpoint takes the place of whatever the config would start a training from.
     options = {**(options or {}), 'load_from': None, 'resume': False}
-    cfg = prepare(config, ('test',), work_dir=work_dir, options=options, launcher=launcher,
-                  data=data, demo=demo)
-    cfg.load_from = str(Path(checkpoint).expanduser())
-    if tta:
-        _use_tta(cfg)
-    dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())
-
-    with processes.started(cfg):
+    with processes.started(launcher):
+        cfg = prepare(config, ('test',), work_dir=work_dir, options=options, launcher=launcher,
+                      data=data, demo=demo)
+        cfg.load_from = str(Path(checkpoint).expanduser())
+        if tta:
+            _use_tta(cfg)
+        dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())
         from mmengine.runner import Runner
 
         from .hooks import PaintPredictions
@@ -148,7 +147,8 @@ def _mirrored(pipeline: list[dict]) -> list[dict]:
 def _semantic_views(pipeline: list[dict]) -> list[dict]:
     """A segmentor's test pipeline at several scales, each as it is and mirrored."""
     load = [step for step in pipeline if step['type'].startswith('LoadImage')]
-    resize = next((step for step in pipeline if step['type'] == 'Resize'), dict(type='Resize'))
+    resize: dict[str, Any] = next((step for step in pipeline if step['type'] == 'Resize'),
+                                  dict(type='Resize'))
     scales = []
     for ratio in TTA_RATIOS:
         one = copy.deepcopy(resize)

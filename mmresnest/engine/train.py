@@ -74,37 +74,39 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
             that can be known.
     """
     start = time.monotonic()
-    cfg = prepare(config, ('train', 'val'), work_dir=work_dir, resume=resume, options=options,
-                  launcher=launcher, data=data, demo=demo)
-    if seed is not None or deterministic:
-        cfg.randomness = {**cfg.get('randomness', {}), 'deterministic': deterministic}
-        if seed is not None:
-            cfg.randomness.seed = seed
-    if amp:
-        _use_amp(cfg)
-    if auto_scale_lr:
-        if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
-            raise UserError(f'--auto-scale-lr needs the batch size that the learning rate of '
-                            f'{cfg.filename or "the config"} is meant for: add auto_scale_lr = '
-                            'dict(base_batch_size=16), or what it is')
-        cfg.auto_scale_lr.enable = True
-
-    with processes.started(cfg):
-        from mmengine.runner import Runner
-        scores = LastScores()
-        with building(cfg):
-            runner = Runner.from_cfg(cfg)
-            runner.register_hook(scores)
-            # Built here rather than in runner.train(), so that data that cannot be used is reported
-            # as such and not as a failure of the run.
-            loops = runner.train_loop, runner.val_loop
-        with running(cfg):
-            runner.train()
-            if loops[1] is not None and scores.iteration != runner.iter:
-                loops[1].run()
+    with processes.started(launcher):
+        cfg = prepare(config, ('train', 'val'), work_dir=work_dir, resume=resume, options=options,
+                      launcher=launcher, data=data, demo=demo)
+        if seed is not None or deterministic:
+            cfg.randomness = {**cfg.get('randomness', {}), 'deterministic': deterministic}
+            if seed is not None:
+                cfg.randomness.seed = seed
+        if amp:
+            _use_amp(cfg)
+        if auto_scale_lr:
+            _use_scaled_rate(cfg)
+        runner, scores = _run(cfg)
         pictures = _pictures(runner) if demo or data is not None else []
-        return TrainResult(Path(runner.work_dir), plain(scores.metrics), time.monotonic() - start,
-                           checkpoints.last(Path(runner.work_dir)), pictures)
+        folder = Path(runner.work_dir)
+        return TrainResult(folder, plain(scores.metrics), time.monotonic() - start,
+                           checkpoints.last(folder), pictures)
+
+
+def _run(cfg: Config) -> tuple[Any, LastScores]:
+    """Builds a runner, trains, and makes sure that the last step was scored."""
+    from mmengine.runner import Runner
+    scores = LastScores()
+    with building(cfg):
+        runner = Runner.from_cfg(cfg)
+        runner.register_hook(scores)
+        # Built here rather than in runner.train(), so that data that cannot be used is reported as
+        # such and not as a failure of the run.
+        loops = runner.train_loop, runner.val_loop
+    with running(cfg):
+        runner.train()
+        if loops[1] is not None and scores.iteration != runner.iter:
+            loops[1].run()
+    return runner, scores
 
 
 def configure(config: str | os.PathLike | Config, *, options: Mapping[str, Any] | None = None,
@@ -137,7 +139,6 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
     Raises:
         UserError: if config, data or checkpoint cannot be used.
     """
-    processes.numbers(launcher)
     cfg = configure(config, launcher=launcher, demo=demo, **more)
     for split in splits[:1]:
         if cfg.get(f'{split}_dataloader') is None or cfg.get(f'{split}_cfg') is None:
@@ -152,6 +153,7 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
     _settle_start(cfg, resume)
     register(cfg)
     cfg.launcher = launcher
+    processes.settle_wrapper(cfg)
     settle_norms(cfg, distributed=launcher != 'none')
     settle_loaders(cfg)
     if cfg.get('visualizer') is not None:
@@ -193,6 +195,14 @@ def _use_amp(cfg: Config) -> None:
         from . import amp  # noqa: F401  registers the wrapper
         wrapper.type = 'Bfloat16OptimWrapper'
         print_log('mixed precision on a CPU: bfloat16, without loss scaling', 'current')
+
+
+def _use_scaled_rate(cfg: Config) -> None:
+    if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+        raise UserError('--auto-scale-lr needs the batch size that the learning rate of '
+                        f'{cfg.filename or "the config"} is meant for: add auto_scale_lr = '
+                        'dict(base_batch_size=16), or what it is')
+    cfg.auto_scale_lr.enable = True
 
 
 def _settle_start(cfg: Config, resume: str | None) -> None:
