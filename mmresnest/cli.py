@@ -201,11 +201,13 @@ def _draw(args: argparse.Namespace) -> int:
 
 def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print the findings as json')
+    parser.add_argument('--network', action='store_true',
+                        help='also ask the hosts of published weights')
 
 
 def _doctor(args: argparse.Namespace) -> int:
     from . import doctor
-    return doctor.main(as_json=args.json)
+    return doctor.main(as_json=args.json, with_network=args.network)
 
 
 COMMANDS = (

@@ -251,6 +251,8 @@ def _check_fields(path: Path, table: dict[str, Any]) -> None:
                                 f'the first is {str(bad[0])[:80]}; {remedy}')
     if not table['images']:
         raise UserError(f'{path} lists no images')
+    if not table['categories']:
+        raise UserError(f'{path} names no categories; list them as {{"id": 1, "name": "cat"}}')
     _check_links(path, table)
 
 
@@ -273,8 +275,6 @@ def _check_links(path: Path, table: dict[str, Any]) -> None:
 
 def _categories(path: Path, table: dict[str, Any]) -> tuple[str, ...]:
     names = [str(row['name']) for row in table['categories']]
-    if not names:
-        raise UserError(f'{path} names no categories; list them as {{"id": 1, "name": "cat"}}')
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UserError(f'{path}: two categories are called {twice[0]!r}; give each its own name')
