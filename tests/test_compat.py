@@ -392,6 +392,7 @@ def test_torch_itself_is_as_before_once_a_checkpoint_is_loaded(tmp_path):
     assert dict(os.environ) == environment and torch.serialization.get_safe_globals() == names
 
 
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')  # true, and the case to be tested
 def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path):
     whole = io.BytesIO()
     torch.save({'w': torch.ones(100)}, whole)
