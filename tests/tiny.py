@@ -1,0 +1,97 @@
+"""Configs of each kind at a size of seconds, over real ones, as a user would write them."""
+import warnings
+from importlib import import_module
+from pathlib import Path
+
+import mmresnest  # noqa: F401  puts the stand-in for mmcv._ext in place
+
+with warnings.catch_warnings():
+    warnings.simplefilter('ignore')     # they warn of torch's future while they are imported
+    for _name in ('mmengine.runner', 'mmcv.ops', 'mmdet.apis', 'mmseg.apis'):
+        import_module(_name)
+
+DETECTION = """
+_base_ = 'mmresnest::faster_rcnn_resnest50_fpn.py'
+model = dict(
+    backbone=dict(arch='resnest14', init_cfg=None),
+    neck=dict(out_channels=16),
+    rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=16),
+        bbox_head=dict(in_channels=16, fc_out_channels=16, conv_out_channels=16)),
+    test_cfg=dict(rpn=dict(max_per_img=20, nms_pre=100), rcnn=dict(max_per_img=5)))
+load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
+resize = dict(type='Resize', scale=(64, 64), keep_ratio=True)
+pack = dict(
+    type='PackDetInputs',
+    meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+few = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(
+    batch_size=2, **few,
+    dataset=dict(
+        filter_cfg=dict(min_size=1),
+        pipeline=[*load, resize, dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]))
+val_dataloader = dict(**few, dataset=dict(pipeline=[load[0], resize, load[1], pack]))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
+"""
+
+INSTANCE = """
+_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+model = dict(
+    backbone=dict(
+        _delete_=True, type='mmresnest.ResNeSt', arch='resnest14',
+        norm_cfg=dict(type='SyncBN', requires_grad=True)),
+    neck=dict(out_channels=16),
+    rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=16),
+        mask_roi_extractor=dict(out_channels=16),
+        bbox_head=dict(in_channels=16, fc_out_channels=16),
+        mask_head=dict(num_convs=1, in_channels=16, conv_out_channels=16)),
+    test_cfg=dict(rpn=dict(max_per_img=20, nms_pre=100), rcnn=dict(max_per_img=5)))
+load = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+resize = dict(type='Resize', scale=(64, 64), keep_ratio=True)
+pack = dict(
+    type='PackDetInputs',
+    meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+few = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(
+    batch_size=2, **few,
+    dataset=dict(filter_cfg=dict(min_size=1), pipeline=[*load, resize, dict(type='PackDetInputs')]))
+val_dataloader = dict(**few, dataset=dict(pipeline=[load[0], resize, load[1], pack]))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=1)
+"""
+
+SEMANTIC = """
+_base_ = 'mmresnest::deeplabv3_resnest50_ade20k.py'
+model = dict(
+    data_preprocessor=dict(size=(64, 64)),
+    backbone=dict(arch='resnest14', init_cfg=None),
+    decode_head=dict(channels=16),
+    auxiliary_head=dict(channels=16))
+resize = dict(type='Resize', scale=(64, 64), keep_ratio=True)
+load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True)]
+few = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(
+    batch_size=2, **few,
+    dataset=dict(pipeline=[*load, resize, dict(type='PackSegInputs')]))
+val_dataloader = dict(**few, dataset=dict(pipeline=[load[0], resize, load[1],
+                                                    dict(type='PackSegInputs')]))
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=2, val_interval=2)
+default_hooks = dict(checkpoint=dict(interval=2))
+"""
+
+TEXTS = {'detection': DETECTION, 'instance': INSTANCE, 'semantic': SEMANTIC}
+
+
+def write(folder: Path, kind: str) -> Path:
+    """Writes the config of a kind, and returns its path."""
+    path = folder / f'tiny_{kind}.py'
+    path.write_text(TEXTS[kind])
+    return path
