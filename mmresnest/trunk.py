@@ -86,7 +86,8 @@ class ResTrunk(nn.Module):
             channels = stem[-1]
         self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True) if ceil_pool else nn.MaxPool2d(3, 2, 1)
 
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        total = sum(depths)
+        rates = iter([drop_path_rate * index / max(total - 1, 1) for index in range(total)])
         out_channels = []
         for stage in range(max(self.out_indices) + 1):   # a stage that nobody reads is not built
             grid = dilations_of(dilations[stage], depths[stage], contract,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import BatchNorm2d
 
+from ..errors import ArgumentError
 from .bottleneck import Bottleneck, Parts, Site
 
 
@@ -31,6 +32,9 @@ class SplitAttention(nn.Module):
                  groups: int = 1, radix: int = 2, reduction_factor: int = 4,
                  sum_splits_first: bool = False):
         super().__init__()
+        if radix < 1 or channels % (groups * radix):
+            raise ArgumentError(f'radix={radix} with groups={groups} cannot cut {channels} '
+                                f'channels: radix * groups must divide them')
         self.channels, self.groups, self.radix = channels, groups, radix
         self.sum_splits_first = sum_splits_first
         hidden = max(channels * radix // reduction_factor, 32)

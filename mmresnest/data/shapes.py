@@ -41,7 +41,7 @@ import numpy as np
 from mmresnest.errors import UserError, nearest
 
 # Version of the drawing: raise it whenever the same parameters give other pixels.
-VERSION = 1
+VERSION = 2
 
 CLASSES = ('disk', 'ring', 'square', 'triangle', 'star', 'cross')
 SPLITS = ('train', 'val', 'test')
@@ -51,12 +51,12 @@ STAMP = 'shapes.json'
 MIN_SIDE = 64  # of an image: below this, not even three small objects fit
 MAX_SIDE = 2048
 MAX_COUNT = 40  # objects in a picture, however large
-MIN_VISIBLE = 0.6  # of an object: a placement that would leave less of any object is redrawn
-MAX_BOX_IOU = 0.45  # between two objects: below the usual NMS threshold, so that both can be found
+MIN_VISIBLE = 0.8  # of an object: a placement that would leave less of any object is redrawn
+MAX_BOX_IOU = 0.2   # between two objects: below the usual NMS threshold, so that both can be found
 MIN_EXTENT = 12  # px: the shorter side of the smallest visible box
 
 # Side of an object in px, and how often: COCO's small, medium and large areas.
-SIDES = (((18, 31), 16), ((36, 92), 62), ((112, 170), 22))
+SIDES = (((20, 31), 16), ((36, 92), 68), ((112, 150), 16))
 
 CITY = 'shapes'  # the one city of the Cityscapes layout
 SUBPIXELS = 4  # per side, for the coverage of a pixel
