@@ -141,7 +141,7 @@ def test_nothing_is_hidden_too_far(hidden, kept):
     bar = np.ones((100, 10 + round(50 * hidden)), bool)
     assert canvas.add((slice(0, 100), slice(0, bar.shape[1])), bar) is kept
     if kept:
-        assert canvas.visible[0] == 50 * 35 and canvas.boxes[0] == (25, 10, 60, 60)
+        assert canvas.visible[0] == 50 * 45 and canvas.boxes[0] == (15, 10, 60, 60)
         assert canvas.owner[30, 12] == 2
     else:
         assert np.array_equal(canvas.owner, before) and len(canvas.full) == 1
