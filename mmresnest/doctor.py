@@ -96,10 +96,7 @@ def release(version: str) -> tuple[int, ...]:
 def python() -> Iterator[Finding]:
     """The interpreter and the machine."""
     what = f'mmresnest {__version__}, Python {platform.python_version()}, {platform.platform()}'
-    if sys.version_info < (3, 10):
-        yield Finding('error', what, 'use Python 3.10 or newer')
-    else:
-        yield Finding('ok', what)
+    yield Finding('ok', what)
 
 
 def stack() -> Iterator[Finding]:
@@ -113,15 +110,14 @@ def stack() -> Iterator[Finding]:
             found['openmmlab'].setdefault('mmcv', f'{other} {there[other]}')
     present = [name for name, modules in found.items() if modules]
     if not present:
-        yield Finding('error', 'no mm libraries are installed; the networks work, training does not',
+        yield Finding('error', 'no mm libraries are installed: the networks work, training not',
                       "pip install 'mmresnest[onedl]'")
     elif len(present) == 2:
         listed = '; '.join(f'{name}: {", ".join(found[name].values())}' for name in present)
-        ours = [*STACKS['openmmlab'].values(), *ALSO_MMCV]
-        unwanted = [name for name in ours if name in there]
+        known = {*ALSO_MMCV, *(name for modules in STACKS.values() for name in modules.values())}
         yield Finding('error', f'libraries of both stacks are installed ({listed})',
-                      f"pip uninstall {' '.join(unwanted)}; then "
-                      "pip install --force-reinstall --no-deps of the onedl libraries that are kept")
+                      f"pip uninstall {' '.join(sorted(known & set(there)))}; "
+                      "then pip install 'mmresnest[onedl]'")
     for name in present:
         missing = [module for module in STACKS[name] if module not in found[name]]
         yield Finding('ok', f'stack {name}: {", ".join(found[name].values())}')
@@ -148,7 +144,7 @@ def one_owner_each() -> Iterator[Finding]:
 
 
 def version_gates() -> Iterator[Finding]:
-    """mmdet 3 and mmseg 1 of OpenMMLab refuse an mmcv of 2.2 or later when imported."""
+    """Whether OpenMMLab's mmdet 3 and mmseg 1 accept this mmcv: they refuse 2.2 and later."""
     there = installed()
     if not {'mmdet', 'mmsegmentation'} & set(there):
         return
@@ -163,8 +159,8 @@ def pytorch() -> Iterator[Finding]:
     """torch, and what it can compute on."""
     torch = attempt('torch')
     if not isinstance(torch, ModuleType):
-        what = 'torch is not installed' if torch is None else f'torch is broken: {first_line(torch)}'
-        yield Finding('error', what, 'install torch for your machine, see https://pytorch.org')
+        what = 'not installed' if torch is None else f'broken: {first_line(torch)}'
+        yield Finding('error', f'torch is {what}', 'install it as https://pytorch.org says')
         return
     device = 'no GPU'
     if torch.cuda.is_available():
@@ -180,7 +176,7 @@ def pytorch() -> Iterator[Finding]:
                       'if there is one: is its driver as new as that CUDA (nvidia-smi)?')
     if release(torch.__version__) < (2, 6):
         yield Finding('warning', f'torch {torch.__version__} runs whatever code a checkpoint '
-                      'brings along', 'load only checkpoints that you trust, or use torch 2.6 or later')
+                      'brings along', 'load only what you trust, or use torch 2.6 or later')
 
 
 def trust() -> Iterator[Finding]:
@@ -220,7 +216,7 @@ def vision() -> Iterator[Finding]:
     elif isinstance(torchvision, Exception):
         yield Finding('warning', f'torchvision does not go with this torch '
                       f'({first_line(torchvision)})',
-                      'pip install the torchvision that was released with your torch, or uninstall it')
+                      'pip install the one released with your torch, or uninstall it')
     else:
         yield Finding('ok', f'torchvision {torchvision.__version__}')
 
@@ -232,7 +228,8 @@ def imports() -> Iterator[Finding]:
                    'mmseg.apis'):
         found = attempt(module)
         if isinstance(found, Exception):
-            yield Finding('error', f'import {module} fails ({first_line(found)})', cure(found, module))
+            yield Finding('error', f'import {module} fails ({first_line(found)})',
+                          cure(found, module))
         elif found is not None and '.' not in module:
             listed.append(f'{module} {found.__version__}')
     yield Finding('ok', ', '.join(listed))
@@ -268,7 +265,7 @@ def data() -> Iterator[Finding]:
         if (path / part).exists():
             yield Finding('ok', f'{name} is at {path}')
         elif path.exists():
-            yield Finding('warning', f'{path} is there, but has no {part}: not the layout of {name}',
+            yield Finding('warning', f'{path} has no {part}: it is not laid out as {name} is',
                           f'README.md shows how {name} is laid out')
         else:
             yield Finding('note', f'{name} is not at {path}',
@@ -279,14 +276,15 @@ def data() -> Iterator[Finding]:
 def room() -> Iterator[Finding]:
     """Disk and processors."""
     free = shutil.disk_usage('.').free / 2**30
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    # macOS and Windows cannot say which cores this process may use
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     torch = attempt('torch')
-    threads = torch.get_num_threads() if isinstance(torch, ModuleType) else cores
+    threads = torch.get_num_threads() if isinstance(torch, ModuleType) else 0
     yield Finding('ok', f'{free:.0f} GiB free in {Path.cwd()}, {cores} cores, {threads} threads')
     if free < 5:
         yield Finding('warning', f'only {free:.1f} GiB are free: a checkpoint of a detector takes '
                       'about 0.3 GiB, and three are kept', 'give --work-dir on a larger disk')
-    if threads > cores:
+    if threads > (cores or threads):
         yield Finding('warning', f'torch uses {threads} threads on {cores} cores',
                       f'export OMP_NUM_THREADS={cores}')
 
@@ -294,7 +292,8 @@ def room() -> Iterator[Finding]:
 def network() -> Iterator[Finding]:
     """Whether the hosts of published weights answer; asked for, since it takes its time."""
     from .variants import VARIANTS
-    hosts = {urlsplit(weights.url)[:2] for variant in VARIANTS.values() for weights in variant.weights}
+    hosts = {urlsplit(weights.url)[:2]
+             for variant in VARIANTS.values() for weights in variant.weights}
     for scheme, host in sorted(hosts):
         try:
             request = urllib.request.Request(f'{scheme}://{host}/', method='HEAD')
@@ -322,7 +321,7 @@ def examine(with_network: bool = False) -> list[Finding]:
     Returns:
         what was found, in the order of the checks.
     """
-    findings = []
+    findings: list[Finding] = []
     for check in (*CHECKS, network) if with_network else CHECKS:
         try:
             findings += check()

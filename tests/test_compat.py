@@ -1,4 +1,4 @@
-"""What is mended in the mm libraries: that it is, that it stays, and that nothing else is touched."""
+"""What is mended in the mm libraries: that it is, that it stays, and that nothing else is."""
 import copy
 import io
 import os
@@ -308,7 +308,8 @@ def attacks(mark: Path) -> dict[str, object]:
         # _rebuild_from_type_v2, on torch's own list, calls.
         'getattr chain': Call(torch._tensor._rebuild_from_type_v2,
                               Call(getattr, builtins, 'eval'), torch.Tensor, (code,), {}),
-        'getattr of the history': Call(getattr, Call(getattr, HistoryBuffer, 'mean'), '__globals__'),
+        'getattr of the history': Call(
+            getattr, Call(getattr, HistoryBuffer, 'mean'), '__globals__'),
         'array of objects': np.array([Call(eval, code)], dtype=object),
         # numbers that are read as pointers
         'forged dtype': Written(np._core.multiarray._reconstruct, (np.ndarray, (0,), b'b'), (

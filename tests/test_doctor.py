@@ -1,7 +1,6 @@
 """Every kind of finding, on machines that are shown to the doctor."""
 import json
 import ssl
-import sys
 import urllib.error
 import urllib.request
 from types import ModuleType, SimpleNamespace
@@ -83,12 +82,6 @@ def test_the_probes_see_what_is_here():
 
 
 # Each finding ------------------------------------------------------------------------------------
-
-
-def test_an_old_python(monkeypatch):
-    assert levels(doctor.python) == {'ok'}
-    monkeypatch.setattr(sys, 'version_info', (3, 9, 1))
-    assert one(doctor.python).level == 'error'
 
 
 @pytest.mark.parametrize('there, level, words', [
@@ -186,11 +179,11 @@ def test_torchvision_absent_fine_and_broken(machine):
 
 
 @pytest.mark.parametrize('module, error, remedy', [
-    ('pycocotools.mask', ValueError('numpy.dtype size changed, may indicate binary'), 'another numpy'),
+    ('pycocotools.mask', ValueError('numpy.dtype size changed, may'), 'another numpy'),
     ('cv2', ImportError('numpy._core.multiarray failed to import'), 'another numpy'),
     ('cv2', ImportError('libGL.so.1: cannot open shared object file'), 'headless'),
     ('mmseg.apis', ModuleNotFoundError("No module named 'ftfy'", name='ftfy'), 'ftfy regex'),
-    ('mmdet.apis', ModuleNotFoundError("No module named 'shapely'", name='shapely'), 'install shapely'),
+    ('mmdet.apis', ModuleNotFoundError("No module named 'six'", name='six'), 'install six'),
     ('mmcv.ops', AttributeError('no attribute'), 'install mmcv anew'),
 ])
 def test_libraries_that_cannot_be_imported(module, error, remedy, machine):

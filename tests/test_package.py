@@ -1,4 +1,4 @@
-"""What is shipped: versions that agree, files that are there, and a Makefile that says what it lacks."""
+"""What is shipped: versions that agree, files that are there, a Makefile that says what lacks."""
 import ast
 import configparser
 import re
@@ -35,8 +35,9 @@ def run(*command: object, **options: object) -> subprocess.CompletedProcess:
 
 def test_all_places_name_the_same_version():
     assert re.fullmatch(r'\d+\.\d+\.\d+', mmresnest.__version__)
-    assert re.search(r'^version: (\S+)$', read('CITATION.cff'), re.M).group(1) == mmresnest.__version__
-    assert re.findall(r'^## \[(\d\S*)\]', read('CHANGELOG.md'), re.M)[0] == mmresnest.__version__
+    cited = re.search(r'^version: (\S+)$', read('CITATION.cff'), re.M).group(1)
+    newest = re.findall(r'^## \[(\d\S*)\]', read('CHANGELOG.md'), re.M)[0]
+    assert cited == newest == mmresnest.__version__
 
 
 def test_the_licence_is_the_one_that_is_named():
@@ -114,7 +115,7 @@ def test_nothing_is_imported_that_neither_we_nor_a_stack_brings():
 
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
-    """A copy of the source, its sdist unpacked, and the wheels of both, without fetching anything."""
+    """The sdist of a copy of the source, unpacked, and the wheels of both; nothing is fetched."""
     folder = tmp_path_factory.mktemp('built')
     source = folder / 'source'
     source.mkdir()

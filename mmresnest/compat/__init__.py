@@ -5,17 +5,17 @@ before it is used: :func:`install` only puts two finders on ``sys.meta_path``, s
 mmresnest`` imports neither torch nor mmengine.
 """
 import sys
+from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Sequence
 
 from . import stacks
 from .ext import ExtFinder
 
 
 class RepairFinder(MetaPathFinder):
-    """Lets the other finders find a module of :data:`stacks.REPAIRS`, and mends it once it has run."""
+    """Lets the other finders find a module of :data:`stacks.REPAIRS`; it is mended once it ran."""
 
     def find_spec(self, name: str, path: Sequence[str] | None,
                   target: ModuleType | None = None) -> ModuleSpec | None:
@@ -41,14 +41,16 @@ class RepairLoader(Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Runs the module, then its repair; it keeps the other loader, so inspect finds its source."""
-        module.__loader__ = module.__spec__.loader = self.loader
+        """Runs the module, then its repair. It keeps the other loader: inspect asks for that."""
+        module.__loader__ = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
         self.loader.exec_module(module)
         stacks.REPAIRS[module.__name__](module)
 
 
 def install() -> None:
-    """Puts the repairs and the stand-in for ``mmcv._ext`` in place; a second call changes nothing."""
+    """Puts the repairs and the stand-in for ``mmcv._ext`` in place, once."""
     if any(isinstance(finder, RepairFinder) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, RepairFinder())

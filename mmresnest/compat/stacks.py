@@ -8,12 +8,13 @@ import re
 import sys
 import threading
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
-from typing import Any, Callable, Iterator
+from typing import Any
 
 from ..errors import UserError, nearest
 
@@ -133,18 +134,18 @@ def _folder(module: str) -> str | None:
 # Checkpoints that run no code --------------------------------------------------------------------
 #
 # A checkpoint is a pickle, and an unrestricted pickle runs whatever code its author put in it.
-# torch>=2.6 refuses every global that is not on a list. mmengine's own checkpoints need three that
-# are not: HistoryBuffer, numpy arrays, and `getattr`, by which pickle names HistoryBuffer's methods.
+# torch>=2.6 refuses every global that is not on a list. mmengine's own checkpoints need three
+# that are not: HistoryBuffer, numpy's arrays, and `getattr`, by which pickle names methods.
 #
-# mmengine 0.10.7 lists none of them and cannot resume; the fork lists the real ones, and where even
-# those do not suffice loads without restriction. Both are open doors: with the real `getattr` a
-# pickle reaches `eval` through `getattr.__self__`, and a pickled dtype may claim that an array of
-# numbers is one of object pointers (tests/test_compat.py does the former). So the names are bound
-# to the few lines below, which understand what mmengine writes and nothing else.
+# mmengine 0.10.7 lists none of them and cannot resume. The fork lists the real ones, and where
+# even those do not suffice loads without restriction. Both are open doors: with the real `getattr`
+# a pickle reaches `eval` through `getattr.__self__`, and a pickled dtype may claim that an array
+# of numbers is one of object pointers (tests/test_compat.py does the former). So the names are
+# bound to the few lines below, which understand what mmengine writes and nothing else.
 
 
 class _StandIn:
-    """What a name on the list builds while torch reads; :func:`_settle` then takes its ``value``."""
+    """What a name on the list builds while torch reads; :func:`_settle` takes its ``value``."""
 
     value: Any = None
 
@@ -274,7 +275,7 @@ def _environment(name: str) -> Iterator[None]:
 def _weights_only(filename: str) -> Iterator[None]:
     """Refuses code in whatever ``torch.load`` reads within, and says so in a user's words."""
     from torch.serialization import safe_globals
-    allowed = [(stand_in, name) for name, stand_in in READABLE.items()]
+    allowed: list = [(stand_in, name) for name, stand_in in READABLE.items()]
     try:
         # torch.hub asks for weights_only=False by name; only this variable overrules it.
         with _lock, safe_globals(allowed), _environment('TORCH_FORCE_WEIGHTS_ONLY_LOAD'):
@@ -339,7 +340,7 @@ def quieten(module: ModuleType) -> None:
         if not str(message).startswith('Could not import OneDL'):
             print(message)
 
-    module.print = print_unless_known
+    vars(module)['print'] = print_unless_known
 
 
 REPAIRS: dict[str, Callable[[ModuleType], None]] = {
