@@ -244,6 +244,15 @@ def boxes_and_scores(random, number, ties=False):
     return boxes, (scores * 8).floor() / 8 if ties else scores
 
 
+def test_nms_of_one_group_in_several_steps(random, monkeypatch):
+    boxes, scores = boxes_and_scores(random, 40)
+    order = scores.argsort(descending=True)
+    monkeypatch.setattr(ops.nms, 'BLOCK', 7)
+    monkeypatch.setattr(ops.nms, 'TILE', 5)
+    kept = ops.nms.survivors(boxes[order], 0.4, 0)
+    assert order[kept].tolist() == nms_twin(boxes, scores, 0.4, 0)
+
+
 @pytest.mark.parametrize('ties', [False, True])
 @pytest.mark.parametrize('offset', [0, 1])
 @pytest.mark.parametrize('threshold', [0.0, 0.3, 0.7, 1.0])
@@ -579,6 +588,24 @@ def test_autocast(mmcv_ops, random):
     out.sum().backward()
     assert out.dtype == torch.bfloat16 and x.grad.dtype == torch.float32
     torch.testing.assert_close(out.float(), want, rtol=0.05, atol=0.05)
+
+
+def test_deterministic_algorithms_are_content(mmcv_ops, random):
+    """``--deterministic`` makes PyTorch refuse operators whose result could vary."""
+    conv, boxes = CONVS[0], boxes_and_scores(random, 30)
+    feature = draw(random, 2, 3, 6, 9).requires_grad_()
+    rois = torch.tensor([[1, 1, 1, 8, 5.0], [1, 2, 1, 7, 4]], dtype=torch.float64)
+    inputs = [value.requires_grad_() for value in conv_inputs(random, conv, modulated=False)]
+    torch.use_deterministic_algorithms(True)
+    try:
+        for mode in ('avg', 'max'):
+            mmcv_ops.roi_align(feature, rois, (2, 2), 1.0, 0, mode, True).sum().backward()
+        mmcv_ops.deform_conv2d(*inputs, *conv[:5]).sum().backward()
+        kept = mmcv_ops.nms(*boxes, 0.5)[1].tolist()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert feature.grad.any() and inputs[1].grad.any()
+    assert kept == nms_twin(*boxes, 0.5, 0)
 
 
 # torchvision -------------------------------------------------------------------------------------

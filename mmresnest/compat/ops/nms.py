@@ -20,10 +20,10 @@ from torch import Tensor
 from . import vision
 from .rows import working_dtype
 
-# Boxes settled at a time, and boxes compared with them at a time: small enough that the matrices
-# of a step stay in the cache of one core.
-BLOCK = 256
-TILE = 512
+# Boxes settled at a time, and boxes compared with them at a time. On the CPU the matrices of a step
+# stay in the cache of one core; elsewhere few large steps are better.
+BLOCK, TILE = 256, 512
+ELSEWHERE = 2048, 8192
 
 
 def overlaps(one: Tensor, other: Tensor, offset: int) -> Tensor:
@@ -58,7 +58,7 @@ def greedy(suppresses: Tensor) -> Tensor:
     Returns:
         (N,) which boxes are kept.
     """
-    above = suppresses.triu_(1).float()
+    above = suppresses.float().triu_(1)
     keep = above.new_ones(len(above))
     while True:
         settled = (keep @ above == 0).float()
@@ -75,9 +75,11 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     boxes = boxes.detach().to(working_dtype(boxes.dtype))[order]
     if offset == 0 and vision.has('nms', boxes):
         return order[vision.nms(boxes, iou_threshold)]
-    keep = torch.zeros(len(order), dtype=torch.bool, device=boxes.device)
     # Below zero even boxes that share nothing suppress each other.
-    for group in apart(boxes, offset) if iou_threshold >= 0 else [torch.arange(len(order))]:
+    if boxes.device.type != 'cpu' or iou_threshold < 0:
+        return order[survivors(boxes, iou_threshold, offset)]
+    keep = torch.zeros(len(order), dtype=torch.bool)
+    for group in apart(boxes, offset):
         keep[group[survivors(boxes[group], iou_threshold, offset)]] = True
     return order[keep]
 
@@ -104,17 +106,18 @@ def apart(boxes: Tensor, offset: int) -> Iterator[Tensor]:
 
 def survivors(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Positions of the boxes kept, of boxes in falling order of score."""
+    settled, compared = (BLOCK, TILE) if boxes.device.type == 'cpu' else ELSEWHERE
     left = torch.arange(len(boxes), device=boxes.device)
     kept = []
     while len(left):
-        block, left = left[:BLOCK], left[BLOCK:]
+        block, left = left[:settled], left[settled:]
         here = boxes[block]
         alive = greedy(overlaps(here, here, offset) > iou_threshold)
         kept.append(block[alive])
         if len(left):
             here, rest = here[alive], boxes[left]
             left = torch.cat([part[~(overlaps(here, some, offset) > iou_threshold).any(0)]
-                              for part, some in zip(left.split(TILE), rest.split(TILE),
+                              for part, some in zip(left.split(compared), rest.split(compared),
                                                     strict=True)])
     return torch.cat(kept)
 

@@ -174,7 +174,7 @@ def placed(rois: Tensor, geometry: Geometry,
 
 def pieces(size: Tensor) -> Iterator[slice]:
     """Cuts a list of RoIs into runs of at most ``ENTRIES`` entries, or of one RoI."""
-    group = (size.double().cumsum(0) / ENTRIES).long()
+    group = torch.div(size.long().cumsum(0), ENTRIES, rounding_mode='floor')
     first = 0
     for length in torch.unique_consecutive(group, return_counts=True)[1].tolist():
         yield slice(first, first + length)
@@ -269,8 +269,10 @@ def largest(input: Tensor, rois: Tensor, geometry: Geometry, output: Tensor, arg
     table = cells(input)
     image, y, x = placed(rois, geometry, shape)
     # RoIs that take the same grid of samples are done together, so none is padded.
-    number, group = torch.stack([y.number, x.number], 1).long().unique(dim=0, return_inverse=True)
-    for label, (rows, columns) in enumerate(number.tolist()):
+    grids, group = (y.number.long() * (MOST_SAMPLES + 1) + x.number.long()).unique(
+        return_inverse=True)
+    for label, grid in enumerate(grids.tolist()):
+        rows, columns = divmod(grid, MOST_SAMPLES + 1)
         these = (group == label).nonzero()[:, 0]
         if not rows or not columns:
             output[these], argmax_y[these], argmax_x[these] = LOWEST, -1, -1
