@@ -23,7 +23,9 @@ class RepairFinder(MetaPathFinder):
         if name not in stacks.REPAIRS:
             return None
         for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(name, path, target)
+            if finder is self or not hasattr(finder, 'find_spec'):  # importlib skips such, too
+                continue
+            spec = finder.find_spec(name, path, target)
             if spec is not None and spec.loader is not None:
                 spec.loader = RepairLoader(spec.loader)
                 return spec
