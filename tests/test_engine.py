@@ -183,7 +183,9 @@ def test_use_data_of_semantic_masks(shapes):
     assert not head.loss_decode.use_sigmoid and 'class_weight' not in head.loss_decode
     loads = [step for step in config._transforms(cfg) if step['type'] == 'LoadAnnotations']
     assert len(loads) >= 3, 'in training, validation, test and augmented test'
-    assert not any(step['reduce_zero_label'] for step in loads)
+    # What is not said there is taken from the data set.
+    assert not any('reduce_zero_label' in step for step in loads)
+    assert cfg.train_dataloader.dataset.reduce_zero_label is False
 
 
 def test_use_data_of_panoptic_masks(tmp_path):

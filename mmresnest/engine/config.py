@@ -455,8 +455,7 @@ def _use_semantic(cfg: Config, folder: DataFolder) -> None:
     _retarget(cfg, dataset)
     _evaluators(cfg, 'mmseg', 'IoUMetric', lambda name: {}, dict(iou_metrics=['mIoU']))
     for node in _transforms(cfg):
-        if _type_of(node) == 'LoadAnnotations' or 'reduce_zero_label' in node:
-            node['reduce_zero_label'] = False
+        node.pop('reduce_zero_label', None)         # the data set's word counts, and it says no
     _set_classes(_model(cfg), len(folder.classes))
 
 
