@@ -284,7 +284,7 @@ def test_what_mmengine_raises_is_explained(tmp_path):
     from mmengine.registry import HOOKS, MODELS
     for build, said in (
             (lambda: HOOKS.build(dict(type='CheckpointHok')), 'nearest: CheckpointHook'),
-            (lambda: HOOKS.build(dict(type='LoggerHook', intervall=3)), 'nearest: interval'),
+            (lambda: HOOKS.build(dict(type='LoggerHook', intervals=3)), 'nearest: interval'),
             (lambda: MODELS.build(dict(type='mmresnest.ResNeSt', arch='resnest51')), 'resnest50'),
             (lambda: MODELS.build(dict(type='mmresnest.ResNeSt', arch='resnest50', radixx=2)),
              'radix')):
