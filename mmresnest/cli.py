@@ -94,13 +94,13 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cfg-options', nargs='+', action='extend', default=[],
                         metavar='KEY=VALUE', help='override settings of the config, such as '
                              'optim_wrapper.optimizer.lr=0.01; lists as "[1,2]" or 1,2')
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument('--data', metavar='DIR',
+    parser.add_argument('--data', metavar='DIR',
                         help='a folder in COCO layout (train.json, val.json, train/, val/) or '
                              'ADE20K layout (images/train, annotations/train, ...); classes are '
                              'read from it')
-    source.add_argument('--demo', action='store_true',
-                        help='the embedded data set, at a size and schedule for a CPU')
+    parser.add_argument('--demo', action='store_true',
+                        help='a size and schedule for a CPU, on the embedded data set unless '
+                             '--data is given')
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,6 +123,8 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
                         help='scale the learning rate to the batch size by the '
                              "config's "
                              'base batch size')
+    parser.add_argument('--from-scratch', action='store_true',
+                        help='random weights: fetch none, freeze nothing')
     parser.add_argument('--seed', type=int, help='for everything random')
     parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms '
                                                                      'only')
@@ -133,7 +135,8 @@ def _train(args: argparse.Namespace) -> int:
     from .engine.train import train
     result = train(args.config, work_dir=args.work_dir, amp=args.amp, resume=args.resume,
                    auto_scale_lr=args.auto_scale_lr, options=_options(args.cfg_options),
-                   launcher=args.launcher, data=args.data, demo=args.demo, seed=args.seed,
+                   launcher=args.launcher, data=args.data, demo=args.demo,
+                   scratch=args.from_scratch, seed=args.seed,
                    deterministic=args.deterministic)
     if _first(args.launcher):
         _say_scores(result.metrics)

@@ -1,6 +1,6 @@
 """Errors that a user can mend: what was wrong, where, and what to do next."""
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Iterable
 
 
 class UserError(ValueError):

@@ -6,7 +6,8 @@
 The second form takes the argument names which mmdet and mmseg use for the same network.
 """
 import logging
-from typing import Any, Optional, Sequence, Union
+from collections.abc import Sequence
+from typing import Any, Optional, Union
 
 import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
@@ -125,7 +126,7 @@ class Backbone(ResTrunk, BaseModule):
         return own | set(DIALECT) | legal_arguments(kind) - {'norm', 'convs3x3'}
 
     def init_weights(self) -> None:
-        """mmengine's entry point; ``Pretrained`` is loaded strictly, the rest is mmengine's."""
+        """Mmengine's entry point; ``Pretrained`` is loaded strictly, the rest is mmengine's."""
         config = self.init_cfg
         if isinstance(config, dict) and config.get('type') == 'Pretrained':
             if not self.is_init:
@@ -163,6 +164,7 @@ def stem_of(stem: Any, channels: Optional[int], deep: Optional[bool]) -> Any:
 
 
 def caffe(style: str, kind: str) -> bool:
+    """Whether the first 1x1 takes the stride."""
     if style not in ('pytorch', 'caffe'):
         raise ArgumentError(f"style={style!r} is unknown; legal: 'pytorch', 'caffe'")
     if style == 'caffe' and kind in ('split', 'res2'):
@@ -200,6 +202,7 @@ _said: set[str] = set()
 
 
 def say_once(message: str) -> None:
+    """Warns, the first time."""
     if message not in _said:
         _said.add(message)
         print_log('mmresnest: ' + message, logger='current', level=logging.WARNING)
@@ -274,6 +277,7 @@ class Res2Net(Backbone):
 @MODELS.register_module()
 class ResNeSt(Backbone):
     """ResNeSt (arXiv:2004.08955): ``radix``, ``groups``, ``base_width``, ``reduction_factor``,
-    ``avg_down_stride``, ``avd_first`` (the "fast" networks)."""
+    ``avg_down_stride``, ``avd_first`` (the "fast" networks).
+    """
     networks = {14: 'resnest14', 26: 'resnest26', 50: 'resnest50', 101: 'resnest101',
                 152: ('resnest101', R152), 200: 'resnest200', 269: 'resnest269'}

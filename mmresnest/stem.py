@@ -2,12 +2,14 @@
 
 He et al., arXiv:1512.03385, table 1 (7x7); He et al., arXiv:1812.01187, figure 2b (three 3x3).
 """
+from collections.abc import Sequence
+
 from torch import nn
 
 from .blocks.bottleneck import Norm
 
 
-def deep_stem(widths: tuple[int, int, int], norm: Norm, in_channels: int = 3) -> nn.Sequential:
+def deep_stem(widths: Sequence[int], norm: Norm, in_channels: int = 3) -> nn.Sequential:
     """B 3 H W -> B widths[2] H/2 W/2 by three 3x3 convolutions, each with norm and ReLU."""
     layers: list[nn.Module] = []
     for index, width in enumerate(widths):

@@ -1,9 +1,10 @@
 """ResTrunk: stem, stages, and the rules that hold for every kind of bottleneck."""
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from typing import Callable, Iterator, Optional, Sequence, Union
+from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,9 @@ class ResTrunk(nn.Module):
         ArgumentError: an argument that is unknown or cannot be obeyed, with the legal values.
     """
 
+    conv1: nn.Module            # } of a plain stem
+    bn1: nn.Module              # }
+
     def __init__(self, kind: str, depths: Sequence[int], *,
                  stem: Union[int, Sequence[int]] = 64, in_channels: int = 3,
                  base_channels: int = 64, pooled_shortcut: bool = False, shortcut_kernel: int = 1,
@@ -74,7 +78,7 @@ class ResTrunk(nn.Module):
             raise ArgumentError(f'{name!r} is not an argument of a {kind!r} network; '
                                 f'{nearest(name, sorted(legal_arguments(kind)))}')
         contract = compat != 'mm' if contract_dilation is None else contract_dilation
-        build = partial(KINDS[kind], **block)
+        build: Callable[..., Bottleneck] = partial(KINDS[kind], **block)
 
         if isinstance(stem, int):
             self.stem = None
@@ -82,7 +86,7 @@ class ResTrunk(nn.Module):
                 self.add_module(name, module)
             channels = stem
         else:
-            self.stem = deep_stem(tuple(stem), norm, in_channels)
+            self.stem = deep_stem(stem, norm, in_channels)
             channels = stem[-1]
         self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True) if ceil_pool else nn.MaxPool2d(3, 2, 1)
 
@@ -110,13 +114,14 @@ class ResTrunk(nn.Module):
         self.out_channels = tuple(out_channels[index] for index in self.out_indices)
         initialise(self, zero_init_residual)
         if channels_last:
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.train()
 
     @property
-    def stages(self) -> list[nn.Module]:
+    def stages(self) -> list[nn.Sequential]:
         """The stages that are built, in order."""
-        return [module for name, module in self.named_children() if name.startswith('layer')]
+        return [module for name, module in self.named_children()
+                if name.startswith('layer') and isinstance(module, nn.Sequential)]
 
     @property
     def stem_parts(self) -> list[nn.Module]:
@@ -229,15 +234,15 @@ def shortcut(site: Site, norm: Norm, pooled: bool, kernel: int) -> Optional[nn.M
 def initialise(trunk: nn.Module, zero_init_residual: bool) -> None:
     """He initialisation (arXiv:1502.01852) by fan-out; offsets of deformable convolutions at 0."""
     for name, module in trunk.named_modules():
-        if name.endswith('conv_offset'):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+        if isinstance(module, nn.Conv2d):
+            if name.endswith('conv_offset'):
+                nn.init.zeros_(module.weight)
+            else:
+                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, Bottleneck) and zero_init_residual:
-            nn.init.zeros_(module.bn3.weight)
+            nn.init.zeros_(module.bn3.get_parameter('weight'))
 
 
 def rerun(block: nn.Module, x: Tensor) -> Tensor:
@@ -251,12 +256,15 @@ def statistics_kept(block: nn.Module) -> Iterator[None]:
     """Lets norms compute as in training and leaves their running statistics as they are."""
     norms = [module for module in block.modules()
              if isinstance(module, _BatchNorm) and module.training and module.track_running_stats]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    counts = [norm.num_batches_tracked for norm in norms]
+    before = [(norm.momentum, None if count is None else count.clone())
+              for norm, count in zip(norms, counts)]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, (momentum, count) in zip(norms, before):
+        for norm, now, (momentum, count) in zip(norms, counts, before):
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
+            if now is not None and count is not None:
+                now.copy_(count)

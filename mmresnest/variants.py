@@ -28,6 +28,7 @@ class Weights:
 
     @property
     def file(self) -> str:
+        """The name of the file."""
         return self.url.rpartition('/')[2]
 
     @property
@@ -51,6 +52,7 @@ class Variant:
 
     @property
     def type(self) -> str:
+        """The registered class."""
         return self.family.type
 
     @property
@@ -60,6 +62,7 @@ class Variant:
 
 
 def family(type_: str, **trunk: Any) -> Family:
+    """A family whose settings nobody changes by accident."""
     return Family(type_, MappingProxyType(trunk))
 
 
@@ -92,26 +95,31 @@ GLUON = 'https://github.com/rwightman/pytorch-pretrained-gluonresnet/releases/do
 
 
 def resnest(name: str) -> tuple[Weights, ...]:
+    """The authors' file, and timm's mirror of it."""
     official = 'https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/'
     return tuple(Weights(f'{base}{name}.pth', 'official', APACHE)
                  for base in (official, TIMM + 'v0.1-resnest/'))
 
 
 def only(url: str, layout: str, licence: str = APACHE) -> tuple[Weights, ...]:
+    """A file that only one host has."""
     return (Weights(url + '.pth', layout, licence),)
 
 
 def res2net(name: str, mirrored: bool = True) -> tuple[Weights, ...]:
+    """The authors' file, and timm's mirror of all but v1b."""
     official = 'https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/'
     mirrors = (official, TIMM + 'v0.1-res2net/') if mirrored else (official,)
     return tuple(Weights(f'{base}{name}.pth', 'official', NC) for base in mirrors)
 
 
 def cadene(name: str) -> tuple[Weights, ...]:
+    """A file of Cadene's pretrained-models."""
     return only('http://data.lip6.fr/cadene/pretrainedmodels/' + name, 'cadene', BSD)
 
 
 def torchvision(name: str) -> tuple[Weights, ...]:
+    """A file of torchvision's."""
     return only('https://download.pytorch.org/models/' + name, 'official', BSD)
 
 

@@ -11,10 +11,11 @@ which backbones do not have and loading therefore drops.
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ def is_deep(prefix: str, keys: set[str]) -> bool:
         'stem.0.weight', 'stem.0.conv.weight', 'conv1.0.weight', 'layer0.conv2.weight'))
 
 
-@lru_cache(maxsize=None)
+@cache
 def compiled(pairs: Pairs, reverse: bool) -> tuple[tuple[re.Pattern, str], ...]:
     """The pairs as patterns and the templates to fill from their groups."""
     rules = []
@@ -259,6 +260,7 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str)
 
 
 def is_first_conv(key: str) -> bool:
+    """Whether a key of ours is the weight that meets the image."""
     return key in ('stem.0.weight', 'conv1.weight')
 
 
@@ -369,9 +371,9 @@ def first_that_answers(urls: tuple[str, ...], files: list[Path], what: str) -> P
         except (OSError, RuntimeError) as error:          # no connection, 404, or another hash
             failures.append(f'{url} ({error})')
     names = ' or '.join(dict.fromkeys(file.name for file in files))
-    raise UserError(f'the weights of {what} cannot be fetched: {"; ".join(failures)}. Fetch {names} '
-                    f'on a machine that is online and put it into {files[0].parent}, or train from '
-                    f'random weights with --from-scratch')
+    raise UserError(f'the weights of {what} cannot be fetched: {"; ".join(failures)}. Fetch '
+                    f'{names} on a machine that is online and put it into {files[0].parent}, or '
+                    f'train from random weights with --from-scratch')
 
 
 def parse(path: Path) -> Any:
@@ -404,5 +406,5 @@ def verify_hash(path: Path) -> None:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     if not digest.hexdigest().startswith(wanted):
-        raise UserError(f'{path}: its sha256 begins {digest.hexdigest()[:8]}, the published file\'s '
+        raise UserError(f"{path}: its sha256 begins {digest.hexdigest()[:8]}, the published file's "
                         f'{wanted}: it is damaged or another file; fetch it again')

@@ -1,9 +1,9 @@
 """The networks for plain PyTorch: no mm package needed.
 
-    >>> import mmresnest
-    >>> backbone = mmresnest.build_backbone('resnest50', out_indices=(1, 2, 3))
-    >>> backbone.out_channels
-    (512, 1024, 2048)
+>>> import mmresnest
+>>> backbone = mmresnest.build_backbone('resnest50', out_indices=(1, 2, 3))
+>>> backbone.out_channels
+(512, 1024, 2048)
 """
 import os
 from typing import Any, Union

@@ -1,4 +1,4 @@
-"""Reference features of the authors' implementations, and the synthetic weights they were taken with.
+"""Reference features of the authors' implementations, and the synthetic weights behind them.
 
 ``data/features.json.gz`` says in ``about`` how weights and image are drawn.
 """

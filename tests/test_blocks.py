@@ -8,8 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmresnest.blocks import (KINDS, DropPath, Parts, Res2NetBottleneck, ResNeXtBottleneck,
-                              SEBottleneck, Site, SplitAttention, SplitAttentionBottleneck)
+from mmresnest.blocks import (
+    KINDS,
+    DropPath,
+    Parts,
+    Res2NetBottleneck,
+    ResNeXtBottleneck,
+    SEBottleneck,
+    Site,
+    SplitAttention,
+    SplitAttentionBottleneck,
+)
 from mmresnest.blocks.bottleneck import Bottleneck
 from mmresnest.errors import ArgumentError
 

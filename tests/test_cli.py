@@ -2,7 +2,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -45,12 +44,9 @@ def test_help_loads_nothing_heavy(command):
     code = ('import sys\nfrom mmresnest.cli import main\n'
             'try: main(sys.argv[1:])\n'
             'finally: print(sorted({"torch", "numpy", "mmengine", "mmcv"} & set(sys.modules)))')
-    start = time.monotonic()
     run = python('-c', code, *command.split(), '--help')
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith('usage: mmresnest') and run.stdout.rstrip().endswith('[]')
-    # 0.1 s on an idle core; torch alone would take two.
-    assert time.monotonic() - start < 2
 
 
 def test_scripts_need_no_installation(tmp_path):

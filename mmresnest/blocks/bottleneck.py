@@ -5,8 +5,9 @@
 He et al., arXiv:1512.03385, section 4.1 ("bottleneck" building block). Every network of this
 package is this equation with another ``mix`` or ``gate``; the walk itself is written once, here.
 """
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable, Optional
+from typing import Optional
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,12 +65,14 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """B C H W -> the same, some samples zero in training."""
         if not self.training:
             return x
         keep = 1.0 - self.rate
         return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep).div_(keep)    # B 1 1 1
 
     def extra_repr(self) -> str:
+        """The rate, for ``print``."""
         return f'rate={self.rate:.3f}'
 
 
@@ -100,12 +103,15 @@ class Bottleneck(nn.Module):
         self.drop_path = parts.drop_path
 
     def mix(self, x: Tensor) -> Tensor:
+        """B w H W -> B w H' W': what a kind of bottleneck is known by."""
         raise TypeError(f'{type(self).__name__} has no mix(): it is not a kind of bottleneck')
 
     def gate(self, x: Tensor) -> Tensor:
+        """B 4p H' W' -> the same, before the branch joins the shortcut."""
         return x
 
     def forward(self, x: Tensor) -> Tensor:
+        """B C H W -> B 4p H' W'."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)                         # B w H W
         y = self.bn3(self.conv3(self.mix(y)))                                     # B 4p H' W'
         y = self.drop_path(self.gate(y))

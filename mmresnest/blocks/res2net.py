@@ -44,8 +44,9 @@ class Res2NetBottleneck(Bottleneck):
         self.pool = nn.AvgPool2d(3, site.stride, 1) if pooled else nn.Identity()
 
     def mix(self, x: Tensor) -> Tensor:
+        """The ladder: B ws H W -> B ws H' W'."""
         splits = x.split(self.width, 1)                                       # s times B w H W
-        rungs = []
+        rungs: list[Tensor] = []
         for index, (conv, bn) in enumerate(zip(self.convs, self.bns)):
             y = splits[index]
             if self.hierarchical and index > 0:

@@ -30,4 +30,5 @@ class ResNeXtBottleneck(Bottleneck):
         self.bn2 = parts.norm(width)
 
     def mix(self, x: Tensor) -> Tensor:
+        """The grouped 3x3: B w H W -> B w H' W'."""
         return F.relu(self.bn2(self.conv2(x)), inplace=True)

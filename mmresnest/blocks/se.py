@@ -1,8 +1,8 @@
 """Squeeze-and-Excitation (Hu et al., arXiv:1709.01507, section 3).
 
-    z = GAP(u)                          squeeze
-    s = sigmoid(W2 relu(W1 z))          excitation
-    u~ = s * u                          scale
+z = GAP(u)                          squeeze
+s = sigmoid(W2 relu(W1 z))          excitation
+u~ = s * u                          scale
 """
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
 
     def forward(self, u: Tensor) -> Tensor:
+        """B C H W -> the same, every channel weighed."""
         z = u.mean((2, 3), keepdim=True)                                          # B C 1 1
         s = self.fc2(F.relu(self.fc1(z), inplace=True)).sigmoid()                 # B C 1 1
         return s * u                                                              # B C H W
@@ -45,4 +46,5 @@ class SEBottleneck(ResNeXtBottleneck):
         self.se = SqueezeExcite(site.planes * self.expansion, reduction)
 
     def gate(self, x: Tensor) -> Tensor:
+        """Squeeze-and-excitation of the branch."""
         return self.se(x)

@@ -46,6 +46,7 @@ class SplitAttention(nn.Module):
         self.fc2 = nn.Conv2d(hidden, channels * radix, 1, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
+        """B C H W -> B C H' W'."""
         u = F.relu(self.bn0(self.conv(x)), inplace=True)                          # B RC H W
         a = self.attention(self.squeeze(u))                                       # B RC 1 1
         # Slices of channels, never a 5-D view: in channels_last every slice keeps its rows dense.
@@ -120,4 +121,5 @@ class SplitAttentionBottleneck(Bottleneck):
         self.avd_first = avd_first
 
     def mix(self, x: Tensor) -> Tensor:
+        """Split attention with the pool on the side that the network has it."""
         return self.conv2(self.avd(x)) if self.avd_first else self.avd(self.conv2(x))

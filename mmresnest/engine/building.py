@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mmengine.config import Config
 
@@ -25,6 +26,23 @@ def building(cfg: Config) -> Iterator[None]:
         if explained is None:
             raise
         raise explained from error
+
+
+def build_runner(cfg: Config) -> Any:
+    """A runner whose neck and heads keep the memory layout of the backbone.
+
+    Our backbones compute in channels-last. With weights in that layout the convolutions behind them
+    do so too, instead of turning every map back; on a CPU they are several times faster there.
+    """
+    import torch
+    from mmengine.model import is_model_wrapper
+    from mmengine.runner import Runner
+    runner = Runner.from_cfg(cfg)
+    backbone = getattr(runner.model, 'backbone', None)
+    # DistributedDataParallel has laid out its gradients when it was built: it is left as it is.
+    if getattr(backbone, 'channels_last', False) and not is_model_wrapper(runner.model):
+        runner.model.to(memory_format=torch.channels_last)
+    return runner
 
 
 @contextmanager

@@ -565,6 +565,26 @@ def _no_data(cfg: Config, leaf: Mapping, path: Path) -> str:
             'without any, give --demo, which draws a small set and learns that')
 
 
+def from_scratch(cfg: Config) -> None:
+    """Makes the model start from random weights: nothing is fetched, and nothing stays frozen."""
+    model = _model(cfg)
+    backbone = model.get('backbone')
+    if not isinstance(backbone, dict):
+        raise UserError(f'{cfg.filename or "the config"} has no backbone to train from scratch')
+    for node in (model, backbone):
+        if node.get('pretrained'):
+            node['pretrained'] = None
+    backbone['init_cfg'] = None
+    if backbone.get('frozen_stages', -1) >= 0:      # frozen at random it could learn nothing
+        backbone['frozen_stages'] = -1
+    if backbone.get('norm_eval'):
+        backbone['norm_eval'] = False
+    norm = backbone.get('norm_cfg')
+    if norm and norm.get('requires_grad') is False:
+        norm['requires_grad'] = True
+    cfg.load_from = None
+
+
 def settle_norms(cfg: Config, distributed: bool) -> int:
     """Turns SyncBN into BN where it cannot run: on a CPU, or in a single process.
 

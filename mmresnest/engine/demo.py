@@ -1,29 +1,43 @@
-"""The --demo recipe: any of our configs at a size that a laptop CPU trains in minutes.
+"""The --demo recipe: any of our configs at a size that a laptop's CPU trains in minutes.
 
-The structure is kept: every layer, head and loss is the config's own. What shrinks is images, batch,
-widths of neck and heads, regions per image and schedule; the backbone keeps its depth and width.
-Training is from random weights, so nothing is frozen and nothing is fetched.
+The structure is kept: every layer, head and loss is the config's own. What shrinks is images,
+batch, widths of neck and heads, regions per image and schedule; the backbone keeps its depth and
+width. Training is from random weights, so nothing is frozen and nothing is fetched.
 """
-from typing import Any, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError
+from .config import from_scratch, task_of
 
-SIZE = 192              # px, images as the network sees them
-BATCH = 4
-ITERATIONS = 600
-WARM_UP = 50
-LEARNING_RATE = 6e-4
-VALIDATIONS = 3
 
-#: where these keys hold a number of channels, in neck and heads, it is divided by the value
-WIDTHS = {
-    'out_channels': 4, 'feat_channels': 4, 'in_channels': 4, 'conv_out_channels': 4,
-    'fc_out_channels': 4, 'channels': 4, 'c1_channels': 1, 'c1_in_channels': 1,
-}
-#: regions per image: at most so many
-REGIONS = {'nms_pre': 400, 'max_per_img': 200, 'nms_post': 200, 'max_num': 200}
+@dataclass(frozen=True)
+class Recipe:
+    """How far a task is shrunk."""
+    size: int               # px: both sides of an image, at most
+    batch: int
+    iterations: int
+    rate: float             # learning rate of AdamW
+
+
+DETECTION = Recipe(size=192, batch=4, iterations=420, rate=6e-4)
+# At output stride 8 the last two stages cost four times as much a pixel.
+SEMANTIC = Recipe(size=128, batch=4, iterations=240, rate=6e-4)
+
+WARM_UP = 40                # iterations
+VALIDATIONS = 3             # in the course of the training
+NARROWER = 4                # neck and heads: their channels are divided by this
+ROIS = 64                   # sampled per image to train the second stage
+PROPOSALS = 200             # per image, after the first stage
+BEFORE_NMS = 400            # per level
+
+#: where a detector's neck and heads hold a number of channels
+WIDTHS = ('in_channels', 'out_channels', 'feat_channels', 'conv_out_channels', 'fc_out_channels')
+HEADS = ('rpn_head', 'roi_head', 'bbox_head', 'mask_head')
+RESIZES = ('Resize', 'RandomResize', 'RandomChoiceResize')
 
 
 def shrink(cfg: Config) -> None:
@@ -33,84 +47,96 @@ def shrink(cfg: Config) -> None:
         cfg: of a detector or segmentor, its data already set.
 
     Raises:
-        UserError: it has no model or no training pipeline to shrink.
+        UserError: it has no training to shrink.
     """
-    if 'model' not in cfg or 'train_dataloader' not in cfg:
-        raise UserError('--demo needs a config with model and train_dataloader')
-    shrink_model(cfg.model)
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        loader = cfg.get(name)
-        if loader:
-            shrink_loader(loader, training=name.startswith('train'))
-    shrink_schedule(cfg)
+    if cfg.get('train_dataloader') is None or cfg.get('optim_wrapper') is None:
+        raise UserError(f'--demo: {cfg.filename or "the config"} has no train_dataloader or no '
+                        f'optim_wrapper; give a whole training config')
+    semantic = task_of(cfg) == 'semantic'
+    recipe = SEMANTIC if semantic else DETECTION
+    from_scratch(cfg)
+    if semantic:
+        narrow_segmentor(cfg.model, recipe.size)
+    else:
+        narrow_detector(cfg.model)
+    shrink_loader(cfg.train_dataloader, recipe.size, recipe.batch)
+    for name in ('val_dataloader', 'test_dataloader'):
+        if cfg.get(name):                       # mmseg cannot stack images of different sizes
+            shrink_loader(cfg[name], recipe.size, batch=1 if semantic else 8)
+    shrink_schedule(cfg, recipe)
 
 
 def walk(node: Any) -> Iterator[ConfigDict]:
-    """Every dict in a config, outermost first."""
+    """Every dict in a part of a config, outermost first."""
     if isinstance(node, dict):
         yield node
-        for value in node.values():
+        for value in list(node.values()):
             yield from walk(value)
     elif isinstance(node, (list, tuple)):
         for value in node:
             yield from walk(value)
 
 
-def shrink_model(model: ConfigDict) -> None:
-    """Narrows neck and heads and lets the backbone learn from scratch."""
-    backbone = model.backbone
-    backbone.init_cfg = None
-    backbone.frozen_stages = -1
+def narrow_detector(model: ConfigDict) -> None:
+    """Narrows neck and heads, and lets fewer regions through."""
     neck = model.get('neck')
     if neck:
-        neck.out_channels //= WIDTHS['out_channels']
-    for part in ('rpn_head', 'roi_head', 'bbox_head', 'mask_head'):
+        neck.out_channels //= NARROWER          # its in_channels are the backbone's
+    for part in HEADS:
         for node in walk(model.get(part)):
-            for key, divisor in WIDTHS.items():
+            for key in WIDTHS:
                 if isinstance(node.get(key), int):
-                    node[key] //= divisor
+                    node[key] //= NARROWER
     for part in ('train_cfg', 'test_cfg'):
         for node in walk(model.get(part)):
-            for key, most in REGIONS.items():
+            for key, most in (('nms_pre', BEFORE_NMS), ('max_per_img', PROPOSALS)):
                 if isinstance(node.get(key), int):
                     node[key] = min(node[key], most)
-    rcnn = (model.get('train_cfg') or {}).get('rcnn')
-    for node in walk(rcnn):
-        if 'num' in node:
-            node.num = min(node.num, 64)
+    for node in walk((model.get('train_cfg') or {}).get('rcnn')):
+        if isinstance(node.get('num'), int):
+            node.num = min(node.num, ROIS)
 
 
-def shrink_loader(loader: ConfigDict, training: bool) -> None:
+def narrow_segmentor(model: ConfigDict, size: int) -> None:
+    """Narrows the heads; their in_channels are the backbone's."""
+    for part in ('decode_head', 'auxiliary_head'):
+        for node in walk(model.get(part)):
+            if isinstance(node.get('channels'), int):
+                node.channels //= NARROWER
+    if model.data_preprocessor.get('size'):
+        model.data_preprocessor.size = (size, size)
+
+
+def shrink_loader(loader: ConfigDict, size: int, batch: int) -> None:
     """Small images in small batches, read by the main process."""
-    loader.batch_size = BATCH if training else 8
+    loader.batch_size = batch
     loader.num_workers = 0
     loader.persistent_workers = False
     for node in walk(loader.dataset):
-        if node.get('type') in ('Resize', 'RandomResize', 'RandomChoiceResize'):
-            node.pop('scales', None)
-            node.type, node.scale, node.keep_ratio = 'Resize', (SIZE, SIZE), True
-            node.pop('ratio_range', None)
+        if node.get('type') in RESIZES:
+            for key in ('scales', 'ratio_range', 'scale_factor'):
+                node.pop(key, None)
+            node.update(type='Resize', scale=(size, size), keep_ratio=True)
+        if 'crop_size' in node:
+            node.crop_size = (size, size)
 
 
-def shrink_schedule(cfg: Config) -> None:
-    """AdamW with a warm-up and a cosine: learns from scratch where SGD would still be warming up."""
+def shrink_schedule(cfg: Config, recipe: Recipe) -> None:
+    """AdamW with a warm-up and a cosine: learns where SGD would still be warming up."""
+    iterations = recipe.iterations
     cfg.optim_wrapper = dict(
-        type=cfg.optim_wrapper.get('type', 'OptimWrapper'),
-        optimizer=dict(type='AdamW', lr=LEARNING_RATE, weight_decay=0.02),
-        clip_grad=dict(max_norm=10.0))
+        type='OptimWrapper', clip_grad=dict(max_norm=10.0),
+        optimizer=dict(type='AdamW', lr=recipe.rate, weight_decay=0.02))
     cfg.param_scheduler = [
         dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=WARM_UP),
-        dict(type='CosineAnnealingLR', by_epoch=False, begin=WARM_UP, end=ITERATIONS,
+        dict(type='CosineAnnealingLR', by_epoch=False, begin=WARM_UP, end=iterations,
              eta_min_ratio=0.01),
     ]
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=ITERATIONS,
-                         val_interval=ITERATIONS // VALIDATIONS)
-    sampler = cfg.train_dataloader.get('sampler')
-    if sampler:
-        sampler.type = 'InfiniteSampler'
-        sampler.shuffle = True
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations,
+                         val_interval=iterations // VALIDATIONS)
+    cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
     cfg.train_dataloader.pop('batch_sampler', None)
+    cfg.randomness = dict(cfg.get('randomness') or {}, seed=0)      # the same demo for everyone
     cfg.log_processor = dict(cfg.get('log_processor') or {}, by_epoch=False)
-    hooks = cfg.default_hooks
-    hooks.logger.interval = 20
-    hooks.checkpoint.update(by_epoch=False, interval=ITERATIONS, max_keep_ckpts=1)
+    cfg.default_hooks.logger.interval = 20
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=iterations, max_keep_ckpts=1)

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 
 from ..errors import UserError
 from . import checkpoints, processes
-from .building import building, running
+from .building import build_runner, building, running
 from .config import dataset_leaves, task_of
 from .train import plain, prepare
 
@@ -76,11 +76,9 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
         if tta:
             _use_tta(cfg)
         dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())
-        from mmengine.runner import Runner
-
         from .hooks import PaintPredictions
         with building(cfg):
-            runner = Runner.from_cfg(cfg)
+            runner = build_runner(cfg)
             checkpoints.check_fit(checkpoint, content, runner.model)
             loop = runner.test_loop
         del content                     # the runner reads it once more

@@ -14,9 +14,10 @@ from mmengine.logging import print_log
 
 from ..errors import UserError
 from . import checkpoints, processes
-from .building import building, running
+from .building import build_runner, building, running
 from .config import (
     check_paths,
+    from_scratch,
     load_config,
     merge,
     register,
@@ -48,8 +49,8 @@ class TrainResult:
 def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | None = None,
           amp: bool = False, resume: str | None = None, auto_scale_lr: bool = False,
           options: Mapping[str, Any] | None = None, launcher: str = 'none',
-          data: str | os.PathLike | None = None, demo: bool = False, seed: int | None = None,
-          deterministic: bool = False) -> TrainResult:
+          data: str | os.PathLike | None = None, demo: bool = False, scratch: bool = False,
+          seed: int | None = None, deterministic: bool = False) -> TrainResult:
     """Trains the model of a config and scores it on the validation split.
 
     Args:
@@ -62,7 +63,9 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
         options: settings to override, dotted names to values; after ``data`` and ``demo``.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``: who started the processes.
         data: a folder in COCO or ADE20K layout to train on instead of the config's data.
-        demo: train on the embedded data set, at a size and schedule for a laptop's CPU.
+        demo: train at a size and schedule for a laptop's CPU, on the embedded data set unless
+            ``data`` is given; from random weights.
+        scratch: start from random weights: fetch none, freeze nothing.
         seed: for everything random.
         deterministic: use deterministic algorithms only.
 
@@ -76,7 +79,7 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
     start = time.monotonic()
     with processes.started(launcher):
         cfg = prepare(config, ('train', 'val'), work_dir=work_dir, resume=resume, options=options,
-                      launcher=launcher, data=data, demo=demo)
+                      launcher=launcher, data=data, demo=demo, scratch=scratch)
         if seed is not None or deterministic:
             cfg.randomness = {**cfg.get('randomness', {}), 'deterministic': deterministic}
             if seed is not None:
@@ -94,10 +97,9 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
 
 def _run(cfg: Config) -> tuple[Any, LastScores]:
     """Builds a runner, trains, and makes sure that the last step was scored."""
-    from mmengine.runner import Runner
     scores = LastScores()
     with building(cfg):
-        runner = Runner.from_cfg(cfg)
+        runner = build_runner(cfg)
         runner.register_hook(scores)
         # Built here rather than in runner.train(), so that data that cannot be used is reported as
         # such and not as a failure of the run.
@@ -111,17 +113,16 @@ def _run(cfg: Config) -> tuple[Any, LastScores]:
 
 def configure(config: str | os.PathLike | Config, *, options: Mapping[str, Any] | None = None,
               launcher: str = 'none', data: str | os.PathLike | None = None,
-              demo: bool = False) -> Config:
+              demo: bool = False, scratch: bool = False) -> Config:
     """A config with its data and options set; see :func:`train` for the arguments."""
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
-    if data is not None and demo:
-        raise UserError('--data and --demo exclude each other: the demo brings its own data')
+    if demo or data is not None:
+        use_data(cfg, drawn_data(launcher) if data is None else data)
     if demo:
         from .demo import shrink
-        use_data(cfg, drawn_data(launcher))
         shrink(cfg)
-    elif data is not None:
-        use_data(cfg, data)
+    if scratch:
+        from_scratch(cfg)
     merge(cfg, options)
     return cfg
 
