@@ -23,7 +23,7 @@ class Recipe:
     rate: float             # learning rate of AdamW
 
 
-DETECTION = Recipe(size=192, batch=4, iterations=420, rate=6e-4)
+DETECTION = Recipe(size=192, batch=4, iterations=330, rate=6e-4)
 # At output stride 8 the last two stages cost four times as much a pixel.
 SEMANTIC = Recipe(size=128, batch=4, iterations=240, rate=6e-4)
 
