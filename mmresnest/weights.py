@@ -157,20 +157,21 @@ def convert(state: Mapping[str, Tensor], to: str = 'mmdet') -> dict[str, Tensor]
 
 def convert_on_load(trunk: nn.Module) -> None:
     """Lets ``load_state_dict`` of a trunk, or of whatever contains it, take any layout."""
-
-    def rewrite(module: nn.Module, state: dict, prefix: str, *_: Any) -> None:
-        own = {key[len(prefix):]: key for key in state if key.startswith(prefix)}
-        found = recognise(own)
-        if found is None or found.prefix or found.layout == 'mmdet':
-            return
-        layout = LAYOUTS[found.layout]
-        renamed = {rename(key, layout.deep if found.deep else layout.plain): state.pop(full)
-                   for key, full in own.items()}
-        for key, value in renamed.items():
-            if not key.startswith(CLASSIFIER):
-                state[prefix + key] = value
-
     trunk.register_load_state_dict_pre_hook(rewrite)
+
+
+def rewrite(module: nn.Module, state: dict, prefix: str, *_: Any) -> None:
+    """The hook; a function of the module, since networks are pickled with their hooks."""
+    own = {key[len(prefix):]: key for key in state if key.startswith(prefix)}
+    found = recognise(own)
+    if found is None or found.prefix or found.layout == 'mmdet':
+        return
+    layout = LAYOUTS[found.layout]
+    renamed = {rename(key, layout.deep if found.deep else layout.plain): state.pop(full)
+               for key, full in own.items()}
+    for key, value in renamed.items():
+        if not key.startswith(CLASSIFIER):
+            state[prefix + key] = value
 
 
 @dataclass(frozen=True)

@@ -48,17 +48,12 @@ class Res2NetBottleneck(Bottleneck):
         splits = x.split(self.width, 1)                                       # s times B w H W
         rungs: list[Tensor] = []
         for index, (conv, bn) in enumerate(zip(self.convs, self.bns)):
-            y = splits[index]
+            # A split is a view with gaps, which deformable convolutions refuse: its copy has none.
             if self.hierarchical and index > 0:
-                y = y + rungs[-1]
-            rungs.append(F.relu(bn(conv(y.contiguous(memory_format=memory_format(x)))),
-                                inplace=True))
+                y = splits[index] + rungs[-1]                                     # B w H W
+            else:
+                y = splits[index].clone()
+            rungs.append(F.relu(bn(conv(y)), inplace=True))
         if self.scales > 1:
             rungs.append(self.pool(splits[-1]))
         return torch.cat(rungs, 1)                                                # B ws H W
-
-
-def memory_format(x: Tensor) -> torch.memory_format:
-    """The layout to give to a part of ``x``; deformable convolutions refuse a strided view."""
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format

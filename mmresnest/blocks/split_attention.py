@@ -6,7 +6,10 @@ R = radix (splits of a group), K = cardinality (groups), C = channels out.
     a_r = softmax_r(G_r(s))             sigmoid where R = 1
     V   = sum_r a_r * U_r
 """
+from typing import Optional
+
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import BatchNorm2d
@@ -54,7 +57,8 @@ class SplitAttention(nn.Module):
 
     def splits(self, x: Tensor) -> tuple[Tensor, ...]:
         """B RC H W -> R times B C H W."""
-        return x.split(self.channels, 1)
+        splits = x.split(self.channels, 1)
+        return tuple(splits[r] for r in range(self.radix))      # torch.fx cannot count them
 
     def squeeze(self, u: Tensor) -> Tensor:
         """s: B RC H W -> B C 1 1. Pooling first touches the map once; see ``Site``."""
@@ -67,8 +71,8 @@ class SplitAttention(nn.Module):
         a = self.fc2(F.relu(norm_of_pooled(self.bn1, self.fc1(s)), inplace=True))
         if self.radix == 1:
             return a.sigmoid()
-        a = a.reshape(-1, self.groups, self.radix, self.channels // self.groups)  # B K R c
-        return a.transpose(1, 2).softmax(1).reshape(-1, self.radix * self.channels, 1, 1)
+        a = a.unflatten(1, (self.groups, self.radix, -1))                         # B K R c 1 1
+        return a.transpose(1, 2).softmax(1).flatten(1, 3)                         # B RC 1 1
 
 
 def add(splits: tuple[Tensor, ...]) -> Tensor:
@@ -85,10 +89,22 @@ def norm_of_pooled(norm: nn.Module, z: Tensor) -> Tensor:
     One value has no variance, so batch statistics do not exist there and plain batch norm raises.
     From two samples on (and for SyncBN, which counts all processes) nothing is changed.
     """
-    if norm.training and type(norm) is BatchNorm2d and norm.track_running_stats and len(z) == 1:
-        return F.batch_norm(z, norm.running_mean, norm.running_var, norm.weight, norm.bias,
-                            training=False, eps=norm.eps)
+    if norm.training and type(norm) is BatchNorm2d and norm.track_running_stats:
+        return batch_norm_of_pooled(z, norm.running_mean, norm.running_var, norm.weight, norm.bias,
+                                    norm.num_batches_tracked, norm.momentum, norm.eps)
     return norm(z)
+
+
+@torch.fx.wrap              # one node of the graph: which branch is taken depends on the batch
+def batch_norm_of_pooled(z: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor,
+                         count: Tensor, momentum: Optional[float], eps: float) -> Tensor:
+    """Training-mode ``BatchNorm2d`` of a B C 1 1 map, written out but for a batch of one."""
+    single = z.shape[0] == 1
+    if not single:
+        count.add_(1)
+        if momentum is None:                            # the running average of all batches
+            momentum = 1.0 / float(count)
+    return F.batch_norm(z, mean, var, weight, bias, not single, momentum or 0.0, eps)
 
 
 class SplitAttentionBottleneck(Bottleneck):
