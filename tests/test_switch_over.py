@@ -1,8 +1,8 @@
 """mmdet's and mmseg's published ResNeSt and Res2Net configs, the type of the backbone prefixed.
 
-Nothing else is changed for the builds. The training steps keep the backbone's published depth, width
-and output stride, and shrink images, necks and heads; the weights are random, for the published
-ones would have to be fetched.
+Nothing else is changed for the builds. The training steps keep the backbone's published depth,
+width and output stride, and shrink images, necks and heads; the weights are random, for the
+published ones would have to be fetched.
 """
 from copy import deepcopy
 from importlib.util import find_spec
