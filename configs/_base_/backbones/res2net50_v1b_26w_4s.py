@@ -1,4 +1,4 @@
-# Res2Net-50 v1b, 26w x 4s, with ImageNet's pixel statistics (RGB).
+# res2net50_v1b_26w_4s with ImageNet's pixel statistics (RGB). Written by tools/table.py.
 backbone = dict(
     type='mmresnest.Res2Net',
     arch='res2net50_v1b_26w_4s',

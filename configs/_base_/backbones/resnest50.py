@@ -1,4 +1,4 @@
-# ResNeSt-50 with the pixel statistics of its downstream recipes (RGB).
+# resnest50 with the pixel statistics of its downstream recipes (RGB). Written by tools/table.py.
 backbone = dict(
     type='mmresnest.ResNeSt',
     arch='resnest50',

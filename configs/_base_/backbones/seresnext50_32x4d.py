@@ -1,4 +1,4 @@
-# SE-ResNeXt-50 32x4d, with ImageNet's pixel statistics (RGB).
+# seresnext50_32x4d with ImageNet's pixel statistics (RGB). Written by tools/table.py.
 backbone = dict(
     type='mmresnest.SEResNeXt',
     arch='seresnext50_32x4d',

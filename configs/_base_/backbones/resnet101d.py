@@ -1,0 +1,6 @@
+# resnet101d with ImageNet's pixel statistics (RGB). Written by tools/table.py.
+backbone = dict(
+    type='mmresnest.ResNet',
+    arch='resnet101d',
+    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://resnet101d'))
+pixels = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
