@@ -97,7 +97,7 @@ class Backbone(ResTrunk, BaseModule):
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         self.init_cfg = init_cfg
         self.arch = arch
-        weights.convert_on_load(self)
+        weights.convert_on_load(self, say)
 
     @classmethod
     def network(cls, arch: Optional[str], depth: Optional[int]) -> dict[str, Any]:
@@ -127,19 +127,40 @@ class Backbone(ResTrunk, BaseModule):
 
     def init_weights(self) -> None:
         """Mmengine's entry point; ``Pretrained`` is loaded strictly, the rest is mmengine's."""
-        config = self.init_cfg
-        if isinstance(config, dict) and config.get('type') == 'Pretrained':
+        source = pretrained_in(self.init_cfg)
+        if source is not None:
             if not self.is_init:
-                source = config['checkpoint']
-                content = None
-                if '://' in source and not source.startswith(
+                content, checkpoint = None, source['checkpoint']
+                if '://' in checkpoint and not checkpoint.startswith(
                         (weights.SCHEME, 'http://', 'https://')):
-                    content = CheckpointLoader.load_checkpoint(source, map_location='cpu')
-                report = weights.load(self, source, config.get('prefix'), content)
-                print_log(str(report), logger='current')
+                    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+                say(str(weights.load(self, checkpoint, source.get('prefix'), content)))
                 self._is_init = True
             return
         super().init_weights()
+
+
+def say(line: str) -> None:
+    """Puts the report of a loading into the log of the run."""
+    print_log(line, logger='current')
+
+
+def pretrained_in(init_cfg: Union[dict, list, None]) -> Optional[dict]:
+    """The initialisation from a checkpoint, if it is one.
+
+    Raises:
+        ArgumentError: it names no checkpoint, or other initialisations stand beside it.
+    """
+    configs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    found = next((config for config in configs if isinstance(config, dict) and
+                  config.get('type') == 'Pretrained'), None)
+    if found is not None and len(configs) > 1:
+        raise ArgumentError("init_cfg: Pretrained fills every tensor, so whatever stands beside it "
+                            "has no effect; keep dict(type='Pretrained', checkpoint=...) alone")
+    if found is not None and not isinstance(found.get('checkpoint'), str):
+        raise ArgumentError("init_cfg: Pretrained needs checkpoint=, a path, a URL or "
+                            "'mmresnest://<arch>'")
+    return found
 
 
 def refuse_unknown(legal: set[str], given: dict[str, Any], name: str) -> None:

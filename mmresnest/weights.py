@@ -1,177 +1,120 @@
-"""Checkpoints: how each publisher spells the keys, and loading that tells the truth.
+"""Checkpoints: loading that tells the truth, from whatever layout (:mod:`mmresnest.layouts`).
 
-A layout is a list of pairs (their key, our key). In a pair ``#`` stands for a number and ``*`` for
-the rest of the key; both are carried over. The same list read from right to left writes the layout,
-so a conversion loses nothing, and a key that no pair knows raises.
-
-Our own keys are those of mmdet and mmseg: ``stem.N`` for deep stems (theirs is one Sequential, so
-the numbers count norms and ReLUs), ``conv1``/``bn1`` for plain ones, ``fc`` for the classifier,
-which backbones do not have and loading therefore drops.
+There are two ways in. :func:`load` reads a file and fills a network. The hook that
+:func:`convert_on_load` hangs on a network meets every other way, ``load_state_dict`` of whatever
+contains it and mmengine's loaders of a whole detector, none of which says more of a tensor that
+stays empty than a line in a log. Either way all tensors are filled, or an error names those that
+are not. The exception: ``load_state_dict(..., strict=False)`` of the network itself loads a part,
+as everywhere in PyTorch; so does a checkpoint that has nothing at all under the network's prefix.
 """
-import hashlib
+import json
+import logging
 import os
 import re
-from collections.abc import Mapping
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
 
+from . import download as web
+from . import safetensors
 from .errors import UserError
+from .layouts import CLASSIFIER, LAYOUTS, convert, layout_named, recognise
 from .variants import TABLE, Variant, variant
 
-Pair = tuple[str, str]
-Pairs = tuple[Pair, ...]
+__all__ = ['CLASSIFIER', 'LAYOUTS', 'PUBLISHED', 'SCHEME', 'TRUST', 'Report', 'convert',
+           'convert_file', 'convert_on_load', 'fetch', 'load', 'read', 'recognise']
 
-CLASSIFIER = 'fc.'
 SCHEME = 'mmresnest://'         # + arch: the published weights of a row of the variant table
+TRUST = 'MMRESNEST_TRUST_CHECKPOINTS'       # the variable by which compat.stacks is told, too
+NOTE = 'mmresnest'              # where in a state dict's metadata our facts stand
+
+#: file name -> the hex digits with which its sha256 begins
+PUBLISHED = {weights.file: weights.sha256 for row in TABLE for weights in row.weights}
+
+Facts = Mapping[str, bool]
+Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a publisher spells the keys of a network, with a deep stem and with a plain one."""
-    deep: Pairs
-    plain: Pairs
-    #: a checkpoint is in this layout if it has one of these keys, tried in the order of LAYOUTS
-    marks: tuple[str, ...]
+# What tensors do not show ------------------------------------------------------------------------
 
-
-BLOCKS = ('layer#.#.*', 'layer#.#.*')
-HEAD = ('fc.*', 'fc.*')
-POOLED_FIRST = ('layer1.0.downsample.0.*', 'layer1.0.downsample.1.*')
-UNPOOLED_NORM = ('layer1.0.downsample.1.*', 'layer1.0.downsample.2.*')
-
-
-def conv_norms(theirs_conv: str, theirs_norm: str, start: int = 1) -> Pairs:
-    """The three convolutions and norms of a deep stem, numbered by the publisher from ``start``."""
-    return tuple(pair for index in range(3) for pair in (
-        (theirs_conv.format(index + start) + '.*', f'stem.{3 * index}.*'),
-        (theirs_norm.format(index + start) + '.*', f'stem.{3 * index + 1}.*')))
-
-
-CADENE_REST = (('layer#.#.se_module.*', 'layer#.#.se.*'), BLOCKS, ('last_linear.*', 'fc.*'))
-MMPRETRAIN_REST = (('layer#.#.se_layer.conv1.conv.*', 'layer#.#.se.fc1.*'),
-                   ('layer#.#.se_layer.conv2.conv.*', 'layer#.#.se.fc2.*'), BLOCKS,
-                   ('head.fc.*', 'fc.*'))
-
-LAYOUTS: Mapping[str, Layout] = {
-    # Cadene's pretrained-models and timm's legacy_*: SENet's Caffe names
-    'cadene': Layout(
-        deep=(*conv_norms('layer0.conv{}', 'layer0.bn{}'), *CADENE_REST),
-        plain=(('layer0.conv1.*', 'conv1.*'), ('layer0.bn1.*', 'bn1.*'), *CADENE_REST),
-        marks=('layer0.conv1.weight',)),
-    # mmpretrain: stem of ConvModules, no place for a pool in a stride-1 shortcut
-    'mmpretrain': Layout(
-        deep=(*conv_norms('stem.{}.conv', 'stem.{}.bn', start=0), POOLED_FIRST, UNPOOLED_NORM,
-              *MMPRETRAIN_REST),
-        plain=(('conv1.*', 'conv1.*'), ('bn1.*', 'bn1.*'), *MMPRETRAIN_REST),
-        marks=('stem.0.conv.weight', 'layer1.0.se_layer.conv1.conv.weight', 'head.fc.weight')),
-    # the authors' ResNeSt and Res2Net v1b, timm, Gluon ports; plain stems as in torchvision
-    'official': Layout(
-        deep=(('conv1.#.*', 'stem.#.*'), ('bn1.*', 'stem.7.*'), BLOCKS, HEAD),
-        plain=(('conv1.*', 'conv1.*'), ('bn1.*', 'bn1.*'), BLOCKS, HEAD),
-        marks=('conv1.0.weight', 'conv1.weight')),
-    # mmdet and mmseg, and ourselves
-    'mmdet': Layout(
-        deep=(('stem.#.*', 'stem.#.*'), BLOCKS, HEAD),
-        plain=(('conv1.*', 'conv1.*'), ('bn1.*', 'bn1.*'), BLOCKS, HEAD),
-        marks=('stem.0.weight',)),
+#: fact -> what it says of the network that a checkpoint was trained in
+MEANING = {
+    'ceil_pool': ('the max pool of Caffe, which rounds sizes up and does not pad, behind the stem',
+                  'a padded max pool behind the stem, as PyTorch has it'),
+    'avd_first': ('pools before the 3x3 convolutions (a "fast" ResNeSt)',
+                  'no pools before the 3x3 convolutions'),
 }
 
 
-class Match(NamedTuple):
-    """Where in a checkpoint a backbone is, and how it is spelt."""
-    prefix: str
-    layout: str
-    deep: bool
+def facts_of(trunk: nn.Module) -> dict[str, bool]:
+    """What the weights of a network are for, and their names and shapes do not tell."""
+    return dict(ceil_pool=bool(getattr(trunk.get_submodule('maxpool'), 'ceil_mode', False)),
+                avd_first=any(getattr(module, 'avd_first', False) for module in trunk.modules()))
 
 
-def recognise(keys: Any) -> Optional[Match]:
-    """Finds a backbone among the keys of a checkpoint, at any prefix; None if there is none."""
-    keys = set(keys)
-    for name, layout in LAYOUTS.items():
-        for mark in layout.marks:
-            prefixes = [key[:-len(mark)] for key in keys
-                        if key.endswith(mark) and (key == mark or key[-len(mark) - 1] == '.')]
-            # the block's own conv1.weight ends like the stem's: a stage must stand beside it
-            for prefix in sorted(prefixes, key=len):
-                if any(key.startswith(prefix + 'layer1.0.') for key in keys):
-                    return Match(prefix, name, is_deep(prefix, keys))
-    return None
+def facts_of_row(row: Variant) -> dict[str, bool]:
+    """The same of a published network."""
+    return {fact: bool(row.trunk.get(fact, False)) for fact in MEANING}
 
 
-def is_deep(prefix: str, keys: set[str]) -> bool:
-    """Whether the stem spelt by these keys has three convolutions."""
-    return any(prefix + key in keys for key in (
-        'stem.0.weight', 'stem.0.conv.weight', 'conv1.0.weight', 'layer0.conv2.weight'))
+def known_facts(file: str, layout: str, noted: Optional[Facts]) -> Facts:
+    """What is known of the network behind a checkpoint: by our note in it, its name, its layout."""
+    if noted:
+        return {fact: bool(noted[fact]) for fact in MEANING if fact in noted}
+    rows = [row for row in TABLE if file in {weights.file for weights in row.weights}]
+    if rows:
+        return facts_of_row(rows[0])
+    return dict(ceil_pool=True) if layout == 'cadene' else {}
 
 
-@cache
-def compiled(pairs: Pairs, reverse: bool) -> tuple[tuple[re.Pattern, str], ...]:
-    """The pairs as patterns and the templates to fill from their groups."""
-    rules = []
-    for theirs, ours in pairs:
-        source, target = (ours, theirs) if reverse else (theirs, ours)
-        pattern = re.escape(source).replace(r'\#', r'(\d+)').replace(r'\*', '(.+)')
-        rules.append((re.compile(pattern), re.sub(r'[#*]', '{}', target)))
-    return tuple(rules)
+def check_facts(trunk: nn.Module, known: Facts, native: Mapping[str, Tensor], source: str) -> None:
+    """Raises where weights would fit in shape, but give features they were not trained for."""
+    own = facts_of(trunk)
+    for fact, value in known.items():
+        if own[fact] != value:
+            alike = like(native, known)
+            advice = (f'write {named(alike)}' if alike else
+                      f'build the network with {fact}={value}')
+            raise UserError(f'{source} was trained with {MEANING[fact][not value]}, and this '
+                            f'network has {MEANING[fact][value]}: its features would be wrong; '
+                            f'{advice}')
 
 
-def rename(key: str, pairs: Pairs, reverse: bool = False) -> str:
-    """One key, from a layout to ours, or back.
-
-    Raises:
-        UserError: the layout has no such key.
-    """
-    for pattern, template in compiled(pairs, reverse):
-        match = pattern.fullmatch(key)
-        if match:
-            return template.format(*match.groups())
-    raise UserError(f'{key!r} is not a key of this layout')
-
-
-def convert(state: Mapping[str, Tensor], to: str = 'mmdet') -> dict[str, Tensor]:
-    """A backbone's state dict in another layout; keys outside the backbone are refused.
-
-    Args:
-        state: in any layout.
-        to: a key of LAYOUTS.
-
-    Raises:
-        UserError: unknown layout, no backbone in it, or a key that its layout does not have.
-    """
-    if to not in LAYOUTS:
-        raise UserError(f'layout {to!r} is unknown; legal: {", ".join(LAYOUTS)}')
-    found = recognise(state)
-    if found is None:
-        raise UserError('no network of this package is recognised by its keys, which begin '
-                        + ', '.join(list(state)[:3]))
-    source, target = (getattr(LAYOUTS[name], 'deep' if found.deep else 'plain')
-                      for name in (found.layout, to))
-    return {rename(rename(key[len(found.prefix):], source), target, reverse=True): value
-            for key, value in state.items()}
+def like(state: Mapping[str, Tensor], known: Facts = {}) -> list[str]:   # noqa: B006 read only
+    """The archs whose tensors have the names and shapes of this state dict (in our layout)."""
+    from .trunk import ResTrunk
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    depths = tuple(len({key.split('.')[1] for key in shapes if key.startswith(f'layer{stage}.')})
+                   for stage in (1, 2, 3, 4))
+    matches = []
+    for row in TABLE:
+        facts = facts_of_row(row)
+        if row.depths != depths or any(facts[fact] != known[fact] for fact in known):
+            continue
+        with torch.device('meta'):
+            trunk = ResTrunk(**row.trunk).state_dict()
+        if all(shapes.get(key) == tuple(value.shape) for key, value in trunk.items()
+               if not key.endswith('num_batches_tracked') and not is_first_conv(key)):
+            matches.append(row.name)
+    return matches
 
 
-def convert_on_load(trunk: nn.Module) -> None:
-    """Lets ``load_state_dict`` of a trunk, or of whatever contains it, take any layout."""
-    trunk.register_load_state_dict_pre_hook(rewrite)
+def named(archs: list[str]) -> str:
+    """The archs as they are written."""
+    return ' or '.join(f"arch='{arch}'" for arch in archs)
 
 
-def rewrite(module: nn.Module, state: dict, prefix: str, *_: Any) -> None:
-    """The hook; a function of the module, since networks are pickled with their hooks."""
-    own = {key[len(prefix):]: key for key in state if key.startswith(prefix)}
-    found = recognise(own)
-    if found is None or found.prefix or found.layout == 'mmdet':
-        return
-    layout = LAYOUTS[found.layout]
-    renamed = {rename(key, layout.deep if found.deep else layout.plain): state.pop(full)
-               for key, full in own.items()}
-    for key, value in renamed.items():
-        if not key.startswith(CLASSIFIER):
-            state[prefix + key] = value
+# Filling a network -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -182,11 +125,183 @@ class Report:
     filled: int
     total: int
     left_out: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:
         left = f', left out {", ".join(self.left_out)}' if self.left_out else ''
+        notes = ''.join(f'; {note}' for note in self.notes)
         return (f'mmresnest: {self.filled} of {self.total} backbone tensors filled from '
-                f'{self.source} ({self.layout} layout{left})')
+                f'{self.source} ({self.layout} layout{left}){notes}')
+
+
+class Fit(NamedTuple):
+    """A checkpoint's tensors as a network takes them."""
+    tensors: dict[str, Tensor]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def fit(trunk: nn.Module, native: Mapping[str, Tensor], source: str, known: Facts,
+        partly: bool = False) -> Fit:
+    """Leaves out what the network has no place for, and adapts its stem.
+
+    Args:
+        trunk: the network.
+        native: tensors by our names.
+        source: the checkpoint, for messages.
+        known: see :func:`known_facts`.
+        partly: let PyTorch judge what is missing or of another shape.
+
+    Raises:
+        UserError: the checkpoint is another network's, or lacks tensors.
+    """
+    unbuilt = {f'layer{stage}' for stage in (1, 2, 3, 4) if not hasattr(trunk, f'layer{stage}')}
+    left_out = sorted({name for key in native if (name := key.split('.')[0]) in unbuilt
+                       or key.startswith(CLASSIFIER)})
+    kept = {key: value for key, value in native.items() if key.split('.')[0] not in left_out}
+    own = trunk.state_dict()
+    check_facts(trunk, known, native, source)
+    if not partly and (differences := compare(own, kept)):
+        alike = like(native, known)
+        advice = (f'it looks like {named(alike)}: write that' if alike else
+                  'it is none of the published networks')
+        raise UserError(f'{source} does not fit this network: {"; ".join(differences)}; {advice}')
+    return Fit(kept, tuple(left_out), tuple(adapt_stem(own, kept)))
+
+
+def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """How a checkpoint differs from a network: tensors of one alone, and shapes."""
+    # Batch counts are only used by norms without momentum; older checkpoints lack them.
+    missing = [key for key in own if key not in given and not key.endswith('num_batches_tracked')]
+    foreign = [key for key in given if key not in own]
+    shapes = [key for key in own if key in given and shape(key, own) != shape(key, given)]
+    problems = [f'{len(keys)} {what}, such as {keys[0]}' for keys, what in (
+        (missing, 'tensors of the network are not in the file'),
+        (foreign, 'tensors of the file are not in the network')) if keys]
+    if shapes:
+        key = shapes[0]
+        problems.append(f'{len(shapes)} shapes differ, such as {key}: '
+                        f'{tuple(given[key].shape)} in the file, {tuple(own[key].shape)} here')
+    return problems
+
+
+def shape(key: str, state: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """A tensor's shape; of the first convolution, which adapts, without the image's channels."""
+    whole = tuple(state[key].shape)
+    return whole[:1] + whole[2:] if is_first_conv(key) else whole
+
+
+def is_first_conv(key: str) -> bool:
+    """Whether a key of ours is the weight that meets the image."""
+    return key in ('stem.0.weight', 'conv1.weight')
+
+
+def adapt_stem(own: Mapping[str, Tensor], given: dict[str, Tensor]) -> list[str]:
+    """Fits the first convolution to another number of image channels, and says so.
+
+    One channel gets the sum of the three colours' weights, so that a grey image gives what its RGB
+    copy gave. More channels repeat the three in turn, scaled by 3 / channels, so that the response
+    keeps its size.
+    """
+    for key in own:
+        if not is_first_conv(key) or key not in given or shape(key, own) != shape(key, given):
+            continue
+        weight, channels = given[key], own[key].shape[1]
+        there = weight.shape[1]
+        if there == channels:
+            continue
+        if channels == 1:
+            given[key] = weight.sum(1, keepdim=True)
+        else:
+            repeats = -(-channels // there)
+            given[key] = weight.repeat(1, repeats, 1, 1)[:, :channels] * (there / channels)
+        return [f'{key} adapted from {there} to {channels} image channels']
+    return []
+
+
+# What mmdet and mmseg have published: made from detectron2's or the authors' weights, and trained.
+ZOO = re.compile(r'resnest\d+_d2-|_mmdetv2-|_\d{8}_\d{6}-[0-9a-f]{8}\.pth$')
+
+
+def zoo_advice(trunk: nn.Module, from_zoo: bool) -> tuple[str, ...]:
+    """A hint where mmdet's and mmseg's own classes would compute something else."""
+    pools = any(isinstance(module, nn.AvgPool2d) and (module.kernel_size, module.stride) == (3, 1)
+                for module in trunk.modules())
+    if not (from_zoo and pools):
+        return ()
+    return ("this network has average pools of stride 1, as published, and those of mmdet and "
+            "mmseg have none: for what they have trained, write compat='mm'",)
+
+
+# ... through load_state_dict ---------------------------------------------------------------------
+
+
+def log(line: str) -> None:
+    """Where a report goes without an mm library."""
+    logging.getLogger('mmresnest').info(line)
+
+
+def convert_on_load(trunk: nn.Module, say: Say = log) -> None:
+    """Lets ``load_state_dict`` of a trunk, or of whatever contains it, take any layout.
+
+    Args:
+        trunk: the network.
+        say: gets the report's line. A function of a module, so that the network can be pickled.
+    """
+    # Public only since torch 2.5.
+    trunk._register_load_state_dict_pre_hook(partial(on_load, say=say), with_module=True)
+    trunk._register_state_dict_hook(note_facts)
+
+
+def note_facts(trunk: nn.Module, state: Mapping[str, Tensor], prefix: str, metadata: dict) -> None:
+    """Notes in a state dict what its tensors do not show, for :func:`known_facts`."""
+    metadata[NOTE] = facts_of(trunk)
+
+
+def on_load(trunk: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Mapping[str, Any],
+            *_: Any, say: Say) -> None:
+    """Rewrites, in place, what ``load_state_dict`` is about to read.
+
+    Whether it was asked to be strict is not told: torch and mmengine pass True to every hook and
+    judge at the end. But a part is loaded on purpose by asking the network itself, so a prefix
+    tells: below one, everything must be filled.
+
+    Raises:
+        UserError: see :func:`fit`.
+    """
+    full = {key[len(prefix):]: key for key in state if key.startswith(prefix)}
+    if not full:                        # heads alone, say: nothing is claimed for the backbone
+        return
+    given = {short: state[key] for short, key in full.items()}
+    noted, layout, native = metadata.get(NOTE), 'mmdet', given
+    source = f'{prefix}* of the checkpoint' if prefix else 'the state dict'
+    if compare(trunk.state_dict(), given):
+        found = recognise(given)
+        if found is not None and not found.prefix:
+            layout = found.layout
+            if layout != 'mmdet':
+                native = {found.native(key) or key: value for key, value in given.items()}
+        elif not prefix:
+            return                      # no network: PyTorch tells
+    try:
+        tensors, left_out, notes = fit(trunk, native, source, known_facts('', layout, noted),
+                                       partly=not prefix)
+    except UserError as error:
+        if prefix:
+            raise UserError(f'{error}. To load a part on purpose, load it into the backbone itself '
+                            f'with strict=False') from error
+        raise
+    for key in full.values():
+        del state[key]
+    state.update({prefix + key: value for key, value in tensors.items()})
+    if prefix or left_out or notes:
+        own = trunk.state_dict()
+        notes += zoo_advice(trunk, layout == 'mmdet' and noted is None)
+        say(str(Report(source, layout, len(own.keys() & tensors.keys()), len(own), left_out,
+                       notes)))
+
+
+# ... from a file ---------------------------------------------------------------------------------
 
 
 def load(trunk: nn.Module, checkpoint: str, prefix: Optional[str] = None,
@@ -202,107 +317,47 @@ def load(trunk: nn.Module, checkpoint: str, prefix: Optional[str] = None,
     Raises:
         UserError: not a checkpoint, a hash that differs, another network, missing tensors.
     """
-    state = tensors_of(read(checkpoint) if content is None else content, checkpoint)
+    file = checkpoint
+    if content is None:
+        path, fetched = locate(checkpoint)
+        file, content = path.name, parse(path, trusted=not fetched and trusted())
+    whole = unwrap(content, checkpoint)
+    state = tensors_of(whole)
     if prefix:
         prefix = prefix.rstrip('.') + '.'
-        state = {key[len(prefix):]: value for key, value in state.items()
-                 if key.startswith(prefix)}
+        state = {key: value for key, value in state.items() if key.startswith(prefix)}
     found = recognise(state)
     if found is None:
         raise UserError(f'{checkpoint}: no backbone of this package is recognised by its keys'
                         + (f' under prefix={prefix!r}' if prefix else '')
                         + f', which begin {", ".join(list(state)[:3]) or "nowhere: it is empty"}')
-    layout = LAYOUTS[found.layout]
-    native = {}
+    native, beside = {}, set()
     for key, value in state.items():
-        if key.startswith(found.prefix):
-            inner = key[len(found.prefix):]
-            if found.prefix or is_backbone_key(inner, layout):
-                native[rename(inner, layout.deep if found.deep else layout.plain)] = value
-    own = trunk.state_dict()
-    left_out = sorted({key.split('.')[0] for key in native if key.startswith(CLASSIFIER)
-                       or key.startswith('layer') and not hasattr(trunk, key.split('.')[0])})
-    native = {key: value for key, value in native.items() if key.split('.')[0] not in left_out}
-    compare(own, native, checkpoint)
-    adapt_stem(own, native)
-    trunk.load_state_dict(native, strict=False)        # compare() was stricter, and told more
-    return Report(str(checkpoint), found.layout, len(own.keys() & native.keys()), len(own),
-                  tuple(left_out))
-
-
-def is_backbone_key(key: str, layout: Layout) -> bool:
-    """Whether a key without a prefix belongs to the network rather than to what surrounds it."""
-    for pairs in (layout.deep, layout.plain):
-        if any(pattern.fullmatch(key) for pattern, _ in compiled(pairs, False)):
-            return True
-    return False
-
-
-def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> None:
-    """Raises unless the checkpoint holds each tensor of the network, in its shape, and no other."""
-    # Batch counts are only used by norms without momentum; older checkpoints lack them.
-    missing = [key for key in own if key not in given and not key.endswith('num_batches_tracked')]
-    foreign = [key for key in given if key not in own]
-    shapes = [key for key in own if key in given and own[key].shape != given[key].shape
-              and not is_first_conv(key)]
-    if not (missing or foreign or shapes):
-        return
-    problems = [f'{len(keys)} {what}, such as {keys[0]}' for keys, what in (
-        (missing, 'tensors of the network are not in the file'),
-        (foreign, 'tensors of the file are not in the network')) if keys]
-    if shapes:
-        key = shapes[0]
-        problems.append(f'{len(shapes)} shapes differ, such as {key}: '
-                        f'{tuple(given[key].shape)} in the file, {tuple(own[key].shape)} here')
-    alike = like(given)
-    advice = (f"it looks like arch='{alike[0]}'" if alike else
-              'it is none of the published networks')
-    raise UserError(f'{source} does not fit this network: {"; ".join(problems)}; {advice}')
-
-
-def is_first_conv(key: str) -> bool:
-    """Whether a key of ours is the weight that meets the image."""
-    return key in ('stem.0.weight', 'conv1.weight')
-
-
-def adapt_stem(own: Mapping[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Fits the first convolution to another number of image channels.
-
-    One channel gets the sum of the three colours' weights, so that a grey image gives what its RGB
-    copy gave. More channels repeat the three in turn, scaled by 3 / channels, so that the response
-    keeps its size.
-    """
-    for key in filter(is_first_conv, own):
-        weight, channels = given[key], own[key].shape[1]
-        if weight.shape[1] == channels:
-            return
-        if channels == 1:
-            given[key] = weight.sum(1, keepdim=True)
+        if found.prefix or found.knows(key):
+            ours = found.native(key)
+            if ours is not None:
+                native[ours] = value
         else:
-            repeats = -(-channels // weight.shape[1])
-            given[key] = weight.repeat(1, repeats, 1, 1)[:, :channels] * (
-                weight.shape[1] / channels)
-
-
-def like(state: Mapping[str, Tensor]) -> list[str]:
-    """The archs whose tensors have the names and shapes of this state dict (in our layout)."""
-    from .trunk import ResTrunk
-    shapes = {key: tuple(value.shape) for key, value in state.items()}
-    matches = []
-    for row in TABLE:
-        with torch.device('meta'):
-            trunk = ResTrunk(**row.trunk).state_dict()
-        if all(shapes.get(key) == tuple(value.shape) for key, value in trunk.items()
-               if not key.endswith('num_batches_tracked') and not is_first_conv(key)):
-            matches.append(row.name)
-    return matches
+            beside.add(key.split('.')[0])
+    noted = notes_in(whole, found.prefix)
+    known = known_facts(file.rpartition('/')[2], found.layout, noted)
+    tensors, left_out, notes = fit(trunk, native, checkpoint, known)
+    trunk.load_state_dict(tensors, strict=False)       # compare() was stricter, and told more
+    from_zoo = noted is None and (bool(ZOO.search(file)) or file.startswith('open-mmlab://'))
+    own = trunk.state_dict()
+    return Report(str(checkpoint), found.layout, len(own.keys() & tensors.keys()), len(own),
+                  tuple(sorted({*left_out, *beside})), notes + zoo_advice(trunk, from_zoo))
 
 
 WRAPPERS = ('state_dict', 'model', 'model_ema', 'state_dict_ema')
 
 
-def tensors_of(content: Any, source: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, whatever they are wrapped in."""
+def unwrap(content: Any, source: str) -> Mapping[str, Any]:
+    """The state dict in a checkpoint, whatever it is wrapped in.
+
+    Raises:
+        UserError: there is none.
+    """
     for _ in WRAPPERS:
         if not isinstance(content, Mapping):
             break
@@ -311,26 +366,58 @@ def tensors_of(content: Any, source: str) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not any(
             isinstance(value, Tensor) for value in content.values()):
         raise UserError(f'{source} holds no tensors by name: it is not a checkpoint')
-    return {re.sub(r'^module\.', '', key): value for key, value in content.items()
-            if isinstance(value, Tensor)}
+    return content
+
+
+def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict by name, without the prefix of DistributedDataParallel."""
+    return {key.removeprefix('module.'): value for key, value in state.items()
+            if isinstance(key, str) and isinstance(value, Tensor)}
+
+
+def notes_in(state: Mapping[str, Any], prefix: str) -> Optional[Facts]:
+    """Our note in a state dict, where a network below this prefix has left one."""
+    metadata = getattr(state, '_metadata', None) or {}
+    for outer in ('', 'module.'):
+        entry = metadata.get((outer + prefix).removesuffix('.'))
+        if isinstance(entry, Mapping) and isinstance(entry.get(NOTE), Mapping):
+            return entry[NOTE]
+    return None
+
+
+# Files -------------------------------------------------------------------------------------------
 
 
 def read(checkpoint: str) -> Any:
-    """What a file or a URL holds, never running code from it.
+    """What a file or a URL holds, never running code from it unless the user trusts the file.
 
     Raises:
         UserError: it is missing, broken, of another hash than its name says, or not tensors.
     """
+    path, fetched = locate(checkpoint)
+    return parse(path, trusted=not fetched and trusted())
+
+
+def trusted() -> bool:
+    """Whether the user lets files of his own run code, by ``--trust-checkpoint``."""
+    return os.environ.get(TRUST, '').lower() in ('1', 'y', 'yes', 'true')
+
+
+def locate(checkpoint: str) -> tuple[Path, bool]:
+    """The file behind a path, a URL or ``mmresnest://arch``, its hash checked; whether fetched."""
+    fetched = True
     if checkpoint.startswith(SCHEME):
         path = fetch(variant(checkpoint[len(SCHEME):]))
+        wanted = PUBLISHED.get(path.name)
     elif checkpoint.startswith(('http://', 'https://')):
-        path = download((checkpoint,), checkpoint)
+        path, wanted = download((checkpoint,), checkpoint), hash_in(checkpoint)
     else:
-        path = Path(checkpoint)
+        path, fetched = Path(checkpoint).expanduser(), False
+        wanted = PUBLISHED.get(path.name)
         if not path.is_file():
             raise UserError(f'checkpoint {path.absolute()} does not exist')
-    verify_hash(path)
-    return parse(path)
+    verify_hash(path, wanted)
+    return path, fetched
 
 
 def fetch(row: Variant) -> Path:
@@ -347,65 +434,159 @@ def fetch(row: Variant) -> Path:
 
 def download(urls: tuple[str, ...], what: str) -> Path:
     """The first of the files that is in torch hub's cache or can be fetched into it."""
-    cache = Path(torch.hub.get_dir()) / 'checkpoints'
-    files = [cache / url.rpartition('/')[2] for url in urls]
+    folders = [cache_of(url) for url in urls]
+    files = [folder / web.file_name(url) for folder, url in zip(folders, urls)]
     here = next((file for file in files if file.is_file()), None)
-    if here is None and int(os.environ.get('LOCAL_RANK', 0)) == 0:
-        here = first_that_answers(urls, files, what)
     distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()               # one process of a machine fetches for all of them
-        here = here or next((file for file in files if file.is_file()), None)
+    try:
+        if here is None and int(os.environ.get('LOCAL_RANK', 0)) == 0:
+            here = web.fetch(urls, folders[0], what, [hash_in(url) for url in urls])
+    finally:                        # one process of a machine fetches, or fails, for all of them
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.barrier()
+    here = here or next((file for file in files if file.is_file()), None)
     if here is None:
         raise UserError(f'{what}: the process that fetches the weights failed; see its message')
     return here
 
 
-def first_that_answers(urls: tuple[str, ...], files: list[Path], what: str) -> Path:
-    """Fetches the first file whose host answers and whose hash is right."""
-    files[0].parent.mkdir(parents=True, exist_ok=True)
-    failures = []
-    for url, file in zip(urls, files):
-        try:
-            torch.hub.download_url_to_file(url, str(file), hash_prefix=PUBLISHED.get(file.name))
-            return file
-        except (OSError, RuntimeError) as error:          # no connection, 404, or another hash
-            failures.append(f'{url} ({error})')
-    names = ' or '.join(dict.fromkeys(file.name for file in files))
-    raise UserError(f'the weights of {what} cannot be fetched: {"; ".join(failures)}. Fetch '
-                    f'{names} on a machine that is online and put it into {files[0].parent}, or '
-                    f'train from random weights with --from-scratch')
+def cache_of(url: str) -> Path:
+    """The folder for a file: torch hub's, or one per host for names that have no hash in them."""
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
+    return folder if hash_in(url) else folder / urlsplit(url).netloc.replace(':', '_')
 
 
-def parse(path: Path) -> Any:
-    """What a checkpoint file holds."""
+def hash_in(url: str) -> Optional[str]:
+    """The sha256 prefix that a published name ends with, by torch hub's and mm's convention."""
+    name = web.file_name(url)
+    found = re.search(r'-([0-9a-f]{8,64})\.\w+$', name)
+    by_name = found.group(1) if found and not found.group(1).isdigit() else None    # not a date
+    return PUBLISHED.get(name, by_name)
+
+
+def verify_hash(path: Path, wanted: Optional[str]) -> None:
+    """Compares a file with the sha256 prefix that is known of it."""
+    if wanted is not None and not (digest := web.sha256_of(path)).startswith(wanted):
+        raise UserError(f"{path}: its sha256 begins {digest[:len(wanted)]}, the published file's "
+                        f'{wanted}: it is damaged or another file; delete it and fetch it again')
+
+
+class Ignored:
+    """Stands in for what a checkpoint of mmengine holds beside its tensors."""
+
+    def __new__(cls, *_: Any) -> 'Ignored':
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+# Histories of losses, which are numpy arrays. None is built: the names are bound to the above.
+BESIDE_TENSORS = ('builtins.bytes', 'builtins.getattr',
+                  'mmengine.logging.history_buffer.HistoryBuffer', 'numpy.dtype', 'numpy.ndarray',
+                  *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core')
+                    for name in ('_reconstruct', 'scalar')))
+
+
+def parse(path: Path, trusted: bool = False) -> Any:
+    """What a checkpoint file holds.
+
+    Raises:
+        UserError: it is broken, claims more than it is long, or holds more than data.
+    """
     if path.suffix == '.safetensors':
-        try:
-            from safetensors.torch import load_file
-        except ImportError as error:
-            raise UserError(f'{path}: reading it needs `pip install safetensors`') from error
-        return load_file(path)
+        tensors, texts = safetensors.load(path)
+        state: OrderedDict[str, Any] = OrderedDict(tensors)
+        if NOTE in texts:
+            state._metadata = json.loads(texts[NOTE])  # type: ignore[attr-defined]
+        return state
+    check_size(path)
+    if trusted:
+        return torch.load(path, map_location='cpu', weights_only=False)
+    names: list[Any] = [(Ignored, name) for name in BESIDE_TENSORS]
+    allow = getattr(torch.serialization, 'safe_globals', nullcontext)   # since torch 2.5
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        with allow(names), warnings.catch_warnings():
+            warnings.simplefilter('ignore', UserWarning)    # of a pickle's protocol; it raises, too
+            return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
-        raise UserError(f'{path} cannot be read as a checkpoint of tensors '
-                        f'({str(error).splitlines()[0] if str(error) else type(error).__name__}); '
-                        f'it is truncated, not a checkpoint, or wants to run code') from error
+        wanted = re.search(r'GLOBAL (\S+)', str(error))
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if wanted or 'WeightsUnpickler' in str(error):
+            what = wanted.group(1) if wanted else 'objects'
+            raise UserError(f'{path} cannot be read as a checkpoint of tensors: it holds {what}, '
+                            f'which could run code. If you trust whoever made this file as you '
+                            f'trust a program of theirs, give --trust-checkpoint (or set '
+                            f'{TRUST}=1)') from error
+        raise UserError(f'{path} cannot be read as a checkpoint of tensors ({reason}); it is '
+                        f'truncated, or not a checkpoint: fetch it again') from error
 
 
-#: file name -> the hex digits with which its sha256 begins
-PUBLISHED = {weights.file: weights.sha256 for row in TABLE for weights in row.weights}
+def check_size(path: Path) -> None:
+    """Refuses an archive that would unpack to more than it is; torch.save does not compress."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(entry.file_size for entry in archive.infolist())
+        if claimed > path.stat().st_size:
+            raise UserError(f'{path} cannot be read as a checkpoint: it has {path.stat().st_size} '
+                            f'bytes and unpacks to {claimed}, which torch.save does not write')
 
 
-def verify_hash(path: Path) -> None:
-    """Compares a published file with the sha256 prefix in its name; other names are let pass."""
-    wanted = PUBLISHED.get(path.name)
-    if wanted is None:
-        return
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    if not digest.hexdigest().startswith(wanted):
-        raise UserError(f"{path}: its sha256 begins {digest.hexdigest()[:8]}, the published file's "
-                        f'{wanted}: it is damaged or another file; fetch it again')
+# From layout to layout ---------------------------------------------------------------------------
+
+
+def convert_file(source: str, target: str, to: str, force: bool = False) -> str:
+    """Writes a checkpoint's network, and its classifier, in another layout.
+
+    Args:
+        source: as for :func:`load`.
+        target: the file to write; ``.safetensors`` is written as such.
+        to: a layout.
+        force: replace the file if it exists.
+
+    Returns:
+        a line that says what was written.
+
+    Raises:
+        UserError: nothing to convert, a network that the layout cannot spell, or a file in the way.
+    """
+    to, file = layout_named(to), Path(target).expanduser()
+    if file.exists() and not force:
+        raise UserError(f'{file} exists; give another name, or --force to replace it')
+    if not file.absolute().parent.is_dir():
+        raise UserError(f'the folder {file.absolute().parent} does not exist; make it first')
+    path, fetched = locate(source)
+    whole = unwrap(parse(path, trusted=not fetched and trusted()), source)
+    state = tensors_of(whole)
+    found = recognise(state)
+    if found is None:
+        raise UserError(f'{source}: no network of this package is recognised by its keys, which '
+                        f'begin {", ".join(list(state)[:3])}')
+    # A detector's neck and heads stand beside the network and have no name in another layout.
+    inside = {key: value for key, value in state.items()
+              if not found.prefix or found.native(key) is not None}
+    beside = sorted({key.split('.')[0] for key in state if key not in inside})
+    known = known_facts(path.name, found.layout, notes_in(whole, found.prefix))
+    converted = OrderedDict((key, value.clone()) for key, value in convert(inside, to).items())
+    metadata = {LAYOUTS[to].outer.removesuffix('.'): {NOTE: dict(known)}} if known else {}
+    write(converted, metadata, file)
+    left = f', left out {", ".join(beside)}' if beside else ''
+    return f'{file}: {len(converted)} tensors, from the {found.layout} to the {to} layout{left}'
+
+
+def write(state: 'OrderedDict[str, Tensor]', metadata: dict, file: Path) -> None:
+    """Writes a state dict under another name first, so that nobody sees half of it."""
+    part = file.with_name(file.name + f'.{os.getpid()}.part')
+    try:
+        if file.suffix == '.safetensors':
+            safetensors.save(state, part, {NOTE: json.dumps(metadata)} if metadata else {})
+        else:
+            if metadata:
+                state._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]
+            torch.save(state, part)
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)

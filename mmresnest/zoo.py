@@ -23,7 +23,8 @@ def build_backbone(arch: str, *, pretrained: Union[bool, str, os.PathLike] = Fal
     Args:
         arch: its name, one of ``list_archs()``.
         pretrained: True for the published weights (fetched once into the torch hub cache), or the
-            path or URL of a checkpoint in any published layout.
+            path or URL of a checkpoint in any published layout. What was loaded is logged by the
+            logger ``mmresnest``.
         **trunk: arguments of ``ResTrunk``, such as ``out_indices, strides, dilations,
             frozen_stages, in_channels, norm, with_cp, drop_path_rate``.
 
@@ -41,7 +42,7 @@ def build_backbone(arch: str, *, pretrained: Union[bool, str, os.PathLike] = Fal
         if not row.weights:
             raise UserError(f'no weights were published for {row.name}; '
                             f'give pretrained=False, or the path of a checkpoint of yours')
-        weights.load(network, weights.SCHEME + row.name)
-    elif pretrained:
-        weights.load(network, os.fspath(pretrained))
+        pretrained = weights.SCHEME + row.name
+    if pretrained:
+        weights.log(str(weights.load(network, os.fspath(pretrained))))
     return network

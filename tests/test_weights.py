@@ -8,7 +8,7 @@ import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
 
 import mmresnest
-from mmresnest import models, weights
+from mmresnest import download, models, weights
 from mmresnest.errors import UserError
 from mmresnest.variants import VARIANTS
 
@@ -33,22 +33,44 @@ def equal(one, two) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
-@pytest.mark.parametrize('name', ['resnest14', 'res2net50_v1b_26w_4s', 'res2net50_26w_4s',
-                                  'legacy_seresnext26_32x4d', 'seresnext26d_32x4d', 'resnet50',
-                                  'senet154'])
+def names(case: str) -> dict[str, str]:
+    """A published checkpoint with its keys in the tensors' places."""
+    return {key: key for key in published.CASES[case]['state_dict']}
+
+
 @pytest.mark.parametrize('layout', weights.LAYOUTS)
+@pytest.mark.parametrize('name', published.CASES)
 def test_conversion_is_total_and_reversible(name, layout):
-    source = published.checkpoint(name)
+    source = names(name)
+    if layout == 'detectron2' and name.startswith(('res2', 'se', 'legacy')):
+        with pytest.raises(UserError, match='no such network'):     # neither SE nor Res2Net there
+            weights.convert(source, layout)
+        return
     converted = weights.convert(source, layout)
-    assert len(converted) == len(source)
+    assert sorted(converted.values()) == sorted(source)
     found = weights.recognise(source).layout
-    assert equal(weights.convert(converted, found), source)
+    assert weights.convert(converted, found) == source
+    assert weights.recognise(converted).layout in (layout, found, 'official')   # shared names
+
+
+@pytest.mark.parametrize('name', ['resnest14', 'resnet50', 'resnet50d'])
+def test_any_layout_from_any_other(name):
+    source = names(name)
+    for one in weights.LAYOUTS:
+        for two in weights.LAYOUTS:
+            way = weights.convert(weights.convert(source, one), two)
+            assert weights.convert(way, 'official') == source, (one, two)
+
+
+def test_layouts_by_other_names():
+    assert weights.convert(names('resnest14'), 'timm') == names('resnest14')
+    assert 'stem.0.weight' in weights.convert(names('resnest14'), 'MMSeg')
 
 
 def test_an_unknown_key_is_refused(official):
     with pytest.raises(UserError, match='layer9x'):
         weights.convert({**official, 'layer9x.weight': torch.zeros(1)})
-    with pytest.raises(UserError, match='legal: cadene'):
+    with pytest.raises(UserError, match='nearest|legal: cadene'):
         weights.convert(official, 'keras')
 
 
@@ -184,7 +206,7 @@ def test_offline_says_what_to_put_where(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError('no route to host')
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', refuse)
+    monkeypatch.setattr(download, 'urlopen', refuse)
     with pytest.raises(UserError, match='resnest50-528c19ca.pth') as caught:
         mmresnest.build_backbone('resnest50', pretrained=True)
     assert str(tmp_path) in str(caught.value) and 'from-scratch' in str(caught.value)
