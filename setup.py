@@ -38,7 +38,9 @@ EXTRAS = {
         'mmsegmentation>=1.2.2,<1.3',
         'ftfy>=6', 'regex',  # mmsegmentation imports both and names neither
     ],
+    'safetensors': ['safetensors>=0.4'],  # checkpoints in that format
     'dev': [
+        'safetensors>=0.4',
         'pytest>=8', 'hypothesis>=6.100', 'ruff>=0.6', 'codespell>=2.3', 'mypy>=1.11',
         'setuptools>=64', 'wheel',  # tests/test_package.py builds without fetching anything
     ],
