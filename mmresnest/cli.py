@@ -1,4 +1,4 @@
-"""The command line: ``mmresnest train|test|doctor|print-config|draw-data``.
+"""The command line: ``mmresnest train|test|convert|doctor|print-config|draw-data``.
 
 Parsing imports neither torch nor mmengine, so help is there at once; a command imports what it
 needs. What a user can mend ends with one message and status 2, whatever else with its traceback and
@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +113,31 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def _trust_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='let checkpoint files hold any object, and so run code; only for '
+                             'files whose maker you trust, and never for what is downloaded')
+
+
+@contextmanager
+def _trusting(given: bool) -> Iterator[None]:
+    """Opts in for this command, by the variable that reaches worker processes too."""
+    from .compat.stacks import TRUST
+    before = os.environ.get(TRUST)
+    if given:
+        os.environ[TRUST] = '1'
+    try:
+        yield
+    finally:
+        if given and before is None:
+            del os.environ[TRUST]
+        elif before is not None:
+            os.environ[TRUST] = before
+
+
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     _run_arguments(parser)
+    _trust_argument(parser)
     parser.add_argument('--amp', action='store_true',
                         help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
@@ -133,11 +157,12 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from .engine.train import train
-    result = train(args.config, work_dir=args.work_dir, amp=args.amp, resume=args.resume,
-                   auto_scale_lr=args.auto_scale_lr, options=_options(args.cfg_options),
-                   launcher=args.launcher, data=args.data, demo=args.demo,
-                   scratch=args.from_scratch, seed=args.seed,
-                   deterministic=args.deterministic)
+    with _trusting(args.trust_checkpoint):
+        result = train(args.config, work_dir=args.work_dir, amp=args.amp, resume=args.resume,
+                       auto_scale_lr=args.auto_scale_lr, options=_options(args.cfg_options),
+                       launcher=args.launcher, data=args.data, demo=args.demo,
+                       scratch=args.from_scratch, seed=args.seed,
+                       deterministic=args.deterministic)
     if _first(args.launcher):
         _say_scores(result.metrics)
         if result.checkpoint is not None:
@@ -150,6 +175,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def _test_arguments(parser: argparse.ArgumentParser) -> None:
     _run_arguments(parser)
+    _trust_argument(parser)
     parser.add_argument('checkpoint', help='weights of the model, a .pth file')
     parser.add_argument('--out', metavar='FILE',
                         help='write the predictions: .pkl; .json for detectors; a folder for '
@@ -162,14 +188,33 @@ def _test_arguments(parser: argparse.ArgumentParser) -> None:
 def _test(args: argparse.Namespace) -> int:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from .engine.test import test
-    result = test(args.config, args.checkpoint, work_dir=args.work_dir, out=args.out,
-                  show_dir=args.show_dir, tta=args.tta, options=_options(args.cfg_options),
-                  launcher=args.launcher, data=args.data, demo=args.demo)
+    with _trusting(args.trust_checkpoint):
+        result = test(args.config, args.checkpoint, work_dir=args.work_dir, out=args.out,
+                      show_dir=args.show_dir, tta=args.tta, options=_options(args.cfg_options),
+                      launcher=args.launcher, data=args.data, demo=args.demo)
     if _first(args.launcher):
         _say_scores(result.metrics)
         for file in result.files:
             print(f'written: {file}')
         print(f'wall time: {_clock(result.seconds)}')
+    return 0
+
+
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('source', metavar='IN', help='a file, a URL, or mmresnest://ARCH for '
+                                                     'published weights; its layout is found out')
+    parser.add_argument('target', metavar='OUT', help='the file to write, .pth or .safetensors')
+    parser.add_argument('--to', required=True, metavar='LAYOUT',
+                        help='official (also timm, torchvision), cadene (also timm-legacy), '
+                             'mmpretrain, detectron2, mmdet (also mmseg), mmdet-gn')
+    parser.add_argument('--force', action='store_true', help='replace OUT if it exists')
+    _trust_argument(parser)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from .weights import convert_file
+    with _trusting(args.trust_checkpoint):
+        print(convert_file(args.source, args.target, args.to, force=args.force))
     return 0
 
 
@@ -217,6 +262,8 @@ COMMANDS = (
     Command('train', 'train a config, on its own data, yours or the embedded '
                      'set', _train_arguments, _train),
     Command('test', 'score a checkpoint', _test_arguments, _test),
+    Command('convert', "rewrite a network's checkpoint in another publisher's "
+                       'layout', _convert_arguments, _convert),
     Command('doctor', 'look over the installation', _doctor_arguments, _doctor),
     Command('print-config', 'print a config with all it '
                             'inherits', _config_arguments, _print_config),

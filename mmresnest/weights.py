@@ -58,7 +58,7 @@ MEANING = {
 
 def facts_of(trunk: nn.Module) -> dict[str, bool]:
     """What the weights of a network are for, and their names and shapes do not tell."""
-    return dict(ceil_pool=bool(getattr(trunk.get_submodule('maxpool'), 'ceil_mode', False)),
+    return dict(ceil_pool=bool(getattr(getattr(trunk, 'maxpool', None), 'ceil_mode', False)),
                 avd_first=any(getattr(module, 'avd_first', False) for module in trunk.modules()))
 
 
@@ -280,7 +280,8 @@ def on_load(trunk: nn.Module, state: dict[str, Tensor], prefix: str, metadata: M
         if found is not None and not found.prefix:
             layout = found.layout
             if layout != 'mmdet':
-                native = {found.native(key) or key: value for key, value in given.items()}
+                native = {found.native(key) or key if found.knows(key) else key: value
+                          for key, value in given.items()}
         elif not prefix:
             return                      # no network: PyTorch tells
     try:
@@ -331,14 +332,15 @@ def load(trunk: nn.Module, checkpoint: str, prefix: Optional[str] = None,
         raise UserError(f'{checkpoint}: no backbone of this package is recognised by its keys'
                         + (f' under prefix={prefix!r}' if prefix else '')
                         + f', which begin {", ".join(list(state)[:3]) or "nowhere: it is empty"}')
-    native, beside = {}, set()
+    native: dict[str, Tensor] = {}
+    beside: set[str] = set()
     for key, value in state.items():
-        if found.prefix or found.knows(key):
-            ours = found.native(key)
-            if ours is not None:
-                native[ours] = value
-        else:
-            beside.add(key.split('.')[0])
+        if found.knows(key):
+            native[found.native(key) or key] = value
+        elif not found.prefix:
+            beside.add(key.split('.')[0])       # beside a bare network: left out, by name
+        elif key.startswith(found.prefix):
+            native[key[len(found.prefix):]] = value     # within it: fit() refuses
     noted = notes_in(whole, found.prefix)
     known = known_facts(file.rpartition('/')[2], found.layout, noted)
     tensors, left_out, notes = fit(trunk, native, checkpoint, known)
@@ -504,14 +506,12 @@ def parse(path: Path, trusted: bool = False) -> Any:
             state._metadata = json.loads(texts[NOTE])  # type: ignore[attr-defined]
         return state
     check_size(path)
-    if trusted:
-        return torch.load(path, map_location='cpu', weights_only=False)
     names: list[Any] = [(Ignored, name) for name in BESIDE_TENSORS]
     allow = getattr(torch.serialization, 'safe_globals', nullcontext)   # since torch 2.5
     try:
         with allow(names), warnings.catch_warnings():
             warnings.simplefilter('ignore', UserWarning)    # of a pickle's protocol; it raises, too
-            return torch.load(path, map_location='cpu', weights_only=True)
+            return torch.load(path, map_location='cpu', weights_only=not trusted)
     except Exception as error:
         wanted = re.search(r'GLOBAL (\S+)', str(error))
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,16 +1,27 @@
 """Layouts of published checkpoints, and loading that tells the truth."""
 import hashlib
+import json
+import os
 import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import published
 import pytest
 import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
+from mmengine.model import BaseModule
+from mmengine.runner import load_checkpoint
 
 import mmresnest
-from mmresnest import download, models, weights
+from mmresnest import cli, download, models, weights
+from mmresnest.compat import stacks
 from mmresnest.errors import UserError
 from mmresnest.variants import VARIANTS
+
+TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 
 
 def network(arch: str = 'resnest14', **arguments):
@@ -93,6 +104,9 @@ def test_a_detector_s_checkpoint_fills_its_backbone(tmp_path, official):
     state['neck.conv.weight'] = torch.zeros(3)
     report = weights.load(network(), save(tmp_path, state))
     assert report.filled == report.total and report.left_out == ()
+    state['backbone.wheel.weight'] = torch.zeros(3)
+    with pytest.raises(UserError, match='1 tensors of the file are not .* such as wheel.weight'):
+        weights.load(network(), save(tmp_path, state))
 
 
 def test_through_load_state_dict_at_any_prefix(official):
@@ -214,3 +228,380 @@ def test_offline_says_what_to_put_where(tmp_path, monkeypatch):
         mmresnest.build_backbone('res2net152_v1b_26w_4s', pretrained=True)
     with pytest.raises(UserError, match='does not exist'):
         mmresnest.build_backbone('resnest14', pretrained='nowhere.pth')
+
+
+# ---- layouts ------------------------------------------------------------------------------------
+
+def test_keys_of_mmpretrain():
+    """As its classes name them: read off mmpretrain's resnet.py, resnest.py and seresnet.py."""
+    keys = weights.convert(names('resnest50'), 'mmpretrain')
+    assert keys['backbone.stem.0.conv.weight'] == 'conv1.0.weight'
+    assert keys['backbone.stem.2.bn.running_var'] == 'bn1.running_var'
+    assert keys['backbone.layer1.0.downsample.0.weight'] == 'layer1.0.downsample.1.weight'
+    assert keys['backbone.layer2.0.downsample.2.bias'] == 'layer2.0.downsample.2.bias'
+    assert keys['head.fc.bias'] == 'fc.bias'
+    keys = weights.convert(names('seresnet50'), 'mmpretrain')
+    assert keys['backbone.layer1.0.se_layer.conv1.conv.bias'] == 'layer1.0.se.fc1.bias'
+    keys = weights.convert(names('res2net50_v1b_26w_4s'), 'mmpretrain')     # layers of its own
+    assert keys['backbone.layer1.0.downsample.2.bias'] == 'layer1.0.downsample.2.bias'
+    keys = weights.convert(names('resnet50'), 'mmpretrain')
+    found = weights.recognise(keys)
+    assert (found.layout, found.prefix) == ('mmpretrain', 'backbone.')
+
+
+def test_keys_of_detectron2():
+    """As the ResNeSt authors' resnest/d2 names them."""
+    keys = weights.convert(names('resnest50'), 'detectron2')
+    assert keys['stem.conv1_1.weight'] == 'conv1.0.weight'
+    assert keys['stem.conv1_3.norm.weight'] == 'bn1.weight'
+    assert keys['res2.0.conv1.norm.bias'] == 'layer1.0.bn1.bias'
+    assert keys['res5.2.conv2.bn0.running_mean'] == 'layer4.2.conv2.bn0.running_mean'
+    assert keys['res3.0.shortcut.weight'] == 'layer2.0.downsample.1.weight'
+    assert keys['res3.0.shortcut.norm.weight'] == 'layer2.0.downsample.2.weight'
+    assert keys['linear.weight'] == 'fc.weight'
+    keys = weights.convert(names('resnet50'), 'detectron2')
+    assert keys['stem.conv1.norm.weight'] == 'bn1.weight'
+    assert keys['res2.0.shortcut.weight'] == 'layer1.0.downsample.0.weight'
+
+
+def test_group_norm_is_spelt_gn_by_mm():
+    from mmdet.models.backbones import ResNeSt
+    arguments = dict(depth=50, norm_cfg=dict(type='GN', num_groups=8), out_indices=(0,))
+    theirs = ResNeSt(**arguments)
+    assert 'layer1.0.conv2.gn0.weight' in theirs.state_dict()
+    ours = models.ResNeSt(**{**arguments, 'out_indices': (0, 1, 2, 3)})
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    assert torch.equal(ours.layer1[0].conv2.bn0.weight, theirs.layer1[0].conv2.gn0.weight)
+    assert weights.convert(weights.convert(theirs.state_dict()), 'mmdet-gn').keys() == (
+        theirs.state_dict().keys())
+
+
+@pytest.mark.parametrize('layout', ['mmpretrain', 'detectron2', 'mmdet'])
+def test_every_layout_fills_a_network(tmp_path, official, layout):
+    built = network()
+    converted = weights.convert(official, layout)
+    report = weights.load(built, save(tmp_path, dict(model=converted)))
+    assert report.filled == report.total and report.left_out == ('fc',)
+    assert report.layout == layout
+    assert torch.equal(built.layer4[0].downsample[2].bias, official['layer4.0.downsample.2.bias'])
+    if layout == 'detectron2':          # as in a detector there
+        built = network()
+        state = {'backbone.bottom_up.' + key: value for key, value in converted.items()
+                 if not key.startswith('linear.')}
+        weights.load(built, save(tmp_path, dict(model=state)))
+        assert torch.equal(built.stem[0].weight, official['conv1.0.weight'])
+
+
+# ---- what tensors do not show -------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def caffe() -> dict:
+    return published.checkpoint('legacy_seresnext26_32x4d')
+
+
+def test_weights_of_the_ceil_mode_pool_are_refused_elsewhere(tmp_path, caffe):
+    padded = models.SEResNeXt(depth=26)
+    advice = "write arch='legacy_seresnext26_32x4d'"
+    with pytest.raises(UserError, match=advice):
+        weights.load(padded, save(tmp_path, caffe))
+    with pytest.raises(UserError, match=advice):
+        padded.load_state_dict(dict(caffe), strict=False)
+    legacy = network('legacy_seresnext26_32x4d')
+    weights.load(legacy, save(tmp_path, caffe))
+    legacy.load_state_dict(caffe, strict=True)
+    # What was converted, or saved by us, says so itself.
+    file = str(tmp_path / 'converted.pth')
+    weights.convert_file(save(tmp_path, caffe), file, 'mmdet')
+    weights.load(legacy, file)
+    with pytest.raises(UserError, match=advice):
+        weights.load(padded, file)
+    detector = torch.nn.ModuleDict(dict(backbone=padded))
+    state = torch.nn.ModuleDict(dict(backbone=legacy)).state_dict()
+    with pytest.raises(UserError, match=advice):
+        detector.load_state_dict(state)
+    with pytest.raises(UserError, match='padded max pool'):
+        legacy.load_state_dict(padded.state_dict())
+
+
+def test_a_published_file_name_tells_a_fast_network(tmp_path, monkeypatch):
+    name = VARIANTS['resnest50_fast_2s1x64d'].weights[0].file
+    monkeypatch.setitem(weights.PUBLISHED, name, '')
+    file = save(tmp_path, published.checkpoint('resnest50_fast_2s1x64d'), name)
+    with pytest.raises(UserError, match="write arch='resnest50_fast_2s1x64d'"):
+        weights.load(network('resnest50'), file)
+    report = weights.load(network('resnest50_fast_2s1x64d'), file)
+    assert report.filled == report.total
+
+
+def test_files_of_the_mm_zoos_get_advice(tmp_path):
+    state = {key: value for key, value in published.checkpoint('res2net50_v1b_26w_4s').items()
+             if not key.startswith('fc.')}
+    file = save(tmp_path, state, 'faster_rcnn_r2_20200101_000000-0123abcd.pth')
+    said = [str(weights.load(network('res2net50_v1b_26w_4s', compat=compat), file))
+            for compat in (None, 'mm')]
+    assert "compat='mm'" in said[0] and 'compat' not in said[1]
+    assert 'compat' not in str(weights.load(network('res2net50_v1b_26w_4s'),
+                                            save(tmp_path, state)))
+
+
+def test_so_do_dilated_networks_alone(tmp_path, official):
+    file = save(tmp_path, official, 'resnest14_d2-0123abcd.pth')
+    dilated = network(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
+    assert "compat='mm'" in str(weights.load(dilated, file))
+    assert 'compat' not in str(weights.load(network(), file))
+
+
+# ---- the truth, by every way --------------------------------------------------------------------
+
+class Detector(BaseModule):
+    def __init__(self, backbone=None):
+        super().__init__()
+        self.backbone = backbone or models.ResNeSt('resnest14')
+        self.head = torch.nn.Linear(2, 2)
+
+
+def detector_state(official, **changes) -> dict:
+    state = {'backbone.' + key: value for key, value in official.items()
+             if not key.startswith('fc.')}
+    state.update({'head.weight': torch.ones(2, 2), 'head.bias': torch.ones(2)})
+    state.update(changes)
+    return {key: value for key, value in state.items() if value is not None}
+
+
+def torch_way(model, state, folder):
+    model.load_state_dict(state, strict=False)
+
+
+def mmengine_way(model, state, folder):
+    load_checkpoint(model, save(folder, dict(state_dict=state)))
+
+
+def init_cfg_way(model, state, folder):
+    model.init_cfg = dict(type='Pretrained', checkpoint=save(folder, dict(state_dict=state)))
+    model.init_weights()
+
+
+WAYS = pytest.mark.parametrize('way', [torch_way, mmengine_way, init_cfg_way])
+
+
+@WAYS
+def test_a_whole_detector_is_filled_and_it_is_said_once(tmp_path, official, way, monkeypatch):
+    lines = []
+    monkeypatch.setattr(models, 'print_log', lambda line, **_: lines.append(line))
+    model = Detector()
+    way(model, detector_state(official), tmp_path)
+    assert torch.equal(model.backbone.stem[0].weight, official['conv1.0.weight'])
+    assert torch.equal(model.head.bias, torch.ones(2))
+    total = len(model.backbone.state_dict())
+    assert lines == [f'mmresnest: {total} of {total} backbone tensors filled from backbone.* of '
+                     f'the checkpoint (official layout)']
+
+
+@WAYS
+@pytest.mark.parametrize('changes,said', [
+    ({'backbone.layer3.0.conv3.weight': None}, r'layer3\.0\.conv3\.weight.*load a part'),
+    ({'backbone.layer3.0.conv3.weight': torch.zeros(3, 3, 1, 1)}, r'\(3, 3, 1, 1\) in the file'),
+    ({'backbone.layer1.0.conv9.weight': torch.zeros(1)}, r'layer1\.0\.conv9\.weight'),
+])
+def test_a_backbone_left_unfilled_is_an_error(tmp_path, official, way, changes, said):
+    model = Detector()
+    before = model.backbone.stem[0].weight.clone()
+    with pytest.raises(UserError, match=said):
+        way(model, detector_state(official, **changes), tmp_path)
+    assert torch.equal(model.backbone.stem[0].weight, before)
+
+
+@WAYS
+def test_another_backbone_is_named(tmp_path, official, way):
+    with pytest.raises(UserError, match="it looks like arch='resnest14': write that"):
+        way(Detector(models.ResNeSt('resnest26')), detector_state(official), tmp_path)
+    foreign = {'backbone.block.weight': torch.ones(1), 'head.bias': torch.ones(2)}
+    with pytest.raises(UserError, match='tensors of the network are not in the file'):
+        way(Detector(), foreign, tmp_path)
+
+
+def test_parts_can_be_loaded_on_purpose(official):
+    """The exceptions: the network itself not strictly, and files that have nothing for it."""
+    part = {key: value for key, value in official.items() if not key.startswith('layer4')}
+    built = network()
+    found = built.load_state_dict(part, strict=False)
+    assert all(key.startswith('layer4') for key in found.missing_keys) and found.missing_keys
+    assert not found.unexpected_keys
+    assert torch.equal(built.stem[0].weight, official['conv1.0.weight'])
+    with pytest.raises(RuntimeError, match='layer4.0.conv1.weight'):
+        built.load_state_dict(part, strict=True)
+    more = built.load_state_dict({**official, 'aux.weight': torch.zeros(1)}, strict=False)
+    assert more.unexpected_keys == ['aux.weight'] and not more.missing_keys
+    heads = {'head.weight': torch.ones(2, 2), 'head.bias': torch.ones(2)}
+    assert Detector().load_state_dict(heads, strict=False).missing_keys
+
+
+def test_our_own_state_comes_back_whatever_was_changed(official):
+    model = Detector()
+    model.backbone.extra = torch.nn.Linear(2, 2)
+    model.backbone.stem[0] = torch.nn.Sequential(model.backbone.stem[0])
+    state = {key: value + 1 for key, value in model.state_dict().items()}
+    model.load_state_dict(state, strict=True)
+    assert equal(model.state_dict(), state)
+
+
+def test_unbuilt_stages_are_left_out_of_a_detector_by_name(official, monkeypatch):
+    lines = []
+    monkeypatch.setattr(models, 'print_log', lambda line, **_: lines.append(line))
+    model = Detector(models.ResNeSt('resnest14', out_indices=(1, 2)))
+    model.load_state_dict(detector_state(official), strict=True)
+    assert lines[0].endswith('(official layout, left out layer4)')
+
+
+def test_a_stem_of_other_channels_is_adapted_and_said(tmp_path, official):
+    built = network(in_channels=4)
+    assert 'stem.0.weight adapted from 3 to 4 image channels' in str(
+        weights.load(built, save(tmp_path, official)))
+    again = network(in_channels=4)
+    again.load_state_dict(official, strict=True)
+    assert torch.equal(again.stem[0].weight, built.stem[0].weight)
+
+
+def test_init_cfg_that_cannot_be_obeyed(official):
+    with pytest.raises(UserError, match='keep dict'):
+        models.ResNeSt('resnest14', init_cfg=[
+            dict(type='Kaiming', layer='Conv2d'),
+            dict(type='Pretrained', checkpoint='a.pth')]).init_weights()
+    with pytest.raises(UserError, match='needs checkpoint='):
+        models.ResNeSt('resnest14', init_cfg=dict(type='Pretrained')).init_weights()
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+def needs_safetensors() -> None:
+    pytest.importorskip('safetensors', reason='the extra mmresnest[safetensors] is not installed')
+
+
+def test_safetensors(tmp_path, official):
+    """Written here byte by byte, as the format's own description has it."""
+    needs_safetensors()
+    header, data = {}, b''
+    for key, value in official.items():
+        raw = value.numpy().tobytes()
+        header[key] = dict(dtype='I64' if value.dtype == torch.int64 else 'F32',
+                           shape=list(value.shape), data_offsets=[len(data), len(data) + len(raw)])
+        data += raw
+    text = json.dumps({'__metadata__': {'format': 'pt'}, **header}).encode()
+    path = tmp_path / 'file.safetensors'
+    path.write_bytes(len(text).to_bytes(8, 'little') + text + data)
+    assert equal(weights.read(str(path)), official)
+    report = weights.load(network(), str(path))
+    assert report.filled == report.total
+    whole = path.read_bytes()
+    for broken in (whole[:4], whole[:100], whole[:-1], b'\xff' * 64,
+                   whole.replace(b'"F32"', b'"F99"', 1)):
+        path.write_bytes(broken)
+        with pytest.raises(UserError, match='cannot be read as a safetensors'):
+            weights.read(str(path))
+
+
+def test_without_its_library_safetensors_are_refused(tmp_path, official, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'safetensors', None)
+    path = tmp_path / 'file.safetensors'
+    path.write_bytes(b'')
+    with pytest.raises(UserError, match='pip install safetensors'):
+        weights.read(str(path))
+    monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
+    with pytest.raises(UserError, match='pip install safetensors'):
+        weights.convert_file(save(tmp_path, official), str(path), 'mmdet', force=True)
+    assert path.read_bytes() == b''
+
+
+def test_mmengine_s_histories_are_read_past(tmp_path, official):
+    from mmengine.logging import HistoryBuffer
+    history = HistoryBuffer()
+    history.update(1.0)
+    content = dict(state_dict=official, message_hub=dict(log_scalars={'loss': history}))
+    report = weights.load(network(), save(tmp_path, content))
+    assert report.filled == report.total
+
+
+class Options:
+    """Something that a trainer left in its checkpoint."""
+
+
+def test_objects_need_trust_which_is_asked_for(tmp_path, official, monkeypatch, capsys):
+    file = save(tmp_path, dict(state_dict=official, args=Options()))
+    with pytest.raises(UserError, match='Options, which could run code.*--trust-checkpoint'):
+        weights.load(network(), file)
+    assert weights.TRUST == stacks.TRUST
+    out = str(tmp_path / 'out.pth')
+    assert cli.main(['convert', file, out, '--to', 'mmdet']) == 2
+    assert '--trust-checkpoint' in capsys.readouterr().err
+    assert cli.main(['convert', file, out, '--to', 'mmdet', '--trust-checkpoint']) == 0
+    assert weights.TRUST not in os.environ
+    monkeypatch.setenv(weights.TRUST, '1')
+    assert weights.load(network(), file).filled
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path):
+    file = save(tmp_path, dict(weight=torch.zeros(100000)))
+    squeezed = tmp_path / 'squeezed.pth'
+    with zipfile.ZipFile(file) as one, zipfile.ZipFile(squeezed, 'w', zipfile.ZIP_DEFLATED) as two:
+        for name in one.namelist():
+            two.writestr(name, one.read(name))
+    with pytest.raises(UserError, match='unpacks to'):
+        weights.read(str(squeezed))
+
+
+# ---- conversion of files ------------------------------------------------------------------------
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize('layout', ['cadene', 'mmpretrain', 'detectron2', 'mmdet'])
+def test_a_file_there_and_back(tmp_path, official, layout, suffix, capsys):
+    if suffix == '.safetensors':
+        needs_safetensors()
+    one, two = str(tmp_path / f'one{suffix}'), str(tmp_path / f'two{suffix}')
+    source = save(tmp_path, dict(state_dict={'module.' + k: v for k, v in official.items()}))
+    assert cli.main(['convert', source, one, '--to', layout]) == 0
+    said = capsys.readouterr().out
+    assert said == f'{one}: {len(official)} tensors, from the official to the {layout} layout\n'
+    assert cli.main(['convert', one, two, '--to', 'timm']) == 0
+    assert equal(weights.read(two), official)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        'file.pth', f'one{suffix}', f'two{suffix}'}
+
+
+def test_a_detector_s_backbone_is_taken_out(tmp_path, official):
+    line = weights.convert_file(save(tmp_path, detector_state(official)),
+                                str(tmp_path / 'out.pth'), 'mmseg')
+    assert line.endswith('from the official to the mmdet layout, left out head')
+    built = network()
+    built.load_state_dict(weights.read(str(tmp_path / 'out.pth')), strict=True)
+    assert torch.equal(built.stem[0].weight, official['conv1.0.weight'])
+
+
+def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, official, monkeypatch):
+    source, out = save(tmp_path, official), tmp_path / 'out.pth'
+    for arguments, said in [((source, out, 'keras'), 'unknown'),
+                            ((source, tmp_path / 'no' / 'out.pth', 'mmdet'), 'make it first'),
+                            ((save(tmp_path, dict(a=torch.ones(1)), 'b.pth'), out, 'mmdet'),
+                             'no network')]:
+        with pytest.raises(UserError, match=said):
+            weights.convert_file(*map(str, arguments))
+    out.write_text('mine')
+    with pytest.raises(UserError, match='--force'):
+        weights.convert_file(source, str(out), 'mmdet')
+    assert out.read_text() == 'mine'
+
+    def fail(*_):
+        raise OSError('disk full')
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, 'save', fail)
+        with pytest.raises(OSError, match='disk full'):
+            weights.convert_file(source, str(out), 'mmdet', force=True)
+    assert out.read_text() == 'mine'
+    weights.convert_file(source, str(out), 'mmdet', force=True)
+    assert len(weights.read(str(out))) == len(official)
+    assert {path.name for path in tmp_path.iterdir()} == {'file.pth', 'b.pth', 'out.pth'}
+
+
+def test_the_script():
+    run = subprocess.run([sys.executable, '-I', '-S', TOOLS / 'convert_checkpoint.py', '--help'],
+                         capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0 and 'usage: mmresnest convert' in run.stdout

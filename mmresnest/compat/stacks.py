@@ -309,7 +309,7 @@ def guard_checkpoints(module: ModuleType) -> None:
     unguarded = loader.load_checkpoint.__func__
 
     def load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> Any:
-        if not trusts_checkpoints():
+        if not trusts_checkpoints() or '://' in str(filename):     # trust is for files of one's own
             with _weights_only(filename):
                 checkpoint = unguarded(cls, filename, *args, **kwargs)
             return _settle(checkpoint)
