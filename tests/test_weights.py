@@ -13,7 +13,7 @@ import pytest
 import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
 from mmengine.model import BaseModule
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint
 
 import mmresnest
 from mmresnest import cli, download, models, weights
@@ -537,6 +537,16 @@ def test_objects_need_trust_which_is_asked_for(tmp_path, official, monkeypatch, 
     assert weights.TRUST not in os.environ
     monkeypatch.setenv(weights.TRUST, '1')
     assert weights.load(network(), file).filled
+
+
+def test_mmengine_s_downloads_are_never_trusted(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True)
+    file = save(tmp_path / 'hub' / 'checkpoints', dict(args=Options()), 'fetched.pth')
+    with stacks.trust_checkpoints():
+        assert CheckpointLoader.load_checkpoint(file)['args']
+        with pytest.raises(UserError, match='holds more than weights'):
+            CheckpointLoader.load_checkpoint('https://weights.invalid/fetched.pth')
 
 
 def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path):
