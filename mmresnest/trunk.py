@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .blocks import KINDS, Bottleneck, DropPath, Parts, Site, conv3x3
 from .blocks.bottleneck import Norm
+from .blocks.pool import CeilAvgPool2d, CeilMaxPool2d
 from .errors import ArgumentError, nearest
 from .stem import deep_stem, plain_stem
 
@@ -30,7 +31,8 @@ class ResTrunk(nn.Module):
         in_channels: channels of the image.
         base_channels: planes of the first stage.
         pooled_shortcut: shortcuts average-pool and then convolve with stride 1 (the "D" form).
-        shortcut_kernel: kernel of strided shortcut convolutions (SENet-154: 3).
+        shortcut_kernel: kernel of the shortcuts' convolutions from stage 2 on, and of strided ones
+            (SENet-154: 3).
         stride_in_1x1: the first 1x1 takes the stride ("caffe" style), not the 3x3.
         ceil_pool: the stem's max pool rounds sizes up and does not pad (Caffe weights).
         strides, dilations: one per stage; the first block of a stage takes the stride.
@@ -88,7 +90,7 @@ class ResTrunk(nn.Module):
         else:
             self.stem = deep_stem(stem, norm, in_channels)
             channels = stem[-1]
-        self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True) if ceil_pool else nn.MaxPool2d(3, 2, 1)
+        self.maxpool = CeilMaxPool2d(3, 2) if ceil_pool else nn.MaxPool2d(3, 2, 1)
 
         total = sum(depths)
         rates = iter([drop_path_rate * index / max(total - 1, 1) for index in range(total)])
@@ -221,12 +223,14 @@ def shortcut(site: Site, norm: Norm, pooled: bool, kernel: int) -> Optional[nn.M
     if site.stride == 1 and site.in_channels == out_channels:
         return None
     if not pooled:
-        kernel = kernel if site.stride > 1 else 1
+        # Where dilation took a stride away, the kernel stays and is dilated like the block's own.
+        kernel = kernel if site.stride > 1 or site.stage > 0 else 1
+        dilation = site.dilation if kernel > 1 else 1
         return nn.Sequential(nn.Conv2d(site.in_channels, out_channels, kernel, site.stride,
-                                       kernel // 2, bias=False), norm(out_channels))
+                                       kernel // 2 * dilation, dilation, bias=False),
+                             norm(out_channels))
     # A place for the pool also where the stride is 1: the keys of the checkpoints count it.
-    pool = nn.Identity() if site.stride == 1 else nn.AvgPool2d(
-        site.stride, site.stride, ceil_mode=True, count_include_pad=False)
+    pool = nn.Identity() if site.stride == 1 else CeilAvgPool2d(site.stride)
     return nn.Sequential(
         pool, nn.Conv2d(site.in_channels, out_channels, 1, bias=False), norm(out_channels))
 

@@ -96,11 +96,12 @@ def norm_of_pooled(norm: nn.Module, z: Tensor) -> Tensor:
 
 
 @torch.fx.wrap              # one node of the graph: which branch is taken depends on the batch
-def batch_norm_of_pooled(z: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor,
-                         count: Tensor, momentum: Optional[float], eps: float) -> Tensor:
+def batch_norm_of_pooled(z: Tensor, mean: Optional[Tensor], var: Optional[Tensor], weight: Tensor,
+                         bias: Tensor, count: Optional[Tensor], momentum: Optional[float],
+                         eps: float) -> Tensor:
     """Training-mode ``BatchNorm2d`` of a B C 1 1 map, written out but for a batch of one."""
     single = z.shape[0] == 1
-    if not single:
+    if not single and count is not None:
         count.add_(1)
         if momentum is None:                            # the running average of all batches
             momentum = 1.0 / float(count)
