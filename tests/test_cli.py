@@ -51,10 +51,11 @@ def test_help_loads_nothing_heavy(command):
 
 def test_scripts_need_no_installation(tmp_path):
     # -S and -I leave out site-packages and the current folder: only the script's own path remains.
-    for script in ('train', 'test', 'print_config', 'doctor'):
+    for script, command in dict(train='train', test='test', print_config='print-config',
+                                doctor='doctor', convert_checkpoint='convert').items():
         run = python('-I', '-S', TOOLS / f'{script}.py', '--help', cwd=tmp_path)
         assert run.returncode == 0, run.stderr
-        assert f'mmresnest {script.replace("_", "-")}' in run.stdout
+        assert f'mmresnest {command}' in run.stdout
 
 
 @pytest.mark.parametrize('script, arguments', [
@@ -118,6 +119,7 @@ FILES = {
     ('train type.py --data SHAPES', ['mmresnest.ResNest', 'nearest: mmresnest.ResNeSt']),
     ('train hook.py --data SHAPES', ['NumClassCheckHok', 'nearest: NumClassCheckHook']),
     (f'train {DETECTOR} --data nowhere', ['nowhere does not exist']),
+    (f'train {DETECTOR} --data nowhere --demo', ['nowhere does not exist']),
     (f'train {DETECTOR} --data empty', ['no annotations', 'empty', 'train.json']),
     (f'train {SEGMENTOR} --data empty', ['no annotations', 'empty', 'images/train']),
     (f'train {DETECTOR} --data imageless', ['4 images, and 4 do not exist', 'imageless/train/']),
@@ -182,7 +184,7 @@ def test_interrupted(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('line', [
-    '', 'fly', 'train', f'train {DETECTOR} --demo --data x', f'train {DETECTOR} --launcher ray',
+    '', 'fly', 'train', f'train {DETECTOR} --launcher ray',
     f'test {DETECTOR}',
 ])
 def test_lines_that_do_not_parse(line, capsys):
