@@ -203,7 +203,9 @@ def test_every_folder_of_modules_is_a_package():
 def make(*arguments: object) -> subprocess.CompletedProcess:
     if shutil.which('make') is None:
         pytest.skip('there is no make')
-    return run('make', '-C', ROOT, *arguments)
+    # `make test STACK=...` hands its variables on to every make below it, this one too.
+    handed_on = ('MAKEFLAGS', 'MAKEOVERRIDES', 'MFLAGS', 'MAKELEVEL', 'STACK', 'VENV', 'PYTHON')
+    return run('env', *(f'-u{name}' for name in handed_on), 'make', '-C', ROOT, *arguments)
 
 
 @pytest.mark.parametrize('script, said', [
