@@ -90,7 +90,7 @@ def check_facts(trunk: nn.Module, known: Facts, native: Mapping[str, Tensor], so
                             f'{advice}')
 
 
-def like(state: Mapping[str, Tensor], known: Facts = {}) -> list[str]:   # noqa: B006 read only
+def like(state: Mapping[str, Tensor], known: Facts) -> list[str]:
     """The archs whose tensors have the names and shapes of this state dict (in our layout)."""
     from .trunk import ResTrunk
     shapes = {key: tuple(value.shape) for key, value in state.items()}

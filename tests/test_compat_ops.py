@@ -838,7 +838,7 @@ def test_the_stand_in_is_found_where_nothing_is_compiled(tmp_path):
 def test_mmcv_and_the_toolboxes_import_and_say_what_they_run_on():
     assert run('import warnings; warnings.simplefilter("ignore")\n'
                'import mmresnest\n'
-               'from mmcv.ops import *  # noqa\n'
+               'from mmcv.ops import *\n'
                'import mmdet.models, mmseg.models\n'
                'from mmcv.utils import collect_env\n'
                'from mmresnest.compat import ext\n'

@@ -371,19 +371,21 @@ def _pipelines(cfg: Config) -> Iterator[tuple[dict, str]]:
             yield cfg, name
 
 
+def walk(node: Any) -> Iterator[Any]:
+    """Every dict in a part of a config, outermost first."""
+    if isinstance(node, dict):
+        yield node
+        for value in list(node.values()):
+            yield from walk(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from walk(value)
+
+
 def _transforms(cfg: Config) -> Iterator[dict]:
     """Every transform of every pipeline, also those nested in others."""
-    def walk(node: Any) -> Iterator[dict]:
-        if isinstance(node, dict):
-            if 'type' in node:
-                yield node
-            for value in list(node.values()):
-                yield from walk(value)
-        elif isinstance(node, (list, tuple)):
-            for value in node:
-                yield from walk(value)
     for owner, name in _pipelines(cfg):
-        yield from walk(owner[name])
+        yield from (node for node in walk(owner[name]) if 'type' in node)
 
 
 def _type_of(node: Mapping) -> str:

@@ -4,14 +4,12 @@ The structure is kept: every layer, head and loss is the config's own. What shri
 batch, widths of neck and heads, regions per image and schedule; the backbone keeps its depth and
 width. Training is from random weights, so nothing is frozen and nothing is fetched.
 """
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError
-from .config import from_scratch, task_of
+from .config import from_scratch, task_of, walk
 
 
 @dataclass(frozen=True)
@@ -64,17 +62,6 @@ def shrink(cfg: Config) -> None:
         if cfg.get(name):                       # mmseg cannot stack images of different sizes
             shrink_loader(cfg[name], recipe.size, batch=1 if semantic else 8)
     shrink_schedule(cfg, recipe)
-
-
-def walk(node: Any) -> Iterator[ConfigDict]:
-    """Every dict in a part of a config, outermost first."""
-    if isinstance(node, dict):
-        yield node
-        for value in list(node.values()):
-            yield from walk(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from walk(value)
 
 
 def narrow_detector(model: ConfigDict) -> None:
