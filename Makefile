@@ -7,6 +7,7 @@ PYTHON ?= python3
 STACK ?= onedl
 VENV ?= $(if $(filter onedl,$(STACK)),.venv,.venv-$(STACK))
 PYTEST_ARGS ?=
+WORKERS ?= auto
 DEMO_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -27,6 +28,7 @@ help:
 	@echo 'STACK=$(STACK)      onedl or openmmlab: which mm libraries'
 	@echo 'VENV=$(VENV)       where the environment is; one stack per environment'
 	@echo 'PYTEST_ARGS=, DEMO_ARGS=   handed on to pytest, and to mmresnest train'
+	@echo 'WORKERS=$(WORKERS)         test processes: auto is one a core, at most 8; 0 runs in this one'
 	@echo
 	@echo 'On Linux pip fetches torch with CUDA, several GB. Without a GPU, save that with'
 	@echo '  PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo'
@@ -36,8 +38,9 @@ env: $(BIN)/.env-$(STACK)
 demo: env
 	$(BIN)/mmresnest train configs/faster_rcnn_resnest50_fpn.py --demo $(DEMO_ARGS)
 
+# One process a core with one thread each: threads of several processes wait for each other.
 test: $(BIN)/.dev-$(STACK)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(BIN)/.dev-$(STACK)
 	$(BIN)/ruff check .

@@ -41,7 +41,8 @@ EXTRAS = {
     'safetensors': ['safetensors>=0.4'],  # checkpoints in that format
     'dev': [
         'safetensors>=0.4',
-        'pytest>=8', 'hypothesis>=6.100', 'ruff>=0.6', 'codespell>=2.3', 'mypy>=1.11',
+        'pytest>=8', 'pytest-xdist>=3.6',  # one test process a core
+        'hypothesis>=6.100', 'ruff>=0.6', 'codespell>=2.3', 'mypy>=1.11',
         'setuptools>=64', 'wheel',  # tests/test_package.py builds without fetching anything
     ],
 }
