@@ -234,7 +234,8 @@ def _draw_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--size', type=int, nargs=2, metavar=('W', 'H'), help='of the pictures, '
                                                                               'in pixels')
     parser.add_argument('--layouts', nargs='+', metavar='LAYOUT',
-                        help='which of coco, ade20k and cityscapes to write (default: all)')
+                        help='which of coco, ade20k, cityscapes and panoptic to write '
+                             '(default: all)')
 
 
 def _draw(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ NETWORKS = (*EQUATIONS, 'variants', 'models', 'registry', 'weights', 'layouts', 
             'safetensors', 'zoo')
 ROOMS = ('compat', 'data', 'engine', 'report', 'cli', 'doctor')
 LIGHT = ('', 'errors', 'variants', 'version', 'cli', 'doctor', 'compat', 'compat.ext',
-         'compat.stacks')  # imported before anybody asked for torch
+         'compat.panoptic', 'compat.stacks')  # imported before anybody asked for torch
 
 
 class Import(NamedTuple):

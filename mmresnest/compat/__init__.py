@@ -1,7 +1,7 @@
-"""What differs between the two stacks, and what a missing ``mmcv._ext`` needs.
+"""What differs between the two stacks, and what stands in for packages that are missing.
 
 This is the only package of mmresnest that patches anything of another project. Nothing is patched
-before it is used: :func:`install` only puts two finders on ``sys.meta_path``, so ``import
+before it is used: :func:`install` only puts three finders on ``sys.meta_path``, so ``import
 mmresnest`` imports neither torch nor mmengine.
 """
 import sys
@@ -12,6 +12,7 @@ from types import ModuleType
 
 from . import stacks
 from .ext import ExtFinder
+from .panoptic import PanopticFinder
 
 
 class RepairFinder(MetaPathFinder):
@@ -52,11 +53,12 @@ class RepairLoader(Loader):
 
 
 def install() -> None:
-    """Puts the repairs and the stand-in for ``mmcv._ext`` in place, once."""
+    """Puts the repairs and the stand-ins for missing packages in place, once."""
     if any(isinstance(finder, RepairFinder) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, RepairFinder())
-    sys.meta_path.append(ExtFinder())  # last, so a compiled one wins
+    sys.meta_path.append(PanopticFinder())  # last, so that a real one wins
+    sys.meta_path.append(ExtFinder())
     for name, repair in stacks.REPAIRS.items():
         if name in sys.modules:
             repair(sys.modules[name])

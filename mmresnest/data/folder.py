@@ -1,14 +1,16 @@
 """A user's data folder, read once: which layout, which classes, how many images.
 
-Two layouts are understood, and a folder may hold both::
+Three layouts are understood, and a folder may hold all. Two of them::
 
     root/                                   root/
       train.json  val.json  [test.json]       images/train  images/val  [images/test]
       train/      val/      [test/]           annotations/train  annotations/val  [.../test]
 
 On the left COCO's (boxes, and masks where every object has one), on the right ADE20K's (one mask
-image per picture, a pixel's value is its class and 255 is left out).  COCO's own names, such as
-``annotations/instances_train2017.json`` beside ``train2017/``, are found as well.
+image per picture, a pixel's value is its class and 255 is left out).  The third is COCO's for
+panoptic segmentation: ``panoptic_train.json`` and the folder ``panoptic_train/`` of its masks.
+COCO's own names, such as ``annotations/instances_train2017.json`` beside ``train2017/``, are found
+as well.
 
 Whatever would only show up in the middle of a run is looked for here, and named with file, field
 and remedy in a :class:`~mmresnest.errors.UserError`.
@@ -172,7 +174,7 @@ def _read_coco(root: Path) -> DataFolder:
     for split in ('train', 'val', 'test'):
         path = _first(root, JSON_NAMES, split)
         if path is not None:
-            tables[split] = (path, _read_json(path))
+            tables[split] = (path, read_json(path))
         elif split != 'test':
             _no_json(root, split, 'train' in tables)
     for path, table in tables.values():
@@ -207,7 +209,12 @@ def _no_json(root: Path, split: str, has_train: bool) -> None:
                     f'annotations/instances_train.json{hint}. {_what_is_there(root)}')
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a json file.
+
+    Raises:
+        UserError: if it cannot be read, or is none.
+    """
     try:
         with path.open(encoding='utf-8') as file:
             table = json.load(file)
@@ -338,16 +345,21 @@ def _read_panoptic(root: Path) -> DataFolder:
         if path is None:
             if split == 'test':
                 continue
+            hint = ''
+            if _first(root, JSON_NAMES, split):
+                hint = ('; it holds plain COCO annotations, which serve a config for boxes or '
+                        'masks, such as mask_rcnn_resnest50_fpn')
             raise UserError(f'no panoptic annotations in {root}: this config needs '
                             f'panoptic_{split}.json and the folder panoptic_{split}/ of its masks, '
-                            f'as COCO has them; {_what_is_there(root)}')
-        table = _read_json(path)
+                            f'as COCO has them{hint}. {_what_is_there(root)}')
+        table = read_json(path)
         for name in ('images', 'annotations', 'categories'):
             if not isinstance(table.get(name), list) or not table[name]:
                 raise UserError(f'{path}: the list {name!r} is missing or empty')
         masks = path.with_suffix('')
         if not masks.is_dir():
             raise UserError(f'{path} stands without the folder of its masks, {masks}')
+        _check_segments(path, table, masks)
         tables[split] = (path, table)
         _same_categories(tables['train'], (path, table))
         images = _image_folder(root, split, path, table)
@@ -360,6 +372,28 @@ def _read_panoptic(root: Path) -> DataFolder:
                         'before all stuff (isthing 0)')
     return DataFolder('panoptic', root, tuple(str(row['name']) for row in rows), splits,
                       has_masks=True, things=sum(thing))
+
+
+def _check_segments(path: Path, table: dict[str, Any], masks: Path) -> None:
+    """Every annotation lists segments of known categories, and a sample of the masks is there."""
+    known = {row.get('id') for row in table['categories']}
+    for row in table['annotations']:
+        if not isinstance(row, dict) or 'segments_info' not in row:
+            raise UserError(f'{path}: annotations have no "segments_info", the first is '
+                            f'{str(row)[:80]}; that is plain COCO, and panoptic annotations list '
+                            'the segments of an image, with the colours of a mask')
+        bad = [one for one in row['segments_info'] if one.get('category_id') not in known]
+        if bad:
+            raise UserError(f'{path}: the segment {bad[0].get("id")} of image '
+                            f'{row.get("image_id")} has category_id {bad[0].get("category_id")}, '
+                            'which is not among the categories; add it there')
+    step = max(1, len(table['images']) // _CHECKED_IMAGES)
+    # mmdet looks for the mask under the image's name, whatever the annotation's file_name says.
+    names = [str(row['file_name']).replace('.jpg', '.png') for row in table['images'][::step]]
+    lost = [name for name in names if not (masks / name).is_file()]
+    if lost:
+        raise UserError(f'{path}: {len(lost)} of {len(names)} masks looked for do not exist, such '
+                        f'as {masks / lost[0]}; a mask is a png named like its image')
 
 
 # ---- ADE20K --------------------------------------------------------------------------------------

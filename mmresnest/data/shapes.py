@@ -9,7 +9,7 @@ and OpenCV only encodes).
 A class is decided by the outline alone. Colour leans to a class in one object of three, texture
 never.
 
-``draw`` writes one folder that holds up to three layouts of the same pictures::
+``draw`` writes one folder that holds up to four layouts of the same pictures::
 
     shapes.json                               the parameters, and the mark of a finished folder
     {train,val,test}.json                     'coco': boxes and masks of what is visible
@@ -19,8 +19,10 @@ never.
     classes.txt                               names of those indices
     leftImg8bit/{train,val,test}/shapes/      'cityscapes': the same indices in
     gtFine/{train,val,test}/shapes/           ..._gtFine_labelTrainIds.png
+    panoptic_{train,val,test}.json            'panoptic': every pixel is of an object or of the
+    panoptic_{train,val,test}/                background, the one class of stuff
 
-The data set class of mmseg named after Cityscapes insists on the classes of that data set; the last
+The data set class of mmseg named after Cityscapes insists on the classes of that data set; that
 layout is read by ``BaseSegDataset`` with ``img_suffix='_leftImg8bit.png'`` and
 ``seg_map_suffix='_gtFine_labelTrainIds.png'``.
 """
@@ -45,7 +47,7 @@ VERSION = 2
 
 CLASSES = ('disk', 'ring', 'square', 'triangle', 'star', 'cross')
 SPLITS = ('train', 'val', 'test')
-LAYOUTS = ('coco', 'ade20k', 'cityscapes')
+LAYOUTS = ('coco', 'ade20k', 'cityscapes', 'panoptic')
 STAMP = 'shapes.json'
 
 MIN_SIDE = 64  # of an image: below this, not even three small objects fit
@@ -529,10 +531,12 @@ class _Split:
         self.root, self.name, self.layouts = root, name, layouts
         self.images: list[dict] = []
         self.annotations: list[dict] = []
+        self.segments: list[dict] = []
         self.folders = {
             'coco': [root / name],
             'ade20k': [root / 'images' / name, root / 'annotations' / name],
             'cityscapes': [root / 'leftImg8bit' / name / CITY, root / 'gtFine' / name / CITY],
+            'panoptic': [root / name, root / f'panoptic_{name}'],
         }
         for layout in layouts:
             for folder in self.folders[layout]:
@@ -541,10 +545,12 @@ class _Split:
     def add(self, index: int, drawn: Sample) -> None:
         stem = f'{index:06d}'
         photo: Path | None = None
-        if 'coco' in self.layouts:
+        if 'coco' in self.layouts or 'panoptic' in self.layouts:
             photo = self.folders['coco'][0] / f'{stem}.jpg'
             _write(photo, drawn.image)
             self._describe(index, photo.name, drawn)
+        if 'panoptic' in self.layouts:
+            self._describe_segments(index, drawn)
         labels: Path | None = None
         if 'ade20k' in self.layouts:
             pictures, masks = self.folders['ade20k']
@@ -590,11 +596,47 @@ class _Split:
                 }
             )
 
+    def _describe_segments(self, index: int, drawn: Sample) -> None:
+        """Segment 1 is the background, 2 the first object; a number n has the colour (n, 0, 0)."""
+        numbers = np.ones(drawn.semantic.shape, np.uint8)
+        for position, mask in enumerate(drawn.masks):
+            numbers[mask] = position + 2
+        name = f'{index:06d}.png'
+        _write(self.folders['panoptic'][1] / name, numbers[:, :, None] * np.array([1, 0, 0], 'u1'))
+        regions = [(numbers == 1, len(CLASSES))]
+        regions += list(zip(drawn.masks, drawn.labels.tolist(), strict=True))
+        segments = []
+        for number, (mask, label) in enumerate(regions, 1):
+            if mask.any():
+                x0, y0, x1, y1 = _extent(mask)
+                segments.append(
+                    {
+                        'id': number,
+                        'category_id': label + 1,
+                        'bbox': [x0, y0, x1 - x0, y1 - y0],
+                        'area': int(mask.sum()),
+                        'iscrowd': 0,
+                    }
+                )
+        self.segments.append({'image_id': index + 1, 'file_name': name, 'segments_info': segments})
+
     def finish(self, seed: int) -> None:
-        if 'coco' not in self.layouts:
-            return
+        things = [
+            {'id': number, 'name': name, 'supercategory': 'shape'}
+            for number, name in enumerate(CLASSES, 1)
+        ]
+        if 'coco' in self.layouts:
+            self._finish(f'{self.name}.json', seed, self.annotations, things)
+        if 'panoptic' in self.layouts:
+            ground = {'id': len(CLASSES) + 1, 'name': 'background', 'supercategory': 'ground'}
+            categories = [{**thing, 'isthing': 1} for thing in things] + [{**ground, 'isthing': 0}]
+            self._finish(f'panoptic_{self.name}.json', seed, self.segments, categories)
+
+    def _finish(
+        self, file_name: str, seed: int, annotations: list[dict], categories: list[dict]
+    ) -> None:
         _write_json(
-            self.root / f'{self.name}.json',
+            self.root / file_name,
             {
                 'info': {
                     'description': f'mmresnest shapes, {self.name} split',
@@ -610,11 +652,8 @@ class _Split:
                     }
                 ],
                 'images': self.images,
-                'annotations': self.annotations,
-                'categories': [
-                    {'id': number, 'name': name, 'supercategory': 'shape'}
-                    for number, name in enumerate(CLASSES, 1)
-                ],
+                'annotations': annotations,
+                'categories': categories,
             },
         )
 
@@ -628,8 +667,10 @@ def _expected(counts: dict[str, int], layouts: Sequence[str]) -> Iterator[tuple[
     for split, count in counts.items():
         if not count:
             continue
-        if 'coco' in layouts:
+        if 'coco' in layouts or 'panoptic' in layouts:
             yield split, count
+        if 'panoptic' in layouts:
+            yield f'panoptic_{split}', count
         if 'ade20k' in layouts:
             yield f'images/{split}', count
             yield f'annotations/{split}', count
@@ -658,10 +699,10 @@ def _complaint(root: Path, wanted: dict) -> str | None:
         present = sum(1 for _ in os.scandir(root / folder)) if (root / folder).is_dir() else 0
         if present < count:
             return f'has lost files: {folder} holds {present} of {count}'
-    if 'coco' in layouts:
+    for layout, pattern in (('coco', '{}.json'), ('panoptic', 'panoptic_{}.json')):
         for split, count in counts.items():
-            if count and not (root / f'{split}.json').is_file():
-                return f'has lost {split}.json'
+            if layout in layouts and count and not (root / pattern.format(split)).is_file():
+                return f'has lost {pattern.format(split)}'
     return None
 
 
@@ -698,7 +739,7 @@ def draw(
         val: pictures in the validation split.
         test: pictures in the test split; 0 leaves a split out.
         size: width and height of the pictures in px.
-        layouts: which of ``'coco'``, ``'ade20k'`` and ``'cityscapes'`` to write.
+        layouts: which of ``'coco'``, ``'ade20k'``, ``'cityscapes'`` and ``'panoptic'`` to write.
         progress: show a progress bar where standard error is a terminal.
 
     Returns:

@@ -194,7 +194,7 @@ def task_of(cfg: Config) -> str:
 
     Seen by its heads, since class names differ between packages.
     """
-    model = _model(cfg)
+    model = model_of(cfg)
     if 'decode_head' in model or model.get('type', '').endswith('EncoderDecoder'):
         return 'semantic'
     if 'panoptic_fusion_head' in model or ('semantic_head' in model and 'roi_head' in model):
@@ -205,8 +205,12 @@ def task_of(cfg: Config) -> str:
     return 'detection'
 
 
-def _model(cfg: Config) -> dict:
-    """The model itself, without what wraps it for augmented testing."""
+def model_of(cfg: Config) -> dict:
+    """The model itself, without what wraps it for augmented testing.
+
+    Raises:
+        UserError: the config has none.
+    """
     model = cfg.get('model')
     if not isinstance(model, dict):
         raise UserError(f'the config {cfg.filename or ""} has no model; give a whole config, not '
@@ -426,12 +430,12 @@ def _use_detection(cfg: Config, folder: DataFolder, task: str) -> None:
             for node in wanted:     # a detector has no use for what its pipeline happens to load
                 node['with_mask'] = False
     things = folder.things if panoptic else len(folder.classes)
-    _set_classes(_model(cfg), things, stuff=len(folder.classes) - things)
+    _set_classes(model_of(cfg), things, stuff=len(folder.classes) - things)
 
 
 def _without_semantic_branch(cfg: Config) -> None:
     """Takes the branch off HTC that learns from semantic masks, which a COCO file does not have."""
-    head = _model(cfg).get('roi_head') or {}
+    head = model_of(cfg).get('roi_head') or {}
     if head.get('semantic_head'):
         for key in ('semantic_head', 'semantic_roi_extractor', 'semantic_fusion'):
             head.pop(key, None)
@@ -458,7 +462,7 @@ def _use_semantic(cfg: Config, folder: DataFolder) -> None:
     _evaluators(cfg, 'mmseg', 'IoUMetric', lambda name: {}, dict(iou_metrics=['mIoU']))
     for node in _transforms(cfg):
         node.pop('reduce_zero_label', None)         # the data set's word counts, and it says no
-    _set_classes(_model(cfg), len(folder.classes))
+    _set_classes(model_of(cfg), len(folder.classes))
 
 
 _HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
@@ -562,14 +566,29 @@ def _no_data(cfg: Config, leaf: Mapping, path: Path) -> str:
                    if any(part.lower().startswith(key) for part in known)), None)
     how = f'Get {source.format(root=root)}' if source else 'Put the data there'
     return (f'no data: {path} does not exist (looked for by {cfg.filename or "the config"}). '
-            f'{how}. If it is elsewhere on this machine, make {root} a link to it. To use data of '
-            'your own, give --data DIR, a folder in COCO or ADE20K layout; to try mmresnest '
-            'without any, give --demo, which draws a small set and learns that')
+            f'{_other_kind(cfg, root)}{how}. If it is elsewhere on this machine, make {root} a '
+            'link to it. To use data of your own, give --data DIR, a folder in COCO or ADE20K '
+            'layout; to try mmresnest without any, give --demo, which draws a small set and learns '
+            'that')
+
+
+def _other_kind(cfg: Config, root: Path) -> str:
+    """What to say of a folder that holds data for another task than the config's."""
+    tables = [*root.glob('*.json'), *root.glob('annotations/*.json')]
+    masks = [folder for folder in root.glob('annotations/*')
+             if folder.is_dir() and not folder.name.startswith('panoptic')]
+    if task_of(cfg) == 'semantic' and tables and not masks:
+        return (f'{root} holds annotations in COCO format ({tables[0].name}), which a segmentor '
+                'cannot use: choose a config of a detector, such as faster_rcnn_resnest50_fpn. ')
+    if task_of(cfg) != 'semantic' and masks and not tables:
+        return (f'{root} holds masks for semantic segmentation ({masks[0]}), which a detector '
+                'cannot use: choose a config of a segmentor, such as deeplabv3_resnest50_ade20k. ')
+    return ''
 
 
 def from_scratch(cfg: Config) -> None:
     """Makes the model start from random weights: nothing is fetched, and nothing stays frozen."""
-    model = _model(cfg)
+    model = model_of(cfg)
     backbone = model.get('backbone')
     if not isinstance(backbone, dict):
         raise UserError(f'{cfg.filename or "the config"} has no backbone to train from scratch')
@@ -611,7 +630,7 @@ def settle_norms(cfg: Config, distributed: bool) -> int:
             node['type'] = 'BN'
             changed += 1
         return changed
-    changed = walk(_model(cfg))
+    changed = walk(model_of(cfg))
     if changed:
         why = 'on a CPU' if not torch.cuda.is_available() else 'in one process'
         print_log(f'SyncBN has nothing to synchronise {why}: the model is built with BN', 'current')

@@ -33,8 +33,9 @@ PROPOSALS = 200             # per image, after the first stage
 BEFORE_NMS = 400            # per level
 
 #: where a detector's neck and heads hold a number of channels
-WIDTHS = ('in_channels', 'out_channels', 'feat_channels', 'conv_out_channels', 'fc_out_channels')
-HEADS = ('rpn_head', 'roi_head', 'bbox_head', 'mask_head')
+WIDTHS = ('in_channels', 'out_channels', 'feat_channels', 'conv_out_channels', 'fc_out_channels',
+          'inner_channels')
+HEADS = ('rpn_head', 'roi_head', 'bbox_head', 'mask_head', 'semantic_head')
 RESIZES = ('Resize', 'RandomResize', 'RandomChoiceResize')
 
 
@@ -61,6 +62,7 @@ def shrink(cfg: Config) -> None:
     for name in ('val_dataloader', 'test_dataloader'):
         if cfg.get(name):                       # mmseg cannot stack images of different sizes
             shrink_loader(cfg[name], recipe.size, batch=1 if semantic else 8)
+    cfg.pop('tta_pipeline', None)       # at full size; --tta makes one of the test pipeline's size
     shrink_schedule(cfg, recipe)
 
 
@@ -74,6 +76,8 @@ def narrow_detector(model: ConfigDict) -> None:
             for key in WIDTHS:
                 if isinstance(node.get(key), int):
                     node[key] //= NARROWER
+            if isinstance(node.get('num_groups'), int):
+                node.num_groups //= NARROWER    # of a GroupNorm: as many channels a group
     for part in ('train_cfg', 'test_cfg'):
         for node in walk(model.get(part)):
             for key, most in (('nms_pre', BEFORE_NMS), ('max_per_img', PROPOSALS)):
@@ -88,8 +92,9 @@ def narrow_segmentor(model: ConfigDict, size: int) -> None:
     """Narrows the heads; their in_channels are the backbone's."""
     for part in ('decode_head', 'auxiliary_head'):
         for node in walk(model.get(part)):
-            if isinstance(node.get('channels'), int):
-                node.channels //= NARROWER
+            for key in ('channels', 'c1_channels'):
+                if isinstance(node.get(key), int):
+                    node[key] //= NARROWER
     if model.data_preprocessor.get('size'):
         model.data_preprocessor.size = (size, size)
 

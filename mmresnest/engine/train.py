@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 
 from ..errors import UserError
 from . import checkpoints, processes
+from .annotations import check_annotations
 from .building import build_runner, building, running
 from .config import (
     check_paths,
@@ -153,6 +154,8 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
         cfg.work_dir = os.path.join('work_dirs', name)
     _settle_start(cfg, resume)
     register(cfg)
+    if more.get('data') is None and not demo:      # else the folder was read, and the config set
+        check_annotations(cfg, splits)
     cfg.launcher = launcher
     processes.settle_wrapper(cfg)
     settle_norms(cfg, distributed=launcher != 'none')
