@@ -1,9 +1,11 @@
 """Every leaf config, by glob: its header, what it is made of, one step and one prediction.
 
-A config is loaded once (0.4 s, more than its step): one test of a config goes through all that can
-be said of it. ``make configs`` runs only these.
+Loading a config takes half a second: one test of a config goes through all that can be said of it.
+``make configs`` runs only these tests; ``make configs-full`` takes the steps at full size, images of
+the data set's published size through heads of full width.
 """
 import ast
+import os
 import re
 import warnings
 from pathlib import Path
@@ -25,6 +27,7 @@ from mmresnest.variants import VARIANTS
 CONFIGS = sorted(shipped_folder().glob('*.py'))
 PIECES = sorted((shipped_folder() / '_base_').rglob('*.py'))
 NAMES = {path.stem for path in CONFIGS}
+FULL = bool(os.environ.get('MMRESNEST_FULL_CONFIGS'))
 each = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
@@ -78,10 +81,11 @@ def test_config(path, shapes, tmp_path):
     full = load_config(path)
     check_backbone(path, full)
     check_print(full, tmp_path)
-    small = prepare(path, ('train', 'val'), data=shapes, demo=True, work_dir=tmp_path,
-                    options={'log_level': 'WARNING'})
+    small = prepare(path, ('train', 'val'), data=shapes, demo=True, work_dir=tmp_path)
     check_structure(full, small)
-    check_step(small)
+    check_step(prepare(path, ('train', 'val'), data=shapes, scratch=True, work_dir=tmp_path,
+                       options={'train_dataloader.num_workers': 0, 'val_dataloader.num_workers': 0})
+               if FULL else small)
 
 
 def check_header(path: Path) -> None:
