@@ -22,7 +22,7 @@ help:
 	@echo 'make demo    the same, then train on drawn shapes, evaluate and show the results'
 	@echo 'make test    the same as env, then run all tests'
 	@echo 'make configs       only the tests of the configs: each is built, stepped and predicted with'
-	@echo 'make configs-full  the same at full size, from random weights: hours, and 24 GB of memory'
+	@echo 'make configs-full  the same at full size, from random weights: minutes a config'
 	@echo 'make lint    the same as env, then ruff, codespell and mypy'
 	@echo 'make clean   remove $(VENV), work_dirs and what builds leave behind'
 	@echo

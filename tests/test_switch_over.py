@@ -256,7 +256,7 @@ def test_our_config_of_a_checkpoint_is_the_zoo_s(path):
             assert one == other, part
     assert settled(ours.param_scheduler) == settled(theirs.param_scheduler)
     assert settled(ours.optim_wrapper.optimizer) == settled(theirs.optim_wrapper.optimizer)
-    theirs.model.pretrained = None              # an older way to name weights, warned of
+    theirs.model.pop('pretrained', None)        # an older way to name weights, warned of
     with torch.device('meta'):
         models = [build(cfg, cfg.model) for cfg in (ours, theirs)]
     assert shapes(models[0]) == shapes(models[1])
