@@ -273,17 +273,13 @@ def on_load(trunk: nn.Module, state: dict[str, Tensor], prefix: str, metadata: M
     if not full:                        # heads alone, say: nothing is claimed for the backbone
         return
     given = {short: state[key] for short, key in full.items()}
-    noted, layout, native = metadata.get(NOTE), 'mmdet', given
+    noted = metadata.get(NOTE)
     source = f'{prefix}* of the checkpoint' if prefix else 'the state dict'
-    if compare(trunk.state_dict(), given):
-        found = recognise(given)
-        if found is not None and not found.prefix:
-            layout = found.layout
-            if layout != 'mmdet':
-                native = {found.native(key) or key if found.knows(key) else key: value
-                          for key, value in given.items()}
-        elif not prefix:
+    layout, native = by_our_names(trunk, given)
+    if layout is None:
+        if not prefix:
             return                      # no network: PyTorch tells
+        layout = 'mmdet'
     try:
         tensors, left_out, notes = fit(trunk, native, source, known_facts('', layout, noted),
                                        partly=not prefix)
@@ -300,6 +296,42 @@ def on_load(trunk: nn.Module, state: dict[str, Tensor], prefix: str, metadata: M
         notes += zoo_advice(trunk, layout == 'mmdet' and noted is None)
         say(str(Report(source, layout, len(own.keys() & tensors.keys()), len(own), left_out,
                        notes)))
+
+
+def by_our_names(trunk: nn.Module, given: Mapping[str, Tensor]
+                 ) -> tuple[Optional[str], dict[str, Tensor]]:
+    """The layout of a network's state dict, and its tensors by our names.
+
+    Keys that the layout does not know stay as they are, as do all where no layout is recognised,
+    which is then None. What has the trunk's own names needs none.
+    """
+    if not compare(trunk.state_dict(), given):
+        return 'mmdet', dict(given)
+    found = recognise(given)
+    if found is None or found.prefix:
+        return None, dict(given)
+    if found.layout == 'mmdet':
+        return 'mmdet', dict(given)
+    return found.layout, {found.native(key) or key if found.knows(key) else key: value
+                          for key, value in given.items()}
+
+
+def expected(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A whole model's state dict as its backbones will take it: renamed, and stems adapted.
+
+    Nothing is judged: what does not fit is still there, or still missing.
+    """
+    from .trunk import ResTrunk
+    result = dict(state)
+    for name, trunk in model.named_modules():
+        if not isinstance(trunk, ResTrunk):
+            continue
+        prefix = name + '.' if name else ''
+        inside = {key[len(prefix):]: result.pop(key) for key in state if key.startswith(prefix)}
+        _, native = by_our_names(trunk, inside)
+        adapt_stem(trunk.state_dict(), native)
+        result.update({prefix + key: value for key, value in native.items()})
+    return result
 
 
 # ... from a file ---------------------------------------------------------------------------------

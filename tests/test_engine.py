@@ -8,7 +8,10 @@ import tiny  # before mmengine, which warns while it is imported
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
+from mmengine.runner import load_checkpoint
 
+import mmresnest
+from mmresnest import weights
 from mmresnest.data.folder import DataFolder, Split, read_folder
 from mmresnest.data.shapes import draw
 from mmresnest.engine import checkpoints, config, processes
@@ -361,6 +364,51 @@ def test_checkpoints_of_other_models():
     wider = {**state, '0.bias': torch.ones(7)}
     with pytest.raises(UserError, match=r'0\.bias is \(7,\) in the file and \(4,\).*--data'):
         checkpoints.check_fit('a.pth', dict(state_dict=wider), model)
+
+
+class Detector(torch.nn.Module):
+    """A backbone of ours and a head."""
+
+    def __init__(self, **backbone):
+        super().__init__()
+        self.backbone = mmresnest.build_backbone('resnest14', **backbone)
+        self.head = torch.nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize('layout', weights.LAYOUTS)
+@pytest.mark.parametrize('outer', ['', 'module.'])
+def test_a_checkpoint_fits_in_whatever_layout_its_backbone_is(tmp_path, layout, outer):
+    """That is, where loading fills the backbone from it."""
+    arguments = {'mmdet-gn': dict(norm=lambda width: torch.nn.GroupNorm(8, width)),
+                 'cadene': dict(ceil_pool=True)}.get(layout, {})
+    model, trained = Detector(in_channels=4, **arguments), Detector(**arguments)
+    inside = weights.convert(trained.backbone.state_dict(), layout)
+    state = {'backbone.' + key.removeprefix('backbone.'): value for key, value in inside.items()}
+    state.update({f'head.{key}': value for key, value in trained.head.state_dict().items()})
+    state = {outer + key: value for key, value in state.items()}
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    checkpoints.check_fit('a.pth', dict(state_dict=state), model)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    torch.save(dict(state_dict=state), tmp_path / 'a.pth')
+    load_checkpoint(model, str(tmp_path / 'a.pth'), strict=True)
+    assert torch.equal(model.backbone.layer4[0].conv3.weight,
+                       trained.backbone.layer4[0].conv3.weight)
+
+
+def test_checkpoints_of_other_backbones_are_still_told():
+    model = Detector()
+    state = {key: value for key, value in model.state_dict().items() if 'backbone' not in key}
+    state.update({'backbone.' + key: value for key, value in weights.convert(
+        mmresnest.build_backbone('resnest26').state_dict(), 'official').items()})
+    short = {key: value for key, value in state.items() if '.layer3.' not in key}
+    with pytest.raises(UserError, match=r'another model.*missing are backbone\.layer3'):
+        checkpoints.check_fit('a.pth', dict(state_dict=short), model)
+    with pytest.raises(UserError, match=r'a\.pth does not fit.*backbone\.layer2\.0\.conv3.weight'):
+        state['backbone.layer2.0.conv3.weight'] = torch.zeros(3, 3, 1, 1)
+        checkpoints.check_fit('a.pth', dict(state_dict=state), model)
+    foreign = {f'backbone.blocks.{key}': value for key, value in state.items()}
+    with pytest.raises(UserError, match='another model: 0 of the'):
+        checkpoints.check_fit('a.pth', dict(state_dict=foreign), model)
 
 
 # ---- runs ----------------------------------------------------------------------------------------
