@@ -51,7 +51,7 @@ def test_configs_are_found_by_name_and_path():
 
 
 @pytest.mark.parametrize('name, text, said', [
-    ('faster_rcnn_resnet50_fpn', None, ['nearest: faster_rcnn_resnest50_fpn']),
+    ('faster_rcnn_resnet50_fpn', None, ['nearest: ', ' faster_rcnn_resnest50_fpn']),
     ('a.py', 'model = dict(\n', ['a.py, line 1', "'(' was never closed"]),
     ('a.py', 'x = 1\ny = undefined\n', ['a.py, line 2', 'NameError', 'undefined']),
     ('a.py', "x = 1\n_base_ = 'b.py'\n", ['a.py, line 2', 'b.py', 'does not exist']),

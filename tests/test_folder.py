@@ -306,10 +306,10 @@ def panoptic_table(name='a', count=2):
 def write_panoptic(root, **tables):
     """Writes tables, and empty files for their images and masks."""
     for split, rows in tables.items():
-        for folder, suffix in ((split, '.jpg'), (f'panoptic_{split}', '.png')):
-            (root / folder).mkdir(parents=True, exist_ok=True)
+        for place, suffix in ((split, '.jpg'), (f'panoptic_{split}', '.png')):
+            (root / place).mkdir(parents=True, exist_ok=True)
             for image in rows['images']:
-                (root / folder / image['file_name']).with_suffix(suffix).touch()
+                (root / place / image['file_name']).with_suffix(suffix).touch()
         (root / f'panoptic_{split}.json').write_text(json.dumps(rows))
     return root
 
@@ -355,7 +355,7 @@ def test_panoptic_that_cannot_be_used(tmp_path, split, spoil, said):
     tables = {'train': panoptic_table(), 'val': panoptic_table('b')}
     write_panoptic(tmp_path, **tables)
     spoil(tables[split])
-    if "two categories" in said:        # in both, or they would differ
+    if 'two categories' in said:        # in both, or they would differ
         spoil(tables['val'])
     for name, rows in tables.items():
         (tmp_path / f'panoptic_{name}.json').write_text(json.dumps(rows))
