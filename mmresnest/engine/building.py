@@ -47,11 +47,18 @@ def build_runner(cfg: Config) -> Any:
 
 @contextmanager
 def running(cfg: Config) -> Iterator[None]:
-    """Around training and testing: files that turn out to be missing."""
+    """Around training and testing: what no sample of the data has shown before."""
     try:
         yield
     except FileNotFoundError as error:
         raise UserError(_missing_file(cfg, error)) from error
+    except IndexError as error:         # of torch's cross entropy, on a CPU
+        label = re.fullmatch(r'Target (-?\d+) is out of bounds\.?', str(error))
+        if label is None:
+            raise
+        raise UserError(f'{cfg.filename or "the config"}: the annotations hold the label '
+                        f'{label.group(1)}, which is beyond num_classes of a head; looked in '
+                        f'{", ".join(_sources(cfg))}; correct them, or num_classes') from error
 
 
 def _explain(cfg: Config, error: Exception) -> UserError | None:
