@@ -8,5 +8,6 @@ from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import Registry
 
-MODELS = Registry('model', parent=ROOT_MODELS, scope='mmresnest', locations=['mmresnest.models'])
+MODELS = Registry('model', parent=ROOT_MODELS, scope='mmresnest',
+                  locations=['mmresnest.models', 'mmresnest.heads'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmresnest', locations=['mmresnest.engine.hooks'])
