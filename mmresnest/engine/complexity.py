@@ -17,6 +17,7 @@ Auxiliary heads do not run in testing: they count among the parameters, not amon
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UserError
 from .building import building
-from .config import dataset_leaves, model_of, register, task_of
+from .config import dataset_leaves, model_of, plain_norms, register, task_of
 from .train import configure
 
 #: regions for every box head, as many as an RPN hands on by default
@@ -127,7 +128,10 @@ def default_shape(cfg: Config) -> tuple[int, int]:
 
 def on_meta(cfg: Config) -> nn.Module:
     """The model of a config, in evaluation mode, all its tensors without values."""
-    with torch.device('meta'), DefaultScope.overwrite_default_scope(cfg.default_scope):
+    plain_norms(model_of(cfg))          # the same numbers, and nothing to say of synchronising
+    with (warnings.catch_warnings(), torch.device('meta'),
+          DefaultScope.overwrite_default_scope(cfg.default_scope)):
+        warnings.filterwarnings('ignore', module='mmseg')       # of losses, which are not run
         model = MODELS.build(model_of(cfg)).to('meta').eval()
     for module in model.modules():
         if hasattr(module, 'conv_offset') and hasattr(module, 'deform_groups'):
@@ -212,5 +216,6 @@ def staged(roi_head: Any, kind: str, number: int,
     if isinstance(heads, nn.Module) and not isinstance(heads, nn.ModuleList):
         heads, extractors = [heads], [extractors]
     for head, extractor in zip(heads, extractors):
-        size = extractor.roi_layers[0].output_size
+        size = next(layer.output_size for layer in extractor.modules()
+                    if hasattr(layer, 'output_size'))           # of its RoIAlign, h w
         yield head, torch.empty(number, extractor.out_channels, *size, device=device)
