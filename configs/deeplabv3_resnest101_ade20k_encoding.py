@@ -5,4 +5,4 @@ Expect:  mIoU 46.91 (multi-scale and flip) on ADE20K val (PyTorch-Encoding model
          S-101).
 """
 _base_ = ['_base_/recipes/deeplabv3_encoding.py', '_base_/backbones/resnest101.py']
-model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)
+model = dict(backbone=_base_.backbone)

@@ -5,4 +5,4 @@ Expect:  no published result for this recipe; without the stride-1 pools of the 
          79.67: see the config named _mmseg.
 """
 _base_ = ['_base_/recipes/deeplabv3_cityscapes.py', '_base_/backbones/resnest101.py']
-model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)
+model = dict(backbone=_base_.backbone)

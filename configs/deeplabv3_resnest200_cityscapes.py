@@ -4,4 +4,4 @@ Run:     mmresnest train configs/deeplabv3_resnest200_cityscapes.py
 Expect:  no published result for this recipe.
 """
 _base_ = ['_base_/recipes/deeplabv3_cityscapes.py', '_base_/backbones/resnest200.py']
-model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)
+model = dict(backbone=_base_.backbone)

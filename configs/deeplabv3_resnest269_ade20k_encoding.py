@@ -5,4 +5,4 @@ Expect:  mIoU 47.60 (multi-scale and flip) on ADE20K val (PyTorch-Encoding model
          S-269).
 """
 _base_ = ['_base_/recipes/deeplabv3_encoding.py', '_base_/backbones/resnest269.py']
-model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)
+model = dict(backbone=_base_.backbone)

@@ -5,4 +5,4 @@ Expect:  mIoU 45.12 (multi-scale and flip) on ADE20K val (PyTorch-Encoding model
          S-50).
 """
 _base_ = ['_base_/recipes/deeplabv3_encoding.py', '_base_/backbones/resnest50.py']
-model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)
+model = dict(backbone=_base_.backbone)

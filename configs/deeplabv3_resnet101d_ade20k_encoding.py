@@ -5,4 +5,4 @@ Expect:  no published result for this network; the authors' Gluon baseline with 
          44.14 (ResNeSt README).
 """
 _base_ = ['_base_/recipes/deeplabv3_encoding.py', '_base_/backbones/resnet101d.py']
-model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)
+model = dict(backbone=_base_.backbone)

@@ -5,4 +5,4 @@ Expect:  no published result for this recipe; the authors report mIoU 82.7 by a 
          was not released (ResNeSt README).
 """
 _base_ = ['_base_/recipes/deeplabv3plus_cityscapes.py', '_base_/backbones/resnest200.py']
-model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)
+model = dict(backbone=_base_.backbone)
