@@ -131,7 +131,7 @@ def on_meta(cfg: Config) -> nn.Module:
     plain_norms(model_of(cfg))          # the same numbers, and nothing to say of synchronising
     with (warnings.catch_warnings(), torch.device('meta'),
           DefaultScope.overwrite_default_scope(cfg.default_scope)):
-        warnings.filterwarnings('ignore', module='mmseg')       # of losses, which are not run
+        warnings.filterwarnings('ignore', module='mm(det|seg)')     # of losses, which are not run
         model = MODELS.build(model_of(cfg)).to('meta').eval()
     for module in model.modules():
         if hasattr(module, 'conv_offset') and hasattr(module, 'deform_groups'):
