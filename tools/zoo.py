@@ -332,14 +332,16 @@ at a reduced size (`tests/test_configs.py`). Where nobody has published a result
 "none", and we have none either.
 
 Parameters and multiply-adds are our own counts, backbone / whole model, for one image of
-{shapes}. A multiply-add (MAC) is two FLOPs. Convolutions and matrix products are counted; a deformable
+{shapes}.
+A multiply-add (MAC) is two FLOPs. Convolutions and matrix products are counted; a deformable
 convolution as the plain one of its size and the one that makes its offsets; every box head on
-{boxes} regions, every mask head on {masks}. Heads that only train count among the parameters alone.
+{boxes} regions, every mask head on {masks}. Heads that only train count among the parameters only.
 `mmresnest flops CONFIG` counts any config, by its parts and at any size; `python tools/zoo.py
 --measure` counts all of them anew.
 
 Train a config by its name, `mmresnest train {first}`.
-The weights of a row are for `mmresnest test`. [archs.md](archs.md) has the backbones, their weights, and the licences of those.
+The weights of a row are for `mmresnest test`. [archs.md](archs.md) has the backbones, their
+weights, and the licences of those.
 """
 HEADER = ('config', 'backbone', 'expected', 'source', 'weights', 'memory GB', 'params M', 'MACs G')
 GROUPS = {  # heading -> which results and data
