@@ -122,7 +122,7 @@ def built(tmp_path_factory):
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, source)
-    for name in ('configs', 'constraints', 'mmresnest', 'tests', 'tools'):
+    for name in ('configs', 'constraints', 'docs', 'mmresnest', 'tests', 'tools'):
         shutil.copytree(ROOT / name, source / name, symlinks=True,
                         ignore=shutil.ignore_patterns('__pycache__'))
     made = run(sys.executable, '-c', 'from setuptools import build_meta; '
@@ -157,7 +157,7 @@ def expected() -> set[str]:
     linked = {f'mmresnest/.mim/{path.relative_to(ROOT)}' for folder in ('configs', 'tools')
               for path in (ROOT / folder).rglob('*')
               if path.is_file() and '__pycache__' not in path.parts}
-    return modules | linked | {'mmresnest/py.typed'}
+    return modules | linked | {'mmresnest/py.typed', 'mmresnest/.mim/model-index.yml'}
 
 
 def test_a_wheel_carries_the_modules_the_configs_and_the_tools(built):
@@ -175,7 +175,9 @@ def test_an_sdist_carries_all_that_is_needed_to_build_and_test(built):
     unpacked, _ = built
     for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'Makefile', 'LICENSE', 'README.md',
                  'CHANGELOG.md', 'constraints/onedl.txt', 'tests/test_package.py', 'tools/train.py',
-                 'configs/faster_rcnn_resnest50_fpn.py'):
+                 'configs/faster_rcnn_resnest50_fpn.py', 'configs/metafile.yml', 'model-index.yml',
+                 'docs/zoo.md', 'docs/complexity.json', 'mmresnest/.mim/model-index.yml',
+                 'mmresnest/.mim/configs/faster_rcnn_resnest50_fpn.py'):
         assert (unpacked / name).is_file(), name
 
 

@@ -73,6 +73,10 @@ def _explain(cfg: Config, error: Exception) -> UserError | None:
                          f'{scope or "mmengine"} does not have; '
                          f'{nearest(name, _registered(registry))}. A type of another package needs '
                          'its prefix, such as mmresnest.ResNeSt')
+    if isinstance(error, KeyError) and 'must contain the key "type"' in text:
+        part = text.partition('but got ')[2].splitlines()[0]
+        return UserError(f'{where} has a part without a type ({part}); give a whole config, not '
+                         'one of the pieces under configs/_base_')
     wrong = r'__init__\(\) (got an unexpected|missing \d+)'
     if isinstance(error, TypeError) and re.search(wrong, text):
         keyword = re.search(r"keyword argument '(\w+)'", text)

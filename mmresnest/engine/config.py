@@ -238,10 +238,10 @@ def register(cfg: Config) -> None:
                 # mmdet tells everyone of an optional package that none of our configs uses.
                 warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
                 importlib.import_module(name)
-            if name != 'mmcv' and importlib.util.find_spec(f'{name}.utils') is not None:
-                utils = importlib.import_module(f'{name}.utils')
-                if hasattr(utils, 'register_all_modules'):
-                    utils.register_all_modules(init_default_scope=False)
+                if name != 'mmcv' and importlib.util.find_spec(f'{name}.utils') is not None:
+                    utils = importlib.import_module(f'{name}.utils')
+                    if hasattr(utils, 'register_all_modules'):
+                        utils.register_all_modules(init_default_scope=False)
         except ModuleNotFoundError as error:
             raise UserError(f'the config {cfg.filename or ""} needs the package {name!r}, and '
                             f'{error.name!r} is not installed: {INSTALL}') from error
@@ -609,6 +609,19 @@ def from_scratch(cfg: Config) -> None:
     cfg.load_from = None
 
 
+def plain_norms(node: Any) -> int:
+    """Turns every SyncBN of a part of a config into BN; returns how many there were."""
+    if isinstance(node, (list, tuple)):
+        return sum(map(plain_norms, node))
+    if not isinstance(node, dict):
+        return 0
+    changed = sum(plain_norms(value) for value in list(node.values()))
+    if node.get('type') in SYNC_NORMS:
+        node['type'] = 'BN'
+        changed += 1
+    return changed
+
+
 def settle_norms(cfg: Config, distributed: bool) -> int:
     """Turns SyncBN into BN where it cannot run: on a CPU, or in a single process.
 
@@ -623,17 +636,7 @@ def settle_norms(cfg: Config, distributed: bool) -> int:
     if distributed and torch.cuda.is_available():
         return 0
 
-    def walk(node: Any) -> int:
-        if isinstance(node, (list, tuple)):
-            return sum(map(walk, node))
-        if not isinstance(node, dict):
-            return 0
-        changed = sum(walk(value) for value in list(node.values()))
-        if node.get('type') in SYNC_NORMS:
-            node['type'] = 'BN'
-            changed += 1
-        return changed
-    changed = walk(model_of(cfg))
+    changed = plain_norms(model_of(cfg))
     if changed:
         why = 'on a CPU' if not torch.cuda.is_available() else 'in one process'
         print_log(f'SyncBN has nothing to synchronise {why}: the model is built with BN', 'current')
