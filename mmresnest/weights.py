@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from . import download as web
 from . import safetensors
 from .errors import UserError
-from .layouts import CLASSIFIER, LAYOUTS, convert, layout_named, recognise
+from .layouts import CLASSIFIER, LAYOUTS, convert, exchange, layout_named, recognise
 from .variants import TABLE, Variant, variant
 
 __all__ = ['CLASSIFIER', 'LAYOUTS', 'PUBLISHED', 'SCHEME', 'TRUST', 'Report', 'convert',
@@ -163,8 +163,9 @@ def fit(trunk: nn.Module, native: Mapping[str, Tensor], source: str, known: Fact
     check_facts(trunk, known, native, source)
     if not partly and (differences := compare(own, kept)):
         alike = like(native, known)
-        advice = (f'it looks like {named(alike)}: write that' if alike else
-                  'it is none of the published networks')
+        advice = offsets_advice(own, kept) or (
+            f'it looks like {named(alike)}: write that' if alike else
+            'it is none of the published networks')
         raise UserError(f'{source} does not fit this network: {"; ".join(differences)}; {advice}')
     return Fit(kept, tuple(left_out), tuple(adapt_stem(own, kept)))
 
@@ -183,6 +184,24 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]
         problems.append(f'{len(shapes)} shapes differ, such as {key}: '
                         f'{tuple(given[key].shape)} in the file, {tuple(own[key].shape)} here')
     return problems
+
+
+def offsets_advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What to write where networks differ in deformable convolutions alone; '' elsewhere."""
+    plain = [{key: value for key, value in state.items() if '.conv_offset.' not in key}
+             for state in (own, given)]
+    offsets = {key: value for key, value in given.items()
+               if key.endswith('.conv_offset.weight')}
+    if compare(*plain):
+        return ''
+    if not offsets:
+        return 'it has no deformable convolutions: leave out dcn'
+    stages = tuple(any(key.startswith(f'layer{stage}.') for key in offsets)
+                   for stage in (1, 2, 3, 4))
+    made = len(next(iter(offsets.values())))
+    kind, groups = ('DCNv2', made // 27) if made % 27 == 0 else ('DCN', made // 18)
+    return (f"it has deformable convolutions: write dcn=dict(type='{kind}', "
+            f"deform_groups={groups}), stage_with_dcn={stages}")
 
 
 def shape(key: str, state: Mapping[str, Tensor]) -> tuple[int, ...]:
@@ -312,8 +331,9 @@ def by_our_names(trunk: nn.Module, given: Mapping[str, Tensor]
         return None, dict(given)
     if found.layout == 'mmdet':
         return 'mmdet', dict(given)
-    return found.layout, {found.native(key) or key if found.knows(key) else key: value
-                          for key, value in given.items()}
+    native = {found.native(key) or key if found.knows(key) else key: value
+              for key, value in given.items()}
+    return found.layout, exchange(native, found.layout)
 
 
 def expected(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -375,7 +395,7 @@ def load(trunk: nn.Module, checkpoint: str, prefix: Optional[str] = None,
             native[key[len(found.prefix):]] = value     # within it: fit() refuses
     noted = notes_in(whole, found.prefix)
     known = known_facts(file.rpartition('/')[2], found.layout, noted)
-    tensors, left_out, notes = fit(trunk, native, checkpoint, known)
+    tensors, left_out, notes = fit(trunk, exchange(native, found.layout), checkpoint, known)
     trunk.load_state_dict(tensors, strict=False)       # compare() was stricter, and told more
     from_zoo = noted is None and (bool(ZOO.search(file)) or file.startswith('open-mmlab://'))
     own = trunk.state_dict()
