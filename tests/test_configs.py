@@ -1,7 +1,7 @@
 """Every leaf config, by glob: its header, what it is made of, one step and one prediction.
 
 Loading a config takes half a second: one test of a config goes through all that can be said of it.
-``make configs`` runs only these tests; ``make configs-full`` takes the steps at full size, images of
+Loading a config takes half a second: one test of a config goes through all that can be said of it.
 the data set's published size through heads of full width.
 """
 import ast
