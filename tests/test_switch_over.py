@@ -248,7 +248,7 @@ def test_all_checkpoints_of_the_zoos_have_a_config():
 
 @pytest.mark.parametrize('path', OF_ZOO, ids=lambda path: path.stem)
 def test_our_config_of_a_checkpoint_is_the_zoo_s(path):
-    """All that is not the backbone to the letter, and every tensor of the model by name and shape."""
+    """All but the backbone to the letter, and every tensor of the model by name and shape."""
     ours, theirs = load(str(path)), load(zoo()[OF_ZOO[path]])
     for part in ours.model.keys() | theirs.model.keys():
         if part not in ('backbone', 'pretrained', '_scope_'):
