@@ -6,8 +6,11 @@ silently shadowed by mmdet's and mmseg's own, and registered in theirs it is ref
 """
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmresnest',
                   locations=['mmresnest.models', 'mmresnest.heads'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmresnest', locations=['mmresnest.engine.hooks'])
+STRATEGIES = Registry('strategy', parent=ROOT_STRATEGIES, scope='mmresnest',
+                      locations=['mmresnest.engine.strategies'])

@@ -291,6 +291,8 @@ def on_load(trunk: nn.Module, state: dict[str, Tensor], prefix: str, metadata: M
     full = {key[len(prefix):]: key for key in state if key.startswith(prefix)}
     if not full:                        # heads alone, say: nothing is claimed for the backbone
         return
+    if any(hasattr(weight, 'ds_id') for weight in trunk.parameters()):
+        return                          # DeepSpeed at stage 3: weights are elsewhere, these empty
     given = {short: state[key] for short, key in full.items()}
     noted = metadata.get(NOTE)
     source = f'{prefix}* of the checkpoint' if prefix else 'the state dict'

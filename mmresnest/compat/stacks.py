@@ -328,6 +328,35 @@ def _load(file: Any, map_location: Any = None, weights_only: bool | None = None)
     return torch.load(file, map_location=map_location, weights_only=weights_only)
 
 
+# Resuming under FlexibleRunner --------------------------------------------------------------------
+
+
+def keep_progress_of_checkpoints(module: ModuleType) -> None:
+    """Has FlexibleRunner note in a checkpoint the epoch and iteration that it is told.
+
+    It notes its own epoch plus one instead. CheckpointHook rewrites the newest checkpoint after an
+    evaluation that was the best so far, when the epoch has been counted up already: a training
+    resumed from that skips an epoch.
+    """
+    theirs = module.FlexibleRunner.save_checkpoint
+
+    def save_checkpoint(self: Any, *args: Any, meta: dict | None = None, **kwargs: Any) -> None:
+        told = {key: meta[key] for key in ('epoch', 'iter') if meta and key in meta}
+        save = self.strategy.save_checkpoint
+
+        def save_as_told(*args: Any, extra_ckpt: dict, **kwargs: Any) -> None:
+            extra_ckpt['meta'].update(told)
+            save(*args, extra_ckpt=extra_ckpt, **kwargs)
+
+        self.strategy.save_checkpoint = save_as_told
+        try:
+            theirs(self, *args, meta=meta, **kwargs)
+        finally:
+            del self.strategy.save_checkpoint
+
+    module.FlexibleRunner.save_checkpoint = save_checkpoint
+
+
 # Noise -------------------------------------------------------------------------------------------
 
 
@@ -347,6 +376,7 @@ REPAIRS: dict[str, Callable[[ModuleType], None]] = {
     'mmengine.config.config': find_our_configs,
     'mmengine.config.utils': name_packages,
     'mmengine.logging.logger': quieten,
+    'mmengine.runner._flexible_runner': keep_progress_of_checkpoints,
     'mmengine.runner.checkpoint': guard_checkpoints,
     'mmengine.utils.package_utils': find_packages_without_setuptools,
 }

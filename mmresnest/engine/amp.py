@@ -1,4 +1,4 @@
-"""Mixed precision where there is no GPU."""
+"""Mixed precision where mmengine's own cannot be had."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch import nn
 
 @OPTIM_WRAPPERS.register_module()
 class Bfloat16OptimWrapper(OptimWrapper):
-    """Runs the forward pass in bfloat16 on a CPU, which mmengine's AmpOptimWrapper refuses.
+    """Runs the forward pass in bfloat16, on a CPU too, which mmengine's AmpOptimWrapper refuses.
 
     bfloat16 has float32's range, so the loss is not scaled.
     """
@@ -20,5 +20,6 @@ class Bfloat16OptimWrapper(OptimWrapper):
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Around the forward pass."""
-        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
             yield

@@ -29,18 +29,27 @@ def building(cfg: Config) -> Iterator[None]:
 
 
 def build_runner(cfg: Config) -> Any:
-    """A runner whose neck and heads keep the memory layout of the backbone.
+    """The runner that a config asks for, its neck and heads in the memory layout of the backbone.
 
     Our backbones compute in channels-last. With weights in that layout the convolutions behind them
     do so too, instead of turning every map back; on a CPU they are several times faster there.
     """
     import torch
     from mmengine.model import is_model_wrapper
-    from mmengine.runner import Runner
-    runner = Runner.from_cfg(cfg)
+    from mmengine.registry import MODELS, RUNNERS
+
+    from .strategies import strategy_of
+    runner = RUNNERS.build(cfg)
+    name = strategy_of(cfg)
+    if name and isinstance(runner.model, dict):
+        # FlexibleRunner would build it when training begins, and what is wrong with it would be
+        # taken for a failure of the run.
+        runner.model = MODELS.build(runner.model)
     backbone = getattr(runner.model, 'backbone', None)
     # DistributedDataParallel has laid out its gradients when it was built: it is left as it is.
-    if getattr(backbone, 'channels_last', False) and not is_model_wrapper(runner.model):
+    # What cuts weights up wants them in the order of their axes.
+    if (getattr(backbone, 'channels_last', False) and name in ('', 'SingleDeviceStrategy')
+            and not is_model_wrapper(runner.model)):
         runner.model.to(memory_format=torch.channels_last)
     return runner
 
@@ -113,7 +122,8 @@ def _arguments(owner: str) -> list[str]:
     from mmengine import registry as registries
     name = owner.rpartition('.')[2]
     for root in (registries.MODELS, registries.DATASETS, registries.TRANSFORMS, registries.HOOKS,
-                 registries.METRICS, registries.OPTIMIZERS, registries.OPTIM_WRAPPERS):
+                 registries.METRICS, registries.OPTIMIZERS, registries.OPTIM_WRAPPERS,
+                 registries.STRATEGIES):
         for table in [root.module_dict, *(child.module_dict for child in root.children.values())]:
             if name in table and inspect.isclass(table[name]):
                 parameters: set[str] = set()

@@ -32,6 +32,8 @@ def last(work_dir: Path) -> Path | None:
                 if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))]
     candidates += [path for _, path in sorted(numbered, reverse=True)]
     for path in candidates:
+        if is_sharded(path):
+            return path
         if path.is_file():
             if zipfile.is_zipfile(path):
                 return path
@@ -39,6 +41,11 @@ def last(work_dir: Path) -> Path | None:
                       'before it',
                       'current', logging.WARNING)
     return None
+
+
+def is_sharded(path: Path) -> bool:
+    """Whether a path is a folder of one file for each process, as DeepSpeed writes."""
+    return path.is_dir() and (any(path.glob('*model_states.pt')) or any(path.glob('rank*.pth')))
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
@@ -59,6 +66,10 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         siblings = sorted(other.name for other in file.parent.glob('*.pth'))
         there = f'; {file.parent.absolute()} has {", ".join(siblings[-5:])}' if siblings else ''
         raise UserError(f'there is no checkpoint {file.absolute()}{there}')
+    if is_sharded(file):
+        raise UserError(f'{file} is a folder with a part of the weights for each process; have '
+                        f'DeepSpeed make one file of it: python {file.parent}/zero_to_fp32.py '
+                        f'{file.parent} OUT --tag {file.name}')
     if file.is_dir():
         raise UserError(f'{file} is a folder; give the checkpoint itself, a .pth file in it')
     try:

@@ -170,7 +170,7 @@ class PreciseBN(Hook):
             shortage = '' if number == self.num_iters else (
                 f', which is all there are: fewer than num_iters={self.num_iters}')
             runner.logger.info(f'PreciseBN: averaging the statistics of {norms} norms over '
-                               f'{number} batches{shortage}')
+                               f'{number} batch{"es" * (number > 1)}{shortage}')
 
             def forward(batch: Any) -> None:
                 with _precision(runner):

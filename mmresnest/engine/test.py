@@ -73,6 +73,8 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
         cfg = prepare(config, ('test',), work_dir=work_dir, options=options, launcher=launcher,
                       data=data, demo=demo)
         cfg.load_from = str(Path(checkpoint).expanduser())
+        # One process holds a model that learns nothing, however many it took to train it.
+        cfg.update(runner_type='Runner', strategy=None)
         if tta:
             _use_tta(cfg)
         dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())

@@ -29,6 +29,7 @@ from .config import (
     use_data,
 )
 from .hooks import LastScores
+from .strategies import OURS, settle_strategy, strategy_of, whole_model
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
         config: a config, its file, or the name of one that comes with mmresnest.
         work_dir: where checkpoints and logs go; by default the config's ``work_dir``, or
             ``work_dirs/<name of the config>``.
-        amp: automatic mixed precision; float16 with loss scaling on a GPU, bfloat16 on a CPU.
+        amp: automatic mixed precision; float16 with loss scaling on a GPU, bfloat16 on a CPU and
+            where ``mmresnest.FSDPStrategy`` divides the model.
         resume: a checkpoint to go on from, or ``'auto'`` for the last one in ``work_dir``.
         auto_scale_lr: scale the learning rate by the batch size over the config's base batch size.
         options: settings to override, dotted names to values; after ``data`` and ``demo``.
@@ -91,6 +93,7 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
             _use_amp(cfg)
         if auto_scale_lr:
             _use_scaled_rate(cfg)
+        settle_strategy(cfg)
         runner, scores = _run(cfg)
         pictures = _pictures(runner) if demo or data is not None else []
         folder = Path(runner.work_dir)
@@ -195,7 +198,8 @@ def _use_amp(cfg: Config) -> None:
     if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UserError(f'--amp replaces the OptimWrapper, and {cfg.filename or "the config"} has '
                         f'a {wrapper.type}; set mixed precision there')
-    if torch.cuda.is_available():
+    # Scaled losses need all shards of a gradient looked at before any of them is used.
+    if torch.cuda.is_available() and strategy_of(cfg) != OURS:
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')
     else:
@@ -203,7 +207,7 @@ def _use_amp(cfg: Config) -> None:
         wrapper.pop('dtype', None)
         from . import amp  # noqa: F401  registers the wrapper
         wrapper.type = 'Bfloat16OptimWrapper'
-        print_log('mixed precision on a CPU: bfloat16, without loss scaling', 'current')
+        print_log('mixed precision: bfloat16, without loss scaling', 'current')
 
 
 def _use_scaled_rate(cfg: Config) -> None:
@@ -227,7 +231,8 @@ def _settle_start(cfg: Config, resume: str | None) -> None:
                             'another --work-dir')
         cfg.load_from = str(found)
     source = cfg.get('load_from')
-    if source and '://' not in source:
+    flexible = cfg.get('runner_type') == 'FlexibleRunner'
+    if source and '://' not in source and not (flexible and checkpoints.is_sharded(Path(source))):
         content = checkpoints.read(source)
         if cfg.get('resume') and 'optimizer' not in content:
             raise UserError(f'{source} holds weights only, and resuming needs the state of the '
@@ -237,10 +242,8 @@ def _settle_start(cfg: Config, resume: str | None) -> None:
 
 def _pictures(runner: Any) -> list[Path]:
     """Draws, on the first process, what the trained model predicts and how it learned."""
-    if runner.rank != 0 or runner.val_loop is None:
+    model = None if runner.val_loop is None else whole_model(runner)
+    if model is None:
         return []
     from ..report.pictures import write_pictures
-    model = runner.model
-    while hasattr(model, 'module'):
-        model = model.module
     return write_pictures(runner, model, runner.val_loop.dataloader.dataset, runner.work_dir)

@@ -1,0 +1,274 @@
+"""Models divided among processes: mmengine's FlexibleRunner and its strategies, settled and mended.
+
+A config chooses them by ``runner_type = 'FlexibleRunner'`` and ``strategy = dict(type=...)``:
+
+    mmresnest.FSDPStrategy    weights, gradients and optimiser states in shards, by torch alone
+    DeepSpeedStrategy         the same by DeepSpeed, where that is installed
+    DDPStrategy, none         whole models, as under the ordinary runner
+
+mmengine has an FSDPStrategy of its own, over the first FSDP of torch. With torch 2.1 and later it
+cannot resume (it gives ``optim_state_dict_to_load`` its arguments in the order of torch 2.0), and
+it cannot run on CPUs. Ours is over the second, ``fully_shard``, and leaves the model its class, so
+that hooks and loops find what they find under the ordinary runner.
+"""
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from mmengine._strategy.distributed import DDPStrategy
+from mmengine._strategy.single_device import SingleDeviceStrategy
+from mmengine.config import Config
+from mmengine.dist import is_distributed, is_main_process
+from torch import Tensor, nn
+
+from ..errors import ArgumentError, UserError
+from ..registry import STRATEGIES
+from .processes import has_accelerator
+
+OURS = 'mmresnest.FSDPStrategy'
+
+
+# ---- before a run --------------------------------------------------------------------------------
+
+def strategy_of(cfg: Config) -> str:
+    """The strategy of a config by name, empty where the ordinary runner runs.
+
+    Raises:
+        UserError: a strategy under a runner that would ignore it.
+    """
+    strategy = cfg.get('strategy')
+    if cfg.get('runner_type', 'Runner') != 'FlexibleRunner':
+        if strategy is not None:
+            raise UserError(f'{cfg.filename or "the config"} has a strategy, which only '
+                            "FlexibleRunner obeys; add runner_type = 'FlexibleRunner', or take the "
+                            'strategy out')
+        return ''
+    default = 'SingleDeviceStrategy' if cfg.launcher == 'none' else 'DDPStrategy'
+    name = default if strategy is None else strategy.get('type', '')
+    return name if isinstance(name, str) else name.__name__
+
+
+def settle_strategy(cfg: Config) -> None:
+    """Has the config's strategy run on this machine, or says why it cannot.
+
+    Args:
+        cfg: the config, ``launcher`` set; changed in place.
+
+    Raises:
+        UserError: the strategy needs what is not there.
+    """
+    name = strategy_of(cfg)
+    if not name:
+        return
+    if cfg.launcher == 'none' and name != 'SingleDeviceStrategy':
+        raise UserError(f'{name} divides a training among processes, and this is one by itself; '
+                        'start several with tools/dist_train.sh CONFIG PROCESSES or '
+                        'tools/slurm_train.sh, or set strategy=None')
+    if cfg.get('env_cfg') is None:
+        cfg.env_cfg = dict(dist_cfg=dict(backend='nccl'))       # what mmengine's own default is
+    if name == 'DDPStrategy':
+        strategy = dict(cfg.get('strategy') or dict(type=name))
+        if cfg.get('model_wrapper_cfg'):                        # set for machines without a GPU
+            strategy.setdefault('model_wrapper', cfg.model_wrapper_cfg)
+        cfg.strategy = strategy
+    elif name == 'FSDPStrategy':
+        if not has_accelerator():
+            raise UserError(f"mmengine's FSDPStrategy runs on GPUs only; set strategy.type to "
+                            f"'{OURS}', which runs on CPUs too")
+        if cfg.get('resume'):
+            raise UserError("mmengine's FSDPStrategy cannot resume with this torch "
+                            f"({torch.__version__}); set strategy.type to '{OURS}'")
+    elif name == 'DeepSpeedStrategy':
+        _settle_deepspeed(cfg)
+
+
+def _settle_deepspeed(cfg: Config) -> None:
+    # mmengine imports DeepSpeed's one-bit optimisers, which 0.19.0 has and 0.19.8 no longer.
+    here = importlib.util.find_spec('deepspeed') is not None
+    if not here or importlib.util.find_spec('deepspeed.runtime.fp16.onebit') is None:
+        wrong = 'of a version that mmengine cannot import' if here else 'not installed'
+        raise UserError(f'{cfg.filename or "the config"} has strategy DeepSpeedStrategy, and '
+                        f"DeepSpeed is {wrong}: pip install 'deepspeed<0.19.1'; or set "
+                        f"strategy.type to '{OURS}', which needs torch alone")
+    wrapper = cfg.optim_wrapper
+    if wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
+        wrapper.type = 'DeepSpeedOptimWrapper'
+        clip = wrapper.pop('clip_grad', None)
+        if clip is not None:
+            if set(clip) - {'max_norm', 'norm_type'} or clip.get('norm_type', 2) != 2:
+                raise UserError(f'DeepSpeed clips the gradient by its 2-norm only, and clip_grad '
+                                f'is {dict(clip)}; leave max_norm alone in it')
+            cfg.strategy.setdefault('gradient_clipping', clip['max_norm'])
+    scale = cfg.get('auto_scale_lr') or {}
+    if scale.get('enable'):
+        # Every other strategy does this itself.
+        from mmengine.dist import get_world_size
+        from mmengine.runner.utils import _get_batch_size
+        batch = get_world_size() * _get_batch_size(cfg.train_dataloader)
+        wrapper.optimizer.lr *= batch / scale.base_batch_size
+        scale.enable = False
+
+
+# ---- weights in shards ---------------------------------------------------------------------------
+
+@STRATEGIES.register_module()
+class FSDPStrategy(DDPStrategy):
+    """Divides weights, gradients and optimiser states among all processes (torch's fully_shard).
+
+    Each process keeps its share. The weights of a block of the backbone are collected when the
+    block runs, those of neck and heads for as long as the model runs. Gradients are averaged as
+    under DistributedDataParallel, and the step is the same to rounding. Checkpoints are whole, in
+    the layout of the ordinary runner: a run may go on under either.
+
+    Args:
+        reshard_after_forward: give a block's weights away again after its forward pass. False keeps
+            them until the backward pass, which costs their memory and saves the second collection.
+        cpu_offload: keep shards, gradients and optimiser states in the memory of the host.
+        sync_bn: as mmengine's DDPStrategy takes it.
+        **base: what every strategy of mmengine takes.
+
+    Raises:
+        UserError: torch is older than 2.6, the first with ``fully_shard``.
+        ArgumentError: ``model_wrapper``: nothing is wrapped.
+    """
+
+    def __init__(self, *, reshard_after_forward: bool = True, cpu_offload: bool = False,
+                 sync_bn: str | None = None, **base: Any) -> None:
+        if 'model_wrapper' in base:
+            raise ArgumentError(f'{OURS} wraps no model and takes no model_wrapper; legal: '
+                                'reshard_after_forward, cpu_offload, sync_bn')
+        if importlib.util.find_spec('torch.distributed.fsdp._fully_shard') is None:
+            raise UserError(f'{OURS} needs torch 2.6 or newer, and this is {torch.__version__}; '
+                            'update torch, or train with the ordinary runner: '
+                            'runner_type=Runner strategy=None')
+        super().__init__(sync_bn=sync_bn, **base)
+        self.reshard_after_forward = reshard_after_forward
+        self.cpu_offload = cpu_offload
+
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        from mmengine.device import get_device
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
+        device = torch.device(get_device()).type
+        model = self.convert_model(model.to(get_device()))
+        # fully_shard cuts along the first axis and takes contiguous weights only.
+        model = model.to(memory_format=torch.contiguous_format)     # type: ignore[call-overload]
+        options: dict[str, Any] = dict(
+            mesh=init_device_mesh(device, (self.world_size,)),
+            reshard_after_forward=self.reshard_after_forward)
+        if self.cpu_offload:
+            options['offload_policy'] = CPUOffloadPolicy()
+        for block in blocks_of(model):
+            fully_shard(block, **options)
+        return fully_shard(model, **options)
+
+    def save_checkpoint(self, filename: str, *, save_optimizer: bool = True,
+                        **more: Any) -> None:
+        """Collects the whole state, for which all processes must call; the first one writes it."""
+        if is_main_process():
+            SingleDeviceStrategy.save_checkpoint(self, filename, save_optimizer=save_optimizer,
+                                                 **more)
+        else:
+            self.model_state_dict()
+            if save_optimizer and hasattr(self, 'optim_wrapper'):
+                self.optim_state_dict()
+
+    def model_state_dict(self) -> dict:
+        """The whole weights, on the first process; all must call."""
+        return {name: whole(value) for name, value in self.model.state_dict().items()}
+
+    def optim_state_dict(self) -> dict:
+        """The whole state of the optimiser, on the first process; all must call."""
+        state = self.optim_wrapper.state_dict()
+        return dict(state, state={
+            index: {name: whole(value) for name, value in one.items()}
+            for index, one in state['state'].items()})
+
+    def load_checkpoint(self, filename: str, *, map_location: str | Callable = 'cpu',
+                        **more: Any) -> dict:
+        """Reads a whole checkpoint, into the memory of the host: on the GPU there is only room for
+        a share.
+        """
+        if map_location == 'default':
+            map_location = 'cpu'
+        return super().load_checkpoint(filename, map_location=map_location, **more)
+
+    def load_model_state_dict(self, state_dict: dict, **more: Any) -> None:
+        """Takes this process's share of whole weights."""
+        own = dict(self.model.state_dict())
+        for name, value in state_dict.items():
+            state_dict[name] = share(value, own.get(name.removeprefix('module.')))
+        super().load_model_state_dict(state_dict, **more)
+
+    def load_optim_state_dict(self, state_dict: dict) -> None:
+        """Takes this process's share of the whole state of an optimiser."""
+        # A state is numbered as its weight is, counted through the groups.
+        weights = [weight for group in self.optim_wrapper.optimizer.param_groups
+                   for weight in group['params']]
+        state = {index: {name: share(value, weights[index]) for name, value in one.items()}
+                 for index, one in state_dict['state'].items()}
+        super().load_optim_state_dict(dict(state_dict, state=state))
+
+
+def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
+    """The residual blocks of a model's backbone: the modules whose weights are collected together.
+
+    A neck or head is none of them: it is run by other methods than its ``forward``, of which
+    ``fully_shard`` would not know.
+    """
+    for name, stage in getattr(model, 'backbone', nn.Module()).named_children():
+        if name.startswith('layer') and isinstance(stage, nn.Sequential):
+            yield from stage
+
+
+def whole(value: Any) -> Any:
+    """A sharded tensor as one, on the host; None on all processes but the first."""
+    from torch.distributed.tensor import DTensor
+    if not isinstance(value, Tensor):
+        return value
+    if isinstance(value, DTensor):
+        value = value.full_tensor()
+    return value.detach().cpu() if not is_distributed() or is_main_process() else None
+
+
+def share(value: Any, like: Any) -> Any:
+    """This process's shard of a whole tensor, divided as another one of the same shape is."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+    if not isinstance(value, Tensor) or not isinstance(like, DTensor) or value.shape != like.shape:
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+def _stage(strategy: Any) -> int:
+    """What DeepSpeed divides: 1 optimiser states, 2 also gradients, 3 also weights; else 0."""
+    config = getattr(strategy, 'config', None)
+    return config.get('zero_optimization', {}).get('stage', 0) if isinstance(config, dict) else 0
+
+
+def whole_model(runner: Any) -> nn.Module | None:
+    """The trained model, able to run on the first process alone; all processes must call.
+
+    Returns:
+        the model; None on the other processes, and where DeepSpeed or mmengine's own FSDPStrategy
+        holds the weights in shards.
+    """
+    from mmengine.registry import MODELS
+    strategy = getattr(runner, 'strategy', None)
+    if isinstance(strategy, FSDPStrategy):
+        weights: Mapping[str, Tensor] = strategy.model_state_dict()
+        if runner.rank != 0:
+            return None
+        model = MODELS.build(runner.cfg.model)
+        model.load_state_dict(weights)
+        return model
+    if _stage(strategy) == 3:
+        return None
+    model = runner.model
+    while hasattr(model, 'module'):
+        if 'FullyShardedDataParallel' in type(model).__name__:
+            return None
+        model = model.module
+    return model if runner.rank == 0 else None
