@@ -437,7 +437,7 @@ def measure(names: list[str]) -> dict[str, Any]:
     known = {path.stem: path for path in sorted(CONFIGS.glob('*.py'))}
     for name in names:
         if name not in known:
-            sys.exit(f'zoo.py: there is no config {name} in {CONFIGS.relative_to(ROOT)}')
+            sys.exit(f'zoo.py: there is no config {name}')
     figures = {}
     for name in tqdm(names or known, unit='config', disable=None):
         found = complexity(known[name])
