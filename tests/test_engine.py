@@ -163,6 +163,7 @@ def test_use_data_of_any_config(shapes, name):
         times = dataset.times if 'times' in dataset else 1
         assert len(built) == times * folder.counts[split]
     config.check_paths(cfg, ('train', 'val', 'test'))
+    check_annotations(cfg, ('train', 'val', 'test'))
 
     for split in ('val', 'test'):
         evaluator = cfg[f'{split}_evaluator']

@@ -84,8 +84,8 @@ def slow_counts(truth, true_infos, said, said_infos):
             continue
         crowds = [a for a, true in true_infos.items()
                   if true['iscrowd'] and true['category_id'] == predicted['category_id']]
-        left_out = [t == VOID or t in crowds[-1:] for t, s in zip(truth.flat, said.flat, strict=True)
-                    if s == b]
+        left_out = [t == VOID or t in crowds[-1:]       # the last of them, as they count it
+                    for t, s in zip(truth.flat, said.flat, strict=True) if s == b]
         counts[predicted['category_id']][2] += np.mean(left_out) <= 0.5
     return counts
 

@@ -93,8 +93,9 @@ def _kind_of(cfg: Config, leaf: Mapping) -> Any:
     kind = leaf.get('type')
     if not isinstance(kind, str):
         return kind
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return DATASETS.get(kind)
+    with (DefaultScope.overwrite_default_scope(cfg.default_scope),
+          DATASETS.switch_scope_and_registry(None) as registry):
+        return registry.get(kind)
 
 
 def _listed(value: Any, place: str) -> tuple[str, ...]:
@@ -125,7 +126,7 @@ def _counts(node: Any, path: str) -> Iterator[tuple[str, str, int]]:
     if isinstance(node, (list, tuple)):
         for index, one in enumerate(node):
             yield from _counts(one, f'{path}[{index}]')
-    elif isinstance(node, dict):
+    elif isinstance(node, dict) and 'boundary_threshold' not in node:       # STDC's tells two apart
         for key, value in node.items():
             if key in ('num_classes', 'num_things_classes', 'num_stuff_classes'):
                 yield path, key, value
@@ -138,7 +139,7 @@ def _counts(node: Any, path: str) -> Iterator[tuple[str, str, int]]:
 def _check_heads(cfg: Config, count: int, things: int, said: str) -> None:
     """Makes sure that heads tell as many classes apart as the data are read with."""
     model = model_of(cfg)
-    if not count or 'language_model' in model:      # there, classes are texts
+    if not count or {'language_model', 'text_encoder'} & set(model):    # there, classes are texts
         return
     for head, key, number in _counts(model, 'model'):
         wanted = dict(num_things_classes=things, num_stuff_classes=count - things,
@@ -258,9 +259,12 @@ def _check_labels(cfg: Config, leaf: Mapping, split: str) -> None:
                  f'{names.where} reads {_some(names.classes)}')
     try:
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            dataset = DATASETS.build({**leaf, 'pipeline': []})
+            # Serializing collects all garbage first, half a second of it.
+            dataset = DATASETS.build({**leaf, 'pipeline': [], 'serialize_data': False})
     except ValueError as error:
         raise UserError(f'{names.where} cannot be built: {error}') from error
+    except TypeError:
+        return              # a wrong argument, or a class that does not take these: told later
     if not len(dataset):
         raise UserError(f'no images in {_join(leaf, dataset.data_prefix.get("img_path") or "")} '
                         f'with names ending in {dataset.img_suffix!r}; correct data_prefix or '
