@@ -211,7 +211,8 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('target', metavar='OUT', help='the file to write, .pth or .safetensors')
     parser.add_argument('--to', required=True, metavar='LAYOUT',
                         help='official (also timm, torchvision), cadene (also timm-legacy), '
-                             'mmpretrain, detectron2, mmdet (also mmseg), mmdet-gn')
+                             'mmpretrain, mmpretrain-gn, detectron2, mmdet (also mmseg), '
+                             'mmdet-gn')
     parser.add_argument('--force', action='store_true', help='replace OUT if it exists')
     _trust_argument(parser)
 

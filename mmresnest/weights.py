@@ -243,13 +243,13 @@ ZOO = re.compile(r'resnest\d+_d2-|_mmdetv2-|_\d{8}_\d{6}-[0-9a-f]{8}\.pth$')
 
 
 def zoo_advice(trunk: nn.Module, from_zoo: bool) -> tuple[str, ...]:
-    """A hint where mmdet's and mmseg's own classes would compute something else."""
+    """A hint where other toolboxes' own classes would compute something else."""
     pools = any(isinstance(module, nn.AvgPool2d) and (module.kernel_size, module.stride) == (3, 1)
                 for module in trunk.modules())
     if not (from_zoo and pools):
         return ()
-    return ("this network has average pools of stride 1, as published, and those of mmdet and "
-            "mmseg have none: for what they have trained, write compat='mm'",)
+    return ("this network has average pools of stride 1, as published, and those of mmdet, mmseg "
+            "and detectron2's fork have none: for what they have trained, write compat='mm'",)
 
 
 # ... through load_state_dict ---------------------------------------------------------------------
@@ -314,7 +314,7 @@ def on_load(trunk: nn.Module, state: dict[str, Tensor], prefix: str, metadata: M
     state.update({prefix + key: value for key, value in tensors.items()})
     if prefix or left_out or notes:
         own = trunk.state_dict()
-        notes += zoo_advice(trunk, layout == 'mmdet' and noted is None)
+        notes += zoo_advice(trunk, layout in ('mmdet', 'detectron2') and noted is None)
         say(str(Report(source, layout, len(own.keys() & tensors.keys()), len(own), left_out,
                        notes)))
 
@@ -399,7 +399,8 @@ def load(trunk: nn.Module, checkpoint: str, prefix: Optional[str] = None,
     known = known_facts(file.rpartition('/')[2], found.layout, noted)
     tensors, left_out, notes = fit(trunk, exchange(native, found.layout), checkpoint, known)
     trunk.load_state_dict(tensors, strict=False)       # compare() was stricter, and told more
-    from_zoo = noted is None and (bool(ZOO.search(file)) or file.startswith('open-mmlab://'))
+    from_zoo = noted is None and (bool(ZOO.search(file)) or file.startswith('open-mmlab://') or
+                                  found.layout == 'detectron2')
     own = trunk.state_dict()
     return Report(str(checkpoint), found.layout, len(own.keys() & tensors.keys()), len(own),
                   tuple(sorted({*left_out, *beside})), notes + zoo_advice(trunk, from_zoo))

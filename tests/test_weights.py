@@ -12,6 +12,7 @@ import published
 import pytest
 import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from test_compat_ops import Conv, deform_twin
@@ -87,7 +88,7 @@ def test_an_unknown_key_is_refused(official):
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.backbone.'])
-@pytest.mark.parametrize('wrapper', [None, 'state_dict', 'model', 'model_ema'])
+@pytest.mark.parametrize('wrapper', [None, *weights.WRAPPERS])
 def test_wrapped_and_prefixed(tmp_path, official, prefix, wrapper):
     state = {prefix + key: value for key, value in official.items()
              if not (prefix and key.startswith('fc.'))}
@@ -120,6 +121,11 @@ def test_through_load_state_dict_at_any_prefix(official):
              if not key.startswith('fc.')}
     detector.load_state_dict(state, strict=True)
     assert torch.equal(detector.backbone.stem[7].weight, official['bn1.weight'])
+
+
+def test_wrapped_twice(tmp_path, official):
+    file = save(tmp_path, dict(model=dict(state_dict=official), state_dict_ema=None))
+    assert weights.load(network(), file).left_out == ('fc',)
 
 
 def test_through_init_cfg(tmp_path, official):
@@ -467,6 +473,32 @@ def test_so_do_dilated_networks_alone(tmp_path, official):
     dilated = network(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
     assert "compat='mm'" in str(weights.load(dilated, file))
     assert 'compat' not in str(weights.load(network(), file))
+    file = save(tmp_path, dict(weights.convert(official, 'detectron2')))
+    assert "compat='mm'" in str(weights.load(dilated, file))
+    assert 'compat' not in str(weights.load(network(), file))
+
+
+@pytest.mark.parametrize('way', ['init_cfg', 'load_from'])
+def test_the_log_of_a_run_says_what_was_loaded(tmp_path, official, way):
+    """In one line, in the file beside the checkpoints, whichever way the weights come."""
+    logger = MMLogger.get_instance(f'loading_{way}', log_file=str(tmp_path / 'run.log'))
+    try:
+        if way == 'init_cfg':
+            models.ResNeSt('resnest14', init_cfg=dict(
+                type='Pretrained', checkpoint=save(tmp_path, official))).init_weights()
+            said = f'filled from {tmp_path / "file.pth"} (official layout, left out fc)'
+        else:
+            mmengine_way(Detector(), detector_state(official), tmp_path)
+            said = 'filled from backbone.* of the checkpoint (official layout)'
+        total = len(network().state_dict())
+        lines = (tmp_path / 'run.log').read_text().splitlines()
+        assert [line for line in lines if line.endswith(
+            f'mmresnest: {total} of {total} backbone tensors {said}')] == [
+                line for line in lines if 'mmresnest: ' in line] != []
+    finally:
+        for handler in logger.handlers:
+            handler.close()
+        MMLogger._instance_dict.pop(f'loading_{way}')
 
 
 # ---- the truth, by every way --------------------------------------------------------------------
