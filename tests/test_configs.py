@@ -81,10 +81,14 @@ def test_config(path, shapes, tmp_path):
     full = load_config(path)
     check_backbone(path, full)
     check_print(full, tmp_path)
-    small = prepare(path, ('train', 'val'), data=shapes, demo=True, work_dir=tmp_path)
+    # What divides a model among processes is tested with processes: tests/test_strategies.py.
+    alone = dict(runner_type='Runner', strategy=None) if full.get('strategy') else {}
+    small = prepare(path, ('train', 'val'), data=shapes, demo=True, work_dir=tmp_path,
+                    options=alone)
     check_structure(full, small)
     check_step(prepare(path, ('train', 'val'), data=shapes, scratch=True, work_dir=tmp_path,
-                       options={'train_dataloader.num_workers': 0, 'val_dataloader.num_workers': 0})
+                       options={'train_dataloader.num_workers': 0, 'val_dataloader.num_workers': 0,
+                                **alone})
                if FULL else small)
 
 
@@ -96,6 +100,8 @@ def check_header(path: Path) -> None:
     assert 'no published result' in expected or re.search(r'\d+\.\d+.*\(', expected, re.DOTALL)
     for named in re.findall(r'config named (_\w+)', expected):
         assert path.stem + named in NAMES
+    for named in re.findall(r'config not named (_\w+)', expected):
+        assert path.stem.removesuffix(named) in NAMES - {path.stem}
     if 'see the 3x config' in expected:
         assert path.stem + '_3x' in NAMES
 
