@@ -103,6 +103,8 @@ def complexity(config: str | os.PathLike | Config, *, shape: tuple[int, int] | N
         macs = multiply_adds(model, torch.empty(1, channels_of(model), height, width,
                                                 device='meta'), name)
     except RuntimeError as error:
+        if shape is None:
+            raise
         raise UserError(f'the model of {name} cannot take an image of {height} x {width}: {error}; '
                         'give another --shape') from error
     return Complexity((height, width), params, macs)
