@@ -15,12 +15,14 @@ CONSTRAINTS := constraints/$(STACK).txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint clean
+.PHONY: help env demo test configs configs-full lint clean
 
 help:
 	@echo 'make env     create $(VENV) and install mmresnest with the $(STACK) stack'
 	@echo 'make demo    the same, then train on drawn shapes, evaluate and show the results'
 	@echo 'make test    the same as env, then run all tests'
+	@echo 'make configs       only the tests of the configs: each is built, stepped and predicted with'
+	@echo 'make configs-full  the same at full size, from random weights: minutes a config'
 	@echo 'make lint    the same as env, then ruff, codespell and mypy'
 	@echo 'make clean   remove $(VENV), work_dirs and what builds leave behind'
 	@echo
@@ -41,6 +43,13 @@ demo: env
 # One process a core with one thread each: threads of several processes wait for each other.
 test: $(BIN)/.dev-$(STACK)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
+
+configs: PYTEST_ARGS += tests/test_configs.py
+configs: test
+
+# One at a time and with all cores: a step at full size fills the memory of a workstation.
+configs-full: $(BIN)/.dev-$(STACK)
+	MMRESNEST_FULL_CONFIGS=1 $(BIN)/python -m pytest tests/test_configs.py -k test_config $(PYTEST_ARGS)
 
 lint: $(BIN)/.dev-$(STACK)
 	$(BIN)/ruff check .

@@ -70,9 +70,10 @@ setup(
         'Typing :: Typed',
     ],
     packages=find_packages(include=['mmresnest', 'mmresnest.*']),
-    # .mim/configs and .mim/tools are links to the folders at the top: an editable install reads
-    # those folders themselves, a wheel and an sdist carry copies of what is in them.
-    package_data={'mmresnest': ['py.typed', '.mim/configs/**/*.py', '.mim/tools/*']},
+    # What is in .mim are links to folders and a file at the top: an editable install reads those
+    # themselves, a wheel and an sdist carry copies. mim and mmengine look for models there.
+    package_data={'mmresnest': ['py.typed', '.mim/model-index.yml', '.mim/configs/metafile.yml',
+                                '.mim/configs/**/*.py', '.mim/tools/*']},
     python_requires='>=3.10',
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -1,4 +1,4 @@
-"""The command line: ``mmresnest train|test|convert|doctor|print-config|draw-data``.
+"""The command line: ``mmresnest train|test|convert|flops|doctor|print-config|draw-data``.
 
 Parsing imports neither torch nor mmengine, so help is there at once; a command imports what it
 needs. What a user can mend ends with one message and status 2, whatever else with its traceback and
@@ -7,6 +7,7 @@ status 1.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -90,11 +91,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config_arguments(parser: argparse.ArgumentParser) -> None:
+def _name_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='file, name of a config of mmresnest, or package::path')
     parser.add_argument('--cfg-options', nargs='+', action='extend', default=[],
                         metavar='KEY=VALUE', help='override settings of the config, such as '
                              'optim_wrapper.optimizer.lr=0.01; lists as "[1,2]" or 1,2')
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    _name_arguments(parser)
     parser.add_argument('--data', metavar='DIR',
                         help='a folder in COCO layout (train.json, val.json, train/, val/) or '
                              'ADE20K layout (images/train, annotations/train, ...); classes are '
@@ -206,7 +211,8 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('target', metavar='OUT', help='the file to write, .pth or .safetensors')
     parser.add_argument('--to', required=True, metavar='LAYOUT',
                         help='official (also timm, torchvision), cadene (also timm-legacy), '
-                             'mmpretrain, detectron2, mmdet (also mmseg), mmdet-gn')
+                             'mmpretrain, mmpretrain-gn, detectron2, mmdet (also mmseg), '
+                             'mmdet-gn')
     parser.add_argument('--force', action='store_true', help='replace OUT if it exists')
     _trust_argument(parser)
 
@@ -215,6 +221,35 @@ def _convert(args: argparse.Namespace) -> int:
     from .weights import convert_file
     with _trusting(args.trust_checkpoint):
         print(convert_file(args.source, args.target, args.to, force=args.force))
+    return 0
+
+
+def _flops_arguments(parser: argparse.ArgumentParser) -> None:
+    _name_arguments(parser)
+    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'),
+                        help='of the image, in pixels (default: 800 1344 for detectors, 512 1024 '
+                             'on Cityscapes, 512 512 on ADE20K)')
+    parser.add_argument('--json', action='store_true', help='print the numbers as json, of every '
+                                                            'part, in parameters and MACs')
+
+
+def _flops(args: argparse.Namespace) -> int:
+    from .engine.complexity import complexity
+    found = complexity(args.config, shape=args.shape and tuple(args.shape),
+                       options=_options(args.cfg_options))
+    if args.json:
+        print(json.dumps(dict(found.summary(), shape=found.shape, regions=found.regions(),
+                              parts=dict(params=found.params, macs=found.macs))))
+        return 0
+    summary = found.summary()
+    print('{:9}{:>13}{:>10}{:>11}'.format('', 'parameters M', 'MACs G', 'FLOPs G'))
+    for part, params in summary['params'].items():
+        macs = summary['macs'][part]
+        print(f'{part:9}{params / 1e6:13.2f}{macs / 1e9:10.2f}{2 * macs / 1e9:11.2f}')
+    print('for one image of {} x {}; a multiply-add (MAC) is two FLOPs; convolutions and matrix '
+          'products are counted'.format(*found.shape))
+    for part, number in found.regions().items():
+        print(f'{part}: counted on {number} regions')
     return 0
 
 
@@ -265,6 +300,8 @@ COMMANDS = (
     Command('test', 'score a checkpoint', _test_arguments, _test),
     Command('convert', "rewrite a network's checkpoint in another publisher's "
                        'layout', _convert_arguments, _convert),
+    Command('flops', 'count the parameters and multiply-adds of a '
+                     "config's model", _flops_arguments, _flops),
     Command('doctor', 'look over the installation', _doctor_arguments, _doctor),
     Command('print-config', 'print a config with all it '
                             'inherits', _config_arguments, _print_config),

@@ -2,17 +2,21 @@
 
 A layout is a list of pairs (their key, our key). In a pair ``#`` stands for a number and ``*`` for
 the rest of the key; both are carried over. The same list read from right to left writes the layout,
-so a conversion loses nothing, and a key that no pair knows raises.
+so a conversion loses nothing, and a key that no pair knows raises. Values are carried over as they
+are, but for one kind of tensor of one publisher (``Layout.values``).
 
 Our own keys are those of mmdet and mmseg: ``stem.N`` for deep stems (theirs is one Sequential, so
 the numbers count norms and ReLUs), ``conv1``/``bn1`` for plain ones, ``fc`` for the classifier,
 which backbones do not have and loading therefore drops.
 """
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple, Optional, TypeVar
+from typing import Any, NamedTuple, Optional, TypeVar
+
+import torch
+from torch import Tensor
 
 from .errors import UserError, nearest
 
@@ -25,6 +29,15 @@ BLOCKS: Pair = ('layer#.#.*', 'layer#.#.*')
 STAGES = range(1, 5)
 
 
+class Change(NamedTuple):
+    """How a publisher's tensor becomes ours, and ours becomes his; both raise UserError.
+
+    Both are given the tensor and the channels of the map that its block mixes.
+    """
+    read: Callable[[Tensor, int], Tensor]
+    write: Callable[[Tensor, int], Tensor]
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a publisher spells the keys of a network."""
@@ -35,6 +48,10 @@ class Layout:
     marks: tuple[str, ...]
     #: further rules, tried first, where shortcuts are of this form (see ``Form.shortcut``)
     shortcuts: Mapping[str, Pairs] = field(default_factory=dict)
+    #: our key -> what else differs in its value
+    values: Mapping[str, Change] = field(default_factory=dict)
+    #: further rules, tried first, where attention splits the map, and where it does not
+    split: tuple[Pairs, Pairs] = ((), ())
     stage: str = 'layer1.0.'        # how the keys of the first stage begin
     head: str = 'fc.'               # the classifier
     outer: str = ''                 # where a classifier's checkpoint has the backbone
@@ -44,11 +61,13 @@ class Form(NamedTuple):
     """What of a network decides how its keys are spelt."""
     deep: bool                      # three convolutions in the stem
     shortcut: str                   # 'pooled', 'strided', or 'ladder': pooled, in a Res2Net
+    split: bool                     # split attention
 
     def pairs(self, layout: Layout) -> Pairs:
         """The rules of a layout for such a network."""
         return (*(layout.deep if self.deep else layout.plain),
-                *layout.shortcuts.get(self.shortcut, ()), *layout.rest)
+                *layout.shortcuts.get(self.shortcut, ()), *layout.split[not self.split],
+                *layout.rest)
 
 
 def conv_norms(theirs_conv: str, theirs_norm: str, start: int = 1) -> Pairs:
@@ -70,7 +89,60 @@ def projection(conv: int) -> Pairs:
                      ('res{}.#.shortcut.norm.*', f'layer{{}}.#.downsample.{conv + 1}.*'))
 
 
+# Deformable convolutions of the ResNeSt authors' fork of detectron2 (resnest/d2/resnest.py, class
+# DeformBottleneckBlock): the convolution that makes the offsets stands outside of the split
+# attention, and is grouped: each of the G deformable groups is made from its own share of the
+# channels. mmcv's is inside and sees all channels. Both cut what it gives into three, two of them
+# offsets and one masks, in the same order, so a grouped one is a whole one with zeros:
+#
+#   W[o, c] = W_G[o, c - g C / G]    where g = floor(o G / O) = floor(c G / C),    else 0
+
+def whole(weight: Tensor, channels: int) -> Tensor:
+    """O C/G 3 3 -> O C 3 3."""
+    share = weight.shape[1]
+    if share == channels:
+        return weight
+    groups = channels // share
+    if share * groups != channels or len(weight) % groups:
+        raise UserError(f'offsets by a convolution of shape {tuple(weight.shape)} do not go with '
+                        f'a map of {channels} channels')
+    result = weight.new_zeros((len(weight), channels, *weight.shape[2:]))
+    for rows, block, at in zip(result.chunk(groups), weight.chunk(groups), range(groups)):
+        rows[:, at * share:(at + 1) * share] = block
+    return result
+
+
+def grouped(weight: Tensor, channels: int) -> Tensor:
+    """O C 3 3 -> O C/G 3 3; O is 27 G where there are masks (DCNv2), else 18 G."""
+    for per_group in (27, 18):
+        groups, rest = divmod(len(weight), per_group)
+        if rest or channels % groups:
+            continue
+        blocks = torch.cat([rows.chunk(groups, 1)[at]
+                            for at, rows in enumerate(weight.chunk(groups))])
+        if torch.equal(whole(blocks, channels), weight):
+            return blocks.contiguous()
+    raise UserError(f'a convolution of shape {tuple(weight.shape)} that makes offsets from all '
+                    f'channels: the detectron2 layout has each deformable group made from its own')
+
+
+def of_all_channels(weight: Tensor, channels: int) -> Tensor:
+    """The same: without split attention detectron2 itself makes offsets from all channels."""
+    if weight.shape[1] != channels:
+        raise UserError(f'offsets by a grouped convolution of shape {tuple(weight.shape)} could '
+                        f'not be written back: only networks with split attention have them')
+    return weight
+
+
 SAME_STEM: Pairs = (('conv1.*', 'conv1.*'), ('bn1.*', 'bn1.*'))
+GN_STEM: Pairs = (('conv1.*', 'conv1.*'), ('gn1.*', 'bn1.*'))
+GN_BLOCKS: Pairs = (('layer#.#.gn#.*', 'layer#.#.bn#.*'),
+                    ('layer#.#.conv2.gn#.*', 'layer#.#.conv2.bn#.*'), BLOCKS)
+SE_LAYER: Pairs = (('layer#.#.se_layer.conv1.conv.*', 'layer#.#.se.fc1.*'),
+                   ('layer#.#.se_layer.conv2.conv.*', 'layer#.#.se.fc2.*'))
+NO_POOL_IN_STAGE_1: Mapping[str, Pairs] = {
+    'pooled': (('layer1.0.downsample.0.*', 'layer1.0.downsample.1.*'),
+               ('layer1.0.downsample.1.*', 'layer1.0.downsample.2.*'))}
 NORM_IN_CONV = tuple(
     pair for number in (1, 2, 3) for pair in (
         (f'res{{}}.#.conv{number}.norm.*', f'layer{{}}.#.bn{number}.*'),
@@ -87,26 +159,31 @@ LAYOUTS: Mapping[str, Layout] = {
     # stride 1, but for Res2Net, which has layers of its own
     'mmpretrain': Layout(
         deep=conv_norms('stem.{}.conv', 'stem.{}.bn', start=0), plain=SAME_STEM,
-        shortcuts={'pooled': (('layer1.0.downsample.0.*', 'layer1.0.downsample.1.*'),
-                              ('layer1.0.downsample.1.*', 'layer1.0.downsample.2.*'))},
-        rest=(('layer#.#.se_layer.conv1.conv.*', 'layer#.#.se.fc1.*'),
-              ('layer#.#.se_layer.conv2.conv.*', 'layer#.#.se.fc2.*'), BLOCKS),
+        shortcuts=NO_POOL_IN_STAGE_1, rest=(*SE_LAYER, BLOCKS),
         marks=('stem.0.conv.weight', 'layer1.0.se_layer.conv1.conv.weight'),
-        head='head.fc.', outer='backbone.'),
+        stage='layer1.0.bn1.', head='head.fc.', outer='backbone.'),
+    # ... with group norm; no published file is known
+    'mmpretrain-gn': Layout(
+        deep=conv_norms('stem.{}.conv', 'stem.{}.gn', start=0), plain=GN_STEM,
+        shortcuts=NO_POOL_IN_STAGE_1, rest=(*SE_LAYER, *GN_BLOCKS),
+        marks=('stem.0.conv.weight', 'layer1.0.se_layer.conv1.conv.weight'),
+        stage='layer1.0.gn1.', head='head.fc.', outer='backbone.'),
     # detectron2, and the ResNeSt authors' fork of it: a norm is part of its convolution. It has
     # neither squeeze-and-excitation nor Res2Net; deep stems and pooled shortcuts come together.
     'detectron2': Layout(
         deep=conv_norms('stem.conv1_{}', 'stem.conv1_{}.norm')[::-1],
         plain=(('stem.conv1.norm.*', 'bn1.*'), ('stem.conv1.weight', 'conv1.weight')),
         shortcuts={'pooled': projection(1), 'strided': projection(0)},
+        split=(of_stages(('res{}.#.conv2_offset.*', 'layer{}.#.conv2.conv.conv_offset.*')),
+               of_stages(('res{}.#.conv2_offset.*', 'layer{}.#.conv2.conv_offset.*'))),
+        values={'layer#.#.conv2.conv.conv_offset.weight': Change(whole, grouped),
+                'layer#.#.conv2.conv_offset.weight': Change(of_all_channels, of_all_channels)},
         rest=of_stages(*NORM_IN_CONV, ('res{}.#.conv2.*', 'layer{}.#.conv2.*')),
         marks=('stem.conv1_1.weight', 'stem.conv1.weight'), stage='res2.0.', head='linear.'),
     # mmdet, mmseg and mmpretrain name a norm of a block by its kind; we always write bn
     'mmdet-gn': Layout(
         deep=(('stem.#.*', 'stem.#.*'),),
-        plain=(('conv1.*', 'conv1.*'), ('gn1.*', 'bn1.*')),
-        rest=(('layer#.#.gn#.*', 'layer#.#.bn#.*'),
-              ('layer#.#.conv2.gn#.*', 'layer#.#.conv2.bn#.*'), BLOCKS),
+        plain=GN_STEM, rest=GN_BLOCKS,
         marks=('layer1.0.gn1.weight',)),
     # the authors' ResNeSt and Res2Net v1b, timm, Gluon ports; plain stems as in torchvision
     'official': Layout(
@@ -183,8 +260,9 @@ def recognise(keys: Iterable[str]) -> Optional[Match]:
                 if any(key.startswith(prefix + layout.stage) for key in keys):
                     # mmpretrain's plain networks differ by their classifier alone
                     root = prefix.removesuffix('backbone.')
-                    if name == 'official' and root != prefix and root + 'head.fc.weight' in keys:
-                        name = 'mmpretrain'
+                    if root != prefix and root + 'head.fc.weight' in keys:
+                        name = {'official': 'mmpretrain', 'mmdet-gn': 'mmpretrain-gn'}.get(
+                            name, name)
                     return Match(prefix, name, form_of(prefix, keys))
     return None
 
@@ -199,9 +277,35 @@ def form_of(prefix: str, keys: set[str]) -> Form:
     # A pool has no key of its own, but takes a number. detectron2 does not number.
     pooled = has('stem.conv1_1.weight',
                  *(f'layer{stage}.0.downsample.2.weight' for stage in STAGES))
+    split = has('layer1.0.conv2.conv.weight', 'res2.0.conv2.conv.weight')
     if pooled and has('layer1.0.convs.0.weight'):
-        return Form(deep, 'ladder')
-    return Form(deep, 'pooled' if pooled else 'strided')
+        return Form(deep, 'ladder', split)
+    return Form(deep, 'pooled' if pooled else 'strided', split)
+
+
+def pattern_of(spelling: str) -> re.Pattern:
+    """What ``#`` and ``*`` stand for, as groups."""
+    return re.compile(re.escape(spelling).replace(r'\#', r'(\d+)').replace(r'\*', '(.+)'))
+
+
+def exchange(native: Mapping[str, Any], layout: str, reverse: bool = False) -> dict[str, Any]:
+    """Values by our names, as a layout has them to ours, or back.
+
+    Raises:
+        UserError: a tensor that the other side cannot hold.
+    """
+    result = dict(native)
+    for spelling, change in LAYOUTS[layout].values.items():
+        for key, value in native.items():
+            if pattern_of(spelling).fullmatch(key) and isinstance(value, Tensor):
+                mixed = native.get('.'.join(key.split('.')[:2]) + '.conv1.weight')
+                if mixed is None:
+                    continue            # whoever asked says what is missing
+                try:
+                    result[key] = (change.write if reverse else change.read)(value, len(mixed))
+                except UserError as error:
+                    raise UserError(f'{key}: {error}') from None
+    return result
 
 
 @cache
@@ -210,8 +314,7 @@ def rules_of(layout: str, form: Form, reverse: bool = False) -> tuple[tuple[re.P
     rules = []
     for theirs, ours in form.pairs(LAYOUTS[layout]):
         source, target = (ours, theirs) if reverse else (theirs, ours)
-        pattern = re.escape(source).replace(r'\#', r'(\d+)').replace(r'\*', '(.+)')
-        rules.append((re.compile(pattern), re.sub(r'[#*]', '{}', target)))
+        rules.append((pattern_of(source), re.sub(r'[#*]', '{}', target)))
     return tuple(rules)
 
 
@@ -247,17 +350,21 @@ def convert(state: Mapping[str, Value], to: str = 'mmdet') -> dict[str, Value]:
         raise UserError('no network of this package is recognised by its keys, which begin '
                         + ', '.join(list(state)[:3]))
     layout = LAYOUTS[to]
-    converted = {}
+    spelt: dict[str, str] = {}          # our key -> its own
+    native: dict[str, Value] = {}
     for key, value in state.items():
         ours = found.native(key)
         if ours is None or not OURS.fullmatch(ours):
             raise UserError(f'{key!r} is not a key of the {found.layout} layout')
+        spelt[ours], native[ours] = key, value
+    converted: dict[str, Value] = {}
+    for ours, value in exchange(exchange(native, found.layout), to, reverse=True).items():
         try:
             theirs = (layout.head + ours[len(CLASSIFIER):] if ours.startswith(CLASSIFIER)
                       else layout.outer + rename(ours, to, found.form, reverse=True))
         except UserError:
-            raise UserError(f'the {to} layout has no name for {key!r}: its publisher has no such '
-                            f'network') from None
+            raise UserError(f'the {to} layout has no name for {spelt[ours]!r}: its publisher has '
+                            f'no such network') from None
         converted[theirs] = value
     back = recognise(converted)
     if len(converted) < len(state) or back is None or back.form != found.form:

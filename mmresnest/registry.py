@@ -9,7 +9,8 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
 from mmengine.registry import Registry
 
-MODELS = Registry('model', parent=ROOT_MODELS, scope='mmresnest', locations=['mmresnest.models'])
+MODELS = Registry('model', parent=ROOT_MODELS, scope='mmresnest',
+                  locations=['mmresnest.models', 'mmresnest.heads'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmresnest', locations=['mmresnest.engine.hooks'])
 STRATEGIES = Registry('strategy', parent=ROOT_STRATEGIES, scope='mmresnest',
                       locations=['mmresnest.engine.strategies'])

@@ -250,7 +250,14 @@ def initialise(trunk: nn.Module, zero_init_residual: bool) -> None:
 
 
 def rerun(block: nn.Module, x: Tensor) -> Tensor:
-    """Checkpointing that counts each batch once in the running statistics."""
+    """Checkpointing that counts each batch once in the running statistics.
+
+    A compiled graph needs no care for that: what is written to buffers becomes an output of the
+    graph, which recomputing does not repeat. (The backend ``eager``, for debugging of graphs, does
+    repeat it, and raises.)
+    """
+    if torch.compiler.is_compiling():
+        return checkpoint(block, x, use_reentrant=False)
     return checkpoint(block, x, use_reentrant=False,
                       context_fn=lambda: (nullcontext(), statistics_kept(block)))
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from . import download as web
 from . import safetensors
 from .errors import UserError
-from .layouts import CLASSIFIER, LAYOUTS, convert, layout_named, recognise
+from .layouts import CLASSIFIER, LAYOUTS, convert, exchange, layout_named, recognise
 from .variants import TABLE, Variant, variant
 
 __all__ = ['CLASSIFIER', 'LAYOUTS', 'PUBLISHED', 'SCHEME', 'TRUST', 'Report', 'convert',
@@ -163,8 +163,9 @@ def fit(trunk: nn.Module, native: Mapping[str, Tensor], source: str, known: Fact
     check_facts(trunk, known, native, source)
     if not partly and (differences := compare(own, kept)):
         alike = like(native, known)
-        advice = (f'it looks like {named(alike)}: write that' if alike else
-                  'it is none of the published networks')
+        advice = offsets_advice(own, kept) or (
+            f'it looks like {named(alike)}: write that' if alike else
+            'it is none of the published networks')
         raise UserError(f'{source} does not fit this network: {"; ".join(differences)}; {advice}')
     return Fit(kept, tuple(left_out), tuple(adapt_stem(own, kept)))
 
@@ -183,6 +184,24 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]
         problems.append(f'{len(shapes)} shapes differ, such as {key}: '
                         f'{tuple(given[key].shape)} in the file, {tuple(own[key].shape)} here')
     return problems
+
+
+def offsets_advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What to write where networks differ in deformable convolutions alone; '' elsewhere."""
+    plain = [{key: value for key, value in state.items() if '.conv_offset.' not in key}
+             for state in (own, given)]
+    offsets = {key: value for key, value in given.items()
+               if key.endswith('.conv_offset.weight')}
+    if compare(*plain):
+        return ''
+    if not offsets:
+        return 'it has no deformable convolutions: leave out dcn'
+    stages = tuple(any(key.startswith(f'layer{stage}.') for key in offsets)
+                   for stage in (1, 2, 3, 4))
+    made = len(next(iter(offsets.values())))
+    kind, groups = ('DCNv2', made // 27) if made % 27 == 0 else ('DCN', made // 18)
+    return (f"it has deformable convolutions: write dcn=dict(type='{kind}', "
+            f"deform_groups={groups}), stage_with_dcn={stages}")
 
 
 def shape(key: str, state: Mapping[str, Tensor]) -> tuple[int, ...]:
@@ -224,13 +243,13 @@ ZOO = re.compile(r'resnest\d+_d2-|_mmdetv2-|_\d{8}_\d{6}-[0-9a-f]{8}\.pth$')
 
 
 def zoo_advice(trunk: nn.Module, from_zoo: bool) -> tuple[str, ...]:
-    """A hint where mmdet's and mmseg's own classes would compute something else."""
+    """A hint where other toolboxes' own classes would compute something else."""
     pools = any(isinstance(module, nn.AvgPool2d) and (module.kernel_size, module.stride) == (3, 1)
                 for module in trunk.modules())
     if not (from_zoo and pools):
         return ()
-    return ("this network has average pools of stride 1, as published, and those of mmdet and "
-            "mmseg have none: for what they have trained, write compat='mm'",)
+    return ("this network has average pools of stride 1, as published, and those of mmdet, mmseg "
+            "and detectron2's fork have none: for what they have trained, write compat='mm'",)
 
 
 # ... through load_state_dict ---------------------------------------------------------------------
@@ -275,17 +294,13 @@ def on_load(trunk: nn.Module, state: dict[str, Tensor], prefix: str, metadata: M
     if any(hasattr(weight, 'ds_id') for weight in trunk.parameters()):
         return                          # DeepSpeed at stage 3: weights are elsewhere, these empty
     given = {short: state[key] for short, key in full.items()}
-    noted, layout, native = metadata.get(NOTE), 'mmdet', given
+    noted = metadata.get(NOTE)
     source = f'{prefix}* of the checkpoint' if prefix else 'the state dict'
-    if compare(trunk.state_dict(), given):
-        found = recognise(given)
-        if found is not None and not found.prefix:
-            layout = found.layout
-            if layout != 'mmdet':
-                native = {found.native(key) or key if found.knows(key) else key: value
-                          for key, value in given.items()}
-        elif not prefix:
+    layout, native = by_our_names(trunk, given)
+    if layout is None:
+        if not prefix:
             return                      # no network: PyTorch tells
+        layout = 'mmdet'
     try:
         tensors, left_out, notes = fit(trunk, native, source, known_facts('', layout, noted),
                                        partly=not prefix)
@@ -299,9 +314,46 @@ def on_load(trunk: nn.Module, state: dict[str, Tensor], prefix: str, metadata: M
     state.update({prefix + key: value for key, value in tensors.items()})
     if prefix or left_out or notes:
         own = trunk.state_dict()
-        notes += zoo_advice(trunk, layout == 'mmdet' and noted is None)
+        notes += zoo_advice(trunk, layout in ('mmdet', 'detectron2') and noted is None)
         say(str(Report(source, layout, len(own.keys() & tensors.keys()), len(own), left_out,
                        notes)))
+
+
+def by_our_names(trunk: nn.Module, given: Mapping[str, Tensor]
+                 ) -> tuple[Optional[str], dict[str, Tensor]]:
+    """The layout of a network's state dict, and its tensors by our names.
+
+    Keys that the layout does not know stay as they are, as do all where no layout is recognised,
+    which is then None. What has the trunk's own names needs none.
+    """
+    if not compare(trunk.state_dict(), given):
+        return 'mmdet', dict(given)
+    found = recognise(given)
+    if found is None or found.prefix:
+        return None, dict(given)
+    if found.layout == 'mmdet':
+        return 'mmdet', dict(given)
+    native = {found.native(key) or key if found.knows(key) else key: value
+              for key, value in given.items()}
+    return found.layout, exchange(native, found.layout)
+
+
+def expected(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A whole model's state dict as its backbones will take it: renamed, and stems adapted.
+
+    Nothing is judged: what does not fit is still there, or still missing.
+    """
+    from .trunk import ResTrunk
+    result = dict(state)
+    for name, trunk in model.named_modules():
+        if not isinstance(trunk, ResTrunk):
+            continue
+        prefix = name + '.' if name else ''
+        inside = {key[len(prefix):]: result.pop(key) for key in state if key.startswith(prefix)}
+        _, native = by_our_names(trunk, inside)
+        adapt_stem(trunk.state_dict(), native)
+        result.update({prefix + key: value for key, value in native.items()})
+    return result
 
 
 # ... from a file ---------------------------------------------------------------------------------
@@ -345,9 +397,10 @@ def load(trunk: nn.Module, checkpoint: str, prefix: Optional[str] = None,
             native[key[len(found.prefix):]] = value     # within it: fit() refuses
     noted = notes_in(whole, found.prefix)
     known = known_facts(file.rpartition('/')[2], found.layout, noted)
-    tensors, left_out, notes = fit(trunk, native, checkpoint, known)
+    tensors, left_out, notes = fit(trunk, exchange(native, found.layout), checkpoint, known)
     trunk.load_state_dict(tensors, strict=False)       # compare() was stricter, and told more
-    from_zoo = noted is None and (bool(ZOO.search(file)) or file.startswith('open-mmlab://'))
+    from_zoo = noted is None and (bool(ZOO.search(file)) or file.startswith('open-mmlab://') or
+                                  found.layout == 'detectron2')
     own = trunk.state_dict()
     return Report(str(checkpoint), found.layout, len(own.keys() & tensors.keys()), len(own),
                   tuple(sorted({*left_out, *beside})), notes + zoo_advice(trunk, from_zoo))

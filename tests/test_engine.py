@@ -8,14 +8,18 @@ import tiny  # before mmengine, which warns while it is imported
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
+from mmengine.runner import load_checkpoint
 
+import mmresnest
+from mmresnest import weights
 from mmresnest.data.folder import DataFolder, Split, read_folder
-from mmresnest.data.shapes import draw
+from mmresnest.data.shapes import LAYOUTS, draw
 from mmresnest.engine import checkpoints, config, processes
+from mmresnest.engine.annotations import check_annotations
 from mmresnest.engine.building import building, running
 from mmresnest.engine.config import load_config, task_of, use_data
 from mmresnest.engine.test import test as score
-from mmresnest.engine.train import train
+from mmresnest.engine.train import drawn_data, train
 from mmresnest.errors import UserError
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
@@ -50,7 +54,7 @@ def test_configs_are_found_by_name_and_path():
 
 
 @pytest.mark.parametrize('name, text, said', [
-    ('faster_rcnn_resnet50_fpn', None, ['nearest: faster_rcnn_resnest50_fpn']),
+    ('faster_rcnn_resnet50_fpn', None, ['nearest: ', ' faster_rcnn_resnest50_fpn']),
     ('a.py', 'model = dict(\n', ['a.py, line 1', "'(' was never closed"]),
     ('a.py', 'x = 1\ny = undefined\n', ['a.py, line 2', 'NameError', 'undefined']),
     ('a.py', "x = 1\n_base_ = 'b.py'\n", ['a.py, line 2', 'b.py', 'does not exist']),
@@ -159,6 +163,7 @@ def test_use_data_of_any_config(shapes, name):
         times = dataset.times if 'times' in dataset else 1
         assert len(built) == times * folder.counts[split]
     config.check_paths(cfg, ('train', 'val', 'test'))
+    check_annotations(cfg, ('train', 'val', 'test'))
 
     for split in ('val', 'test'):
         evaluator = cfg[f'{split}_evaluator']
@@ -209,8 +214,25 @@ def test_use_data_refuses(shapes, tmp_path):
     maskless = DataFolder('coco', tmp_path, ('cat',), maskless='annotation 3 has no "segmentation"')
     with pytest.raises(UserError, match='learns instance masks, and annotation 3'):
         use_data(load_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'), maskless)
-    with pytest.raises(UserError, match='panoptic_train.json'):
-        use_data(load_config('mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py'), shapes)
+    plain = draw(tmp_path / 'plain', train=1, val=1, test=0, size=(64, 64), layouts='coco',
+                 progress=False)
+    with pytest.raises(UserError, match=r'panoptic_train\.json.*holds plain COCO.*mask_rcnn'):
+        use_data(load_config('mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py'), plain)
+
+
+def test_data_drawn_for_the_demo(tmp_path, monkeypatch):
+    """Drawn in all layouts, and used again where it has the one that is asked for."""
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr('mmresnest.data.shapes.draw', lambda folder, **more: asked.append(more))
+    drawn_data('coco')
+    draw('data/shapes', train=1, val=1, test=0, size=(64, 64), layouts='coco', progress=False)
+    drawn_data('coco')
+    assert [one['layouts'] for one in asked] == [LAYOUTS, ['coco']]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='move this one away'):
+        drawn_data('panoptic')
 
 
 # ---- before a run --------------------------------------------------------------------------------
@@ -296,6 +318,11 @@ def test_what_mmengine_raises_is_explained(tmp_path):
         raise ZeroDivisionError
     with pytest.raises(UserError, match=r'x/y\.jpg does not exist'), running(cfg):
         open('x/y.jpg')
+    logits, labels = torch.zeros(1, 6), torch.tensor([7])
+    with pytest.raises(UserError, match=r'the label 7.*num_classes.*d/a\.json'), running(cfg):
+        torch.nn.functional.cross_entropy(logits, labels)
+    with pytest.raises(IndexError), running(cfg):
+        raise IndexError('list index out of range')
     with pytest.raises(UserError, match=r'the file x/y\.jpg does not exist'), running(cfg):
         raise FileNotFoundError('Caught FileNotFoundError in DataLoader worker process 0.\n'
                                 'Original Traceback ...\n'
@@ -361,6 +388,51 @@ def test_checkpoints_of_other_models():
     wider = {**state, '0.bias': torch.ones(7)}
     with pytest.raises(UserError, match=r'0\.bias is \(7,\) in the file and \(4,\).*--data'):
         checkpoints.check_fit('a.pth', dict(state_dict=wider), model)
+
+
+class Detector(torch.nn.Module):
+    """A backbone of ours and a head."""
+
+    def __init__(self, **backbone):
+        super().__init__()
+        self.backbone = mmresnest.build_backbone('resnest14', **backbone)
+        self.head = torch.nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize('layout', weights.LAYOUTS)
+@pytest.mark.parametrize('outer', ['', 'module.'])
+def test_a_checkpoint_fits_in_whatever_layout_its_backbone_is(tmp_path, layout, outer):
+    """That is, where loading fills the backbone from it."""
+    arguments = {'mmdet-gn': dict(norm=lambda width: torch.nn.GroupNorm(8, width)),
+                 'cadene': dict(ceil_pool=True)}.get(layout, {})
+    model, trained = Detector(in_channels=4, **arguments), Detector(**arguments)
+    inside = weights.convert(trained.backbone.state_dict(), layout)
+    state = {'backbone.' + key.removeprefix('backbone.'): value for key, value in inside.items()}
+    state.update({f'head.{key}': value for key, value in trained.head.state_dict().items()})
+    state = {outer + key: value for key, value in state.items()}
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    checkpoints.check_fit('a.pth', dict(state_dict=state), model)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    torch.save(dict(state_dict=state), tmp_path / 'a.pth')
+    load_checkpoint(model, str(tmp_path / 'a.pth'), strict=True)
+    assert torch.equal(model.backbone.layer4[0].conv3.weight,
+                       trained.backbone.layer4[0].conv3.weight)
+
+
+def test_checkpoints_of_other_backbones_are_still_told():
+    model = Detector()
+    state = {key: value for key, value in model.state_dict().items() if 'backbone' not in key}
+    state.update({'backbone.' + key: value for key, value in weights.convert(
+        mmresnest.build_backbone('resnest26').state_dict(), 'official').items()})
+    short = {key: value for key, value in state.items() if '.layer3.' not in key}
+    with pytest.raises(UserError, match=r'another model.*missing are backbone\.layer3'):
+        checkpoints.check_fit('a.pth', dict(state_dict=short), model)
+    with pytest.raises(UserError, match=r'a\.pth does not fit.*backbone\.layer2\.0\.conv3.weight'):
+        state['backbone.layer2.0.conv3.weight'] = torch.zeros(3, 3, 1, 1)
+        checkpoints.check_fit('a.pth', dict(state_dict=state), model)
+    foreign = {f'backbone.blocks.{key}': value for key, value in state.items()}
+    with pytest.raises(UserError, match='another model: 0 of the'):
+        checkpoints.check_fit('a.pth', dict(state_dict=foreign), model)
 
 
 # ---- runs ----------------------------------------------------------------------------------------
@@ -429,6 +501,8 @@ def test_checkpoint_of_other_data(runs, shapes, tmp_path):
     cfg = load_config(path)
     use_data(cfg, shapes)
     cfg.model.roi_head.bbox_head.num_classes = 3
+    cfg.test_dataloader.dataset.metainfo = dict(classes=cfg.test_dataloader.dataset.metainfo
+                                                .classes[:3])
     with pytest.raises(UserError, match=r'does not fit.*fc_cls.*--data'):
         score(cfg, result.checkpoint, work_dir=tmp_path)
     with pytest.raises(UserError, match='written as .pkl or .json'):
@@ -455,13 +529,15 @@ def test_config_is_left_alone(shapes):
     assert cfg.pretty_text == before
 
 
-def test_image_lost_since(shapes, tmp_path):
-    path = tiny.write(tmp_path, 'detection')
-    cfg = load_config(path)
-    use_data(cfg, shapes)
-    cfg.train_dataloader.dataset.data_prefix.img = 'val'
-    with pytest.raises(UserError, match=r'val/\S+ does not exist'):
-        train(cfg, work_dir=tmp_path / 'work')
+def test_image_lost_since(tmp_path, monkeypatch):
+    data = draw(tmp_path / 'data', train=2, val=1, test=0, size=(64, 64), layouts='coco',
+                progress=False)
+    def check_and_lose(*arguments):
+        check_annotations(*arguments)
+        (data / 'train' / '000001.jpg').unlink()
+    monkeypatch.setattr('mmresnest.engine.train.check_annotations', check_and_lose)
+    with pytest.raises(UserError, match=r'train/000001\.jpg does not exist'):
+        train(tiny.write(tmp_path, 'detection'), data=data, work_dir=tmp_path / 'work')
 
 
 def test_amp_on_a_cpu_and_scaled_rate(shapes, tmp_path):

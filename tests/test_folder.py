@@ -287,21 +287,135 @@ def test_task_decides_between_layouts(tmp_path):
         read_folder(tmp_path, 'coco')
 
 
+# ---- panoptic ------------------------------------------------------------------------------------
+
+def panoptic_table(name='a', count=2):
+    """The COCO table's images, each with one cat before a sky."""
+    def segment(number, category):
+        return {'id': number, 'category_id': category, 'bbox': [0, 0, 20, 10], 'area': 100,
+                'iscrowd': 0}
+    rows = table(name, count)
+    rows['annotations'] = [{'image_id': image['id'], 'file_name': f'{name}{image["id"]}.png',
+                            'segments_info': [segment(1, 7), segment(2, 3)]}
+                           for image in rows['images']]
+    rows['categories'] = [{'id': 7, 'name': 'cat', 'isthing': 1},
+                          {'id': 3, 'name': 'sky', 'isthing': 0}]
+    return rows
+
+
+def write_panoptic(root, **tables):
+    """Writes tables, and empty files for their images and masks."""
+    for split, rows in tables.items():
+        for place, suffix in ((split, '.jpg'), (f'panoptic_{split}', '.png')):
+            (root / place).mkdir(parents=True, exist_ok=True)
+            for image in rows['images']:
+                (root / place / image['file_name']).with_suffix(suffix).touch()
+        (root / f'panoptic_{split}.json').write_text(json.dumps(rows))
+    return root
+
+
 def test_panoptic(tmp_path):
-    for split, name in (('train', 'a'), ('val', 'b')):
-        rows = table(name)
-        for category, thing in zip(rows['categories'], (1, 0), strict=True):
-            category['isthing'] = thing
-        write_coco(tmp_path, **{split: rows})
-        (tmp_path / f'panoptic_{split}').mkdir()
-        (tmp_path / f'panoptic_{split}.json').write_text(json.dumps(rows))
+    write_panoptic(tmp_path, train=panoptic_table('a', 3), val=panoptic_table('b'))
     found = read_folder(tmp_path, 'panoptic')
-    assert (found.things, found.classes) == (1, ('cat', 'dog'))
-    assert found.split('val').masks == 'panoptic_val'
-    (tmp_path / 'panoptic_val').rmdir()
-    with pytest.raises(UserError, match='without the folder of its masks'):
+    assert (found.things, found.classes) == (1, ('cat', 'sky'))
+    assert found.counts == {'train': 3, 'val': 2} and found.has_masks and not found.has_test
+    assert found.split('val').masks == 'panoptic_val' and found.split('val').images == 'val'
+    assert read_folder(tmp_path) == found
+    write_panoptic(tmp_path, test=panoptic_table('c', 4))
+    assert read_folder(tmp_path).split('test').image_count == 4
+    write_coco(tmp_path, train=table(), val=table('b'))
+    assert read_folder(tmp_path).kind == 'coco', 'the kind is a matter of the task'
+
+
+def of_segment(key, value=None):
+    def spoil(rows):
+        first = rows['annotations'][0]['segments_info'][0]
+        first.pop(key) if value is None else first.update({key: value})
+    return spoil
+
+
+@pytest.mark.parametrize('split, spoil, said', [
+    *(('train', lambda rows, name=name: rows.update({name: []}),
+       ['panoptic_train.json', f"list '{name}' is missing or empty", 'export'])
+      for name in ('images', 'annotations', 'categories')),
+    ('val', lambda rows: rows.pop('images'), ['panoptic_val.json', "'images' is missing"]),
+    ('train', drop('images', 'file_name'), ['2 of 2 images', "'file_name'", 'export']),
+    ('val', drop('images', 'height'), ['panoptic_val.json', "'height'"]),
+    ('train', drop('categories', 'isthing'), ['2 of 2 categories', "'isthing'", 'counted']),
+    ('train', drop('annotations', 'segments_info'),
+     ['2 of 2 annotations', "'segments_info'", 'plain COCO', 'mask_rcnn_resnest50_fpn']),
+    *(('train', of_segment(key), ['panoptic_train.json', '1 of 4 segments', f"'{key}'"])
+      for key in ('id', 'category_id', 'bbox', 'area', 'iscrowd')),
+    ('val', of_segment('category_id', 99),
+     ['panoptic_val.json', 'segment 1 of image 0', 'category_id 99', 'categories [3, 7]']),
+    ('val', lambda rows: rows['categories'].reverse(), ['differ', "id 7 'cat'", "id 3 'sky'"]),
+    ('train', put('categories', 'name', 'sky'), ['two categories', "'sky'"]),
+])
+def test_panoptic_that_cannot_be_used(tmp_path, split, spoil, said):
+    tables = {'train': panoptic_table(), 'val': panoptic_table('b')}
+    write_panoptic(tmp_path, **tables)
+    spoil(tables[split])
+    if 'two categories' in said:        # in both, or they would differ
+        spoil(tables['val'])
+    for name, rows in tables.items():
+        (tmp_path / f'panoptic_{name}.json').write_text(json.dumps(rows))
+    with pytest.raises(UserError) as caught:
+        read_folder(tmp_path, 'panoptic')
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_panoptic_with_stuff_first(tmp_path):
+    tables = {'train': panoptic_table(), 'val': panoptic_table('b')}
+    for rows in tables.values():
+        rows['categories'].reverse()
+    with pytest.raises(UserError, match=r"things.*before all stuff.*'sky' stands before 'cat'"):
+        read_folder(write_panoptic(tmp_path, **tables), 'panoptic')
+
+
+@pytest.mark.parametrize('lost, said', [
+    ('panoptic_val/b1.png', r'panoptic_val\.json: 1 of 2 masks .*panoptic_val/b1\.png; a mask is'),
+    ('train/a0.jpg', r'lists 2 images, and 1 do not exist.*train/a0\.jpg'),
+    ('panoptic_val.json', r'no panoptic annotations.*panoptic_val\.json and the folder'),
+    ('panoptic_train.json', r'no panoptic annotations.*holds plain COCO.*mask_rcnn_resnest50_fpn'),
+    ('panoptic_train', r'panoptic_train\.json stands without the folder of its masks'),
+])
+def test_panoptic_files_that_are_lost(tmp_path, lost, said):
+    write_panoptic(tmp_path, train=panoptic_table(), val=panoptic_table('b'))
+    (tmp_path / 'train.json').write_text(json.dumps(table()))
+    (tmp_path / lost).rename(tmp_path / 'away')
+    with pytest.raises(UserError, match=said):
         read_folder(tmp_path, 'panoptic')
 
+
+# ---- large files ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('order', [
+    ('info', 'images', 'annotations', 'categories'), ('categories', 'annotations', 'images')])
+@pytest.mark.parametrize('indent', [None, 1])
+def test_peeking_sees_the_beginning_of_each_list(tmp_path, order, indent):
+    rows = {**table(count=9), 'info': {'year': 2017}}
+    path = tmp_path / 'a.json'
+    path.write_text(json.dumps({name: rows[name] for name in order}, indent=indent) + '\n')
+    seen = folder.peek_json(path, most=3)
+    assert seen == {name: rows[name][:None if name == 'categories' else 3]
+                    for name in order if name != 'info'}
+    rows['annotations'] = []
+    path.write_text(json.dumps(rows, indent=indent))
+    assert folder.peek_json(path, most=99) == {name: rows[name] for name in seen}
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda text: text[:-1], lambda text: text.replace('"id": 7', '"id": '),
+    lambda text: text.replace('[{', '{{')])
+def test_peeking_says_when_it_cannot(tmp_path, spoil):
+    path = tmp_path / 'a.json'
+    path.write_text(spoil(json.dumps(table())))
+    with pytest.raises(ValueError):
+        folder.peek_json(path, most=3)
+
+
+# ---- real folders --------------------------------------------------------------------------------
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason='the shared data sets are not beside the clone')
 def test_real_folders():

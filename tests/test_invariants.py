@@ -346,6 +346,79 @@ def test_export_with_dynamic_batch_height_and_width(row):
         assert_close(ours(image(batch, size)), program.module()(image(batch, size)))
 
 
+def compiled(network: ResTrunk, backend: str = 'eager'):
+    """The whole network as one graph for all sizes; another graph for another size is an error."""
+    torch._dynamo.reset()
+    whole = torch.compile(network, fullgraph=True, backend=backend)
+
+    def call(x: torch.Tensor):
+        for dimension in (0, 2, 3):
+            torch._dynamo.mark_dynamic(x, dimension)        # raises where the graph fixes it
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            return whole(x)
+    call.whole = whole
+    return call
+
+
+def assert_same_steps(ours: ResTrunk, other: ResTrunk, graph, images) -> None:
+    """Outputs, gradients and buffers, equal to the bit, image after image."""
+    for x in images:
+        maps, again = ours(x), graph(x.clone())
+        assert_equal(maps, again)
+        if ours.training:
+            loss(maps).backward()
+            loss(again).backward()
+            for one, two in zip(ours.parameters(), other.parameters(), strict=True):
+                assert torch.equal(one.grad, two.grad)
+        assert_equal(ours.state_dict().values(), other.state_dict().values())
+
+
+# Dynamo fixes equal sizes to be equal if the first image is a square: this one is none.
+COMPILED_SIZES = ((2, (64, 96)), (3, (65, 97)), (4, (96, 96)))
+TWO_STAGES = dict(depths=(1, 1), out_indices=(0, 1))        # what compiles grows with the stages
+
+
+@forms
+@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+def test_compiles_into_one_graph_for_all_sizes(row, training):
+    """No break and no second graph, but for a batch of one, which dynamo always makes apart."""
+    ours = build(row, **TWO_STAGES).train(training)
+    other = copy.deepcopy(ours)
+    graph = compiled(other)
+    with torch.set_grad_enabled(training):
+        assert_same_steps(ours, other, graph, [image(*size) for size in COMPILED_SIZES])
+        if row in KINDS:
+            assert_same_steps(ours, other, graph.whole, [image(1)])
+
+
+@kinds
+def test_compiled_backward(row):
+    """The same through AOTAutograd: functionalised, forward and backward as graphs."""
+    ours = build(row, **TWO_STAGES)
+    other = copy.deepcopy(ours)
+    assert_same_steps(ours, other, compiled(other, 'aot_eager'),
+                      [image(*size) for size in COMPILED_SIZES])
+
+
+def test_compiled_checkpointing_stores_less_and_counts_once():
+    row, stored = KINDS[0], {}
+    ours = build(row, **TWO_STAGES)
+    for with_cp in (False, True):
+        other = build(row, with_cp=with_cp, **TWO_STAGES)
+        twin = copy.deepcopy(ours)
+        graph = compiled(other, 'aot_eager')
+        sizes = stored[with_cp] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+                lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
+            maps = graph(image(2, (64, 96)))
+        loss(maps).backward()
+        loss(twin(image(2, (64, 96)))).backward()
+        for one, two in zip(twin.parameters(), other.parameters(), strict=True):
+            assert torch.equal(one.grad, two.grad)
+        assert_equal(twin.state_dict().values(), other.state_dict().values())
+    assert sum(stored[True]) < 0.8 * sum(stored[False])
+
+
 @pytest.mark.parametrize('pool,size', [(CeilAvgPool2d(2), 2), (CeilAvgPool2d(3), 3),
                                        (CeilMaxPool2d(3, 2), 3)], ids=repr)
 def test_a_graph_s_pools_are_the_pools(pool, size, monkeypatch):

@@ -19,7 +19,7 @@ MM = {'mmengine', 'mmcv', 'mmdet', 'mmseg'}
 EQUATIONS = ('blocks', 'stem', 'trunk')
 NETWORKS = (*EQUATIONS, 'variants', 'models', 'registry', 'weights', 'layouts', 'download',
             'safetensors', 'zoo')
-ROOMS = ('compat', 'data', 'engine', 'report', 'cli', 'doctor')
+ROOMS = ('compat', 'data', 'engine', 'heads', 'report', 'cli', 'doctor')
 LIGHT = ('', 'errors', 'variants', 'version', 'cli', 'doctor', 'compat', 'compat.ext',
          'compat.panoptic', 'compat.stacks')  # imported before anybody asked for torch
 
@@ -133,6 +133,14 @@ def test_rooms_do_not_reach_into_the_networks_or_the_command_line(module):
     above = (*NETWORKS, 'engine', 'cli', 'doctor')
     for found in imports(module):
         assert not (found.ours and within(found.what, above)), found
+
+
+@pytest.mark.parametrize('module', members(('heads',)))
+def test_heads_know_the_registry_and_the_toolbox_they_extend(module):
+    for found in imports(module):
+        assert not found.ours or found.what in ('', 'registry', 'errors'), found
+        # The package is imported whenever a backbone is looked up; a module of it is asked for.
+        assert module != 'heads' or found.what not in ('mmdet', 'mmseg'), found
 
 
 @pytest.mark.parametrize('module', LIGHT)

@@ -1,6 +1,7 @@
 """What is shipped: versions that agree, files that are there, a Makefile that says what lacks."""
 import ast
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -122,7 +123,7 @@ def built(tmp_path_factory):
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, source)
-    for name in ('configs', 'constraints', 'mmresnest', 'tests', 'tools'):
+    for name in ('configs', 'constraints', 'docs', 'mmresnest', 'tests', 'tools'):
         shutil.copytree(ROOT / name, source / name, symlinks=True,
                         ignore=shutil.ignore_patterns('__pycache__'))
     made = run(sys.executable, '-c', 'from setuptools import build_meta; '
@@ -157,7 +158,7 @@ def expected() -> set[str]:
     linked = {f'mmresnest/.mim/{path.relative_to(ROOT)}' for folder in ('configs', 'tools')
               for path in (ROOT / folder).rglob('*')
               if path.is_file() and '__pycache__' not in path.parts}
-    return modules | linked | {'mmresnest/py.typed'}
+    return modules | linked | {'mmresnest/py.typed', 'mmresnest/.mim/model-index.yml'}
 
 
 def test_a_wheel_carries_the_modules_the_configs_and_the_tools(built):
@@ -175,7 +176,9 @@ def test_an_sdist_carries_all_that_is_needed_to_build_and_test(built):
     unpacked, _ = built
     for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'Makefile', 'LICENSE', 'README.md',
                  'CHANGELOG.md', 'constraints/onedl.txt', 'tests/test_package.py', 'tools/train.py',
-                 'configs/faster_rcnn_resnest50_fpn.py'):
+                 'configs/faster_rcnn_resnest50_fpn.py', 'configs/metafile.yml', 'model-index.yml',
+                 'docs/zoo.md', 'docs/complexity.json', 'mmresnest/.mim/model-index.yml',
+                 'mmresnest/.mim/configs/faster_rcnn_resnest50_fpn.py'):
         assert (unpacked / name).is_file(), name
 
 
@@ -190,6 +193,29 @@ def test_the_wheel_names_its_command_its_licence_and_its_version(built, metadata
     assert metadata['Name'] == 'mmresnest' and metadata['Version'] == mmresnest.__version__
     assert metadata['License'] == 'Apache-2.0'
     assert Version(metadata['Version']) >= Version('0.1.0')
+
+
+def test_a_wheel_s_configs_are_inherited_from_a_user_s_folder(built, tmp_path):
+    """With the wheel in place and the clone out of reach, on whichever stack runs the tests."""
+    _, [wheel, _] = built
+    place, folder = tmp_path / 'installed', tmp_path / 'user'
+    made = run(sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index',
+               '--target', place, wheel)
+    assert made.returncode == 0, made.stderr
+    folder.mkdir()
+    for name in ('faster_rcnn_resnest50_fpn', 'deeplabv3_resnest50_cityscapes'):
+        (folder / f'{name}_mine.py').write_text(f"_base_ = 'mmresnest::{name}.py'\n"
+                                                'train_dataloader = dict(batch_size=3)\n')
+    code = ('import mmresnest, sys\nfrom pathlib import Path\n'
+            'from mmengine.config import Config\n'
+            'assert Path(mmresnest.__file__).is_relative_to(sys.argv[1]), mmresnest.__file__\n'
+            'for path in sorted(Path().glob("*.py")):\n'
+            '    cfg = Config.fromfile(path)\n'
+            '    print(cfg.model.backbone.arch, cfg.train_dataloader.batch_size)\n')
+    done = run(sys.executable, '-W', 'ignore', '-c', code, place, cwd=folder,
+               env={**os.environ, 'PYTHONPATH': str(place)})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ['resnest50', '3'] * 2
 
 
 def test_every_folder_of_modules_is_a_package():

@@ -205,6 +205,52 @@ def test_coco_scores_its_own_truth_perfectly(folder, capsys):
     assert evaluation.stats[0] == pytest.approx(1)
 
 
+def test_panoptic(folder):
+    names = [*shapes.classes(), 'background']
+    for split, count in (('train', 3), ('val', 4), ('test', 1)):
+        data = json.loads((folder / f'panoptic_{split}.json').read_text())
+        boxes = json.loads((folder / f'{split}.json').read_text())
+        assert data['images'] == boxes['images'] and len(data['annotations']) == count
+        assert [(one['id'], one['name'], one['isthing']) for one in data['categories']] == [
+            (number, name, int(name != 'background')) for number, name in enumerate(names, 1)
+        ]
+        for image, annotation in zip(data['images'], data['annotations'], strict=True):
+            assert annotation['image_id'] == image['id']
+            assert annotation['file_name'] == image['file_name'].replace('.jpg', '.png')
+            mask = cv2.imread(str(folder / f'panoptic_{split}' / annotation['file_name']))
+            blue, green, numbers = (mask[:, :, channel] for channel in range(3))
+            assert not blue.any() and not green.any()
+            segments = {one['id']: one for one in annotation['segments_info']}
+            # Every pixel is of exactly one segment, and every segment has pixels.
+            assert set(np.unique(numbers)) == set(segments)
+            assert len(segments) == len(annotation['segments_info'])
+            drawn = shapes.sample(3, split, image['id'] - 1, (224, 160))
+            for number, one in segments.items():
+                pixels = numbers == number
+                x0, y0, x1, y1 = shapes._extent(pixels)
+                assert one['area'] == pixels.sum() and one['iscrowd'] == 0
+                assert one['bbox'] == [x0, y0, x1 - x0, y1 - y0]
+                truth, label = ~drawn.masks.any(0), len(shapes.CLASSES)
+                if number > 1:
+                    truth, label = drawn.masks[number - 2], drawn.labels[number - 2]
+                assert np.array_equal(pixels, truth) and one['category_id'] == label + 1
+
+
+def test_a_picture_without_background(tmp_path):
+    """A segment has pixels, so that a background that is hidden altogether is none."""
+    mask = np.ones((1, 64, 64), bool)
+    whole = shapes.Sample(
+        image=np.zeros((64, 64, 3), np.uint8),
+        masks=mask,
+        labels=np.array([2]),
+        boxes=np.array([[0, 0, 64, 64]]),
+        semantic=np.full((64, 64), 3, np.uint8),
+    )
+    split = shapes._Split(tmp_path, 'val', ['panoptic'])
+    split.add(0, whole)
+    assert [one['id'] for one in split.segments[0]['segments_info']] == [2]
+
+
 def test_layouts_agree(folder):
     names = (folder / 'classes.txt').read_text().split()
     assert names == ['background', *shapes.classes()]
@@ -253,6 +299,16 @@ def test_one_layout_alone(tmp_path):
         'shapes.json',
     ]
     assert not (ade / 'images' / 'test').exists()
+    panoptic = small(tmp_path / 'panoptic', layouts='panoptic')
+    assert sorted(path.name for path in panoptic.iterdir()) == [
+        'panoptic_train',
+        'panoptic_train.json',
+        'panoptic_val',
+        'panoptic_val.json',
+        'shapes.json',
+        'train',
+        'val',
+    ]
 
 
 # --------------------------------------------------------------------------------- folders
@@ -274,6 +330,7 @@ def test_a_finished_folder_is_used_again(tmp_path, monkeypatch):
         ({'train': 3}, 'train=2, not 3'),
         ({'size': (96, 100)}, r'\[96, 96\]'),
         ({'layouts': ('coco', 'ade20k')}, 'layouts'),
+        ({'layouts': 'panoptic'}, r"layouts=\['coco'\], not \['panoptic'\]"),
     ],
 )
 def test_a_folder_of_other_parameters_is_refused(tmp_path, changes, told):
@@ -304,12 +361,21 @@ def test_foreign_content_is_refused_and_kept(tmp_path):
         small(tmp_path / shapes.STAMP)
 
 
-@pytest.mark.parametrize('lost', ['train/000001.jpg', 'val.json'])
-def test_a_folder_that_lost_files_is_refused(tmp_path, lost):
-    root = small(tmp_path / 'set')
+@pytest.mark.parametrize(
+    ('layout', 'lost', 'told'),
+    [
+        ('coco', 'train/000001.jpg', 'train holds 1 of 2'),
+        ('coco', 'val.json', 'has lost val.json'),
+        ('panoptic', 'train/000001.jpg', 'train holds 1 of 2'),
+        ('panoptic', 'panoptic_train/000000.png', 'panoptic_train holds 1 of 2'),
+        ('panoptic', 'panoptic_val.json', 'has lost panoptic_val.json'),
+    ],
+)
+def test_a_folder_that_lost_files_is_refused(tmp_path, layout, lost, told):
+    root = small(tmp_path / 'set', layouts=layout)
     (root / lost).unlink()
-    with pytest.raises(UserError, match='has lost'):
-        small(root)
+    with pytest.raises(UserError, match=told):
+        small(root, layouts=layout)
 
 
 def test_an_empty_folder_is_filled(tmp_path):

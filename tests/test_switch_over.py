@@ -4,14 +4,17 @@ Nothing else is changed for the builds. The training steps keep the backbone's p
 width and output stride, and shrink images, necks and heads; the weights are random, for the
 published ones would have to be fetched.
 """
+import re
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
+import yaml
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
@@ -24,7 +27,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmresnest import models
-from mmresnest.engine.config import load_config, register, settle_norms, task_of
+from mmresnest.engine.config import (
+    load_config,
+    register,
+    settle_norms,
+    shipped_folder,
+    task_of,
+)
 from mmresnest.engine.demo import narrow_detector, narrow_segmentor, walk
 
 SIZE = 64       # px: layer4 still has more than one place
@@ -204,3 +213,59 @@ def test_state_is_that_of_the_built_in_class():
             assert view(ours) == view(theirs), name
     # two depths of ResNeSt, one dilated; Res2Net plain and deformable
     assert len(compared) >= 5
+
+
+# Our configs that take the zoos' checkpoints ------------------------------------------------------
+
+def zoo() -> dict[str, str]:
+    """File name of a zoo's checkpoint -> the config it was trained by."""
+    found = {}
+    for package in ('mmdet', 'mmseg'):
+        folder = Path(find_spec(package).origin).parent / '.mim'
+        for family in ('resnest', 'res2net'):
+            for path in (folder / 'configs' / family).glob('metafile.y*ml'):
+                table = yaml.safe_load(path.read_text(encoding='utf-8'))
+                for model in table['Models'] if isinstance(table, dict) else table:
+                    inner = model['Config'].removeprefix('configs/')
+                    found[model['Weights'].rpartition('/')[2]] = f'{package}::{inner}'
+    return found
+
+
+def with_weights() -> dict[Path, str]:
+    """Config of ours -> file name of the weights that its header names."""
+    headers = {path: path.read_text(encoding='utf-8')
+               for path in sorted(shipped_folder().glob('*.py'))}
+    return {path: match[1] for path, text in headers.items()
+            if (match := re.search(r'^Weights: \S+/(\S+)$', text, re.MULTILINE))}
+
+
+OF_ZOO = with_weights()
+
+
+def test_all_checkpoints_of_the_zoos_have_a_config():
+    assert set(OF_ZOO.values()) == set(zoo())
+
+
+@pytest.mark.parametrize('path', OF_ZOO, ids=lambda path: path.stem)
+def test_our_config_of_a_checkpoint_is_the_zoo_s(path):
+    """All but the backbone to the letter, and every tensor of the model by name and shape."""
+    ours, theirs = load(str(path)), load(zoo()[OF_ZOO[path]])
+    for part in ours.model.keys() | theirs.model.keys():
+        if part not in ('backbone', 'pretrained', '_scope_'):
+            one, other = (settled(cfg.model.get(part)) for cfg in (ours, theirs))
+            assert one == other, part
+    assert settled(ours.param_scheduler) == settled(theirs.param_scheduler)
+    assert settled(ours.optim_wrapper.optimizer) == settled(theirs.optim_wrapper.optimizer)
+    theirs.model.pop('pretrained', None)        # an older way to name weights, warned of
+    with torch.device('meta'):
+        models = [build(cfg, cfg.model) for cfg in (ours, theirs)]
+    assert shapes(models[0]) == shapes(models[1])
+    assert trainable(models[0]) == trainable(models[1])
+
+
+def settled(part: Any) -> Any:
+    """A part of a config without the scope that mmengine notes in what is inherited, or nothing."""
+    if isinstance(part, dict):
+        return {key: settled(value) for key, value in part.items()
+                if key != '_scope_' and value is not None}
+    return [settled(one) for one in part] if isinstance(part, (list, tuple)) else part

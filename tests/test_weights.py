@@ -12,8 +12,10 @@ import published
 import pytest
 import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, load_checkpoint
+from test_compat_ops import Conv, deform_twin
 
 import mmresnest
 from mmresnest import cli, download, models, weights
@@ -86,7 +88,7 @@ def test_an_unknown_key_is_refused(official):
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.backbone.'])
-@pytest.mark.parametrize('wrapper', [None, 'state_dict', 'model', 'model_ema'])
+@pytest.mark.parametrize('wrapper', [None, *weights.WRAPPERS])
 def test_wrapped_and_prefixed(tmp_path, official, prefix, wrapper):
     state = {prefix + key: value for key, value in official.items()
              if not (prefix and key.startswith('fc.'))}
@@ -119,6 +121,11 @@ def test_through_load_state_dict_at_any_prefix(official):
              if not key.startswith('fc.')}
     detector.load_state_dict(state, strict=True)
     assert torch.equal(detector.backbone.stem[7].weight, official['bn1.weight'])
+
+
+def test_wrapped_twice(tmp_path, official):
+    file = save(tmp_path, dict(model=dict(state_dict=official), state_dict_ema=None))
+    assert weights.load(network(), file).left_out == ('fc',)
 
 
 def test_through_init_cfg(tmp_path, official):
@@ -276,6 +283,123 @@ def test_group_norm_is_spelt_gn_by_mm():
         theirs.state_dict().keys())
 
 
+def test_group_norm_of_mmpretrain():
+    """Its stem is of ConvModules, which name a norm by its kind, without a number."""
+    def norm(channels):
+        return torch.nn.GroupNorm(8, channels)
+    for arch in ('resnest14', 'resnet50d', 'seresnext26d_32x4d', 'seresnext26_32x4d', 'resnet50'):
+        ours = network(arch, norm=norm)
+        ours.load_state_dict({key: published.draw(key, list(value.shape))
+                              for key, value in ours.state_dict().items()})
+        state = weights.convert(ours.state_dict(), 'mmpretrain-gn')
+        deep = 'backbone.conv1.weight' not in state
+        assert ('backbone.stem.2.gn.weight' if deep else 'backbone.gn1.weight') in state
+        assert 'backbone.layer4.0.gn3.bias' in state
+        assert not [key for key in state if '.bn' in key or 'running' in key]
+        # A pool takes no place in a shortcut of stride 1.
+        assert ('backbone.layer1.0.downsample.0.weight' in state) and (
+            'backbone.layer1.0.downsample.2.weight' not in state)
+        assert ('backbone.layer2.0.downsample.2.weight' in state) is deep
+        if deep or 'se' in arch:
+            found = weights.recognise(state)
+            assert (found.layout, found.prefix) == ('mmpretrain-gn', 'backbone.')
+        twin = Detector(network(arch, norm=norm))
+        assert not equal(ours.state_dict(), twin.backbone.state_dict())
+        twin.load_state_dict(state, strict=False)
+        assert equal(ours.state_dict(), twin.backbone.state_dict())
+        with pytest.raises(UserError, match='not in the file|shapes differ'):
+            Detector(network(arch)).load_state_dict(state, strict=False)     # of batch norms
+    from mmcv.cnn import ConvModule
+    theirs = ConvModule(3, 32, 3, 2, 1, norm_cfg=dict(type='GN', num_groups=8)).state_dict()
+    state = weights.convert(network(norm=norm).state_dict(), 'mmpretrain-gn')
+    assert theirs.keys() == {key.removeprefix('backbone.stem.0.') for key in state
+                             if key.startswith('backbone.stem.0.')}
+
+
+# As detectron2's fork has them: two deformable groups in stages 2 to 4, each from its channels.
+DEFORMABLE = dict(dcn=dict(type='DCNv2', deform_groups=2),
+                  stage_with_dcn=(False, True, True, True))
+
+
+@pytest.fixture(scope='module')
+def forked() -> dict:
+    """resnest14 with deformable convolutions, in the layout of detectron2's fork."""
+    state = dict(weights.convert(published.checkpoint('resnest14'), 'detectron2'))
+    for stage, channels in ((3, 128), (4, 256), (5, 512)):
+        for name, shape in (('weight', [54, channels // 2, 3, 3]), ('bias', [54])):
+            key = f'res{stage}.0.conv2_offset.{name}'
+            state[key] = 3 * published.draw(key, shape)
+    return state
+
+
+def test_offsets_of_detectron2_become_ours(tmp_path, forked):
+    """The function of the fork's code, written out, is the function of ours after loading."""
+    built = models.ResNeSt('resnest14', **DEFORMABLE).eval()
+    report = weights.load(built, save(tmp_path, dict(model=forked)))
+    assert report.filled == report.total == len(built.state_dict())
+    again = Detector(models.ResNeSt('resnest14', **DEFORMABLE))
+    again.load_state_dict({'backbone.' + key: value for key, value in forked.items()
+                           if not key.startswith('linear.')}, strict=False)
+    assert equal(built.state_dict(), again.backbone.state_dict())
+
+    block, x = built.layer2[0], torch.randn(1, 256, 5, 4, generator=torch.manual_seed(0))
+    y = torch.relu(block.bn1(block.conv1(x)))
+    weight, bias = (forked[f'res3.0.conv2_offset.{name}'] for name in ('weight', 'bias'))
+    made = torch.cat([                  # a convolution for each half of the channels
+        torch.nn.functional.conv2d(half, rows, shift, 1, 1)
+        for half, rows, shift in zip(y.chunk(2, 1), weight.chunk(2), bias.chunk(2))], 1)
+    assert made.abs().mean() > 0.5      # places are moved, and by different amounts
+    first, second, mask = made[:, :18], made[:, 18:36], made[:, 36:].sigmoid()
+    naive = deform_twin(Conv(1, 1, 1, 2, 2), y, torch.cat([first, second], 1),
+                        forked['res3.0.conv2.conv.weight'], mask)
+    torch.testing.assert_close(block.conv2.conv(y), naive, rtol=1e-4, atol=1e-4)
+
+
+def test_offsets_of_detectron2_there_and_back(tmp_path, forked):
+    ours = weights.convert(forked)
+    assert ours['layer2.0.conv2.conv.conv_offset.weight'].shape == (54, 128, 3, 3)
+    back = weights.convert(ours, 'detectron2')
+    assert equal(back, forked)
+    key = 'layer3.0.conv2.conv.conv_offset.weight'
+    with pytest.raises(UserError, match=f'{key}.*deformable group made from its own'):
+        weights.convert({**ours, key: torch.ones(54, 256, 3, 3)}, 'detectron2')
+    with pytest.raises(UserError, match=f'{key}.*do not go with a map of 256'):
+        weights.convert({**forked, 'res4.0.conv2_offset.weight': torch.ones(54, 100, 3, 3)})
+    for single, shape in ((27, (27, 256, 3, 3)), (18, (18, 256, 3, 3)), (36, (36, 128, 3, 3))):
+        one = {**forked, 'res4.0.conv2_offset.weight': torch.randn(shape),
+               'res4.0.conv2_offset.bias': torch.randn(single)}
+        assert weights.convert(one)[key].shape == (single, 256, 3, 3)
+        assert equal(weights.convert(weights.convert(one), 'detectron2'), one)
+
+
+def test_offsets_of_a_plain_network_are_detectron2_s_own(tmp_path):
+    """There the convolution that makes them sees all channels, as ours; grouped, it is refused."""
+    state = dict(weights.convert(published.checkpoint('resnet50'), 'detectron2'))
+    state['res5.2.conv2_offset.weight'] = torch.randn(54, 512, 3, 3)
+    ours = weights.convert(state)
+    assert torch.equal(ours['layer4.2.conv2.conv_offset.weight'],
+                       state['res5.2.conv2_offset.weight'])
+    assert equal(weights.convert(ours, 'detectron2'), state)
+    state['res5.2.conv2_offset.weight'] = torch.randn(54, 256, 3, 3)
+    dcn = dict(dcn=DEFORMABLE['dcn'], stage_with_dcn=(False, False, False, True))
+    for call in (lambda: weights.convert(state),
+                 lambda: weights.load(models.ResNet('resnet50', **dcn), save(tmp_path, state))):
+        with pytest.raises(UserError, match=r'layer4\.2\.conv2\.conv_offset.*grouped convolution'):
+            call()
+
+
+def test_deformable_and_plain_networks_are_told_apart(tmp_path, forked, official):
+    file = save(tmp_path, forked)
+    with pytest.raises(UserError, match=r"write dcn=dict\(type='DCNv2', deform_groups=2\), "
+                                        r'stage_with_dcn=\(False, True, True, True\)'):
+        weights.load(network(), file)
+    with pytest.raises(UserError, match='leave out dcn'):
+        weights.load(models.ResNeSt('resnest14', **DEFORMABLE), save(tmp_path, official, 'b.pth'))
+    wrong = models.ResNeSt('resnest14', **{**DEFORMABLE, 'dcn': dict(type='DCN', deform_groups=2)})
+    with pytest.raises(UserError, match='deform_groups=2'):
+        weights.load(wrong, file)
+
+
 @pytest.mark.parametrize('layout', ['mmpretrain', 'detectron2', 'mmdet'])
 def test_every_layout_fills_a_network(tmp_path, official, layout):
     built = network()
@@ -349,6 +473,32 @@ def test_so_do_dilated_networks_alone(tmp_path, official):
     dilated = network(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
     assert "compat='mm'" in str(weights.load(dilated, file))
     assert 'compat' not in str(weights.load(network(), file))
+    file = save(tmp_path, dict(weights.convert(official, 'detectron2')))
+    assert "compat='mm'" in str(weights.load(dilated, file))
+    assert 'compat' not in str(weights.load(network(), file))
+
+
+@pytest.mark.parametrize('way', ['init_cfg', 'load_from'])
+def test_the_log_of_a_run_says_what_was_loaded(tmp_path, official, way):
+    """In one line, in the file beside the checkpoints, whichever way the weights come."""
+    logger = MMLogger.get_instance(f'loading_{way}', log_file=str(tmp_path / 'run.log'))
+    try:
+        if way == 'init_cfg':
+            models.ResNeSt('resnest14', init_cfg=dict(
+                type='Pretrained', checkpoint=save(tmp_path, official))).init_weights()
+            said = f'filled from {tmp_path / "file.pth"} (official layout, left out fc)'
+        else:
+            mmengine_way(Detector(), detector_state(official), tmp_path)
+            said = 'filled from backbone.* of the checkpoint (official layout)'
+        total = len(network().state_dict())
+        lines = (tmp_path / 'run.log').read_text().splitlines()
+        assert [line for line in lines if line.endswith(
+            f'mmresnest: {total} of {total} backbone tensors {said}')] == [
+                line for line in lines if 'mmresnest: ' in line] != []
+    finally:
+        for handler in logger.handlers:
+            handler.close()
+        MMLogger._instance_dict.pop(f'loading_{way}')
 
 
 # ---- the truth, by every way --------------------------------------------------------------------

@@ -67,6 +67,39 @@ test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=1)
 """
 
+PANOPTIC = """
+_base_ = 'mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py'
+model = dict(
+    backbone=dict(
+        _delete_=True, type='mmresnest.ResNeSt', arch='resnest14',
+        norm_cfg=dict(type='SyncBN', requires_grad=True)),
+    neck=dict(out_channels=16),
+    rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=16),
+        mask_roi_extractor=dict(out_channels=16),
+        bbox_head=dict(in_channels=16, fc_out_channels=16),
+        mask_head=dict(num_convs=1, in_channels=16, conv_out_channels=16)),
+    semantic_head=dict(
+        in_channels=16, inner_channels=16,
+        norm_cfg=dict(type='GN', num_groups=4, requires_grad=True)),
+    test_cfg=dict(rpn=dict(max_per_img=20, nms_pre=100), rcnn=dict(max_per_img=5)))
+load = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadPanopticAnnotations', backend_args=None)]
+resize = dict(type='Resize', scale=(64, 64), keep_ratio=True)
+pack = dict(
+    type='PackDetInputs',
+    meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+few = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(
+    batch_size=2, **few,
+    dataset=dict(filter_cfg=dict(min_size=1), pipeline=[*load, resize, dict(type='PackDetInputs')]))
+val_dataloader = dict(**few, dataset=dict(pipeline=[load[0], resize, load[1], pack]))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=1)
+"""
+
 SEMANTIC = """
 _base_ = 'mmresnest::deeplabv3_resnest50_ade20k.py'
 model = dict(
@@ -87,7 +120,8 @@ train_cfg = dict(max_iters=2, val_interval=2)
 default_hooks = dict(checkpoint=dict(interval=2))
 """
 
-TEXTS = {'detection': DETECTION, 'instance': INSTANCE, 'semantic': SEMANTIC}
+TEXTS = {'detection': DETECTION, 'instance': INSTANCE, 'panoptic': PANOPTIC,
+         'semantic': SEMANTIC}
 
 
 def write(folder: Path, kind: str) -> Path:

@@ -21,9 +21,10 @@ FEATURES = ROOT / 'tests' / 'data' / 'features.json.gz'
 BEGIN, END = '<!-- begin: {}, written by tools/table.py -->', '<!-- end: {} -->'
 WRITTEN = 'Written by tools/table.py.'
 
-#: what the downstream recipes of a family subtract and divide by, RGB, and the comment on it
+#: what the detectors of a family subtract and divide by, RGB, and the comment on it; its segmentors
+#: take ImageNet's, which mmseg has anyway
 PIXELS = {
-    'ResNeSt': ('the pixel statistics of its downstream recipes',
+    'ResNeSt': ("the pixel statistics of its authors' detectors",
                 'mean=[123.68, 116.779, 103.939], std=[58.393, 57.12, 57.375]'),
 }
 IMAGENET = ("ImageNet's pixel statistics",

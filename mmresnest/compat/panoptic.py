@@ -136,9 +136,6 @@ class PanopticFinder(MetaPathFinder, Loader):
         """The spec of the package or of one of its two modules."""
         if fullname not in CONTENTS:
             return None
-        # A real package has a place; its modules are its own business.
-        if path is not None and list(path):
-            return None
         return spec_from_loader(fullname, self, origin=__name__,
                                 is_package=fullname == 'panopticapi')
 
@@ -147,4 +144,5 @@ class PanopticFinder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Puts the names in place."""
+        module.__doc__ = 'Stand-in for the module of panopticapi, by mmresnest.'
         vars(module).update(CONTENTS[module.__name__])

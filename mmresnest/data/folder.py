@@ -45,7 +45,8 @@ _CHECKED_IMAGES = 1000
 _CACHED_FROM = 1000
 
 _LAYOUTS = ('expected train.json, val.json and images in train/ and val/ (COCO), '
-            'or images/{train,val} with annotations/{train,val} (ADE20K)')
+            'or images/{train,val} with annotations/{train,val} (ADE20K), '
+            'or panoptic_{train,val}.json beside their folders of masks')
 
 logger = logging.getLogger(__name__)
 
@@ -120,8 +121,8 @@ def read_folder(path: str | os.PathLike, kind: str | None = None) -> DataFolder:
 
     Args:
         path: the folder.
-        kind: ``coco``, ``panoptic`` or ``ade20k``, as the task wants it; by default ``coco``
-            where the folder holds it, else ``ade20k``.
+        kind: ``coco``, ``panoptic`` or ``ade20k``, as the task wants it; by default the first of
+            ``coco``, ``ade20k`` and ``panoptic`` that the folder holds.
 
     Returns:
         its classes, files and counts.
@@ -145,6 +146,8 @@ def _kind_of(root: Path) -> str:
         return 'coco'
     if (root / 'annotations' / 'train').is_dir():
         return 'ade20k'
+    if _first(root, PANOPTIC_NAMES, 'train'):
+        return 'panoptic'
     raise UserError(f'no annotations in {root}; {_LAYOUTS}. {_what_is_there(root)}')
 
 
@@ -233,12 +236,62 @@ def read_json(path: Path) -> dict[str, Any]:
     return table
 
 
+def peek_json(path: Path, most: int, window: int = 2 ** 24) -> dict[str, Any]:
+    """What can be had of a COCO file without reading all of it, which takes tens of seconds.
+
+    Looks for the lists by their names, wherever they stand, and reads the categories and the first
+    rows of the others. A name that stands deeper in the file can mislead it, so that what it says
+    may acquit a file, but not condemn it.
+
+    Args:
+        path: the file.
+        most: rows to read of every list but the categories.
+        window: bytes of a list that are looked at.
+
+    Returns:
+        the lists found.
+
+    Raises:
+        ValueError: what stands there is not a list of objects that ends in the window.
+    """
+    import mmap
+    table: dict[str, Any] = {}
+    with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        if not text[-1024:].rstrip().endswith(b'}'):
+            raise ValueError('cut off')
+        for name in _FIELDS:
+            key = text.find(f'"{name}"'.encode())
+            if key >= 0:
+                start = text.find(b'[', key)
+                part = text[start + 1:start + window].decode('utf-8', 'ignore')
+                table[name] = _rows(part, None if name == 'categories' else most)
+    return table
+
+
+def _rows(text: str, most: int | None) -> list[Any]:
+    """The first objects of a list, from behind its bracket."""
+    rows: list[Any] = []
+    at, decoder = 0, json.JSONDecoder()
+    while most is None or len(rows) < most:
+        while text[at:at + 1] in (' ', '\n', '\r', '\t', ','):
+            at += 1
+        if text[at:at + 1] == ']':
+            break
+        row, at = decoder.raw_decode(text, at)
+        rows.append(row)
+    return rows
+
+
 _FIELDS = {
     'images': ('id', 'file_name', 'width', 'height'),
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'),
     'categories': ('id', 'name'),
 }
-_REMEDIES = {'area': 'add "area": width * height of the box', 'iscrowd': 'add "iscrowd": 0'}
+_REMEDIES = {'area': 'add "area": width * height of the box', 'iscrowd': 'add "iscrowd": 0',
+             'segments_info': 'that is plain COCO, for a config of boxes or masks such as '
+                              'mask_rcnn_resnest50_fpn; panoptic annotations list the segments of '
+                              'an image, with the colours of a mask',
+             'isthing': 'add "isthing": 1 for what can be counted, 0 for the rest'}
 
 
 def _check_fields(path: Path, table: dict[str, Any]) -> None:
@@ -250,17 +303,32 @@ def _check_fields(path: Path, table: dict[str, Any]) -> None:
             raise UserError(f'{path} has no list {name!r}; a COCO file has images, annotations and '
                             'categories, and this one has '
                             f'{", ".join(map(str, table)) or "nothing"}')
-        for key in fields:
-            bad = [row for row in rows if not isinstance(row, dict) or key not in row]
-            if bad:
-                remedy = _REMEDIES.get(key, 'export the file again')
-                raise UserError(f'{path}: {len(bad)} of {len(rows)} {name} lack the field {key!r}, '
-                                f'the first is {str(bad[0])[:80]}; {remedy}')
+        check_rows(path, name, rows, fields)
     if not table['images']:
         raise UserError(f'{path} lists no images')
     if not table['categories']:
         raise UserError(f'{path} names no categories; list them as {{"id": 1, "name": "cat"}}')
     _check_links(path, table)
+
+
+def check_rows(path: Path, name: str, rows: Sequence[Any], fields: Iterable[str]) -> None:
+    """Makes sure that every row of a list has the fields that will be asked of it.
+
+    Args:
+        path: the file, for the message.
+        name: what the rows are called there.
+        rows: what should be dictionaries.
+        fields: their keys.
+
+    Raises:
+        UserError: naming file, list, field and the first row that lacks it.
+    """
+    for key in fields:
+        bad = [row for row in rows if not isinstance(row, dict) or key not in row]
+        if bad:
+            remedy = _REMEDIES.get(key, 'export the file again')
+            raise UserError(f'{path}: {len(bad)} of {len(rows)} {name} lack the field {key!r}, '
+                            f'the first is {str(bad[0])[:80]}; {remedy}')
 
 
 def _check_links(path: Path, table: dict[str, Any]) -> None:
@@ -355,45 +423,82 @@ def _read_panoptic(root: Path) -> DataFolder:
         table = read_json(path)
         for name in ('images', 'annotations', 'categories'):
             if not isinstance(table.get(name), list) or not table[name]:
-                raise UserError(f'{path}: the list {name!r} is missing or empty')
+                raise UserError(f'{path}: the list {name!r} is missing or empty; export the file '
+                                'again')
+        check_rows(path, 'images', table['images'], _FIELDS['images'])
+        check_rows(path, 'categories', table['categories'], ('id', 'name', 'isthing'))
+        check_segments(path, table, [row['id'] for row in table['categories']])
         masks = path.with_suffix('')
         if not masks.is_dir():
             raise UserError(f'{path} stands without the folder of its masks, {masks}')
-        _check_segments(path, table, masks)
+        check_masks(path, table, masks, _CHECKED_IMAGES)
         tables[split] = (path, table)
         _same_categories(tables['train'], (path, table))
         images = _image_folder(root, split, path, table)
         splits[split] = Split(split, _relative(path, root), images, len(table['images']),
                               len(table['annotations']), _relative(masks, root))
-    rows = tables['train'][1]['categories']
-    thing = [bool(row.get('isthing')) for row in rows]
-    if thing != sorted(thing, reverse=True):
-        raise UserError(f'{tables["train"][0]}: the categories must list all things (isthing 1) '
-                        'before all stuff (isthing 0)')
-    return DataFolder('panoptic', root, tuple(str(row['name']) for row in rows), splits,
-                      has_masks=True, things=sum(thing))
+    path, table = tables['train']
+    return DataFolder('panoptic', root, _categories(path, table), splits, has_masks=True,
+                      things=count_things(path, table['categories']))
 
 
-def _check_segments(path: Path, table: dict[str, Any], masks: Path) -> None:
-    """Every annotation lists segments of known categories, and a sample of the masks is there."""
-    known = {row.get('id') for row in table['categories']}
-    for row in table['annotations']:
-        if not isinstance(row, dict) or 'segments_info' not in row:
-            raise UserError(f'{path}: annotations have no "segments_info", the first is '
-                            f'{str(row)[:80]}; that is plain COCO, and panoptic annotations list '
-                            'the segments of an image, with the colours of a mask')
-        bad = [one for one in row['segments_info'] if one.get('category_id') not in known]
+def check_segments(path: Path, table: dict[str, Any], known: Iterable[Any]) -> None:
+    """Makes sure that panoptic annotations list segments of known categories.
+
+    Args:
+        path: the file, for the message.
+        table: what it holds.
+        known: ids of the categories that are read.
+
+    Raises:
+        UserError: for the first annotation that does not.
+    """
+    rows, known = table['annotations'], set(known)
+    check_rows(path, 'annotations', rows, ('image_id', 'segments_info'))
+    check_rows(path, 'segments', [one for row in rows for one in row['segments_info']],
+               ('id', 'category_id', 'bbox', 'area', 'iscrowd'))
+    for row in rows:
+        bad = [one for one in row['segments_info'] if one['category_id'] not in known]
         if bad:
-            raise UserError(f'{path}: the segment {bad[0].get("id")} of image '
-                            f'{row.get("image_id")} has category_id {bad[0].get("category_id")}, '
-                            'which is not among the categories; add it there')
-    step = max(1, len(table['images']) // _CHECKED_IMAGES)
+            raise UserError(f'{path}: the segment {bad[0]["id"]} of image {row["image_id"]} has '
+                            f'category_id {bad[0]["category_id"]}, which is not among the '
+                            f'categories {sorted(known, key=str)[:20]}; add it there')
+
+
+def check_masks(path: Path, table: dict[str, Any], masks: Path, most: int) -> None:
+    """Makes sure that images have their panoptic masks, by a sample of them.
+
+    Args:
+        path: the file, for the message.
+        table: what it holds.
+        masks: the folder of the masks.
+        most: about how many to look for.
+
+    Raises:
+        UserError: if one is missing.
+    """
     # mmdet looks for the mask under the image's name, whatever the annotation's file_name says.
-    names = [str(row['file_name']).replace('.jpg', '.png') for row in table['images'][::step]]
+    names = [str(row['file_name']).replace('.jpg', '.png')
+             for row in table['images'][::max(1, len(table['images']) // most)]]
     lost = [name for name in names if not (masks / name).is_file()]
     if lost:
         raise UserError(f'{path}: {len(lost)} of {len(names)} masks looked for do not exist, such '
                         f'as {masks / lost[0]}; a mask is a png named like its image')
+
+
+def count_things(path: Path, categories: Sequence[Mapping[str, Any]]) -> int:
+    """How many of the categories are things; labels are positions, and mmdet's things come first.
+
+    Raises:
+        UserError: if stuff stands before a thing.
+    """
+    thing = [bool(row['isthing']) for row in categories]
+    if thing != sorted(thing, reverse=True):
+        raise UserError(f'{path}: the categories must list all things (isthing 1) before all stuff '
+                        f'(isthing 0), and {categories[thing.index(False)]["name"]!r} stands '
+                        f'before {categories[len(thing) - 1 - thing[::-1].index(True)]["name"]!r}; '
+                        'reorder the list')
+    return sum(thing)
 
 
 # ---- ADE20K --------------------------------------------------------------------------------------

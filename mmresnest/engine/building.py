@@ -56,11 +56,18 @@ def build_runner(cfg: Config) -> Any:
 
 @contextmanager
 def running(cfg: Config) -> Iterator[None]:
-    """Around training and testing: files that turn out to be missing."""
+    """Around training and testing: what no sample of the data has shown before."""
     try:
         yield
     except FileNotFoundError as error:
         raise UserError(_missing_file(cfg, error)) from error
+    except IndexError as error:         # of torch's cross entropy, on a CPU
+        label = re.fullmatch(r'Target (-?\d+) is out of bounds\.?', str(error))
+        if label is None:
+            raise
+        raise UserError(f'{cfg.filename or "the config"}: the annotations hold the label '
+                        f'{label.group(1)}, which is beyond num_classes of a head; looked in '
+                        f'{", ".join(_sources(cfg))}; correct them, or num_classes') from error
 
 
 def _explain(cfg: Config, error: Exception) -> UserError | None:
@@ -75,6 +82,10 @@ def _explain(cfg: Config, error: Exception) -> UserError | None:
                          f'{scope or "mmengine"} does not have; '
                          f'{nearest(name, _registered(registry))}. A type of another package needs '
                          'its prefix, such as mmresnest.ResNeSt')
+    if isinstance(error, KeyError) and 'must contain the key "type"' in text:
+        part = text.partition('but got ')[2].splitlines()[0]
+        return UserError(f'{where} has a part without a type ({part}); give a whole config, not '
+                         'one of the pieces under configs/_base_')
     wrong = r'__init__\(\) (got an unexpected|missing \d+)'
     if isinstance(error, TypeError) and re.search(wrong, text):
         keyword = re.search(r"keyword argument '(\w+)'", text)

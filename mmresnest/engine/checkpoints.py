@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from .. import weights
 from ..errors import UserError
 
 
@@ -94,6 +95,8 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
 def check_fit(path: str | os.PathLike, content: Mapping[str, Any], model: Any) -> None:
     """Makes sure that a checkpoint is of this model, before anything is scored with random weights.
 
+    A backbone of ours takes any layout, so the file is seen as loading will see it.
+
     Args:
         path: the checkpoint, for messages.
         content: what :func:`read` returned.
@@ -104,8 +107,8 @@ def check_fit(path: str | os.PathLike, content: Mapping[str, Any], model: Any) -
     """
     while hasattr(model, 'module'):     # wrapped for several processes, or for augmented testing
         model = model.module
-    given = {name.removeprefix('module.'): tuple(value.shape)
-             for name, value in content['state_dict'].items() if hasattr(value, 'shape')}
+    given = {name: tuple(value.shape) for name, value in
+             weights.expected(model, weights.tensors_of(content['state_dict'])).items()}
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()
               if not name.endswith('num_batches_tracked')}
     shared = wanted.keys() & given.keys()

@@ -238,10 +238,10 @@ def register(cfg: Config) -> None:
                 # mmdet tells everyone of an optional package that none of our configs uses.
                 warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
                 importlib.import_module(name)
-            if name != 'mmcv' and importlib.util.find_spec(f'{name}.utils') is not None:
-                utils = importlib.import_module(f'{name}.utils')
-                if hasattr(utils, 'register_all_modules'):
-                    utils.register_all_modules(init_default_scope=False)
+                if name != 'mmcv' and importlib.util.find_spec(f'{name}.utils') is not None:
+                    utils = importlib.import_module(f'{name}.utils')
+                    if hasattr(utils, 'register_all_modules'):
+                        utils.register_all_modules(init_default_scope=False)
         except ModuleNotFoundError as error:
             raise UserError(f'the config {cfg.filename or ""} needs the package {name!r}, and '
                             f'{error.name!r} is not installed: {INSTALL}') from error
@@ -252,7 +252,8 @@ def register(cfg: Config) -> None:
 
 # ---- a user's data -------------------------------------------------------------------------------
 
-_KINDS = {'semantic': 'ade20k', 'panoptic': 'panoptic', 'instance': 'coco', 'detection': 'coco'}
+KINDS = {'semantic': 'ade20k', 'panoptic': 'panoptic', 'instance': 'coco', 'detection': 'coco'}
+"""Task -> the layout of data that serves it."""
 
 
 def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
@@ -270,7 +271,7 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
         UserError: if the folder cannot serve the config's task.
     """
     task = task_of(cfg)
-    kind = _KINDS[task]
+    kind = KINDS[task]
     if not isinstance(folder, DataFolder):
         folder = read_folder(folder, kind)
     if folder.kind != kind:
@@ -392,7 +393,8 @@ def _transforms(cfg: Config) -> Iterator[dict]:
         yield from (node for node in walk(owner[name]) if 'type' in node)
 
 
-def _type_of(node: Mapping) -> str:
+def type_of(node: Mapping) -> str:
+    """The name of a type without its package; types may stand in a config as classes."""
     type_ = node.get('type', '')
     return type_.rpartition('.')[2] if isinstance(type_, str) else getattr(type_, '__name__', '')
 
@@ -442,10 +444,10 @@ def _without_semantic_branch(cfg: Config) -> None:
         print_log('the data have no semantic masks: the semantic branch of the head is left out',
                   'current', logging.WARNING)
     for node in _transforms(cfg):
-        if node.get('with_seg') and _type_of(node).startswith('Load'):
+        if node.get('with_seg') and type_of(node).startswith('Load'):
             node['with_seg'] = False
     for owner, name in _pipelines(cfg):
-        owner[name] = [step for step in owner[name] if _type_of(step) != 'SegRescale']
+        owner[name] = [step for step in owner[name] if type_of(step) != 'SegRescale']
 
 
 def _use_semantic(cfg: Config, folder: DataFolder) -> None:
@@ -574,9 +576,10 @@ def _no_data(cfg: Config, leaf: Mapping, path: Path) -> str:
 
 def _other_kind(cfg: Config, root: Path) -> str:
     """What to say of a folder that holds data for another task than the config's."""
-    tables = [*root.glob('*.json'), *root.glob('annotations/*.json')]
-    masks = [folder for folder in root.glob('annotations/*')
-             if folder.is_dir() and not folder.name.startswith('panoptic')]
+    tables = sorted(path for place in ('', 'annotations/') for split in ('train', 'val')
+                    for path in root.glob(f'{place}*{split}*.json'))
+    masks = sorted(folder for folder in root.glob('annotations/*')
+                   if folder.is_dir() and not folder.name.startswith('panoptic'))
     if task_of(cfg) == 'semantic' and tables and not masks:
         return (f'{root} holds annotations in COCO format ({tables[0].name}), which a segmentor '
                 'cannot use: choose a config of a detector, such as faster_rcnn_resnest50_fpn. ')
@@ -606,6 +609,19 @@ def from_scratch(cfg: Config) -> None:
     cfg.load_from = None
 
 
+def plain_norms(node: Any) -> int:
+    """Turns every SyncBN of a part of a config into BN; returns how many there were."""
+    if isinstance(node, (list, tuple)):
+        return sum(map(plain_norms, node))
+    if not isinstance(node, dict):
+        return 0
+    changed = sum(plain_norms(value) for value in list(node.values()))
+    if node.get('type') in SYNC_NORMS:
+        node['type'] = 'BN'
+        changed += 1
+    return changed
+
+
 def settle_norms(cfg: Config, distributed: bool) -> int:
     """Turns SyncBN into BN where it cannot run: on a CPU, or in a single process.
 
@@ -620,17 +636,7 @@ def settle_norms(cfg: Config, distributed: bool) -> int:
     if distributed and torch.cuda.is_available():
         return 0
 
-    def walk(node: Any) -> int:
-        if isinstance(node, (list, tuple)):
-            return sum(map(walk, node))
-        if not isinstance(node, dict):
-            return 0
-        changed = sum(walk(value) for value in list(node.values()))
-        if node.get('type') in SYNC_NORMS:
-            node['type'] = 'BN'
-            changed += 1
-        return changed
-    changed = walk(model_of(cfg))
+    changed = plain_norms(model_of(cfg))
     if changed:
         why = 'on a CPU' if not torch.cuda.is_available() else 'in one process'
         print_log(f'SyncBN has nothing to synchronise {why}: the model is built with BN', 'current')

@@ -27,6 +27,7 @@ SEMANTIC = Recipe(size=128, batch=4, iterations=240, rate=6e-4)
 
 WARM_UP = 40                # iterations
 VALIDATIONS = 3             # in the course of the training
+PRECISE = 10                # iterations to measure the statistics of norms by
 NARROWER = 4                # neck and heads: their channels are divided by this
 ROIS = 64                   # sampled per image to train the second stage
 PROPOSALS = 200             # per image, after the first stage
@@ -97,6 +98,8 @@ def narrow_segmentor(model: ConfigDict, size: int) -> None:
                     node[key] //= NARROWER
     if model.data_preprocessor.get('size'):
         model.data_preprocessor.size = (size, size)
+    if model.test_cfg.get('mode') == 'slide':
+        model.test_cfg.update(crop_size=(size, size), stride=(size * 2 // 3, size * 2 // 3))
 
 
 def shrink_loader(loader: ConfigDict, size: int, batch: int) -> None:
@@ -109,7 +112,9 @@ def shrink_loader(loader: ConfigDict, size: int, batch: int) -> None:
             for key in ('scales', 'ratio_range', 'scale_factor'):
                 node.pop(key, None)
             node.update(type='Resize', scale=(size, size), keep_ratio=True)
-        if 'crop_size' in node:
+        if node.get('type') == 'Pad' and node.get('size'):
+            node.size = (size, size)
+        if 'crop_size' in node and node.get('crop_type', 'absolute') == 'absolute':
             node.crop_size = (size, size)
 
 
@@ -128,6 +133,9 @@ def shrink_schedule(cfg: Config, recipe: Recipe) -> None:
                          val_interval=iterations // VALIDATIONS)
     cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
     cfg.train_dataloader.pop('batch_sampler', None)
+    for hook in cfg.get('custom_hooks') or ():
+        if hook.get('type') == 'mmresnest.PreciseBN':
+            hook.num_iters = PRECISE
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=0)      # the same demo for everyone
     cfg.log_processor = dict(cfg.get('log_processor') or {}, by_epoch=False)
     cfg.default_hooks.logger.interval = 20

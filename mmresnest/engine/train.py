@@ -17,6 +17,7 @@ from . import checkpoints, processes
 from .annotations import check_annotations
 from .building import build_runner, building, running
 from .config import (
+    KINDS,
     check_paths,
     from_scratch,
     load_config,
@@ -24,6 +25,7 @@ from .config import (
     register,
     settle_loaders,
     settle_norms,
+    task_of,
     use_data,
 )
 from .hooks import LastScores
@@ -121,7 +123,7 @@ def configure(config: str | os.PathLike | Config, *, options: Mapping[str, Any] 
     """A config with its data and options set; see :func:`train` for the arguments."""
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     if demo or data is not None:
-        use_data(cfg, drawn_data(launcher) if data is None else data)
+        use_data(cfg, drawn_data(KINDS[task_of(cfg)], launcher) if data is None else data)
     if demo:
         from .demo import shrink
         shrink(cfg)
@@ -157,8 +159,7 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
         cfg.work_dir = os.path.join('work_dirs', name)
     _settle_start(cfg, resume)
     register(cfg)
-    if more.get('data') is None and not demo:      # else the folder was read, and the config set
-        check_annotations(cfg, splits)
+    check_annotations(cfg, splits)
     cfg.launcher = launcher
     processes.settle_wrapper(cfg)
     settle_norms(cfg, distributed=launcher != 'none')
@@ -180,11 +181,15 @@ def plain(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
-def drawn_data(launcher: str = 'none') -> Path:
-    """The embedded data set under ``data/shapes``, drawn if it is not there yet."""
-    from ..data.shapes import draw
-    first = processes.numbers(launcher)[1] == 0
-    return draw(Path('data') / 'shapes', progress=first)
+def drawn_data(layout: str, launcher: str = 'none') -> Path:
+    """The embedded data set under ``data/shapes``, drawn if it is not there yet.
+
+    It is drawn in all layouts, and one drawn with fewer serves where it has the one that is needed.
+    """
+    from ..data.shapes import LAYOUTS, STAMP, draw
+    folder, first = Path('data') / 'shapes', processes.numbers(launcher)[1] == 0
+    drawn = (folder / STAMP).exists()
+    return draw(folder, layouts=[layout] if drawn else LAYOUTS, progress=first)
 
 
 def _use_amp(cfg: Config) -> None:

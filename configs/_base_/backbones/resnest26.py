@@ -1,4 +1,4 @@
-# resnest26 with the pixel statistics of its downstream recipes (RGB). Written by tools/table.py.
+# resnest26 with the pixel statistics of its authors' detectors (RGB). Written by tools/table.py.
 backbone = dict(
     type='mmresnest.ResNeSt',
     arch='resnest26',

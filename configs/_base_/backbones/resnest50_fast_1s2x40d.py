@@ -1,4 +1,4 @@
-# resnest50_fast_1s2x40d with the pixel statistics of its downstream recipes (RGB). Written by tools/table.py.
+# resnest50_fast_1s2x40d with the pixel statistics of its authors' detectors (RGB). Written by tools/table.py.
 backbone = dict(
     type='mmresnest.ResNeSt',
     arch='resnest50_fast_1s2x40d',

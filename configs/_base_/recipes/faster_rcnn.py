@@ -1,0 +1,7 @@
+# Faster R-CNN on COCO by the ResNeSt authors' 1x recipe (detectron2).
+_base_ = [
+    '../detectors/faster_rcnn_fpn.py',
+    '../datasets/coco_detection.py',
+    '../schedules/coco_1x.py',
+    '../runtime/detection.py',
+]

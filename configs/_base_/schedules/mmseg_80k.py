@@ -1,0 +1,4 @@
+# 80k iterations of 8 images, mmseg's schedule on Cityscapes.
+_base_ = 'mmseg::_base_/schedules/schedule_80k.py'
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='mIoU'))
+auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -1,0 +1,11 @@
+"""Cascade Mask R-CNN, FPN, ResNeSt-200 with deformable convolutions on COCO: the authors' 1x recipe.
+
+Run:     mmresnest train configs/cascade_mask_rcnn_resnest200_fpn_dcn.py
+Expect:  no published result for this schedule; see the 3x config.
+"""
+_base_ = [
+    '_base_/recipes/cascade_mask_rcnn.py',
+    '_base_/backbones/resnest200.py',
+    '_base_/detectors/dcn.py',
+]
+model = dict(data_preprocessor=_base_.pixels, backbone=dict(**_base_.backbone, **_base_.dcn))

@@ -1,0 +1,11 @@
+"""Cascade Mask R-CNN, FPN, ResNeSt-50 with deformable convolutions on COCO: the authors' 1x recipe.
+
+Run:     mmresnest train configs/cascade_mask_rcnn_resnest50_fpn_dcn.py
+Expect:  no published result.
+"""
+_base_ = [
+    '_base_/recipes/cascade_mask_rcnn.py',
+    '_base_/backbones/resnest50.py',
+    '_base_/detectors/dcn.py',
+]
+model = dict(data_preprocessor=_base_.pixels, backbone=dict(**_base_.backbone, **_base_.dcn))

@@ -1,0 +1,9 @@
+"""PSPNet, ResNeSt-101 at output stride 8, on Cityscapes: mmseg's own form of the network.
+
+Run:     mmresnest train configs/pspnet_resnest101_cityscapes_mmseg.py
+Expect:  mIoU 78.57 (79.19 multi-scale and flip) on Cityscapes val (mmseg model zoo, ResNeSt).
+Memory:  11.8 GB (mmseg model zoo, ResNeSt)
+Weights: https://download.openmmlab.com/mmsegmentation/v0.5/resnest/pspnet_s101-d8_512x1024_80k_cityscapes/pspnet_s101-d8_512x1024_80k_cityscapes_20200807_140631-c75f3b99.pth
+"""
+_base_ = 'pspnet_resnest101_cityscapes.py'
+model = dict(backbone=dict(compat='mm'))
