@@ -126,7 +126,8 @@ def test_a_run_under_the_flexible_runner(shapes, tmp_path):
     use_data(cfg, shapes)
     again = train(cfg, work_dir=tmp_path / 'work', seed=0, resume='auto')
     assert checkpoints.read(again.checkpoint)['meta'].items() >= dict(epoch=2, iter=2).items()
-    assert 'coco/bbox_mAP' in score(cfg, again.checkpoint, work_dir=tmp_path).metrics
+    assert 'coco/bbox_mAP' in score(cfg, again.checkpoint,
+                                    work_dir=tmp_path / 'scored').metrics
 
     for wrong, said in (({'model.backbone.radixx': 3}, 'radix'),
                         ({'runner_type': 'FlexibleRuner'}, 'nearest: FlexibleRunner'),

@@ -127,7 +127,7 @@ def test_a_model_in_shards_learns_the_same(trained, sharded):
     work, _, run = sharded
     said = run.stdout + run.stderr
     assert run.returncode == 0, said[-3000:]
-    assert "strategy = dict(" in said and 'FSDPStrategy' in said
+    assert 'strategy = dict(' in said and 'FSDPStrategy' in said
     assert (work / 'predictions.png').is_file() and (work / 'curves.png').is_file()
     whole, shards = (checkpoints.read(folder / 'epoch_1.pth') for folder in (trained[0], work))
     assert whole['meta']['epoch'] == shards['meta']['epoch'] == 1
@@ -165,6 +165,33 @@ def test_go_on_in_shards_from_whole_and_back(trained, sharded, shapes, tmp_path)
     # One process tests it, and the strategy in the config is not in its way.
     scored = score(config, tmp_path / 'work' / 'epoch_2.pth', data=shapes, work_dir=tmp_path)
     assert 'coco/bbox_mAP' in scored.metrics
+
+
+SRUN = """#!/bin/bash
+# Slurm's part: takes srun's own arguments away, starts two tasks, and tells each which it is.
+while [[ $1 == --* ]]; do shift; done
+export SLURM_NTASKS=2 SLURM_NNODES=1 SLURM_NODELIST=here
+SLURM_PROCID=1 SLURM_LOCALID=1 "$@" & other=$!
+SLURM_PROCID=0 SLURM_LOCALID=0 "$@"; code=$?
+wait $other && exit $code
+"""
+
+
+def test_slurm(shapes, trained, tmp_path, monkeypatch):
+    """The same training, started the other way, is the same training."""
+    (tmp_path / 'srun').write_text(SRUN)
+    (tmp_path / 'srun').chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)
+    run = start('slurm_train.sh', 'partition', 'job', trained[1], '--data', shapes, '--work-dir',
+                tmp_path / 'work', '--seed', 0, '--auto-scale-lr')
+    assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
+    one, two = (checkpoints.read(checkpoints.last(work)) for work in (trained[0],
+                                                                     tmp_path / 'work'))
+    assert two['meta']['iter'] == 2
+    for name, value in one['state_dict'].items():
+        torch.testing.assert_close(two['state_dict'][name], value, msg=name)
 
 
 def test_what_is_wrong_ends_all_of_them(tmp_path):

@@ -38,8 +38,8 @@ class SyncedNorm(nn.BatchNorm2d):
 
 def backbone(**arguments):
     torch.manual_seed(0)
-    return build_backbone('resnest14', pretrained=False, out_indices=(0, 2), zero_init_residual=False,
-                          **arguments).double()
+    return build_backbone('resnest14', pretrained=False, out_indices=(0, 2),
+                          zero_init_residual=False, **arguments).double()
 
 
 def loss(model, images):
@@ -70,7 +70,7 @@ def synchronised_norms(images):
 
 
 def own_norms(images):
-    """Each with the statistics of its half: what differs from one process, by how much it should."""
+    """Each with the statistics of its half, which is not the same as one process."""
     return gradients(images)
 
 
@@ -83,7 +83,8 @@ def precise_bn(images):
     watched = copy.deepcopy(union)
     kept = {}
     for name, module in watched.named_modules():
-        if isinstance(module, nn.BatchNorm2d) and module.training and not name.endswith('conv2.bn1'):
+        pooled = name.endswith('conv2.bn1')     # computed without a call of the module
+        if isinstance(module, nn.BatchNorm2d) and module.training and not pooled:
             module.register_forward_pre_hook(
                 lambda _, args, name=name: kept.setdefault(name, []).append(args[0]))
         if name.endswith('conv2') and module.bn1.training:

@@ -102,7 +102,7 @@ def _settle_deepspeed(cfg: Config) -> None:
                 raise UserError(f'DeepSpeed clips the gradient by its 2-norm only, and clip_grad '
                                 f'is {dict(clip)}; leave max_norm alone in it')
             cfg.strategy.setdefault('gradient_clipping', clip['max_norm'])
-    scale = cfg.get('auto_scale_lr') or {}
+    scale: Any = cfg.get('auto_scale_lr') or {}
     if scale.get('enable'):
         # Every other strategy does this itself.
         from mmengine.dist import get_world_size
@@ -148,7 +148,7 @@ class FSDPStrategy(DDPStrategy):
         self.reshard_after_forward = reshard_after_forward
         self.cpu_offload = cpu_offload
 
-    def _wrap_model(self, model: nn.Module) -> nn.Module:
+    def _wrap_model(self, model: nn.Module) -> Any:
         from mmengine.device import get_device
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
