@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmresnest.data.shapes import CLASSES, draw
 from mmresnest.engine import annotations
-from mmresnest.engine.config import LOADERS, dataset_leaves, load_config
+from mmresnest.engine.config import LOADERS, dataset_leaves, load_config, register
 from mmresnest.engine.test import test as score
 from mmresnest.engine.train import prepare, train
 from mmresnest.errors import UserError
@@ -231,28 +231,31 @@ BAD = [
     ('detection', None, each_set(classes=CLASSES[:4]),
      [JSON, 'has 6 categories', 'reads 4', f'{HEAD}.num_classes is 6, and must be 4', *MEND]),
     ('detection', None, each_set(classes=(*CLASSES, 'blob')),
-     [JSON, 'has 6 (disk, ', 'reads 7', '1 (blob) of them are not among the categories', *MEND]),
+     [JSON, 'has 6 categories (disk, ', 'reads 7 classes (', 'lacks 1 class (blob)', *MEND]),
     ('detection', None, bare,
-     [JSON, 'has 6 (disk, ring, square, triangle, star, ...) categories', 'reads 80 (person,',
-      'which come with its type', '80 (person, ', *MEND]),
-    ('panoptic', None, bare, [PANOPTIC, 'has 7 (disk,', 'reads 133 (person', 'come with its type']),
+     [JSON, 'has 6 categories (disk, ring, square, triangle, star, ...)',
+      'reads 80 classes (person, ', 'which come with its type', 'lacks 80 classes', *MEND]),
+    ('panoptic', None, bare,
+     [PANOPTIC, 'has 7 categories (disk,', 'reads 133 classes', 'come with its type']),
     ('panoptic', None, each_set(thing_classes=CLASSES[:5]),
-     [PANOPTIC, 'metainfo.thing_classes', 'names 5 (', 'isthing', 'they are 6 (', 'name those']),
+     [PANOPTIC, 'metainfo.thing_classes', 'names 5 classes', 'isthing', 'are 6 classes',
+      'name those']),
     ('panoptic', table(PANOPTIC, lambda rows: rows['categories'].reverse()), None,
      [PANOPTIC, "'background' stands before 'disk'", 'reorder']),
     # ---- names of classes
     ('detection', None, each_set(classes=MISSPELT),
-     [JSON, '1 (disc) of them are not among the categories; nearest: disk', *MEND]),
+     [JSON, 'lacks 1 class (disc); nearest: disk', *MEND]),
     ('panoptic', None, each_set(classes=(*MISSPELT, 'background')), [PANOPTIC, 'nearest: disk']),
     ('semantic', None, each_set(type='ADE20KDataset', classes=('wal', 'tree')),
-     ['metainfo.classes', 'names 1 (wal)', 'ADE20KDataset has the classes 150 (wall', 'nearest: wal'
-      'l', 'BaseSegDataset']),
+     ['metainfo.classes', 'names 1 class (wal)', 'ADE20KDataset lacks', '150 classes (wall',
+      'nearest: wall', 'BaseSegDataset']),
     *((kind, None, each_set(classes='disk'),
        ['metainfo.classes', "the string 'disk'", "'d', 'i', 's'", "('disk',)", 'one name a line'])
       for kind in ('detection', 'instance', 'panoptic', 'semantic')),
     ('detection', None, each_set(classes=(*CLASSES[:5], 'disk')),
-     ['metainfo.classes', '1 (disk) more than once']),
-    ('semantic', None, each_set(palette=[(0, 0, 0)] * 3), ['cannot be built', 'palette']),
+     ['metainfo.classes', '1 class (disk) more than once']),
+    ('semantic', None, each_set(palette=[(0, 0, 0)] * 3),
+     ['cannot be built', 'correct', 'palette']),
     # ---- files that are there and empty
     *((kind, table(name, lambda rows, part=part: rows.update({part: []})), None,
        [name, f"the list '{part}' is missing or empty", '{purpose}', 'ann_file'])
@@ -499,3 +502,33 @@ def test_plain_options_train_and_test(shapes, tmp_path, kind):
             'detection': 'coco/bbox_mAP'}[kind]
     assert main in result.metrics
     assert main in score(path, result.checkpoint, options=given, work_dir=tmp_path).metrics
+
+
+@pytest.mark.parametrize('name, held', [
+    ('mmdet::htc/htc_r50_fpn_1x_coco.py', 6),           # its semantic branch has classes of its own
+    ('mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py', 4),
+    ('mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', 4),
+    ('mmdet::solo/solo_r50_fpn_1x_coco.py', 1),
+    ('mmdet::glip/glip_atss_swin-t_a_fpn_dyhead_16xb2_ms-2x_funtune_coco.py', 0),   # texts
+    ('mmseg::stdc/stdc1_4xb12-80k_cityscapes-512x1024.py', 3),      # one head tells borders
+    ('mmseg::ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py', 2),
+    ('mmseg::san/san-vit-b16_voc12aug-640x640.py', 0),
+])
+def test_heads_of_other_models(name, held):
+    """Those of upstream's configs agree with their data, and are looked at where they should be."""
+    cfg = load_config(name)
+    register(cfg)
+    leaf = dataset_leaves(cfg.train_dataloader.dataset)[0]
+    count = len(annotations.Names.of(cfg, leaf, 'train').classes)
+    things = 80 if count == 133 else count
+    annotations._check_heads(cfg, count, things, '')
+    refused = 0
+    for head, key, number in list(annotations._counts(cfg.model, 'model')):
+        spoilt = Config(cfg.to_dict())
+        spoilt.merge_from_dict({f'{head}.{key}'.replace('[', '.').replace(']', ''): number + 1})
+        try:
+            annotations._check_heads(spoilt, count, things, '')
+        except UserError as error:
+            assert f'{head}.{key} is {number + 1}, and must be {number}' in str(error)
+            refused += 1
+    assert refused == held

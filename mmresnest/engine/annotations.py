@@ -30,7 +30,7 @@ from .config import dataset_leaves, model_of, task_of, type_of
 
 SMALL = 2 ** 24
 """Bytes of an annotation file that is read whole; of a larger one, the beginnings of its lists."""
-SAMPLED = 256
+SAMPLED = 128
 """Images or masks of a split that are looked at."""
 REMEDY = ('set metainfo=dict(classes=(...)) of the data set and num_classes of the heads to what '
           'the data have, or give --data DIR, which does both')
@@ -110,9 +110,10 @@ def _listed(value: Any, place: str) -> tuple[str, ...]:
     return tuple(Path(value).read_text(encoding='utf-8').splitlines())
 
 
-def _some(names: Iterable[str]) -> str:
+def _some(names: Iterable[str], what: str = 'classes') -> str:
     names = list(names)
-    return f'{len(names)} ({", ".join(names[:5])}{", ..." if names[5:] else ""})'
+    many = what if len(names) != 1 else {'classes': 'class', 'categories': 'category'}[what]
+    return f'{len(names)} {many} ({", ".join(names[:5])}{", ..." if names[5:] else ""})'
 
 
 def _join(leaf: Mapping, part: str) -> Path:
@@ -210,9 +211,9 @@ def _check_classes(names: Names, path: Path, table: dict[str, Any]) -> None:
     lost = [name for name in names.classes if name not in there]
     if lost:
         why = ', which come with its type' if names.classes == names.known else ''
-        raise UserError(f'{path} has {_some(there)} categories, and {names.where} reads '
-                        f'{_some(names.classes)} classes{why}: {_some(lost)} of them are not among '
-                        f'the categories; {nearest(lost[0], there)}. To mend it, {REMEDY}')
+        raise UserError(f'{path} has {_some(there, "categories")}, and {names.where} reads '
+                        f'{_some(names.classes)}{why}, of which it lacks {_some(lost)}; '
+                        f'{nearest(lost[0], there)}. To mend it, {REMEDY}')
     twice = {name for name in names.classes if names.classes.count(name) > 1}
     if twice:
         raise UserError(f'metainfo.classes of {names.where} names {_some(sorted(twice))} more than '
@@ -251,8 +252,8 @@ def _check_labels(cfg: Config, leaf: Mapping, split: str) -> None:
     names = Names.of(cfg, leaf, split)
     unknown = [name for name in names.classes if names.known and name not in names.known]
     if unknown:
-        raise UserError(f'metainfo.classes of {names.where} names {_some(unknown)}, and '
-                        f'{kind.__name__} has the classes {_some(names.known)} and no others: '
+        raise UserError(f'metainfo.classes of {names.where} names {_some(unknown)} that '
+                        f'{kind.__name__} lacks, which has {_some(names.known)}; '
                         f'{nearest(unknown[0], names.known)}. For classes of your own take '
                         'type=BaseSegDataset')
     _check_heads(cfg, len(names.classes), len(names.classes),
@@ -262,7 +263,8 @@ def _check_labels(cfg: Config, leaf: Mapping, split: str) -> None:
             # Serializing collects all garbage first, half a second of it.
             dataset = DATASETS.build({**leaf, 'pipeline': [], 'serialize_data': False})
     except ValueError as error:
-        raise UserError(f'{names.where} cannot be built: {error}') from error
+        raise UserError(f'{names.where} cannot be built, correct its settings: '
+                        f'{error}') from error
     except TypeError:
         return              # a wrong argument, or a class that does not take these: told later
     if not len(dataset):
