@@ -109,11 +109,7 @@ FILES = {
                            '--data', '--demo']),
     (f'train {SEGMENTOR}', ['ADEChallengeData2016', '--demo']),
     ('train nowhere.py', ['there is no config nowhere.py']),
-<<<<<<< HEAD
     ('train faster_rcnn_resnet50_fpn', ['nearest: ', 'faster_rcnn_resnest50_fpn']),
-=======
-    ('train faster_rcnn_resnet50_fpn', ['nearest: ', ' faster_rcnn_resnest50_fpn']),
->>>>>>> badinput
     ('train unparsable.py', ['unparsable.py, line 1']),
     ('train orphan.py', ['orphan.py, line 1', 'nowhere.py']),
     ('train arch.py --data SHAPES', ['resnest51', 'nearest: resnest50']),
