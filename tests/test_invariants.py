@@ -409,7 +409,7 @@ def test_inductor_trains_the_last_split_s_pool(tmp_path, monkeypatch):
         pytest.skip('inductor finds no C++ compiler')
     monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
     row, = (row for row in KINDS if row.trunk['kind'] == 'res2')
-    ours = build(row, depths=(1,), out_indices=(0,))
+    ours = build(row, depths=(1,), out_indices=(0,), norm=lambda channels: nn.Identity())
     other = copy.deepcopy(ours)
     torch._dynamo.reset()
     with torch._inductor.config.patch(compile_threads=1):        # no workers left over
