@@ -11,6 +11,7 @@ import pickle
 
 import pytest
 import torch
+import torch._inductor.cpp_builder
 from torch import nn
 from torch.export import Dim
 
@@ -398,6 +399,28 @@ def test_compiled_backward(row):
     other = copy.deepcopy(ours)
     assert_same_steps(ours, other, compiled(other, 'aot_eager'),
                       [image(*size) for size in COMPILED_SIZES])
+
+
+def test_inductor_trains_the_last_split_s_pool(tmp_path, monkeypatch):
+    """Res2Net's, the one form that torch 2.13 had to be helped with; where there is a compiler."""
+    try:
+        torch._inductor.cpp_builder.get_cpp_compiler()
+    except torch._inductor.exc.InvalidCxxCompiler:
+        pytest.skip('inductor finds no C++ compiler')
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
+    row, = (row for row in KINDS if row.trunk['kind'] == 'res2')
+    ours = build(row, depths=(1,), out_indices=(0,), norm=lambda channels: nn.Identity())
+    other = copy.deepcopy(ours)
+    torch._dynamo.reset()
+    with torch._inductor.config.patch(compile_threads=1):        # no workers left over
+        # one size: for others inductor compiles its convolutions anew, by guards of its own
+        again = torch.compile(other, fullgraph=True, dynamic=True)(image(2, (64, 96)))
+        maps = ours(image(2, (64, 96)))
+        assert_close(maps, again)
+        loss(maps).backward()
+        loss(again).backward()
+    for one, two in zip(ours.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad, rtol=1e-3, atol=1e-4)
 
 
 def test_compiled_checkpointing_stores_less_and_counts_once():

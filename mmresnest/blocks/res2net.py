@@ -55,5 +55,8 @@ class Res2NetBottleneck(Bottleneck):
                 y = splits[index].clone()
             rungs.append(F.relu(bn(conv(y)), inplace=True))
         if self.scales > 1:
-            rungs.append(self.pool(splits[-1]))
+            last = splits[-1]
+            if torch.compiler.is_compiling():
+                last = last.clone()     # inductor fails on such a view where sizes are symbols
+            rungs.append(self.pool(last))
         return torch.cat(rungs, 1)                                                # B ws H W
