@@ -151,7 +151,7 @@ def _objects(cfg: Config, task: str) -> int:
     """Objects in the image: where masks are learned, as many as the sampler hands on at most."""
     if task not in ('instance', 'panoptic') or 'roi_head' not in model_of(cfg):
         return OBJECTS
-    rcnn = model_of(cfg).train_cfg.rcnn
+    rcnn = model_of(cfg)['train_cfg'].rcnn
     sampler = (rcnn[0] if isinstance(rcnn, (list, tuple)) else rcnn).sampler
     return int(sampler.num * sampler.pos_fraction)
 
