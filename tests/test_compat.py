@@ -128,7 +128,7 @@ def test_our_configs_can_be_inherited_from_by_name(tmp_path):
 
 def test_a_config_of_ours_that_is_not_there_names_the_nearest(tmp_path):
     path = tmp_path / 'config.py'
-    path.write_text("_base_ = 'mmresnest::faster_rcnn_resnet50_fpn.py'\n")
+    path.write_text("_base_ = 'mmresnest::faster_rcnn_resnest5_fpn.py'\n")
     with pytest.raises(UserError, match='nearest: faster_rcnn_resnest50_fpn.py'):
         Config.fromfile(path)
 

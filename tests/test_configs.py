@@ -95,7 +95,9 @@ def test_config(path, shapes, tmp_path):
 def check_header(path: Path) -> None:
     """It says how to run it and what to expect."""
     header = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
-    assert re.search(rf'^Run:     mmresnest train configs/{path.name}$', header, re.MULTILINE)
+    alone, together = 'mmresnest train {}', r'tools/dist_train\.sh {} 8'
+    command = together if path.stem.endswith(('_fsdp', '_deepspeed')) else alone
+    assert re.search(rf'^Run:     {command.format(f"configs/{path.name}")}$', header, re.MULTILINE)
     expected = header.partition('\nExpect:')[2]
     assert 'no published result' in expected or re.search(r'\d+\.\d+.*\(', expected, re.DOTALL)
     for named in re.findall(r'config named (_\w+)', expected):

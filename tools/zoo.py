@@ -10,7 +10,7 @@ A header is the docstring of a config, and no other form of it is accepted:
 
     Title: what is trained on what.
 
-    Run:     mmresnest train configs/NAME.py
+    Run:     mmresnest train configs/NAME.py                      or tools/dist_train.sh ... 8
     Expect:  box AP 42.8, mask AP 38.1 on val2017 (source).
     Memory:  5.5 GB (source)                                      } where they are
     Weights: https://HOST/FILE.pth                                } published
@@ -60,6 +60,8 @@ MODELS = {
     'deeplabv3': ('DeepLabV3', (MIOU, SCALES)),
     'deeplabv3plus': ('DeepLabV3+', (MIOU, SCALES)),
 }
+#: how the name of a config ends whose model is divided among processes
+SHARDED = ('_fsdp', '_deepspeed')
 SPLITS = {'COCO': 'val2017', 'ADE20K': 'ADE20K val', 'Cityscapes': 'Cityscapes val'}
 #: registered class of a backbone -> the paper that it is from
 PAPERS = {
@@ -145,8 +147,10 @@ def read_header(path: Path) -> Header:
         if key not in values:
             refuse(path, node.lineno, f'the header has no line {key}:')
     number, run = values['Run']
-    if run != f'mmresnest train configs/{path.name}':
-        refuse(path, number, f'Run: is mmresnest train configs/{path.name}, not {run!r}')
+    wanted = (f'tools/dist_train.sh configs/{path.name} 8' if path.stem.endswith(SHARDED) else
+              f'mmresnest train configs/{path.name}')
+    if run != wanted:
+        refuse(path, number, f'Run: is {wanted}, not {run!r}')
     return Header(title, **expected(path, *values['Expect']),
                   **published(path, values.get('Memory'), values.get('Weights')))
 
