@@ -402,7 +402,7 @@ def test_compiled_backward(row):
 
 
 def test_inductor_trains_the_last_split_s_pool(tmp_path, monkeypatch):
-    """Res2Net's, the one form that torch 2.13 had to be helped with; where there is a compiler."""
+    """Of Res2Net, which torch 2.13 has to be helped with; where there is a C++ compiler."""
     try:
         torch._inductor.cpp_builder.get_cpp_compiler()
     except torch._inductor.exc.InvalidCxxCompiler:
