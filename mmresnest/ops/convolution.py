@@ -43,6 +43,12 @@ class PackedConv2d(nn.Conv2d):
                 self.groups, list(x.shape))
         return self.packed[1]
 
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolution; its bias, and nothing else, behind it."""
+        if not eager(input):
+            return super().forward(input)
+        return convolve(self, input, self.weight, self.bias)
+
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         state.pop('packed', None)
@@ -76,7 +82,8 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *, add: Optional[Tens
     folded = fold(conv, norm, x)
     if folded is not None:
         return convolve(conv, x, folded.weight, folded.bias, add, relu)
-    c = conv(x)
+    plain = type(conv) is nn.Conv2d and not hooked(conv) and by_onednn(x, conv.weight, None)
+    c = convolve(conv, x, conv.weight, conv.bias) if plain else conv(x)
     y = norm(c)
     if relu and add is None and type(norm) is nn.BatchNorm2d:
         remember_normed(y, c, norm)
