@@ -10,7 +10,7 @@ not see each other's results: they are one grouped convolution.
 """
 import copy
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -139,8 +139,8 @@ def merge(block: Res2NetBottleneck) -> None:
     block.__class__ = MergedRes2NetBottleneck
 
 
-def compile_backbone(model: Model, **options: object) -> Model:
-    """Compiles backbone and neck, once for all image sizes; heads with their lists stay as they are.
+def compile_backbone(model: Model, **options: Any) -> Model:
+    """Compiles backbone and neck, once for all image sizes; heads stay as they are.
 
     Args:
         model: a detector or segmentor, or a network of this package.
@@ -153,5 +153,5 @@ def compile_backbone(model: Model, **options: object) -> Model:
     parts = [part for name in ('backbone', 'neck')
              if isinstance(part := getattr(model, name, None), nn.Module)]
     for part in parts or [model]:
-        part.compile(**{'dynamic': True, **options})    # type: ignore[arg-type]
+        part.compile(**{'dynamic': True, **options})
     return model

@@ -17,8 +17,8 @@ ROOT = Path(mmresnest.__file__).parents[1]
 PACKAGE = ROOT / 'mmresnest'
 MM = {'mmengine', 'mmcv', 'mmdet', 'mmseg'}
 EQUATIONS = ('blocks', 'stem', 'trunk')
-NETWORKS = (*EQUATIONS, 'ops', 'deploy', 'variants', 'models', 'registry', 'weights', 'layouts', 'download',
-            'safetensors', 'zoo')
+NETWORKS = (*EQUATIONS, 'ops', 'deploy', 'variants', 'models', 'registry', 'weights', 'layouts',
+            'download', 'safetensors', 'zoo')
 ROOMS = ('compat', 'data', 'engine', 'report', 'cli', 'doctor')
 LIGHT = ('', 'errors', 'variants', 'version', 'cli', 'doctor', 'compat', 'compat.ext',
          'compat.panoptic', 'compat.stacks')  # imported before anybody asked for torch

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..blocks import Bottleneck
 from ..trunk import ResTrunk
-from .twins import LeanSequential, twin
+from .twins import TWINS, LeanSequential, embed
 
 __all__ = ['lean', 'plain']
 
@@ -29,11 +29,12 @@ def lean(model: Model) -> Model:
         the same model.
     """
     for trunk in [module for module in model.modules() if isinstance(module, ResTrunk)]:
+        trunk.entrance = embed
         for module in trunk.modules():
-            cls = twin(type(module))
+            cls = TWINS.get(type(module))
             if cls is None and type(module) is nn.Sequential and len(module) and not isinstance(
                     module[0], Bottleneck):
-                cls = LeanSequential
+                cls = LeanSequential        # a stem or a shortcut, not a stage
             if cls is not None:
                 module.__class__ = cls
     return model
@@ -42,6 +43,8 @@ def lean(model: Model) -> Model:
 def plain(model: Model) -> Model:
     """Puts the definitions back; the inverse of ``lean``."""
     for module in model.modules():
+        if isinstance(module, ResTrunk):
+            module.entrance = None
         definition = type(module).__dict__.get('definition')
         if definition is not None:
             module.__class__ = definition

@@ -15,12 +15,14 @@ rest is normalised as it is defined.
 On a CPU, oneDNN adds the shortcut and applies the ReLU while it writes, where nothing has a
 gradient.
 """
-from typing import Any, NamedTuple, Optional
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function, forward_ad
+from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .recompute import remember_normed
@@ -38,9 +40,9 @@ class PackedConv2d(nn.Conv2d):
         """The weights in that order; made when first needed, and anew after they have changed."""
         key = self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version
         if self.packed is None or self.packed[0] != key:
-            self.packed = key, torch._C._nn.mkldnn_reorder_conv2d_weight(
-                self.weight.detach().to_mkldnn(), self.padding, self.stride, self.dilation,
-                self.groups, list(x.shape))
+            reorder: Callable[..., Tensor] = torch._C._nn.mkldnn_reorder_conv2d_weight
+            self.packed = key, reorder(self.weight.detach().to_mkldnn(), self.padding, self.stride,
+                                       self.dilation, self.groups, list(x.shape))
         return self.packed[1]
 
     def forward(self, input: Tensor) -> Tensor:
@@ -79,15 +81,23 @@ def hooked(*modules: nn.Module) -> bool:
 def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, *, add: Optional[Tensor] = None,
               relu: bool = False) -> Tensor:
     """relu(norm(conv(x)) + add): B I H W -> B O H' W'."""
-    folded = fold(conv, norm, x)
-    if folded is not None:
-        return convolve(conv, x, folded.weight, folded.bias, add, relu)
-    plain = type(conv) is nn.Conv2d and not hooked(conv) and by_onednn(x, conv.weight, None)
-    c = convolve(conv, x, conv.weight, conv.bias) if plain else conv(x)
+    if ordinary(conv):
+        folded = fold(conv, norm, x)
+        if folded is not None:
+            return convolve(conv, x, folded.weight, folded.bias, add, relu)
+        c = convolve(conv, x, conv.weight, conv.bias)
+    else:
+        c = conv(x)
     y = norm(c)
     if relu and add is None and type(norm) is nn.BatchNorm2d:
         remember_normed(y, c, norm)
     return finish(y, add, relu)
+
+
+def ordinary(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a module is a convolution and no more: its weights may be used in its place."""
+    return (type(conv) in (nn.Conv2d, PackedConv2d) and not hooked(conv) and
+            conv.padding_mode == 'zeros')
 
 
 def finish(y: Tensor, add: Optional[Tensor], relu: bool) -> Tensor:
@@ -97,10 +107,9 @@ def finish(y: Tensor, add: Optional[Tensor], relu: bool) -> Tensor:
     return F.relu(y, inplace=True) if relu else y
 
 
-def fold(conv: nn.Module, norm: nn.Module, x: Tensor, pool: bool = False) -> Optional[Affine]:
+def fold(conv: nn.Conv2d, norm: nn.Module, x: Tensor, pool: bool = False) -> Optional[Affine]:
     """The convolution that norm and convolution are together, if it can be had and is worth it."""
-    if not isinstance(conv, nn.Conv2d) or type(conv) not in (nn.Conv2d, PackedConv2d) or \
-            hooked(conv, norm) or conv.padding_mode != 'zeros':
+    if hooked(norm):
         return None
     means = x.mean((2, 3)) if pool else None                                      # B I
     if type(norm) is nn.Identity:
@@ -162,7 +171,7 @@ class Moments(Function):
         """The sum is the gradient that a 1x1 convolution's weights would have: one fast kernel."""
         ctx.save_for_backward(x)
         channels = x.shape[1]
-        squares = torch.nn.grad.conv2d_weight(x, (channels, channels, 1, 1), x)
+        squares = conv2d_weight(x, (channels, channels, 1, 1), x)
         return x.mean((2, 3)), squares.flatten(1)
 
     @staticmethod
@@ -176,8 +185,9 @@ class Moments(Function):
 class ScaledConv(Function):
     """s * (W x + b) for a 1x1 convolution, with the map before the scale neither kept nor read.
 
-    Its gradients are sums over the places of each sample: with A_b = sum_p d_p x_p^T, S_b = sum_p d_p
+    Its gradients are sums over the places p of each sample b:
 
+        A_b = sum_p d_p x_p^T               S_b = sum_p d_p
         ds_b = rowsum(W A_b) + b S_b        dW = sum_b s_b A_b        db = sum_b s_b S_b
     """
 
@@ -192,12 +202,12 @@ class ScaledConv(Function):
         """Sample by sample."""
         x, weight, bias, scale = ctx.saved_tensors
         s = scale.flatten(1)                                                      # B O
-        A = torch.stack([torch.nn.grad.conv2d_weight(x[b:b + 1], weight.shape, d[b:b + 1])
+        A = torch.stack([conv2d_weight(x[b:b + 1], weight.shape, d[b:b + 1])
                          for b in range(x.shape[0])]).flatten(2)                  # B O I
         S = d.sum((2, 3))                                                         # B O
         ds = (weight.flatten(1) * A).sum(2) + bias * S                            # B O
         dW = (s.unsqueeze(2) * A).sum(0).view_as(weight)                          # O I 1 1
-        dx = torch.cat([torch.nn.grad.conv2d_input(
+        dx = torch.cat([conv2d_input(
             x[b:b + 1].shape, weight * s[b].view(-1, 1, 1, 1), d[b:b + 1])
             for b in range(x.shape[0])])                                          # B I H W
         return dx, dW, (s * S).sum(0), ds.view_as(scale)
@@ -222,7 +232,7 @@ def by_onednn(x: Tensor, weight: Tensor, add: Optional[Tensor]) -> bool:
     """Whether oneDNN can take what follows a convolution along with it."""
     return (x.device.type == 'cpu' and x.dtype == weight.dtype == torch.float32 and
             x.is_contiguous(memory_format=torch.channels_last) and
-            torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled and
+            torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled) and
             (add is None or add.dtype == x.dtype) and not torch.is_autocast_enabled('cpu') and
             not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad or
                                               add is not None and add.requires_grad)))

@@ -1,10 +1,12 @@
 """The walks of the definitions once more, over convolutions that have their norms folded in.
 
 A twin is a subclass that adds no state: a module becomes its twin, and itself again, by changing
-its class. Whatever traces, compiles, exports or counts a network meets the definition's forward.
+its class. A trunk, whose class users know by name, is handed another walk through its stem.
+Whatever traces, compiles, exports or counts a network meets the definition's forward.
 """
 from contextlib import AbstractContextManager
-from typing import Any, Optional
+from functools import partial
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +23,8 @@ from ..blocks import (
 )
 from ..trunk import ResTrunk
 from .attention import Attend, Pooled, attended
-from .convolution import ScaledConv, conv_norm, convolve, eager, finish, fold, hooked
-from .recompute import again, recomputing, remember
+from .convolution import ScaledConv, conv_norm, convolve, eager, finish, fold, hooked, ordinary
+from .recompute import Compute, again, recomputing, remember
 
 
 def lightly(module: nn.Module) -> AbstractContextManager[None]:
@@ -72,9 +74,11 @@ class LeanSEBottleneck(LeanResNeXtBottleneck, SEBottleneck):
 
     def joined(self, y: Tensor, shortcut: Tensor) -> Tensor:
         """The gate's scale is known before the map that it scales is computed."""
-        plain = hooked(self.se) or isinstance(self.drop_path, DropPath) and self.training
-        folded = None if plain else fold(self.conv3, self.bn3, y, pool=True)
-        if folded is None or folded.pooled is None or torch.is_autocast_enabled(y.device.type):
+        folded = None
+        if not (hooked(self.se) or isinstance(self.drop_path, DropPath) and self.training or
+                torch.is_autocast_enabled(y.device.type)) and ordinary(self.conv3):
+            folded = fold(self.conv3, self.bn3, y, pool=True)
+        if folded is None or folded.pooled is None:
             y = self.drop_path(self.gate(conv_norm(self.conv3, self.bn3, y)))
             return finish(y, shortcut, True)
         z = F.linear(folded.pooled, folded.weight.flatten(1), folded.bias)        # B 4p
@@ -97,12 +101,11 @@ class LeanRes2NetBottleneck(LeanBottleneck, Res2NetBottleneck):
         for index, (conv, norm) in enumerate(zip(self.convs, self.bns)):
             own = again(splits[index])
             if self.hierarchical and index > 0:
-                below = again(rungs[-1])
                 y = splits[index] + rungs[-1]                                     # B w H W
-                remember(y, lambda own=own, below=below: own() + below())
+                remember(y, partial(total, own, again(rungs[-1])))
             else:
                 y = splits[index].clone()
-                remember(y, lambda own=own: own().clone())
+                remember(y, partial(total, own))
             rungs.append(conv_norm(conv, norm, y, relu=True))
         if self.scales > 1:
             rungs.append(self.pool(splits[-1]))
@@ -110,6 +113,11 @@ class LeanRes2NetBottleneck(LeanBottleneck, Res2NetBottleneck):
         y = torch.cat(rungs, 1)                                                   # B ws H' W'
         remember(y, lambda: torch.cat([part() for part in parts], 1))
         return y
+
+
+def total(one: Compute, other: Optional[Compute] = None) -> Tensor:
+    """What a convolution of the ladder receives, a map without gaps."""
+    return one().clone() if other is None else one() + other()
 
 
 class LeanSplitAttentionBottleneck(LeanBottleneck, SplitAttentionBottleneck):
@@ -162,44 +170,22 @@ class LeanSequential(nn.Sequential):
         return x
 
 
-class LeanTrunk(ResTrunk):
-    """The stem and its pool."""
-
-    definition: type[nn.Module] = ResTrunk
-
-    def embed(self, image: Tensor) -> Tensor:
-        """B 3 H W -> B C H/4 W/4."""
-        if not eager(image):
-            return super().embed(image)
-        with lightly(self):
-            if self.channels_last:
-                image = image.contiguous(memory_format=torch.channels_last)
-            if self.stem is None:
-                x = conv_norm(self.conv1, self.bn1, image, relu=True)
-            else:
-                x = self.stem(image)
-            return self.maxpool(x)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Twins of trunks are made as they are met; a pickle names the class that they are of."""
-        return revive, (self.definition,), self.__getstate__()  # type: ignore[attr-defined]
+def embed(trunk: ResTrunk, image: Tensor) -> Tensor:
+    """B 3 H W -> B C H/4 W/4: ``ResTrunk.embed``."""
+    if not eager(image):
+        return trunk.embed(image)
+    with lightly(trunk):
+        if trunk.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        if trunk.stem is None:
+            x = conv_norm(trunk.conv1, trunk.bn1, image, relu=True)
+        else:
+            x = trunk.stem(image)
+        return trunk.maxpool(x)
 
 
-def revive(cls: type[nn.Module]) -> nn.Module:
-    """An empty module of a trunk's twin, for pickle to fill."""
-    return twin(cls).__new__(twin(cls))     # type: ignore[type-var, union-attr, misc]
-
-
+#: definition -> its twin
 TWINS: dict[type[nn.Module], type[nn.Module]] = {
     cls.definition: cls for cls in (
         LeanResNeXtBottleneck, LeanSEBottleneck, LeanRes2NetBottleneck, LeanSplitAttention,
         LeanSplitAttentionBottleneck)}
-
-
-def twin(cls: type[nn.Module]) -> Optional[type[nn.Module]]:
-    """The twin of a class, if it has one."""
-    if cls not in TWINS and issubclass(cls, ResTrunk) and not issubclass(cls, LeanTrunk):
-        TWINS[cls] = type(cls.__name__, (LeanTrunk, cls), dict(
-            definition=cls, __module__=cls.__module__, __qualname__=cls.__qualname__,
-            __doc__=cls.__doc__))
-    return TWINS.get(cls)
