@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
+import torch.fx.experimental._config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -144,14 +145,19 @@ def compile_backbone(model: Model, **options: Any) -> Model:
 
     Args:
         model: a detector or segmentor, or a network of this package.
-        **options: of ``torch.compile``; ``dynamic=True`` unless given.
+        **options: of ``torch.compile``; ``dynamic=True`` unless given. With it, sizes that happen
+            to be equal are not taken for one size, in the whole process: else a square image
+            first would mean another graph for the others.
 
     Returns:
         the same model, its state dict and the names in it unchanged. What is compiled is the
         definition: compiled code makes its own choice of what to save.
     """
+    options = {'dynamic': True, **options}
+    if options['dynamic']:
+        torch.fx.experimental._config.use_duck_shape = False
     parts = [part for name in ('backbone', 'neck')
              if isinstance(part := getattr(model, name, None), nn.Module)]
     for part in parts or [model]:
-        part.compile(**{'dynamic': True, **options})
+        part.compile(**options)
     return model

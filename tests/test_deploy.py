@@ -24,6 +24,13 @@ kinds = pytest.mark.parametrize('row', KINDS, ids=lambda row: row.trunk['kind'])
 OS8 = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
 
 
+@pytest.fixture(autouse=True)
+def _graphs():
+    yield
+    torch._dynamo.reset()
+    torch.fx.experimental._config.use_duck_shape = True
+
+
 def norms(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
 
@@ -58,7 +65,7 @@ def test_other_forms(row, more):
 
 
 def test_blocks_of_res2net_without_hierarchy_become_one_convolution():
-    row = next(row for row in KINDS if row.trunk['kind'] == 'res2' and
+    row = next(row for row in FORMS if row.trunk['kind'] == 'res2' and
                row.trunk.get('scales', 4) > 2)
     fused = fuse(build(row).eval())
     merged = [type(stage[0]) is MergedRes2NetBottleneck for stage in fused.stages]
@@ -106,7 +113,6 @@ def test_traced_exported_and_compiled(row):
                   torch.compile(fused, backend='eager', fullgraph=True)):
         for one, two in zip(expected, graph(image())):
             torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-4)
-    torch._dynamo.reset()
 
 
 @torch.no_grad()
@@ -170,4 +176,3 @@ def test_backbone_and_neck_are_compiled_and_heads_are_not(tmp_path):
             model.extract_feat(image(1, size))
     assert counter.frame_count == 2                 # backbone and neck, once each
     assert model.rpn_head._compiled_call_impl is None
-    torch._dynamo.reset()

@@ -19,7 +19,7 @@ MM = {'mmengine', 'mmcv', 'mmdet', 'mmseg'}
 EQUATIONS = ('blocks', 'stem', 'trunk')
 NETWORKS = (*EQUATIONS, 'ops', 'deploy', 'variants', 'models', 'registry', 'weights', 'layouts',
             'download', 'safetensors', 'zoo')
-ROOMS = ('compat', 'data', 'engine', 'report', 'cli', 'doctor')
+ROOMS = ('compat', 'data', 'engine', 'report', 'cli', 'doctor', 'benchmark')
 LIGHT = ('', 'errors', 'variants', 'version', 'cli', 'doctor', 'compat', 'compat.ext',
          'compat.panoptic', 'compat.stacks')  # imported before anybody asked for torch
 

@@ -89,18 +89,26 @@ def test_whatever_the_trunk_is_asked_for(row, more):
 
 @kinds
 def test_single_precision(row):
-    """One block, as a network amplifies roundings: to 1e-5."""
-    one, twin = (network.layer1[1].train() for network in both(row, torch.float))
-    x = F.relu(torch.randn(2, 256, 24, 24)).contiguous(memory_format=torch.channels_last)
+    """One block, to 1e-5 of what double precision says, or no farther from it than the definition.
+
+    Some gradients are small sums of large terms; for these single precision has fewer digits.
+    """
+    one, twin = both(row, torch.float)
+    x = F.relu(image(2, (48, 48)).repeat(1, 86, 1, 1)[:, :256, ::2, ::2] +
+               torch.randn(1, 256, 24, 24)).contiguous(memory_format=torch.channels_last)
     found = []
-    for block in (one, twin):
-        leaf = x.clone().requires_grad_()
+    for network in (copy.deepcopy(one).double(), one, twin):
+        block = network.layer1[1].train()
+        leaf = x.to(block.conv1.weight.dtype).clone().requires_grad_()
         y = block(leaf)
-        (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
+        (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
         found.append({'out': y.detach(), 'x': leaf.grad, **dict(block.named_buffers()),
                       **{name: p.grad for name, p in block.named_parameters()
                          if not name.endswith('fc1.bias')}})     # zero but for rounding
-    assert_same(*found, tolerance=1e-5)
+    for name, truth in found[0].items():
+        errors = [((other[name].double() - truth.double()).norm() / truth.double().norm()).item()
+                  for other in found[1:]]
+        assert errors[1] <= max(1e-5, 2 * errors[0]), (name, errors)
 
 
 def test_gradients_of_the_functions():
@@ -141,6 +149,7 @@ def test_a_norm_behind_a_1x1_sees_the_batch_it_would_see(momentum):
 def test_differentiating_twice(row):
     norms = []
     for network in both(row):
+        torch.manual_seed(0)
         x = torch.rand(2, 256, 12, 12, dtype=torch.double, requires_grad=True)
         y = network.layer1[1].train()(x)
         gradient, = torch.autograd.grad(y.square().sum(), x, create_graph=True)
@@ -152,8 +161,9 @@ def test_differentiating_twice(row):
 
 def saved(network: nn.Module, x: torch.Tensor) -> int:
     """Bytes that a forward pass leaves allocated, its outputs among them."""
+    network.train()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        maps = network.train()(x)
+        maps = network(x)
     del maps
     return sum(event.nbytes() for event in seen.profiler.kineto_results.events()
                if event.name() == '[memory]')
@@ -164,7 +174,10 @@ def saved(network: nn.Module, x: torch.Tensor) -> int:
                                             ('ResNeXt', 'seresnext50_32x4d', 0.7)])
 def test_bytes_saved_for_the_backward_pass(name, arch, most):
     """Of those of mmdet's classes; SE-ResNeXt's against ResNeXt without its gates."""
-    mmdet = pytest.importorskip('mmdet.models')
+    pytest.importorskip('mmdet')
+    import tiny  # noqa: F401  imports the stack with its warnings silenced
+    from mmdet import models as mmdet
+
     import mmresnest
     own = dict(ResNeSt=dict(radix=2, reduction_factor=4, avg_down_stride=True), Res2Net={},
                ResNeXt=dict(groups=32, base_width=4))[name]
@@ -190,12 +203,11 @@ def test_half_precision(row):
 def test_frozen_stages_follow_their_weights(row):
     """What is folded is folded anew each time: nothing has to be told of a change."""
     one, twin = both(row, torch.float, frozen_stages=4, norm_eval=True)
-    other = build(row)
+    other = {key: value * 1.1 if value.is_floating_point() else value
+             for key, value in one.state_dict().items()}
     for network in (one, twin):
         network.train()(image())
-        other.load_state_dict({key: value * 1.1 if value.is_floating_point() else value
-                               for key, value in one.state_dict().items()})
-        network.load_state_dict(other.state_dict())
+        network.load_state_dict(other)
     for expected, found in zip(one(image()), twin(image())):
         assert not found.requires_grad
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -230,9 +242,9 @@ def test_who_watches_meets_the_definition(row):
         module.register_forward_hook(lambda *call: seen.append(call[0]))
     twin(image())
     assert len(seen) == 2
-    mapped = torch.func.vmap(twin, randomness='same')(image()[None])
-    for expected, found in zip(one(image()), mapped):
-        torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-4)
+    for expected, found in zip(*(torch.func.jvp(network, (image(),), (image(seed=1),))[1]
+                                 for network in (one, twin))):
+        assert torch.equal(expected, found)
 
 
 @kinds
@@ -259,7 +271,7 @@ def test_a_norm_changed_before_the_backward_pass_is_refused():
     maps = twin(image(size=SIZE).double())
     with torch.no_grad():
         twin.layer1[0].bn1.weight.mul_(2)
-    with pytest.raises(RuntimeError, match='normalised again|modified by an inplace'):
+    with pytest.raises(RuntimeError, match='modified by an inplace'):
         loss([m.float() for m in maps]).backward()
 
 

@@ -59,15 +59,19 @@ class Recipes:
         """What autograd saves in place of a tensor."""
         found = self.made.get(tensor.untyped_storage().data_ptr())
         if found is None:
-            return tensor
+            return tensor, tensor._version
         found[0].expect()
         return found[0], tensor.size(), tensor.stride(), tensor.storage_offset()
 
     @staticmethod
     def unpack(packed: Any) -> Tensor:
         """The tensor again, be it a part of what the recipe makes."""
-        if isinstance(packed, Tensor):
-            return packed
+        if len(packed) == 2:
+            tensor, version = packed
+            if tensor._version != version:          # who packs a tensor has to look after it
+                raise RuntimeError('a tensor that the backward pass needs was modified by an '
+                                   'inplace operation after the forward pass')
+            return tensor
         recipe, size, stride, offset = packed
         return recipe.use().as_strided(size, stride, offset)
 
@@ -123,8 +127,8 @@ def remember_normed(y: Tensor, c: Tensor, norm: nn.BatchNorm2d) -> None:
 
     def compute() -> Tensor:
         if versions != (weight._version, bias._version):
-            raise RuntimeError('the weight or bias of a norm was changed between the forward pass '
-                               'and its backward pass; its input cannot be normalised again')
+            raise RuntimeError('the weight or bias of a norm was modified by an inplace operation '
+                               'between forward and backward pass')
         variance = deviation.pow(-2) - eps
         return F.relu_(F.batch_norm(c, mean, variance, weight, bias, False, 0.0, eps))
     remember(y, compute)
