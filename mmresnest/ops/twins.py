@@ -23,7 +23,17 @@ from ..blocks import (
 )
 from ..trunk import ResTrunk
 from .attention import Attend, Pooled, attended
-from .convolution import ScaledConv, conv_norm, convolve, eager, finish, fold, hooked, ordinary
+from .convolution import (
+    PLACES_PER_CHANNEL,
+    ScaledConv,
+    conv_norm,
+    convolve,
+    eager,
+    finish,
+    fold,
+    hooked,
+    ordinary,
+)
 from .recompute import Compute, again, recomputing, remember
 
 
@@ -75,15 +85,19 @@ class LeanSEBottleneck(LeanResNeXtBottleneck, SEBottleneck):
     def joined(self, y: Tensor, shortcut: Tensor) -> Tensor:
         """The gate's scale is known before the map that it scales is computed."""
         folded = None
+        graph = torch.is_grad_enabled()
+        # The scaled convolution's gradients are taken sample by sample: not of small maps.
+        small = y.shape[2] * y.shape[3] < PLACES_PER_CHANNEL * y.shape[1]
         if not (hooked(self.se) or isinstance(self.drop_path, DropPath) and self.training or
-                torch.is_autocast_enabled(y.device.type)) and ordinary(self.conv3):
+                torch.is_autocast_enabled(y.device.type) or graph and small) and ordinary(
+                    self.conv3):
             folded = fold(self.conv3, self.bn3, y, pool=True)
         if folded is None or folded.pooled is None:
             y = self.drop_path(self.gate(conv_norm(self.conv3, self.bn3, y)))
             return finish(y, shortcut, True)
         z = F.linear(folded.pooled, folded.weight.flatten(1), folded.bias)        # B 4p
         s = self.se.excitation(z[:, :, None, None])                               # B 4p 1 1
-        if torch.is_grad_enabled() and (y.requires_grad or folded.weight.requires_grad):
+        if graph and (y.requires_grad or folded.weight.requires_grad):
             return finish(ScaledConv.apply(y, folded.weight, folded.bias, s), shortcut, True)
         y = convolve(self.conv3, y, folded.weight, folded.bias)
         return torch.addcmul(shortcut, y, s).relu_()
