@@ -308,7 +308,8 @@ def export(model: nn.Module, image: Tensor) -> bytes:
         raise Missing('onnx is not installed')
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'model.onnx')
-        torch.onnx.export(model.eval(), (image,), path, dynamo=False)
+        model.eval()                                    # mmdet's returns None
+        torch.onnx.export(model, (image,), path, dynamo=False)
         return path.read_bytes()
 
 

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmresnest.blocks import DropPath
-from mmresnest.ops import lean, plain
+from mmresnest.ops import lean, plain, recompute
 from mmresnest.ops.attention import Attend, Pooled
 from mmresnest.ops.convolution import Moments, PackedConv2d, ScaledConv, conv_norm
 from mmresnest.trunk import ResTrunk
@@ -86,6 +86,12 @@ def test_whatever_the_trunk_is_asked_for(row, more):
     for found in pair:
         found.pop('image')      # nothing reaches it through frozen stages' weights alone
     assert_same(*pair)
+
+
+@kinds
+def test_devices_whose_statistics_are_taken_again(row, monkeypatch):
+    monkeypatch.setattr(recompute, 'KEEP_STATISTICS', ())
+    assert_same(*(results(network.train(), image(size=SIZE).double()) for network in both(row)))
 
 
 @kinds

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 Compute = Callable[[], Tensor]
 
+#: devices where the backward function of batch norm is known to hold mean and 1 / deviation
+KEEP_STATISTICS = ('cpu',)
+
 
 class Recipe:
     """How to compute a tensor again. The value lives from the first use to the last."""
@@ -115,20 +118,21 @@ def again(tensor: Tensor) -> Compute:
 
 def remember_normed(y: Tensor, c: Tensor, norm: nn.BatchNorm2d) -> None:
     """The same for y = relu(norm(c)); to be called before the ReLU is applied in place."""
-    if getattr(_running, 'recipes', None) is None or y.grad_fn is None:
+    if getattr(_running, 'recipes', None) is None or y.grad_fn is None or not norm.training:
         return
     c, weight, bias, eps = c.detach(), norm.weight, norm.bias, norm.eps
-    # The batch's own statistics, as the norm's backward function has them on every device.
-    mean = getattr(y.grad_fn, '_saved_result1', None)
-    deviation = getattr(y.grad_fn, '_saved_result2', None)
-    if not norm.training or mean is None or deviation is None or not mean.numel():
-        return
+    mean = deviation = None
+    if c.device.type in KEEP_STATISTICS:
+        mean = getattr(y.grad_fn, '_saved_result1', None)
+        deviation = getattr(y.grad_fn, '_saved_result2', None)
     versions = weight._version, bias._version
 
     def compute() -> Tensor:
         if versions != (weight._version, bias._version):
             raise RuntimeError('the weight or bias of a norm was modified by an inplace operation '
                                'between forward and backward pass')
-        variance = deviation.pow(-2) - eps
-        return F.relu_(F.batch_norm(c, mean, variance, weight, bias, False, 0.0, eps))
+        if mean is None or deviation is None:           # they are taken of the batch once more
+            return F.relu_(F.batch_norm(c, None, None, weight, bias, True, 0.0, eps))
+        return F.relu_(F.batch_norm(c, mean, deviation.pow(-2) - eps, weight, bias, False, 0.0,
+                                    eps))
     remember(y, compute)
