@@ -1,4 +1,4 @@
-"""The command line: ``mmresnest train|test|convert|flops|doctor|print-config|draw-data``.
+"""The command line: ``mmresnest train|test|convert|flops|benchmark|doctor|print-config|draw-data``.
 
 Parsing imports neither torch nor mmengine, so help is there at once; a command imports what it
 needs. What a user can mend ends with one message and status 2, whatever else with its traceback and
@@ -283,6 +283,68 @@ def _draw(args: argparse.Namespace) -> int:
     return 0
 
 
+def _size(text: str) -> tuple[int, int, int]:
+    batch, height, width = map(int, text.split('x'))
+    if min(batch, height, width) < 1:
+        raise ValueError(text)
+    return batch, height, width
+
+
+def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('archs', nargs='*', metavar='ARCH',
+                        default=['resnest50', 'res2net50_v1b_26w_4s', 'seresnext50_32x4d'],
+                        help='networks (default: resnest50, res2net50_v1b_26w_4s, '
+                             'seresnext50_32x4d)')
+    parser.add_argument('--forms', nargs='+', metavar='FORM',
+                        help='of mmdet, mmdet-compiled, timm, onnxruntime, openvino, plain, lean, '
+                             'fused, compiled, fused-compiled, convolutions (default: all); speeds '
+                             'are relative to the first')
+    parser.add_argument('--sizes', nargs='+', type=_size, default=[(2, 320, 320)], metavar='BxHxW',
+                        help='batch, height and width (default: 2x320x320)')
+    parser.add_argument('--modes', nargs='+', metavar='MODE', default=['inference', 'training'],
+                        help='inference, training (default: both)')
+    parser.add_argument('--dtypes', nargs='+', metavar='DTYPE', default=['float32'],
+                        help='float32, bfloat16, float16: halves by autocast (default: float32)')
+    parser.add_argument('--device', default='cpu', help='cpu, cuda, mps (default: cpu)')
+    parser.add_argument('--repeats', type=int, default=10, metavar='N',
+                        help='rounds (default: 10)')
+    parser.add_argument('--threads', type=int, metavar='N', help="of torch (default: torch's own)")
+    parser.add_argument('--json', metavar='FILE', help='write figures and machine')
+    parser.add_argument('--plot', metavar='FILE', help='draw them, .png, .svg or .pdf')
+    parser.add_argument('--profile', metavar='FORM',
+                        help='show instead where the time of plain, lean or fused goes, per stage '
+                             'and per operation')
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+    import json
+    from pathlib import Path
+
+    import torch
+
+    from . import benchmark
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    if args.profile is not None:
+        for case in [benchmark.Case(arch, mode, size, dtype, args.device) for arch in args.archs
+                     for size in args.sizes for dtype in args.dtypes for mode in args.modes]:
+            print(', '.join(map(str, case)), benchmark.profiled(case, args.profile), '', sep='\n')
+        return 0
+    rows = benchmark.benchmark(
+        args.archs, forms=args.forms or benchmark.FORMS, sizes=args.sizes, modes=args.modes,
+        dtypes=args.dtypes, device=args.device, repeats=args.repeats,
+        say=lambda line: print(line, file=sys.stderr))
+    print(benchmark.table(rows))
+    print(', '.join(f'{name}: {value}' for name, value in benchmark.machine().items()))
+    if args.json is not None:
+        Path(args.json).write_text(json.dumps(benchmark.as_json(rows), indent=2), encoding='utf-8')
+        print(f'written: {args.json}')
+    if args.plot is not None:
+        benchmark.plot(rows, Path(args.plot))
+        print(f'written: {args.plot}')
+    return 0
+
+
 def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print the findings as json')
     parser.add_argument('--network', action='store_true',
@@ -302,6 +364,7 @@ COMMANDS = (
                        'layout', _convert_arguments, _convert),
     Command('flops', 'count the parameters and multiply-adds of a '
                      "config's model", _flops_arguments, _flops),
+    Command('benchmark', "time a network's forms beside others'", _benchmark_arguments, _benchmark),
     Command('doctor', 'look over the installation', _doctor_arguments, _doctor),
     Command('print-config', 'print a config with all it '
                             'inherits', _config_arguments, _print_config),

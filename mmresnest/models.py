@@ -19,6 +19,7 @@ from torch import nn
 from . import weights
 from .blocks import conv3x3
 from .errors import ArgumentError, nearest
+from .ops import lean
 from .registry import MODELS
 from .trunk import ResTrunk, legal_arguments
 from .variants import R152, VARIANTS, variant
@@ -97,6 +98,8 @@ class Backbone(ResTrunk, BaseModule):
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         self.init_cfg = init_cfg
         self.arch = arch
+        if args.get('compat') is None:      # 'mm' asks for mmdet's bits
+            lean(self)
         weights.convert_on_load(self, say)
 
     @classmethod

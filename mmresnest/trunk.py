@@ -59,6 +59,9 @@ class ResTrunk(nn.Module):
     conv1: nn.Module            # } of a plain stem
     bn1: nn.Module              # }
 
+    #: another walk through the stem, put here from outside; takes the trunk and the image
+    entrance: Optional[Callable[['ResTrunk', Tensor], Tensor]] = None
+
     def __init__(self, kind: str, depths: Sequence[int], *,
                  stem: Union[int, Sequence[int]] = 64, in_channels: int = 3,
                  base_channels: int = 64, pooled_shortcut: bool = False, shortcut_kernel: int = 1,
@@ -143,7 +146,7 @@ class ResTrunk(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """B 3 H W -> one map per out_index, at strides 4, 8, 16, 32 unless dilated."""
         call = rerun if self.with_cp and torch.is_grad_enabled() else nn.Module.__call__
-        x = self.embed(image)
+        x = self.embed(image) if self.entrance is None else self.entrance(self, image)
         maps = []
         for index, stage in enumerate(self.stages):
             for block in stage:

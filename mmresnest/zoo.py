@@ -10,6 +10,7 @@ from typing import Any, Union
 
 from . import weights
 from .errors import UserError
+from .ops import lean
 from .trunk import ResTrunk
 from .variants import list_archs, variant
 
@@ -37,6 +38,8 @@ def build_backbone(arch: str, *, pretrained: Union[bool, str, os.PathLike] = Fal
     """
     row = variant(arch)
     network = ResTrunk(**{**row.trunk, **trunk})
+    if trunk.get('compat') is None:     # 'mm' asks for mmdet's bits
+        lean(network)
     weights.convert_on_load(network)
     if pretrained is True:
         if not row.weights:

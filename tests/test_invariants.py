@@ -18,6 +18,7 @@ from torch.export import Dim
 import mmresnest
 from mmresnest.blocks import DropPath
 from mmresnest.blocks.pool import CeilAvgPool2d, CeilMaxPool2d
+from mmresnest.ops import plain
 from mmresnest.trunk import ResTrunk
 from mmresnest.variants import TABLE, Variant
 
@@ -321,6 +322,7 @@ def test_dilated(request, original):
 def test_symbolic_trace(row, training):
     ours = build(row).train(training)
     traced = torch.fx.symbolic_trace(copy.deepcopy(ours))
+    plain(ours)                                     # what is traced is the definition
     for batch, size in zip((2, 1), SIZES):
         assert_equal(ours(image(batch, size)), traced(image(batch, size)))
     assert_equal(ours.state_dict().values(),

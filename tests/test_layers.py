@@ -17,9 +17,9 @@ ROOT = Path(mmresnest.__file__).parents[1]
 PACKAGE = ROOT / 'mmresnest'
 MM = {'mmengine', 'mmcv', 'mmdet', 'mmseg'}
 EQUATIONS = ('blocks', 'stem', 'trunk')
-NETWORKS = (*EQUATIONS, 'variants', 'models', 'registry', 'weights', 'layouts', 'download',
-            'safetensors', 'zoo')
-ROOMS = ('compat', 'data', 'engine', 'heads', 'report', 'cli', 'doctor')
+NETWORKS = (*EQUATIONS, 'ops', 'deploy', 'variants', 'models', 'registry', 'weights', 'layouts',
+            'download', 'safetensors', 'zoo')
+ROOMS = ('compat', 'data', 'engine', 'heads', 'report', 'cli', 'doctor', 'benchmark')
 LIGHT = ('', 'errors', 'variants', 'version', 'cli', 'doctor', 'compat', 'compat.ext',
          'compat.panoptic', 'compat.stacks')  # imported before anybody asked for torch
 
@@ -114,7 +114,18 @@ def test_equations_know_torch_and_each_other(module):
     for found in imports(module):
         if found.ours:
             below = {'blocks': ('blocks',), 'stem': ('blocks',), 'trunk': EQUATIONS}
+            # no definition knows of ops or deploy
             assert within(found.what, (*below[module.partition('.')[0]], 'errors')), found
+        else:
+            assert found.what == 'torch' or found.what in sys.stdlib_module_names, found
+
+
+@pytest.mark.parametrize('module', members(('ops', 'deploy')))
+def test_twins_know_definitions_and_torch(module):
+    for found in imports(module):
+        if found.ours:
+            own = ('ops',) if module.startswith('ops') else ('ops', 'deploy')
+            assert within(found.what, (*EQUATIONS, 'errors', *own)), found
         else:
             assert found.what == 'torch' or found.what in sys.stdlib_module_names, found
 

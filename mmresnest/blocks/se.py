@@ -27,8 +27,11 @@ class SqueezeExcite(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """B C H W -> the same, every channel weighed."""
         z = u.mean((2, 3), keepdim=True)                                          # B C 1 1
-        s = self.fc2(F.relu(self.fc1(z), inplace=True)).sigmoid()                 # B C 1 1
-        return s * u                                                              # B C H W
+        return self.excitation(z) * u                                             # B C H W
+
+    def excitation(self, z: Tensor) -> Tensor:
+        """s: B C 1 1 -> the same."""
+        return self.fc2(F.relu(self.fc1(z), inplace=True)).sigmoid()
 
 
 class SEBottleneck(ResNeXtBottleneck):

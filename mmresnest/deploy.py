@@ -1,0 +1,163 @@
+"""Networks made ready for use: norms folded, convolutions merged, weights in oneDNN's order.
+
+    model = fuse(model.eval())                      # a copy, for inference only
+    model = fuse(model.eval(), compile=True)        # and compiled, with whatever sizes may come
+    compile_backbone(model)                         # compiles the network as it is, to train it too
+
+Evaluation-mode batch norm is a factor and a shift of each channel, k (W x) + b, and so belongs into
+the weights of the convolution before it. The convolutions of a Res2Net block without hierarchy do
+not see each other's results: they are one grouped convolution.
+"""
+import copy
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+import torch.fx.experimental._config
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .blocks import Bottleneck, Res2NetBottleneck, ResNeXtBottleneck, SplitAttention
+from .errors import UserError
+from .ops import lean
+from .ops.convolution import PackedConv2d, affine, conv_norm
+from .ops.twins import LeanRes2NetBottleneck
+from .trunk import ResTrunk
+
+__all__ = ['compile_backbone', 'fuse']
+
+Model = TypeVar('Model', bound=nn.Module)
+
+#: class -> names of convolutions and of the norms behind them
+PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
+    ResTrunk: (('conv1', 'bn1'),),
+    Bottleneck: (('conv1', 'bn1'), ('conv3', 'bn3')),
+    ResNeXtBottleneck: (('conv2', 'bn2'),),
+    SplitAttention: (('conv', 'bn0'), ('fc1', 'bn1')),
+}
+
+
+def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model:
+    """The model for inference, with equal outputs but for rounding.
+
+    Args:
+        model: a network of this package, or a detector or segmentor with one. All its mmcv
+            ``ConvModule`` are folded, too. Norms that are not batch norm, and those behind
+            deformable convolutions, stay.
+        inplace: change the model itself and not a copy. Its norms are gone then for good, and its
+            state dict is not that of the network any more.
+        compile: have ``compile_backbone`` compile the result.
+
+    Returns:
+        the model in its deployed form, in evaluation mode. It has no gradients.
+
+    Raises:
+        UserError: the model is in training mode, where its norms depend on the batch.
+    """
+    training = [name or 'the model itself' for name, module in model.named_modules()
+                if module.training and (module is model or isinstance(module, _BatchNorm))]
+    if training:
+        raise UserError(f'fuse: the model is in training mode ({training[0]}), where norms depend '
+                        f'on the batch and cannot be folded; call model.eval() first')
+    if not inplace:
+        model = copy.deepcopy(model)
+    lean(model)
+    trunks = [module for module in model.modules() if isinstance(module, ResTrunk)]
+    with torch.no_grad():
+        for module in model.modules():
+            for parent, conv, norm in pairs(module):
+                fold_into(parent, conv, norm)
+        for trunk in trunks:
+            for module in trunk.modules():
+                if isinstance(module, Res2NetBottleneck):
+                    merge(module)
+        for module in model.modules():
+            if type(module) is nn.Conv2d and module.padding_mode == 'zeros':
+                module.__class__ = PackedConv2d
+    model.requires_grad_(False)
+    if trunks and all(trunk.channels_last for trunk in trunks):
+        model.to(memory_format=torch.channels_last)     # type: ignore[call-overload]
+    if compile:
+        compile_backbone(model)
+    return model
+
+
+def pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
+    """A module's convolutions with the norms behind them, by the names in the module given."""
+    for cls, names in PAIRS.items():
+        if isinstance(module, cls):
+            yield from ((module, *pair) for pair in names if hasattr(module, pair[0]))
+    if isinstance(module, Res2NetBottleneck):
+        for index in range(len(module.convs)):
+            yield module, f'convs.{index}', f'bns.{index}'
+    elif isinstance(module, nn.Sequential):
+        for index in range(len(module) - 1):
+            yield module, str(index), str(index + 1)
+    elif type(module).__name__ == 'ConvModule' and getattr(module, 'with_norm', False):
+        order = getattr(module, 'order', ())
+        if 'conv' in order and order.index('norm') == order.index('conv') + 1:
+            yield module, 'conv', str(module.norm_name)
+
+
+def fold_into(parent: nn.Module, conv_name: str, norm_name: str) -> None:
+    """Folds a batch norm into the plain convolution before it; leaves any other pair as it is."""
+    conv, norm = parent.get_submodule(conv_name), parent.get_submodule(norm_name)
+    if not isinstance(conv, nn.Conv2d) or hasattr(conv, 'conv_offset') or \
+            not isinstance(norm, _BatchNorm) or norm.running_mean is None or \
+            norm.running_var is None or norm.weight is None or \
+            not isinstance(conv.weight, nn.Parameter):          # it is computed from others
+        return
+    folded = affine(conv, norm, norm.running_mean, norm.running_var, None)
+    conv.weight, conv.bias = nn.Parameter(folded.weight), nn.Parameter(folded.bias)
+    owner, _, name = norm_name.rpartition('.')
+    setattr(parent.get_submodule(owner), name, nn.Identity().eval())
+
+
+class MergedRes2NetBottleneck(LeanRes2NetBottleneck):
+    """A Res2Net block without hierarchy, its convolutions one."""
+
+    def mix(self, x: Tensor) -> Tensor:
+        """B ws H W -> B ws H' W'."""
+        left, right = x.split([self.width * (self.scales - 1), self.width], 1)
+        y = conv_norm(self.convs[0], self.bns[0], left.clone(), relu=True)       # B w(s-1) H' W'
+        return torch.cat([y, self.pool(right)], 1)
+
+    mixed = mix
+
+
+def merge(block: Res2NetBottleneck) -> None:
+    """Makes the convolutions of a block without hierarchy one grouped convolution."""
+    convs = [conv for conv in block.convs if type(conv) is nn.Conv2d and conv.bias is not None]
+    if block.hierarchical or block.scales < 3 or len(convs) < len(block.convs):
+        return
+    first = convs[0]
+    first.weight = nn.Parameter(torch.cat([conv.weight for conv in convs]))
+    first.bias = nn.Parameter(torch.cat([conv.bias for conv in convs if conv.bias is not None]))
+    for name in ('in_channels', 'out_channels', 'groups'):
+        setattr(first, name, getattr(first, name) * len(convs))
+    block.convs, block.bns = nn.ModuleList([first]), nn.ModuleList([block.bns[0]])
+    block.eval()
+    block.__class__ = MergedRes2NetBottleneck
+
+
+def compile_backbone(model: Model, **options: Any) -> Model:
+    """Compiles backbone and neck, once for all image sizes; heads stay as they are.
+
+    Args:
+        model: a detector or segmentor, or a network of this package.
+        **options: of ``torch.compile``; ``dynamic=True`` unless given. With it, sizes that happen
+            to be equal are not taken for one size, in the whole process: else a square image
+            first would mean another graph for the others.
+
+    Returns:
+        the same model, its state dict and the names in it unchanged. What is compiled is the
+        definition: compiled code makes its own choice of what to save.
+    """
+    options = {'dynamic': True, **options}
+    if options['dynamic']:
+        torch.fx.experimental._config.use_duck_shape = False
+    parts = [part for name in ('backbone', 'neck')
+             if isinstance(part := getattr(model, name, None), nn.Module)]
+    for part in parts or [model]:
+        part.compile(**options)
+    return model
