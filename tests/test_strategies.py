@@ -8,6 +8,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmresnest import build_backbone
+from mmresnest.blocks import SplitAttentionBottleneck
 from mmresnest.data.shapes import draw
 from mmresnest.engine import checkpoints
 from mmresnest.engine.config import load_config, shipped_folder, use_data
@@ -99,7 +100,7 @@ def test_blocks_and_shards():
     model = nn.Module()
     assert list(blocks_of(model)) == []
     model.backbone = build_backbone('resnest14', pretrained=False)
-    assert [type(block).__name__ for block in blocks_of(model)] == ['SplitAttentionBottleneck'] * 4
+    assert [isinstance(block, SplitAttentionBottleneck) for block in blocks_of(model)] == [True] * 4
     weight = torch.ones(3, requires_grad=True)
     assert whole(7) == 7 and torch.equal(whole(weight), weight.detach())
     assert share(weight, weight) is weight and share(weight, None) is weight

@@ -2,6 +2,7 @@
 
     lean(model)         evaluation with norms folded into convolutions; training that saves less
     plain(model)        the definitions again
+    DEVICES             where the twins compute: on CPUs, unless more is added
 
 Names, parameters, state dict and values stay what they are, but for rounding; ``tests/test_ops.py``
 proves it. Nothing here is imported by a definition.
@@ -12,9 +13,10 @@ from torch import nn
 
 from ..blocks import Bottleneck
 from ..trunk import ResTrunk
+from .convolution import DEVICES
 from .twins import TWINS, LeanSequential, embed
 
-__all__ = ['lean', 'plain']
+__all__ = ['DEVICES', 'lean', 'plain']
 
 Model = TypeVar('Model', bound=nn.Module)
 

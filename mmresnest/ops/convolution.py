@@ -24,8 +24,13 @@ from torch import Tensor, nn
 from torch.autograd import Function, forward_ad
 from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._device import DeviceContext
 
 from .recompute import remember_normed
+
+#: types of devices on which the twins compute; on all others their definitions do. No GPU was at
+#: hand to show that they are right and fast there: ``mmresnest.ops.DEVICES.add('cuda')`` tries.
+DEVICES = {'cpu'}
 
 # The moments of C channels cost 2 C^2 multiplications a place, and C^2 O in all; they save passes
 # over O channels. Worth it where places abound and C is not too large beside O: measured on a CPU.
@@ -69,9 +74,19 @@ class Affine(NamedTuple):
 def eager(x: Tensor) -> bool:
     """Whether ``x`` is computed with here and now: nothing traces, transforms or counts."""
     return (not torch.compiler.is_compiling() and type(x) is Tensor and not torch.jit.is_tracing()
-            and x.device.type != 'meta' and x.numel() > 0 and
-            not torch._C._len_torch_dispatch_stack() and forward_ad._current_level < 0 and
+            and x.device.type in DEVICES and x.numel() > 0 and
+            not torch._C._len_torch_dispatch_stack() and not watched() and
+            forward_ad._current_level < 0 and
             torch._C._functorch.peek_interpreter_stack() is None)
+
+
+def watched() -> bool:
+    """Whether somebody looks at the functions that are called, as PreciseBN does at batch norms.
+
+    A default device (``torch.set_default_device``) is such a mode too, and looks at nothing.
+    """
+    stack = map(torch._C._get_function_stack_at, range(torch._C._len_torch_function_stack()))
+    return any(not isinstance(mode, DeviceContext) for mode in stack)
 
 
 def hooked(*modules: nn.Module) -> bool:
