@@ -118,6 +118,23 @@ def test_single_precision(row):
         assert errors[1] <= max(1e-5, 2 * errors[0]), (name, errors)
 
 
+@kinds
+@pytest.mark.parametrize('kind_of_image', ['noise', 'offset', 'constant', 'large'])
+def test_no_digits_are_lost_where_variances_are_small(row, kind_of_image):
+    """A variance as a difference of moments could lose them: errors are those of the definition."""
+    drawn = image(2, (160, 160))
+    x = {'noise': drawn, 'offset': 5 + 0.05 * drawn, 'constant': torch.ones_like(drawn),
+         'large': 1000 * drawn}[kind_of_image]
+    plain_net, twin = both(row, torch.float)
+    exact = copy.deepcopy(plain_net).double()
+    truth, *found = [[*network.train()(x.to(next(network.parameters()).dtype)),
+                      *(value for name, value in network.named_buffers() if 'running' in name)]
+                     for network in (exact, plain_net, twin)]
+    of_plain, of_twin = [[(one.double() - true).norm() / true.norm()
+                          for one, true in zip(values, truth)] for values in found]
+    assert max(of_twin) <= 3 * max(of_plain) + 1e-5
+
+
 def test_gradients_of_the_functions():
     torch.manual_seed(0)
     x, weight, bias, scale, u, a = (
