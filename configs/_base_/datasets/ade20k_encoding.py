@@ -2,7 +2,9 @@
 # change of colours; tests slide a window of 480 in steps of two thirds over a long side of 520.
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 crop_size = (480, 480)
-head = dict(num_classes=150)
+classes = dict(num_classes=150)
+of_data = dict(
+    data_preprocessor=dict(size=crop_size), decode_head=classes, auxiliary_head=classes)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),

@@ -5,7 +5,4 @@ _base_ = [
     '../schedules/mmseg_80k.py',
     '../runtime/segmentation.py',
 ]
-model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    decode_head=_base_.head,
-    auxiliary_head=_base_.head)
+model = _base_.of_data
