@@ -22,7 +22,7 @@ from .errors import UserError
 from .ops import lean
 from .ops.convolution import PackedConv2d, affine, conv_norm
 from .ops.twins import LeanRes2NetBottleneck
-from .trunk import ResTrunk
+from .trunk import ResTrunk, lay_out
 
 __all__ = ['compile_backbone', 'fuse']
 
@@ -76,7 +76,7 @@ def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model
                 module.__class__ = PackedConv2d
     model.requires_grad_(False)
     if trunks and all(trunk.channels_last for trunk in trunks):
-        model.to(memory_format=torch.channels_last)     # type: ignore[call-overload]
+        lay_out(model, torch.channels_last)
     if compile:
         compile_backbone(model)
     return model

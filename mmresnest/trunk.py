@@ -119,7 +119,7 @@ class ResTrunk(nn.Module):
         self.out_channels = tuple(out_channels[index] for index in self.out_indices)
         initialise(self, zero_init_residual)
         if channels_last:
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            lay_out(self, torch.channels_last)
         self.train()
 
     @property
@@ -166,6 +166,12 @@ class ResTrunk(nn.Module):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+
+def lay_out(module: nn.Module, memory_format: torch.memory_format) -> None:
+    """Puts a module's 4-D weights into a memory layout, in place."""
+    # torch's stubs know this argument only beside a device.
+    module.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
 def check(kind, depths, strides, dilations, out_indices, frozen_stages, drop_path_rate, compat,

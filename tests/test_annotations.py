@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny  # before mmengine, which warns while it is imported
+import tiny
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
@@ -20,7 +20,7 @@ from mmresnest.engine.train import prepare, train
 from mmresnest.errors import UserError
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
-pytestmark = pytest.mark.filterwarnings('ignore')
+pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
 
 LEAVES = {
     'detection': 'faster_rcnn_resnest50_fpn',
@@ -33,19 +33,6 @@ LEAVES = {
 SEMANTIC = ('semantic', 'cityscapes')
 NAMES = ('background', *CLASSES)        # of pixels; of panoptic segments, the background is last
 COUNT = len(CLASSES)
-
-
-@pytest.fixture(autouse=True)
-def unformatted(monkeypatch):
-    """Leaves the texts of configs unformatted: yapf takes longer than these runs."""
-    for module in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):
-        monkeypatch.setattr(f'{module}.FormatCode', lambda text, **_: (text, False), raising=False)
-
-
-@pytest.fixture(scope='module')
-def shapes(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp('data') / 'shapes'
-    return draw(folder, train=4, val=2, test=2, size=(64, 64), progress=False)
 
 
 @pytest.fixture

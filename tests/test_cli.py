@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny  # before mmengine, which warns while it is imported
+import tiny
 
 from mmresnest import cli
 from mmresnest.cli import main

@@ -19,7 +19,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import mmresnest  # noqa: F401  puts the stand-in in place
 from mmresnest.compat import ext, ops
 from mmresnest.compat.ops import rows, vision
 from mmresnest.errors import UserError

@@ -4,7 +4,6 @@ import warnings
 from importlib import import_module
 
 import pytest
-import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch.utils.flop_counter import FlopCounterMode

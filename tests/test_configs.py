@@ -11,7 +11,6 @@ import warnings
 from pathlib import Path
 
 import pytest
-import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT_MODELS

@@ -1,6 +1,5 @@
 """What our recipes put into heads, against slow twins."""
 import pytest
-import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS as DETECTION
@@ -8,7 +7,6 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS as SEGMENTATION
 from torch import nn
 
-import mmresnest.heads.aspp  # noqa: F401  registers the head, as a config's custom_imports do
 from mmresnest.engine.config import load_config
 from mmresnest.errors import ArgumentError
 
@@ -62,6 +60,7 @@ def test_cascade_by_the_authors_losses():
 
 def test_aspp_as_in_encoding():
     """Five branches, projected, refined and classified: by hand, in evaluation."""
+    load_config('deeplabv3_resnest50_ade20k_encoding')     # its custom_imports register the head
     init_default_scope('mmseg')
     torch.manual_seed(0)
     head = SEGMENTATION.build(dict(

@@ -3,7 +3,6 @@ import inspect
 import logging
 
 import pytest
-import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope

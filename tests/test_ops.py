@@ -3,7 +3,6 @@ import copy
 import pickle
 
 import pytest
-import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
 import torch.nn.functional as F
 from test_invariants import FORMS, KINDS, build, image, loss

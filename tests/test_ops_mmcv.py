@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-import mmresnest  # noqa: F401  puts the stand-in in place
 from mmresnest.compat import ops
 
 FIGURES = json.loads((Path(__file__).parent / 'data' / 'mmcv_ops.json').read_text())

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-import tiny  # before mmengine, which warns while it is imported
+import tiny
 import torch
 from mmengine.config import Config
 from torch import nn

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import published
 import pytest
-import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope

@@ -3,7 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
-import tiny  # before mmengine, which warns while it is imported
+import tiny
 import torch
 from mmengine.config import Config
 from torch import nn

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
 import yaml
 from mmdet.structures import DetDataSample

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny  # before mmengine, which warns while it is imported
+import tiny
 import torch
 
 from mmresnest.data.shapes import draw

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import published
 import pytest
-import tiny  # noqa: F401  imports the stack with its warnings silenced
 import torch
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny  # noqa: F401  imports the stack with its warnings silenced
 import yaml
 
 from mmresnest.cli import _parser

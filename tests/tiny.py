@@ -1,14 +1,5 @@
 """Configs of each kind at a size of seconds, over real ones, as a user would write them."""
-import warnings
-from importlib import import_module
 from pathlib import Path
-
-import mmresnest  # noqa: F401  puts the stand-in for mmcv._ext in place
-
-with warnings.catch_warnings():
-    warnings.simplefilter('ignore')     # they warn of torch's future while they are imported
-    for _name in ('mmengine.runner', 'mmcv.ops', 'mmdet.apis', 'mmseg.apis'):
-        import_module(_name)
 
 DETECTION = """
 _base_ = 'mmresnest::faster_rcnn_resnest50_fpn.py'

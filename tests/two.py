@@ -13,6 +13,7 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from mmresnest import build_backbone
+from mmresnest.engine.processes import leave
 from mmresnest.engine.statistics import reestimate
 
 
@@ -108,7 +109,7 @@ def main():
              for check in (frozen_norms, synchronised_norms, own_norms, precise_bn)}
     if dist.get_rank() == 0:
         torch.save(found, sys.argv[1])
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == '__main__':

@@ -38,6 +38,7 @@ def build_runner(cfg: Config) -> Any:
     from mmengine.model import is_model_wrapper
     from mmengine.registry import MODELS, RUNNERS
 
+    from ..trunk import lay_out
     from .strategies import strategy_of
     runner = RUNNERS.build(cfg)
     name = strategy_of(cfg)
@@ -50,7 +51,7 @@ def build_runner(cfg: Config) -> Any:
     # What cuts weights up wants them in the order of their axes.
     if (getattr(backbone, 'channels_last', False) and name in ('', 'SingleDeviceStrategy')
             and not is_model_wrapper(runner.model)):
-        runner.model.to(memory_format=torch.channels_last)
+        lay_out(runner.model, torch.channels_last)
     return runner
 
 

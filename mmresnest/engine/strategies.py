@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError, UserError
 from ..registry import STRATEGIES
+from ..trunk import lay_out
 from .processes import has_accelerator
 
 OURS = 'mmresnest.FSDPStrategy'
@@ -155,7 +156,7 @@ class FSDPStrategy(DDPStrategy):
         device = torch.device(get_device()).type
         model = self.convert_model(model.to(get_device()))
         # fully_shard cuts along the first axis and takes contiguous weights only.
-        model = model.to(memory_format=torch.contiguous_format)     # type: ignore[call-overload]
+        lay_out(model, torch.contiguous_format)
         options: dict[str, Any] = dict(
             mesh=init_device_mesh(device, (self.world_size,)),
             reshard_after_forward=self.reshard_after_forward)
