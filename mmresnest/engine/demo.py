@@ -138,5 +138,6 @@ def shrink_schedule(cfg: Config, recipe: Recipe) -> None:
             hook.num_iters = PRECISE
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=0)      # the same demo for everyone
     cfg.log_processor = dict(cfg.get('log_processor') or {}, by_epoch=False)
-    cfg.default_hooks.logger.interval = 20
+    # Scores are noted at their iteration, not at the epoch, which is always the first.
+    cfg.default_hooks.logger.update(interval=20, log_metric_by_epoch=False)
     cfg.default_hooks.checkpoint.update(by_epoch=False, interval=iterations, max_keep_ckpts=1)
