@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmengine.config import Config
 
 from ..errors import UserError
+
+#: Seconds in which a thread of gloo lets go of the last exchange.
+LET_GO = 0.5
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -65,7 +69,21 @@ def started(launcher: str) -> Iterator[None]:
         yield
     finally:
         if launcher != 'none' and not joined and distributed.is_initialized():
-            distributed.destroy_process_group()
+            leave()
+
+
+def leave() -> None:
+    """Leaves the process group, so that this process can end.
+
+    A thread of gloo may still hold the last exchange when that has long been waited for, and to let
+    go of it takes Python's lock.  One that asks for the lock while Python ends is ended by it, amid
+    C++ code that cannot be left this way: the process would abort, its work done.
+    """
+    from torch import distributed
+    gloo = distributed.get_backend() != 'nccl'
+    distributed.destroy_process_group()
+    if gloo:
+        time.sleep(LET_GO)
 
 
 def settle_wrapper(cfg: Config) -> None:
