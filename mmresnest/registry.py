@@ -5,6 +5,7 @@ silently shadowed by mmdet's and mmseg's own, and registered in theirs it is ref
 ``locations``, ``type='mmresnest.ResNeSt'`` builds from any mmdet or mmseg config as it is.
 """
 from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
 from mmengine.registry import Registry
@@ -14,3 +15,5 @@ MODELS = Registry('model', parent=ROOT_MODELS, scope='mmresnest',
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmresnest', locations=['mmresnest.engine.hooks'])
 STRATEGIES = Registry('strategy', parent=ROOT_STRATEGIES, scope='mmresnest',
                       locations=['mmresnest.engine.strategies'])
+METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmresnest',
+                   locations=['mmresnest.engine.metrics'])

@@ -12,6 +12,9 @@ from mmengine.config import Config
 from ..errors import UserError, nearest
 from .config import dataset_leaves
 
+#: which do not divide a model among processes; '' is none at all
+PLAIN_STRATEGIES = ('', 'SingleDeviceStrategy', 'DDPStrategy')
+
 
 @contextmanager
 def building(cfg: Config) -> Iterator[None]:
@@ -49,10 +52,43 @@ def build_runner(cfg: Config) -> Any:
     backbone = getattr(runner.model, 'backbone', None)
     # DistributedDataParallel has laid out its gradients when it was built: it is left as it is.
     # What cuts weights up wants them in the order of their axes.
-    if (getattr(backbone, 'channels_last', False) and name in ('', 'SingleDeviceStrategy')
+    if (getattr(backbone, 'channels_last', False) and name in PLAIN_STRATEGIES[:2]
             and not is_model_wrapper(runner.model)):
         lay_out(runner.model, torch.channels_last)
     return runner
+
+
+def check_compiler(cfg: Config) -> None:
+    """Refuses a run that ``torch.compile`` cannot serve, before anything is built.
+
+    Raises:
+        UserError: something divides the model among processes, or the C++ compiler is missing that
+            compiled code for CPUs goes through.
+    """
+    from .processes import has_accelerator
+    from .strategies import strategy_of
+    name = strategy_of(cfg)
+    if name not in PLAIN_STRATEGIES:
+        raise UserError(f'--compile: {name} divides the model among processes, and what it divides '
+                        'is not compiled; leave --compile or the strategy out')
+    if has_accelerator():
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise UserError('--compile: on CPUs torch.compile writes C++, and no compiler for it is '
+                        'here; install one (Debian, Ubuntu: apt install g++), or leave --compile '
+                        'out: the network is fast without') from error
+
+
+def compile_parts(model: Any) -> None:
+    """Compiles backbone and neck of a runner's model, whatever it is wrapped in."""
+    from ..deploy import compile_backbone
+    while hasattr(model, 'module'):         # of DistributedDataParallel, of augmented testing
+        model = model.module
+    compile_backbone(model)
 
 
 @contextmanager

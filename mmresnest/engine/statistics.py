@@ -132,6 +132,20 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Has modules run as they are written: compiled code calls no norms that could be watched."""
+    compiled = [(module, call) for module in model.modules()
+                if (call := getattr(module, '_compiled_call_impl', None)) is not None]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, call in compiled:
+            module._compiled_call_impl = call
+
+
 def reestimate(model: nn.Module, forward: Callable[[Batch], object],
                batches: Iterable[Batch]) -> int:
     """Sets running mean and variance of the norms in training mode to their population's.
@@ -150,7 +164,7 @@ def reestimate(model: nn.Module, forward: Callable[[Batch], object],
     norms = norms_in_training(model)
     if not norms:
         return 0
-    with buffers_kept(model), Watch(norms) as watch:
+    with uncompiled(model), buffers_kept(model), Watch(norms) as watch:
         for batch in batches:
             forward(batch)
     reached = 0

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 
 from ..errors import UserError
 from . import checkpoints, processes
-from .building import build_runner, building, running
+from .building import build_runner, building, check_compiler, compile_parts, running
 from .config import dataset_leaves, task_of
 from .train import plain, prepare
 
@@ -42,7 +42,8 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
          work_dir: str | os.PathLike | None = None, out: str | os.PathLike | None = None,
          show_dir: str | os.PathLike | None = None, tta: bool = False,
          options: Mapping[str, Any] | None = None, launcher: str = 'none',
-         data: str | os.PathLike | None = None, demo: bool = False) -> TestResult:
+         data: str | os.PathLike | None = None, demo: bool = False, compile: bool = False,
+         fast_eval: bool = False) -> TestResult:
     """Scores a checkpoint on the test split.
 
     Args:
@@ -58,6 +59,8 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``: who started the processes.
         data: a folder in COCO or ADE20K layout to test on instead of the config's data.
         demo: test on the embedded data set a checkpoint of ``train(..., demo=True)``.
+        compile: have ``torch.compile`` compile backbone and neck, once for all image sizes.
+        fast_eval: compute COCO's scores by faster-coco-eval, see :mod:`mmresnest.engine.metrics`.
 
     Returns:
         scores and files.
@@ -71,10 +74,12 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     options = {**(options or {}), 'load_from': None, 'resume': False}
     with processes.started(launcher):
         cfg = prepare(config, ('test',), work_dir=work_dir, options=options, launcher=launcher,
-                      data=data, demo=demo)
+                      data=data, demo=demo, fast_eval=fast_eval)
         cfg.load_from = str(Path(checkpoint).expanduser())
         # One process holds a model that learns nothing, however many it took to train it.
         cfg.update(runner_type='Runner', strategy=None)
+        if compile:
+            check_compiler(cfg)
         if tta:
             _use_tta(cfg)
         dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())
@@ -82,6 +87,8 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
         with building(cfg):
             runner = build_runner(cfg)
             checkpoints.check_fit(checkpoint, content, runner.model)
+            if compile:
+                compile_parts(runner.model)
             loop = runner.test_loop
         del content                     # the runner reads it once more
         if dump is not None:

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from ..errors import UserError
 from . import checkpoints, processes
 from .annotations import check_annotations
-from .building import build_runner, building, running
+from .building import build_runner, building, check_compiler, compile_parts, running
 from .config import (
     KINDS,
     check_paths,
@@ -54,7 +54,8 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
           amp: bool = False, resume: str | None = None, auto_scale_lr: bool = False,
           options: Mapping[str, Any] | None = None, launcher: str = 'none',
           data: str | os.PathLike | None = None, demo: bool = False, scratch: bool = False,
-          seed: int | None = None, deterministic: bool = False) -> TrainResult:
+          seed: int | None = None, deterministic: bool = False, compile: bool = False,
+          fast_eval: bool = False) -> TrainResult:
     """Trains the model of a config and scores it on the validation split.
 
     Args:
@@ -73,6 +74,8 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
         scratch: start from random weights: fetch none, freeze nothing.
         seed: for everything random.
         deterministic: use deterministic algorithms only.
+        compile: have ``torch.compile`` compile backbone and neck, once for all image sizes.
+        fast_eval: compute COCO's scores by faster-coco-eval, see :mod:`mmresnest.engine.metrics`.
 
     Returns:
         scores, files and wall time.
@@ -84,7 +87,8 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
     start = time.monotonic()
     with processes.started(launcher):
         cfg = prepare(config, ('train', 'val'), work_dir=work_dir, resume=resume, options=options,
-                      launcher=launcher, data=data, demo=demo, scratch=scratch)
+                      launcher=launcher, data=data, demo=demo, scratch=scratch,
+                      fast_eval=fast_eval)
         if seed is not None or deterministic:
             cfg.randomness = {**cfg.get('randomness', {}), 'deterministic': deterministic}
             if seed is not None:
@@ -94,18 +98,22 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
         if auto_scale_lr:
             _use_scaled_rate(cfg)
         settle_strategy(cfg)
-        runner, scores = _run(cfg)
+        if compile:
+            check_compiler(cfg)
+        runner, scores = _run(cfg, compile)
         pictures = _pictures(runner) if demo or data is not None else []
         folder = Path(runner.work_dir)
         return TrainResult(folder, plain(scores.metrics), time.monotonic() - start,
                            checkpoints.last(folder), pictures)
 
 
-def _run(cfg: Config) -> tuple[Any, LastScores]:
+def _run(cfg: Config, compile: bool) -> tuple[Any, LastScores]:
     """Builds a runner, trains, and makes sure that the last step was scored."""
     scores = LastScores()
     with building(cfg):
         runner = build_runner(cfg)
+        if compile:
+            compile_parts(runner.model)
         runner.register_hook(scores)
         # Built here rather than in runner.train(), so that data that cannot be used is reported as
         # such and not as a failure of the run.
@@ -135,7 +143,8 @@ def configure(config: str | os.PathLike | Config, *, options: Mapping[str, Any] 
 
 def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
             work_dir: str | os.PathLike | None = None, resume: str | None = None,
-            launcher: str = 'none', demo: bool = False, **more: Any) -> Config:
+            launcher: str = 'none', demo: bool = False, fast_eval: bool = False,
+            **more: Any) -> Config:
     """Everything between a config's name and a config that can be run.
 
     What can be wrong is looked at from cheap to dear, and the work folder is made last, so that a
@@ -160,6 +169,9 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
     _settle_start(cfg, resume)
     register(cfg)
     check_annotations(cfg, splits)
+    if fast_eval:
+        from .metrics import use_fast_evaluation
+        use_fast_evaluation(cfg)
     cfg.launcher = launcher
     processes.settle_wrapper(cfg)
     settle_norms(cfg, distributed=launcher != 'none')

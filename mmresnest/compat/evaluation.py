@@ -1,0 +1,52 @@
+"""faster-coco-eval in the place where mmdet's ``CocoMetric`` looks for pycocotools' evaluation.
+
+Only matching and accumulation are its own. What is summed up of them is left to pycocotools, whose
+mAP counts 100 detections an image where mmdet allows for 1000; faster-coco-eval's counts all.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from functools import cache
+from typing import Any
+
+
+@contextmanager
+def faster_evaluation() -> Iterator[None]:
+    """Has ``CocoMetric`` of mmdet match and accumulate by faster-coco-eval."""
+    from mmdet.evaluation.metrics import coco_metric
+    before = coco_metric.COCOeval
+    coco_metric.COCOeval = faster_coco_eval()
+    try:
+        yield
+    finally:
+        coco_metric.COCOeval = before
+
+
+@cache
+def faster_coco_eval() -> type:
+    """Pycocotools' ``COCOeval`` with the two slow steps replaced."""
+    from faster_coco_eval import COCOeval_faster
+    from pycocotools.cocoeval import COCOeval
+
+    class FasterCOCOeval(COCOeval):
+        """``evaluate`` computes all; ``accumulate`` has it at hand."""
+
+        def evaluate(self) -> None:
+            """Matches and accumulates, on a copy of the truth: derived values are noted there."""
+            truth = copy(self.cocoGt)
+            truth.anns = {key: dict(annotation) for key, annotation in self.cocoGt.anns.items()}
+            faster = COCOeval_faster(truth, self.cocoDt, self.params.iouType)
+            for name in ('imgIds', 'catIds', 'iouThrs', 'recThrs', 'maxDets', 'areaRng',
+                         'areaRngLbl', 'useCats'):
+                setattr(faster.params, name, getattr(self.params, name))
+            faster.evaluate()
+            faster.accumulate()
+            self.found = faster.eval
+
+        def accumulate(self, p: Any = None) -> None:
+            """Takes over precision, recall and scores."""
+            self.eval = self.found
+
+    return FasterCOCOeval
