@@ -10,6 +10,7 @@ not see each other's results: they are one grouped convolution.
 """
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +25,7 @@ from .ops.convolution import PackedConv2d, affine, conv_norm
 from .ops.twins import LeanRes2NetBottleneck
 from .trunk import ResTrunk, lay_out
 
-__all__ = ['compile_backbone', 'fuse']
+__all__ = ['compile_backbone', 'fuse', 'uncompiled']
 
 Model = TypeVar('Model', bound=nn.Module)
 
@@ -161,3 +162,20 @@ def compile_backbone(model: Model, **options: Any) -> Model:
     for part in parts or [model]:
         part.compile(**options)
     return model
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Has modules run as they are written, though they were compiled.
+
+    Compiled code calls no norms that could be watched, and a batch of one would be another graph.
+    """
+    compiled = [(module, call) for module in model.modules()
+                if (call := getattr(module, '_compiled_call_impl', None)) is not None]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, call in compiled:
+            module._compiled_call_impl = call

@@ -22,6 +22,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.overrides import TorchFunctionMode
 
+from ..deploy import uncompiled
+
 Batch = TypeVar('Batch')
 
 
@@ -132,20 +134,6 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-@contextmanager
-def uncompiled(model: nn.Module) -> Iterator[None]:
-    """Has modules run as they are written: compiled code calls no norms that could be watched."""
-    compiled = [(module, call) for module in model.modules()
-                if (call := getattr(module, '_compiled_call_impl', None)) is not None]
-    for module, _ in compiled:
-        module._compiled_call_impl = None
-    try:
-        yield
-    finally:
-        for module, call in compiled:
-            module._compiled_call_impl = call
-
-
 def reestimate(model: nn.Module, forward: Callable[[Batch], object],
                batches: Iterable[Batch]) -> int:
     """Sets running mean and variance of the norms in training mode to their population's.

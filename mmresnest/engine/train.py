@@ -257,5 +257,7 @@ def _pictures(runner: Any) -> list[Path]:
     model = None if runner.val_loop is None else whole_model(runner)
     if model is None:
         return []
+    from ..deploy import uncompiled
     from ..report.pictures import write_pictures
-    return write_pictures(runner, model, runner.val_loop.dataloader.dataset, runner.work_dir)
+    with uncompiled(model):
+        return write_pictures(runner, model, runner.val_loop.dataloader.dataset, runner.work_dir)
