@@ -1,4 +1,4 @@
-"""The command line: ``mmresnest train|test|convert|flops|benchmark|doctor|print-config|draw-data``.
+"""The command line: ``mmresnest train|test|convert|flops|benchmark|profile|...``.
 
 Parsing imports neither torch nor mmengine, so help is there at once; a command imports what it
 needs. What a user can mend ends with one message and status 2, whatever else with its traceback and
@@ -120,7 +120,20 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
                              'this takes a C++ compiler')
     parser.add_argument('--fast-eval', action='store_true',
                         help="compute COCO's scores by faster-coco-eval: the same in less time")
+    _memory_argument(parser)
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _memory_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--keep-memory', action='store_true',
+                        help='on CPUs under Linux: hand no freed memory back to the system; '
+                             'faster, and takes more of it')
+
+
+def _keep_memory(given: bool) -> None:
+    if given:
+        from .engine.memory import keep_memory
+        keep_memory()
 
 
 def _trust_argument(parser: argparse.ArgumentParser) -> None:
@@ -166,6 +179,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    _keep_memory(args.keep_memory)
     from .engine.train import train
     with _trusting(args.trust_checkpoint):
         result = train(args.config, work_dir=args.work_dir, amp=args.amp, resume=args.resume,
@@ -198,6 +212,7 @@ def _test_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _test(args: argparse.Namespace) -> int:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    _keep_memory(args.keep_memory)
     from .engine.test import test
     with _trusting(args.trust_checkpoint):
         result = test(args.config, args.checkpoint, work_dir=args.work_dir, out=args.out,
@@ -352,6 +367,49 @@ def _benchmark(args: argparse.Namespace) -> int:
     return 0
 
 
+def _profile_arguments(parser: argparse.ArgumentParser) -> None:
+    _name_arguments(parser)
+    _memory_argument(parser)
+    parser.add_argument('--data', metavar='DIR', help='a folder in COCO or ADE20K layout (default: '
+                                                      'the embedded data set, drawn if need be)')
+    parser.add_argument('--modes', nargs='+', metavar='MODE', default=['training', 'inference'],
+                        help='training, inference (default: both)')
+    parser.add_argument('--steps', type=int, default=3, metavar='N',
+                        help='that are counted (default: 3)')
+    parser.add_argument('--batch', type=int, metavar='N',
+                        help='images of a training step (default: those of the config)')
+    parser.add_argument('--threads', type=int, metavar='N', help="of torch (default: torch's own)")
+    parser.add_argument('--json', metavar='FILE', help='write the figures')
+
+
+def _profile(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+    from pathlib import Path
+
+    import torch
+
+    from .engine import spending
+    _keep_memory(args.keep_memory)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    options = _options(args.cfg_options)
+    if args.batch is not None:
+        if args.batch < 1:
+            raise UserError(f'--batch {args.batch}: a step takes at least one image')
+        options['train_dataloader.batch_size'] = args.batch
+    data = spending.default_data(args.config, args.data)
+    found = [spending.spending(args.config, data=data, mode=mode, steps=args.steps, options=options,
+                               say=lambda line: print(line, file=sys.stderr))
+             for mode in args.modes]
+    for one in found:
+        print(spending.table(one))
+    if args.json is not None:
+        Path(args.json).write_text(json.dumps([asdict(one) for one in found], indent=2),
+                                   encoding='utf-8')
+        print(f'written: {args.json}')
+    return 0
+
+
 def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print the findings as json')
     parser.add_argument('--network', action='store_true',
@@ -372,6 +430,8 @@ COMMANDS = (
     Command('flops', 'count the parameters and multiply-adds of a '
                      "config's model", _flops_arguments, _flops),
     Command('benchmark', "time a network's forms beside others'", _benchmark_arguments, _benchmark),
+    Command('profile', "show where a model's training step and test image spend their "
+                       'time', _profile_arguments, _profile),
     Command('doctor', 'look over the installation', _doctor_arguments, _doctor),
     Command('print-config', 'print a config with all it '
                             'inherits', _config_arguments, _print_config),
