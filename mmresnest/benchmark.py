@@ -8,6 +8,7 @@ machine does meets all of them alike. Given are the median over the rounds and t
     timm            its network of that name, in channels_last
     onnxruntime, openvino       mmdet's class, exported (inference)
     plain, lean, fused          ours: the definition, as built, and ``deploy.fuse`` (inference)
+    lean-kept, fused-kept       the same after ``deploy.keep_memory()``, in a process of their own
     compiled, fused-compiled    ours through ``torch.compile``
     convolutions    the bound: the network's convolutions alone, one by one, in channels_last
 
@@ -15,6 +16,7 @@ What cannot run here is left out, and why is said. Bytes saved are those that a 
 training leaves allocated, the peak is that of a whole step, both beyond weights and gradients.
 """
 import gc
+import multiprocessing
 import statistics
 import tempfile
 import time
@@ -29,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from .deploy import compile_backbone, fuse
+from .deploy import compile_backbone, fuse, keep_memory
 from .errors import UserError, nearest
 from .ops import plain
 from .trunk import ResTrunk
@@ -37,7 +39,8 @@ from .variants import variant
 from .zoo import build_backbone
 
 FORMS = ('mmdet', 'mmdet-compiled', 'timm', 'onnxruntime', 'openvino', 'plain', 'lean', 'fused',
-         'compiled', 'fused-compiled', 'convolutions')
+         'lean-kept', 'fused-kept', 'compiled', 'fused-compiled', 'convolutions')
+OURS = ('plain', 'lean', 'fused', 'compiled')
 MODES = ('inference', 'training')
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 
@@ -128,19 +131,27 @@ def measure(case: Case, forms: Sequence[str], repeats: int,
     steps: dict[str, Step] = {}
     memory: dict[str, tuple[Optional[float], Optional[float]]] = {}
     for form in forms:
+        memory[form] = None, None
         try:
+            if form.endswith('-kept'):
+                steps[form] = Elsewhere(form.removesuffix('-kept'), case)
+                warm_up(steps[form])
+                continue
             forward, model = prepare(form, case, image)
             step = step_of(forward, model, case)
             warm_up(step)
             steps[form] = step
-            memory[form] = memory_of(forward, steps[form], case) if model is not None else (
-                None, None)
+            if model is not None:
+                memory[form] = memory_of(forward, step, case)
         except Missing as reason:
             say(f'  left out: {form} ({reason})')
     times: dict[str, list[tuple[float, float]]] = {form: [] for form in steps}
     for _ in range(repeats):
         for form, step in steps.items():
             times[form].append(timed(step, case.device))
+    for step in steps.values():
+        if isinstance(step, Elsewhere):
+            step.close()
     rows: list[Row] = []
     for form, taken in times.items():
         wall = [seconds * 1e3 for seconds, _ in taken]
@@ -164,11 +175,60 @@ def warm_up(step: Step) -> None:
 
 def timed(step: Step, device: str) -> tuple[float, float]:
     """Seconds of one step: by the clock, and of all processors."""
+    if isinstance(step, Elsewhere):
+        return step()
     synchronise(device)
     wall, cpu = time.perf_counter(), time.process_time()
     step()
     synchronise(device)
     return time.perf_counter() - wall, time.process_time() - cpu
+
+
+class Elsewhere:
+    """Steps of a form in a process that keeps its memory; called for one at a time.
+
+    Raises:
+        Missing: the form cannot be run.
+    """
+
+    def __init__(self, form: str, case: Case):
+        context = multiprocessing.get_context('spawn')
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, daemon=True, args=(
+            theirs, form, case, torch.get_num_threads()))
+        self.process.start()
+        theirs.close()
+        missing = self.pipe.recv()
+        if missing:
+            self.close()
+            raise Missing(missing)
+
+    def __call__(self) -> tuple[float, float]:
+        """One step; what ``timed`` found there."""
+        self.pipe.send(True)
+        found: tuple[float, float] = self.pipe.recv()
+        return found
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self.process.is_alive():
+            self.pipe.send(False)
+        self.process.join()
+
+
+def serve(pipe: Any, form: str, case: Case, threads: int) -> None:
+    """The other end."""
+    torch.set_num_threads(threads)
+    image = torch.randn(case.size[0], 3, *case.size[1:], device=case.device)
+    try:
+        keep_memory()
+        step = step_of(*prepare(form, case, image), case)
+    except (Missing, UserError) as reason:
+        pipe.send(str(reason))
+        return
+    pipe.send('')
+    while pipe.recv():
+        pipe.send(timed(step, case.device))
 
 
 def synchronise(device: str) -> None:
@@ -291,7 +351,10 @@ def timm(case: Case) -> nn.Module:
     """The network of that name in timm, in channels_last."""
     if find_spec('timm') is None:
         raise Missing('timm is not installed')
-    from timm import create_model, list_models
+    try:
+        from timm import create_model, list_models
+    except (ImportError, RuntimeError) as error:        # its torchvision, beside another torch
+        raise Missing(f'timm cannot be imported: {error}') from error
     names = dict(resnest50='resnest50d', resnest101='resnest101e', resnest200='resnest200e',
                  resnest269='resnest269e', resnest14='resnest14d', resnest26='resnest26d',
                  res2net50_v1b_26w_4s='res2net50d', res2net101_v1b_26w_4s='res2net101d')
@@ -489,8 +552,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         spread = [[row.median - row.quartiles[0] for row in own],
                   [row.quartiles[1] - row.median for row in own]]
         bars = panel.barh([row.form for row in own], [row.median for row in own], xerr=spread,
-                          color=['#0072B2' if row.form in ('plain', 'lean', 'fused', 'compiled',
-                                                           'fused-compiled') else '#999999'
+                          color=['#0072B2' if row.form.split('-')[0] in OURS else '#999999'
                                  for row in own])
         panel.bar_label(bars, [f' {row.speed:.2f}x' for row in own])
         panel.invert_yaxis()

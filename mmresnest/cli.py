@@ -132,7 +132,7 @@ def _memory_argument(parser: argparse.ArgumentParser) -> None:
 
 def _keep_memory(given: bool) -> None:
     if given:
-        from .engine.memory import keep_memory
+        from .deploy import keep_memory
         keep_memory()
 
 
@@ -331,6 +331,7 @@ def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--repeats', type=int, default=10, metavar='N',
                         help='rounds (default: 10)')
     parser.add_argument('--threads', type=int, metavar='N', help="of torch (default: torch's own)")
+    _memory_argument(parser)
     parser.add_argument('--json', metavar='FILE', help='write figures and machine')
     parser.add_argument('--plot', metavar='FILE', help='draw them, .png, .svg or .pdf')
     parser.add_argument('--profile', metavar='FORM',
@@ -345,6 +346,7 @@ def _benchmark(args: argparse.Namespace) -> int:
     import torch
 
     from . import benchmark
+    _keep_memory(args.keep_memory)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if args.profile is not None:

@@ -3,12 +3,14 @@
     model = fuse(model.eval())                      # a copy, for inference only
     model = fuse(model.eval(), compile=True)        # and compiled, with whatever sizes may come
     compile_backbone(model)                         # compiles the network as it is, to train it too
+    keep_memory()                                   # this process hands no freed memory back
 
 Evaluation-mode batch norm is a factor and a shift of each channel, k (W x) + b, and so belongs into
 the weights of the convolution before it. The convolutions of a Res2Net block without hierarchy do
 not see each other's results: they are one grouped convolution.
 """
 import copy
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -25,9 +27,14 @@ from .ops.convolution import PackedConv2d, affine, conv_norm
 from .ops.twins import LeanRes2NetBottleneck
 from .trunk import ResTrunk, lay_out
 
-__all__ = ['compile_backbone', 'fuse', 'uncompiled']
+__all__ = ['compile_backbone', 'fuse', 'keep_memory', 'uncompiled']
 
 Model = TypeVar('Model', bound=nn.Module)
+
+# malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+MOST = 2**31 - 1                # what mallopt's int can hold: nothing is ever handed back
+PAD = 64 * 2**20                # bytes by which the heap grows at least
 
 #: class -> names of convolutions and of the norms behind them
 PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
@@ -179,3 +186,26 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
     finally:
         for module, call in compiled:
             module._compiled_call_impl = call
+
+
+def keep_memory() -> None:
+    """Has this process keep what it frees, from now on, for what it needs next: for use on CPUs.
+
+    glibc hands large pieces back to the system as soon as they are freed, and the system clears
+    every page anew when they are asked for again: for each map of each step.
+
+    Faster on CPUs, and larger: what is freed is not always found again where a piece must begin
+    at a multiple of 64 bytes, least so by glibc before 2.38. docs/speed.md has figures of both.
+
+    Raises:
+        UserError: the C library is not glibc, or does not obey.
+    """
+    try:
+        mallopt = ctypes.CDLL('libc.so.6').mallopt
+    except (OSError, AttributeError):
+        raise UserError('keep_memory sets what glibc does, the C library of most Linux systems, '
+                        'and it is not here; leave it (--keep-memory) out') from None
+    for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, MOST), (M_TOP_PAD, PAD)):
+        if not mallopt(name, value):
+            raise UserError(f'keep_memory: mallopt of the C library refuses its setting {name}; '
+                            'leave it (--keep-memory) out')

@@ -70,6 +70,15 @@ def test_what_is_unknown_is_refused(given, named):
         benchmark.benchmark(**{'archs': ['resnest14'], **given})
 
 
+def test_forms_in_a_process_of_their_own():
+    said: list[str] = []
+    rows = benchmark.benchmark(['resnest14'], forms=['plain', 'lean-kept', 'fused-kept'],
+                               sizes=[(1, 64, 64)], modes=['training'], repeats=2, say=said.append)
+    assert [row.form for row in rows] == ['plain', 'lean-kept']
+    assert all(row.median > 0 and row.cpu > 0 for row in rows) and rows[1].saved is None
+    assert said[1:] == ['  left out: fused-kept (for inference only)']
+
+
 def test_what_is_not_installed_is_left_out(monkeypatch):
     monkeypatch.setattr(benchmark, 'find_spec', lambda name: None)
     said: list[str] = []

@@ -11,8 +11,8 @@ import tiny
 import torch
 from torch import nn
 
-from mmresnest import cli
-from mmresnest.engine import memory, spending
+from mmresnest import cli, deploy
+from mmresnest.engine import spending
 from mmresnest.errors import UserError
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
@@ -137,7 +137,7 @@ def test_what_it_refuses(shapes, tmp_path, capsys, given, said):
 
 
 def test_kept_memory_is_not_cleared_again():
-    code = ('import resource, torch\nfrom mmresnest.engine.memory import keep_memory\n{}\n'
+    code = ('import resource, torch\nfrom mmresnest.deploy import keep_memory\n{}\n'
             'def step(): torch.empty(2 ** 24).fill_(1.0)\n'
             'for _ in range(40): step()\n'         # the heap has grown as far as it does
             'faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n'
@@ -154,10 +154,10 @@ def test_kept_memory_is_not_cleared_again():
 def test_other_c_libraries_are_named(monkeypatch):
     def missing(name):
         raise OSError(name)
-    monkeypatch.setattr(memory.ctypes, 'CDLL', missing)
+    monkeypatch.setattr(deploy.ctypes, 'CDLL', missing)
     with pytest.raises(UserError, match='glibc'):
-        memory.keep_memory()
-    monkeypatch.setattr(memory.ctypes, 'CDLL', lambda name: types.SimpleNamespace(
+        deploy.keep_memory()
+    monkeypatch.setattr(deploy.ctypes, 'CDLL', lambda name: types.SimpleNamespace(
         mallopt=lambda setting, value: 0))
     with pytest.raises(UserError, match='refuses its setting -4'):
-        memory.keep_memory()
+        deploy.keep_memory()
