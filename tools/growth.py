@@ -62,7 +62,6 @@ def worker(rank: int, port: int, repeats: int, answers: Any) -> None:
     distributed.init_process_group('gloo')
     torch.manual_seed(0)
     network = build_backbone('resnest50')
-    # Names of the maps' gradients do not matter: all maps take part.
     divided = DistributedDataParallel(build_backbone('resnest50'))
     image = torch.randn(2, 3, 256, 256)
     gradients = torch.zeros(sum(one.numel() for one in network.parameters()))
@@ -176,7 +175,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     panels[3].bar_label(bars, fmt=' %.0f')
     panels[3].invert_yaxis()
     panels[3].margins(x=0.15)
-    panels[3].set(title='Training step of 2 x 256 x 256 in each process, ms')
+    panels[3].set(title='Step of 2 x 256 x 256 in each process, ms')
     for panel in panels[:3]:
         panel.grid(alpha=0.3)
         panel.legend(fontsize='small')

@@ -116,6 +116,7 @@ def spending(config: str | os.PathLike | Config, *, data: str | os.PathLike,
         split = 'train' if mode == 'training' else 'test'
         cfg = prepare(config, (split,), work_dir=folder, data=data, scratch=True, options=options)
         cfg.log_level = 'WARNING'
+        cfg.randomness = dict(seed=0)           # the same images at the same sizes each time
         for key in LOADERS:                     # the time of a worker would not be seen
             if cfg.get(key):
                 cfg[key].update(num_workers=0, persistent_workers=False)
