@@ -21,7 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -192,26 +192,36 @@ class Elsewhere:
     """
 
     def __init__(self, form: str, case: Case):
+        self.form = f'{form}-kept'
+        if torch.device(case.device).type != 'cpu':
+            raise Missing('memory is kept on CPUs')
         context = multiprocessing.get_context('spawn')
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, daemon=True, args=(
             theirs, form, case, torch.get_num_threads()))
         self.process.start()
         theirs.close()
-        missing = self.pipe.recv()
+        try:
+            missing = self.pipe.recv()
+        except EOFError:
+            missing = 'its process ended early, see above'
         if missing:
             self.close()
             raise Missing(missing)
 
     def __call__(self) -> tuple[float, float]:
         """One step; what ``timed`` found there."""
-        self.pipe.send(True)
-        found: tuple[float, float] = self.pipe.recv()
+        try:
+            self.pipe.send(True)
+            found: tuple[float, float] = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise UserError(f'the process of {self.form} ended early, see above; leave the form '
+                            'out, or give it more memory') from error
         return found
 
     def close(self) -> None:
         """Ends the process."""
-        if self.process.is_alive():
+        with suppress(OSError):             # it may have ended by itself
             self.pipe.send(False)
         self.process.join()
 
@@ -473,10 +483,12 @@ def profiled(case: Case, form: str, operations: int = 15) -> str:
         form: ``plain``, ``lean`` or ``fused``.
         operations: lines of the second table.
     """
+    if form not in OURS[:3]:
+        raise UserError(f'only plain, lean and fused are profiled, not {form!r}; '
+                        f'{nearest(form, OURS[:3])}')
     image = torch.randn(case.size[0], 3, *case.size[1:], device=case.device)
     forward, model = prepare(form, case, image)
-    if not isinstance(model, ResTrunk):
-        raise UserError(f'only forms of ours have stages: plain, lean, fused; not {form!r}')
+    assert isinstance(model, ResTrunk)
     step = step_of(forward, model, case)
     step()
     marks: list[float] = []

@@ -319,8 +319,8 @@ def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
                              'seresnext50_32x4d)')
     parser.add_argument('--forms', nargs='+', metavar='FORM',
                         help='of mmdet, mmdet-compiled, timm, onnxruntime, openvino, plain, lean, '
-                             'fused, compiled, fused-compiled, convolutions (default: all); speeds '
-                             'are relative to the first')
+                             'fused, lean-kept, fused-kept, compiled, fused-compiled, '
+                             'convolutions (default: all); speeds are relative to the first')
     parser.add_argument('--sizes', nargs='+', type=_size, default=[(2, 320, 320)], metavar='BxHxW',
                         help='batch, height and width (default: 2x320x320)')
     parser.add_argument('--modes', nargs='+', metavar='MODE', default=['inference', 'training'],
@@ -340,15 +340,10 @@ def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _benchmark(args: argparse.Namespace) -> int:
-    import json
     from pathlib import Path
 
-    import torch
-
     from . import benchmark
-    _keep_memory(args.keep_memory)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
+    _before_measuring(args)
     if args.profile is not None:
         for case in [benchmark.Case(arch, mode, size, dtype, args.device) for arch in args.archs
                      for size in args.sizes for dtype in args.dtypes for mode in args.modes]:
@@ -367,6 +362,23 @@ def _benchmark(args: argparse.Namespace) -> int:
         benchmark.plot(rows, Path(args.plot))
         print(f'written: {args.plot}')
     return 0
+
+
+def _before_measuring(args: argparse.Namespace) -> None:
+    """What benchmark and profile share: settings, and a file that can be written in the end."""
+    from pathlib import Path
+
+    import torch
+    for name in ('json', 'plot'):
+        path = getattr(args, name, None)
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise UserError(f'--{name} {path}: there is no folder {Path(path).absolute().parent}; '
+                            'make it, or name another')
+    if args.threads is not None:
+        if args.threads < 1:
+            raise UserError(f'--threads {args.threads}: at least one must compute')
+        torch.set_num_threads(args.threads)
+    _keep_memory(args.keep_memory)
 
 
 def _profile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -388,23 +400,21 @@ def _profile(args: argparse.Namespace) -> int:
     from dataclasses import asdict
     from pathlib import Path
 
-    import torch
-
     from .engine import spending
-    _keep_memory(args.keep_memory)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
+    _before_measuring(args)
+    spending.check(args.modes, args.steps)
     options = _options(args.cfg_options)
     if args.batch is not None:
         if args.batch < 1:
             raise UserError(f'--batch {args.batch}: a step takes at least one image')
         options['train_dataloader.batch_size'] = args.batch
     data = spending.default_data(args.config, args.data)
-    found = [spending.spending(args.config, data=data, mode=mode, steps=args.steps, options=options,
-                               say=lambda line: print(line, file=sys.stderr))
-             for mode in args.modes]
-    for one in found:
-        print(spending.table(one))
+    found = []
+    for mode in args.modes:
+        found.append(spending.spending(
+            args.config, data=data, mode=mode, steps=args.steps, options=options,
+            say=lambda line: print(line, file=sys.stderr)))
+        print(spending.table(found[-1]), flush=True)
     if args.json is not None:
         Path(args.json).write_text(json.dumps([asdict(one) for one in found], indent=2),
                                    encoding='utf-8')

@@ -33,7 +33,7 @@ Model = TypeVar('Model', bound=nn.Module)
 
 # malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-MOST = 2**31 - 1                # what mallopt's int can hold: nothing is ever handed back
+NEVER = -1                      # disables trimming: mallopt(3)
 PAD = 64 * 2**20                # bytes by which the heap grows at least
 
 #: class -> names of convolutions and of the norms behind them
@@ -205,7 +205,7 @@ def keep_memory() -> None:
     except (OSError, AttributeError):
         raise UserError('keep_memory sets what glibc does, the C library of most Linux systems, '
                         'and it is not here; leave it (--keep-memory) out') from None
-    for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, MOST), (M_TOP_PAD, PAD)):
+    for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, PAD)):
         if not mallopt(name, value):
             raise UserError(f'keep_memory: mallopt of the C library refuses its setting {name}; '
                             'leave it (--keep-memory) out')

@@ -61,6 +61,32 @@ def test_where_the_time_goes(capsys):
     assert 'mkldnn' in out or 'conv' in out
 
 
+def test_help_names_the_forms(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(['benchmark', '--help'])
+    said = ' '.join(capsys.readouterr().out.split())
+    assert f'of {", ".join(benchmark.FORMS)} (default: all)' in said
+
+
+def test_a_process_that_ends_early(monkeypatch):
+    case = benchmark.Case('resnest14', 'inference', (1, 64, 64), 'float32', 'cpu')
+    step = benchmark.Elsewhere('lean', case)
+    step.process.terminate()
+    step.process.join()
+    with pytest.raises(UserError, match='lean-kept ended early'):
+        step()
+    step.close()
+    with pytest.raises(benchmark.Missing, match='on CPUs'):
+        benchmark.Elsewhere('lean', case._replace(device='meta'))
+
+
+@pytest.mark.parametrize('form', ['lean-kept', 'leen', 'mmdet'])
+def test_what_cannot_be_profiled(form):
+    case = benchmark.Case('resnest14', 'inference', (1, 64, 64), 'float32', 'cpu')
+    with pytest.raises(UserError, match='plain, lean and fused'):
+        benchmark.profiled(case, form)
+
+
 @pytest.mark.parametrize('given,named', [
     (dict(forms=['leaner']), 'lean'), (dict(modes=['train']), 'training'),
     (dict(dtypes=['half']), 'float'), (dict(repeats=0), 'repeats'),

@@ -97,3 +97,4 @@ def test_it_is_asked_before_anything_is_built(shapes, tmp_path, monkeypatch):
     path = tiny.write(tmp_path, 'detection')
     with pytest.raises(UserError, match='no compiler'):
         train(path, data=shapes, work_dir=tmp_path / 'run', compile=True)
+    assert not (tmp_path / 'run').exists()

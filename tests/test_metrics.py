@@ -121,11 +121,13 @@ def test_what_was_patched_is_put_back(tmp_path, monkeypatch):
 def test_what_it_refuses(monkeypatch):
     with pytest.raises(ArgumentError, match='use_mp_eval'):
         METRICS.build(dict(type=FAST, use_mp_eval=True))
-    for cfg in (dict(val_evaluator=dict(type='mmseg.IoUMetric')), {}):
-        with pytest.raises(UserError, match='does not evaluate by CocoMetric'):
-            use_fast_evaluation(Config(cfg))
+    for cfg in (dict(val_evaluator=dict(type='mmseg.IoUMetric')), {},
+                dict(test_evaluator=dict(type='CocoMetric'))):
+        with pytest.raises(UserError, match='val_evaluator of the config is not CocoMetric'):
+            use_fast_evaluation(Config(cfg), 'val')
     monkeypatch.setattr('mmresnest.engine.metrics.find_spec', lambda name: None)
-    for ask in (lambda: METRICS.build(dict(type=FAST)), lambda: use_fast_evaluation(Config({}))):
+    for ask in (lambda: METRICS.build(dict(type=FAST)),
+                lambda: use_fast_evaluation(Config({}), 'val')):
         with pytest.raises(UserError, match=r'mmresnest\[fast-eval\]'):
             ask()
 
@@ -133,6 +135,7 @@ def test_what_it_refuses(monkeypatch):
 def test_it_takes_the_place_of_mmdet_s():
     cfg = Config(dict(val_evaluator=dict(type='CocoMetric', metric='bbox', use_mp_eval=True),
                       test_evaluator=[dict(type='mmdet.CocoMetric'), dict(type='Other')]))
-    use_fast_evaluation(cfg)
+    for split in ('val', 'test'):
+        use_fast_evaluation(cfg, split)
     assert cfg.val_evaluator == dict(type=FAST, metric='bbox')
     assert [one['type'] for one in cfg.test_evaluator] == [FAST, 'Other']

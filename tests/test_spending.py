@@ -1,10 +1,12 @@
 """Where the time goes: every second of a step is booked once, on the part that spent it."""
 import ctypes
+import importlib
 import json
 import subprocess
 import sys
 import time
 import types
+from contextlib import nullcontext
 
 import pytest
 import tiny
@@ -19,12 +21,15 @@ pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unf
 
 PARTS = {
     ('detection', 'training'): ['reading', 'preprocessing', 'backbone', 'neck', 'RPN head',
-                                'proposals, NMS', 'RoI heads', 'RoIAlign', 'box head',
+                                'proposals, NMS', 'RoI heads', 'RoIAlign',
                                 'backward, neck and heads', 'backward, backbone', 'optimiser',
                                 'rest'],
     ('detection', 'inference'): ['reading', 'preprocessing', 'backbone', 'neck', 'RPN head',
                                  'proposals, NMS', 'RoI heads', 'RoIAlign', 'detections, NMS',
                                  'rest'],
+    ('panoptic', 'inference'): ['reading', 'preprocessing', 'backbone', 'neck', 'RPN head',
+                                'proposals, NMS', 'RoI heads', 'RoIAlign', 'detections, NMS',
+                                'semantic head', 'panoptic fusion', 'rest'],
     ('semantic', 'training'): ['reading', 'preprocessing', 'backbone', 'decode head',
                                'auxiliary head', 'backward, neck and heads', 'backward, backbone',
                                'optimiser', 'rest'],
@@ -108,9 +113,11 @@ class Head(nn.Module):
 
 def test_time_is_booked_on_who_spent_it():
     model = Model()
-    optimiser = types.SimpleNamespace(step=lambda: time.sleep(0.15), zero_grad=lambda: None)
+    optimiser = types.SimpleNamespace(
+        step=lambda: time.sleep(0.15), zero_grad=lambda: None, scale_loss=lambda loss: 2 * loss,
+        backward=lambda loss: loss.backward(), optim_context=lambda model: nullcontext())
     runner = types.SimpleNamespace(model=model, optim_wrapper=optimiser)
-    found = spending.timed(runner, [dict(inputs=torch.ones(1, 3, 8, 8))], 'training', 2,
+    found = spending.timed(runner, [dict(inputs=torch.ones(1, 3, 8, 8))], 'training', 3,
                            lambda line: None)
     expected = {'backbone': 0.1, 'decode head': 0.05, 'RoIAlign': 0.4, 'optimiser': 0.15,
                 'backward, neck and heads': 0.2, 'backward, backbone': 0.5}
@@ -128,12 +135,38 @@ def test_the_command(shapes, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('given, said', [
-    (['--modes', 'train'], 'legal: training, inference'), (['--steps', '0'], 'at least one'),
-    (['--batch', '0'], 'at least one image')])
+    (['--modes', 'inference', 'train'], 'legal: training, inference'),
+    (['--steps', '0'], 'at least one'), (['--batch', '0'], 'at least one image'),
+    (['--threads', '0'], 'at least one must compute'), (['--json', 'none/a.json'], 'no folder')])
 def test_what_it_refuses(shapes, tmp_path, capsys, given, said):
     path = tiny.write(tmp_path, 'semantic')
     assert cli.main(['profile', str(path), '--data', str(shapes), *given]) == 2
-    assert said in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert said in err and 'ms' not in out
+
+
+@pytest.mark.parametrize('options', [
+    dict(runner_type='FlexibleRunner', strategy=dict(type='mmresnest.FSDPStrategy')),
+    {'optim_wrapper.type': 'Bfloat16OptimWrapper'}])
+def test_runners_and_precisions(shapes, tmp_path, options, monkeypatch):
+    """One process times a divided model whole; mixed precision is obeyed."""
+    seen = []
+
+    def watch(model, clock):
+        model.backbone.register_forward_hook(lambda _, given, maps: seen.append(maps[0].dtype))
+    monkeypatch.setattr(spending, 'watch', watch)
+    importlib.import_module('mmresnest.engine.amp')         # registers the wrapper
+    mixed = 'optim_wrapper.type' in options
+    found = spending.spending(tiny.write(tmp_path, 'semantic'), data=shapes, steps=1,
+                              options=options)
+    assert found.total > 0 and set(seen) == {torch.bfloat16 if mixed else torch.float32}
+
+
+def test_what_is_frozen_stays_frozen(shapes, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(spending, 'timed', lambda runner, *_: kept.append(runner.model.backbone))
+    spending.spending(tiny.write(tmp_path, 'detection'), data=shapes)
+    assert kept[0].frozen_stages == 1 and not kept[0].stem[0].weight.requires_grad
 
 
 def test_kept_memory_is_not_cleared_again():
@@ -149,6 +182,18 @@ def test_kept_memory_is_not_cleared_again():
                                  text=True, check=True).stdout) for kept in ('', 'keep_memory()')]
     assert faults[1] < pages / 50
     assert faults[0] > 10 * faults[1]
+
+
+def test_kept_memory_beyond_what_an_int_counts():
+    code = ('import ctypes\nfrom mmresnest.deploy import keep_memory\nkeep_memory()\n'
+            'libc = ctypes.CDLL(None)\nlibc.sbrk.restype = libc.malloc.restype = ctypes.c_void_p\n'
+            'libc.free.argtypes = [ctypes.c_void_p]\nlibc.malloc.argtypes = [ctypes.c_size_t]\n'
+            'start = libc.sbrk(0)\nlibc.free(libc.malloc(5 * 2 ** 29))\n'
+            'print(libc.sbrk(0) - start)')
+    if not hasattr(ctypes.CDLL(None), 'gnu_get_libc_version'):
+        pytest.skip('the C library is not glibc')
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) >= 5 * 2 ** 29
 
 
 def test_other_c_libraries_are_named(monkeypatch):

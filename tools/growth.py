@@ -7,6 +7,8 @@ import argparse
 import json
 import multiprocessing
 import os
+import queue
+import socket
 import statistics
 import sys
 import time
@@ -88,13 +90,23 @@ def worker(rank: int, port: int, repeats: int, answers: Any) -> None:
 
 def together(repeats: int) -> dict[str, float]:
     """What processes cost each other, in milliseconds, and the size of the gradients."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
     context = multiprocessing.get_context('spawn')
     answers = context.Queue()
-    group = [context.Process(target=worker, args=(rank, 29571, repeats, answers))
+    group = [context.Process(target=worker, args=(rank, port, repeats, answers), daemon=True)
              for rank in range(PROCESSES)]
     for one in group:
         one.start()
-    found: dict[str, float] = answers.get(timeout=1800)
+    while True:
+        try:
+            found: dict[str, float] = answers.get(timeout=1)
+            break
+        except queue.Empty:
+            failed = [one.exitcode for one in group if one.exitcode]
+            if failed:
+                raise SystemExit(f'a process ended with status {failed[0]}, see above') from None
     for one in group:
         one.join()
     return found

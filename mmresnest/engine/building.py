@@ -62,19 +62,24 @@ def check_compiler(cfg: Config) -> None:
     """Refuses a run that ``torch.compile`` cannot serve, before anything is built.
 
     Raises:
-        UserError: something divides the model among processes, or the C++ compiler is missing that
-            compiled code for CPUs goes through.
+        UserError: torch is too old, something divides the model among processes, or the C++
+            compiler is missing that compiled code for CPUs goes through.
     """
     from .processes import has_accelerator
     from .strategies import strategy_of
+    try:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+        from torch.fx.experimental._config import use_duck_shape  # noqa: F401
+    except ImportError as error:
+        raise UserError('--compile takes torch 2.5 or newer, and this one is too old '
+                        f'({error}); update it, or leave --compile out') from error
     name = strategy_of(cfg)
     if name not in PLAIN_STRATEGIES:
         raise UserError(f'--compile: {name} divides the model among processes, and what it divides '
                         'is not compiled; leave --compile or the strategy out')
     if has_accelerator():
         return
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:

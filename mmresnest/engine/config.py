@@ -589,8 +589,8 @@ def _other_kind(cfg: Config, root: Path) -> str:
     return ''
 
 
-def from_scratch(cfg: Config) -> None:
-    """Makes the model start from random weights: nothing is fetched, and nothing stays frozen."""
+def without_weights(cfg: Config) -> dict:
+    """Has the model fetch no weights; returns its backbone."""
     model = model_of(cfg)
     backbone = model.get('backbone')
     if not isinstance(backbone, dict):
@@ -599,6 +599,13 @@ def from_scratch(cfg: Config) -> None:
         if node.get('pretrained'):
             node['pretrained'] = None
     backbone['init_cfg'] = None
+    cfg.load_from = None
+    return backbone
+
+
+def from_scratch(cfg: Config) -> None:
+    """Makes the model start from random weights: nothing is fetched, and nothing stays frozen."""
+    backbone = without_weights(cfg)
     if backbone.get('frozen_stages', -1) >= 0:      # frozen at random it could learn nothing
         backbone['frozen_stages'] = -1
     if backbone.get('norm_eval'):
@@ -606,7 +613,6 @@ def from_scratch(cfg: Config) -> None:
     norm = backbone.get('norm_cfg')
     if norm and norm.get('requires_grad') is False:
         norm['requires_grad'] = True
-    cfg.load_from = None
 
 
 def plain_norms(node: Any) -> int:

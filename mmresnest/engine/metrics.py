@@ -49,24 +49,26 @@ class FastCocoMetric(CocoMetric):
             return super().compute_metrics(results)
 
 
-def use_fast_evaluation(cfg: Config) -> None:
+def use_fast_evaluation(cfg: Config, split: str) -> None:
     """Puts ``FastCocoMetric`` in the place of each ``CocoMetric`` of a config.
 
+    Args:
+        cfg: changed in place.
+        split: ``val`` or ``test``, whose evaluator is meant.
+
     Raises:
-        UserError: the config has none, or faster-coco-eval is not installed.
+        UserError: that has none, or faster-coco-eval is not installed.
     """
     if find_spec('faster_coco_eval') is None:
         raise UserError('--fast-eval needs the package faster-coco-eval: pip install '
                         '"mmresnest[fast-eval]", or leave --fast-eval out')
-    found = False
-    for key in ('val_evaluator', 'test_evaluator'):
-        given = cfg.get(key) or ()
-        for one in [given] if isinstance(given, dict) else given:
-            if one.get('type') in ('CocoMetric', 'mmdet.CocoMetric', FAST):
-                one['type'] = FAST
-                one.pop('use_mp_eval', None)
-                found = True
+    given = cfg.get(f'{split}_evaluator') or ()
+    found = [one for one in ([given] if isinstance(given, dict) else given)
+             if one.get('type') in ('CocoMetric', 'mmdet.CocoMetric', FAST)]
+    for one in found:
+        one['type'] = FAST
+        one.pop('use_mp_eval', None)
     if not found:
-        raise UserError(f'--fast-eval: {cfg.filename or "the config"} does not evaluate by '
-                        'CocoMetric, and faster-coco-eval computes scores of boxes and '
-                        'masks only; leave --fast-eval out')
+        raise UserError(f'--fast-eval: the {split}_evaluator of {cfg.filename or "the config"} is '
+                        'not CocoMetric, and faster-coco-eval computes scores of boxes and masks '
+                        'only; leave --fast-eval out')

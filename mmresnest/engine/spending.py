@@ -7,11 +7,12 @@ time up to the moment when all gradients have come back to the backbone is that 
 """
 from __future__ import annotations
 
+import copy
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .building import build_runner, building
-from .config import LOADERS, task_of
+from .config import LOADERS, load_config, task_of, without_weights
 from .train import prepare
 
 #: the last name of a module's path, or the end of it, its methods, and what they are booked as
@@ -37,7 +38,8 @@ PARTS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ('mask_head', ('predict_by_feat',), 'masks'),
     ('rpn_head', ('loss_and_predict', 'loss', 'predict'), 'RPN head'),
     ('roi_head', ('loss', 'predict'), 'RoI heads'),
-    ('bbox_head', ('loss', 'predict'), 'box head'),
+    ('semantic_head', ('loss', 'predict'), 'semantic head'),
+    ('panoptic_fusion_head', ('predict',), 'panoptic fusion'),
     ('decode_head', ('loss', 'predict'), 'decode head'),
     ('auxiliary_head', ('loss',), 'auxiliary head'),
 )
@@ -108,13 +110,13 @@ def spending(config: str | os.PathLike | Config, *, data: str | os.PathLike,
     Raises:
         UserError: config or data cannot be used, or a mode that there is not.
     """
-    if mode not in MODES:
-        raise UserError(f'mode {mode!r} is unknown; legal: {", ".join(MODES)}')
-    if steps < 1:
-        raise UserError(f'steps={steps}: at least one must be counted')
+    check([mode], steps)
     with tempfile.TemporaryDirectory() as folder:
         split = 'train' if mode == 'training' else 'test'
-        cfg = prepare(config, (split,), work_dir=folder, data=data, scratch=True, options=options)
+        cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
+        without_weights(cfg)                    # what is frozen stays so: it saves time
+        cfg = prepare(cfg, (split,), work_dir=folder, data=data, options={
+            **(options or {}), 'runner_type': 'Runner', 'strategy': None})
         cfg.log_level = 'WARNING'
         cfg.randomness = dict(seed=0)           # the same images at the same sizes each time
         for key in LOADERS:                     # the time of a worker would not be seen
@@ -126,6 +128,15 @@ def spending(config: str | os.PathLike | Config, *, data: str | os.PathLike,
             if mode == 'training':
                 runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         return timed(runner, loader, mode, steps, say)
+
+
+def check(modes: Sequence[str], steps: int) -> None:
+    """Refuses what cannot be timed, before anything is."""
+    for mode in modes:
+        if mode not in MODES:
+            raise UserError(f'mode {mode!r} is unknown; legal: {", ".join(MODES)}')
+    if steps < 1:
+        raise UserError(f'steps={steps}: at least one must be counted')
 
 
 def timed(runner: Any, loader: Any, mode: str, steps: int, say: Callable[[str], None]) -> Spending:
@@ -200,18 +211,20 @@ def train_step(runner: Any, batch: Any, clock: Clock) -> None:
         if maps[-1].grad_fn is not None:
             maps[-1].grad_fn.register_prehook(mark)
     handle = model.backbone.register_forward_hook(wait)
-    losses, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
+    wrapper = runner.optim_wrapper
+    with wrapper.optim_context(model):
+        losses, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
     handle.remove()
     name = 'backward, neck and heads'
     with clock.running(name):
-        losses.backward()
+        wrapper.backward(wrapper.scale_loss(losses))
     if returned:
         outside = returned[0][name]
         clock.spent['backward, backbone'] = clock.spent[name] - outside
         clock.spent[name] = outside
     with clock.running('optimiser'):
-        runner.optim_wrapper.step()
-        runner.optim_wrapper.zero_grad()
+        wrapper.step()
+        wrapper.zero_grad()
 
 
 def test_step(runner: Any, batch: Any, clock: Clock) -> None:
@@ -233,6 +246,6 @@ def default_data(config: str | os.PathLike, data: str | os.PathLike | None) -> s
     """The folder given, or the embedded one."""
     if data is not None:
         return data
-    from .config import KINDS, load_config
+    from .config import KINDS
     from .train import drawn_data
     return drawn_data(KINDS[task_of(load_config(config))])

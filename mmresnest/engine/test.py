@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 
 from ..errors import UserError
 from . import checkpoints, processes
-from .building import build_runner, building, check_compiler, compile_parts, running
+from .building import build_runner, building, compile_parts, running
 from .config import dataset_leaves, task_of
 from .train import plain, prepare
 
@@ -71,15 +71,13 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     start = time.monotonic()
     content = checkpoints.read(checkpoint)
     # The checkpoint takes the place of whatever the config would start a training from.
-    options = {**(options or {}), 'load_from': None, 'resume': False}
+    # One process holds a model that learns nothing, however many it took to train it.
+    options = {**(options or {}), 'load_from': None, 'resume': False, 'runner_type': 'Runner',
+               'strategy': None}
     with processes.started(launcher):
         cfg = prepare(config, ('test',), work_dir=work_dir, options=options, launcher=launcher,
-                      data=data, demo=demo, fast_eval=fast_eval)
+                      data=data, demo=demo, fast_eval=fast_eval, compile=compile)
         cfg.load_from = str(Path(checkpoint).expanduser())
-        # One process holds a model that learns nothing, however many it took to train it.
-        cfg.update(runner_type='Runner', strategy=None)
-        if compile:
-            check_compiler(cfg)
         if tta:
             _use_tta(cfg)
         dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())

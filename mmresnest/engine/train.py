@@ -88,7 +88,7 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
     with processes.started(launcher):
         cfg = prepare(config, ('train', 'val'), work_dir=work_dir, resume=resume, options=options,
                       launcher=launcher, data=data, demo=demo, scratch=scratch,
-                      fast_eval=fast_eval)
+                      fast_eval=fast_eval, compile=compile)
         if seed is not None or deterministic:
             cfg.randomness = {**cfg.get('randomness', {}), 'deterministic': deterministic}
             if seed is not None:
@@ -98,8 +98,6 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
         if auto_scale_lr:
             _use_scaled_rate(cfg)
         settle_strategy(cfg)
-        if compile:
-            check_compiler(cfg)
         runner, scores = _run(cfg, compile)
         pictures = _pictures(runner) if demo or data is not None else []
         folder = Path(runner.work_dir)
@@ -144,7 +142,7 @@ def configure(config: str | os.PathLike | Config, *, options: Mapping[str, Any] 
 def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
             work_dir: str | os.PathLike | None = None, resume: str | None = None,
             launcher: str = 'none', demo: bool = False, fast_eval: bool = False,
-            **more: Any) -> Config:
+            compile: bool = False, **more: Any) -> Config:
     """Everything between a config's name and a config that can be run.
 
     What can be wrong is looked at from cheap to dear, and the work folder is made last, so that a
@@ -168,11 +166,13 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
         cfg.work_dir = os.path.join('work_dirs', name)
     _settle_start(cfg, resume)
     register(cfg)
-    check_annotations(cfg, splits)
     if fast_eval:
         from .metrics import use_fast_evaluation
-        use_fast_evaluation(cfg)
+        use_fast_evaluation(cfg, 'test' if splits == ('test',) else 'val')
     cfg.launcher = launcher
+    if compile:
+        check_compiler(cfg)
+    check_annotations(cfg, splits)
     processes.settle_wrapper(cfg)
     settle_norms(cfg, distributed=launcher != 'none')
     settle_loaders(cfg)
