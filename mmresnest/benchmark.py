@@ -8,9 +8,9 @@ machine does meets all of them alike. Given are the median over the rounds and t
     timm            its network of that name, in channels_last
     onnxruntime, openvino       mmdet's class, exported (inference)
     plain, lean, fused          ours: the definition, as built, and ``deploy.fuse`` (inference)
-    lean-kept, fused-kept       the same after ``deploy.keep_memory()``, in a process of their own
     compiled, fused-compiled    ours through ``torch.compile``
     convolutions    the bound: the network's convolutions alone, one by one, in channels_last
+    ...-kept        the same after ``deploy.keep_memory()``, in a process of its own
 
 What cannot run here is left out, and why is said. Bytes saved are those that a forward pass in
 training leaves allocated, the peak is that of a whole step, both beyond weights and gradients.
@@ -21,8 +21,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -39,12 +40,15 @@ from .variants import variant
 from .zoo import build_backbone
 
 FORMS = ('mmdet', 'mmdet-compiled', 'timm', 'onnxruntime', 'openvino', 'plain', 'lean', 'fused',
-         'lean-kept', 'fused-kept', 'compiled', 'fused-compiled', 'convolutions')
+         'compiled', 'fused-compiled', 'convolutions', 'mmdet-kept', 'lean-kept', 'fused-kept',
+         'convolutions-kept')
+KEPT = '-kept'                  # of a form in a process of its own, see above
 OURS = ('plain', 'lean', 'fused', 'compiled')
 MODES = ('inference', 'training')
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 
 Step = Callable[[], Any]
+Run = Callable[[], tuple[float, float]]     # a step, and the seconds it took: see ``timed``
 
 
 class Case(NamedTuple):
@@ -128,30 +132,29 @@ def measure(case: Case, forms: Sequence[str], repeats: int,
             say: Callable[[str], None]) -> list[Row]:
     """One case, all forms in turn."""
     image = torch.randn(case.size[0], 3, *case.size[1:], device=case.device)
-    steps: dict[str, Step] = {}
+    runs: dict[str, Run] = {}
     memory: dict[str, tuple[Optional[float], Optional[float]]] = {}
-    for form in forms:
-        memory[form] = None, None
-        try:
-            if form.endswith('-kept'):
-                steps[form] = Elsewhere(form.removesuffix('-kept'), case)
-                warm_up(steps[form])
-                continue
-            forward, model = prepare(form, case, image)
-            step = step_of(forward, model, case)
-            warm_up(step)
-            steps[form] = step
-            if model is not None:
-                memory[form] = memory_of(forward, step, case)
-        except Missing as reason:
-            say(f'  left out: {form} ({reason})')
-    times: dict[str, list[tuple[float, float]]] = {form: [] for form in steps}
-    for _ in range(repeats):
-        for form, step in steps.items():
-            times[form].append(timed(step, case.device))
-    for step in steps.values():
-        if isinstance(step, Elsewhere):
-            step.close()
+    with ExitStack() as stack:
+        for form in forms:
+            memory[form] = None, None
+            try:
+                if form.endswith(KEPT):
+                    run: Run = stack.enter_context(Elsewhere(form, case))
+                    warm_up(run)
+                else:
+                    forward, model = prepare(form, case, image)
+                    step = step_of(forward, model, case)
+                    run = partial(timed, step, case.device)
+                    warm_up(run)
+                    if model is not None:
+                        memory[form] = memory_of(forward, step, case)
+                runs[form] = run
+            except Missing as reason:
+                say(f'  left out: {form} ({reason})')
+        times: dict[str, list[tuple[float, float]]] = {form: [] for form in runs}
+        for _ in range(repeats):
+            for form, run in runs.items():
+                times[form].append(run())
     rows: list[Row] = []
     for form, taken in times.items():
         wall = [seconds * 1e3 for seconds, _ in taken]
@@ -164,19 +167,17 @@ def measure(case: Case, forms: Sequence[str], repeats: int,
     return rows
 
 
-def warm_up(step: Step) -> None:
+def warm_up(run: Run) -> None:
     """Two steps; the first compiles, where anything is to be compiled."""
     try:
         for _ in range(2):
-            step()
+            run()
     except torch._dynamo.exc.BackendCompilerFailed as error:
         raise Missing(f'cannot be compiled: {str(error).splitlines()[0]}') from error
 
 
 def timed(step: Step, device: str) -> tuple[float, float]:
     """Seconds of one step: by the clock, and of all processors."""
-    if isinstance(step, Elsewhere):
-        return step()
     synchronise(device)
     wall, cpu = time.perf_counter(), time.process_time()
     step()
@@ -184,21 +185,21 @@ def timed(step: Step, device: str) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-class Elsewhere:
-    """Steps of a form in a process that keeps its memory; called for one at a time.
+class Elsewhere(AbstractContextManager):
+    """A form in a process of its own, which keeps its memory; a call is one step, timed there.
 
     Raises:
         Missing: the form cannot be run.
     """
 
     def __init__(self, form: str, case: Case):
-        self.form = f'{form}-kept'
         if torch.device(case.device).type != 'cpu':
             raise Missing('memory is kept on CPUs')
+        self.form = form
         context = multiprocessing.get_context('spawn')
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, daemon=True, args=(
-            theirs, form, case, torch.get_num_threads()))
+            theirs, form.removesuffix(KEPT), case, torch.get_num_threads()))
         self.process.start()
         theirs.close()
         try:
@@ -206,11 +207,11 @@ class Elsewhere:
         except EOFError:
             missing = 'its process ended early, see above'
         if missing:
-            self.close()
+            self.__exit__()
             raise Missing(missing)
 
     def __call__(self) -> tuple[float, float]:
-        """One step; what ``timed`` found there."""
+        """What ``timed`` found there."""
         try:
             self.pipe.send(True)
             found: tuple[float, float] = self.pipe.recv()
@@ -219,7 +220,7 @@ class Elsewhere:
                             'out, or give it more memory') from error
         return found
 
-    def close(self) -> None:
+    def __exit__(self, *_: Any) -> None:
         """Ends the process."""
         with suppress(OSError):             # it may have ended by itself
             self.pipe.send(False)

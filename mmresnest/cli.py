@@ -1,4 +1,4 @@
-"""The command line: ``mmresnest train|test|convert|flops|benchmark|profile|...``.
+"""The command line: ``mmresnest COMMAND``, for each of ``COMMANDS`` below.
 
 Parsing imports neither torch nor mmengine, so help is there at once; a command imports what it
 needs. What a user can mend ends with one message and status 2, whatever else with its traceback and
@@ -319,8 +319,9 @@ def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
                              'seresnext50_32x4d)')
     parser.add_argument('--forms', nargs='+', metavar='FORM',
                         help='of mmdet, mmdet-compiled, timm, onnxruntime, openvino, plain, lean, '
-                             'fused, lean-kept, fused-kept, compiled, fused-compiled, '
-                             'convolutions (default: all); speeds are relative to the first')
+                             'fused, compiled, fused-compiled, convolutions, mmdet-kept, '
+                             'lean-kept, fused-kept, convolutions-kept (default: all); speeds are '
+                             'relative to the first')
     parser.add_argument('--sizes', nargs='+', type=_size, default=[(2, 320, 320)], metavar='BxHxW',
                         help='batch, height and width (default: 2x320x320)')
     parser.add_argument('--modes', nargs='+', metavar='MODE', default=['inference', 'training'],
@@ -400,21 +401,20 @@ def _profile(args: argparse.Namespace) -> int:
     from dataclasses import asdict
     from pathlib import Path
 
-    from .engine import spending
+    from .engine import profile
     _before_measuring(args)
-    spending.check(args.modes, args.steps)
+    profile.check(args.modes, args.steps)
     options = _options(args.cfg_options)
     if args.batch is not None:
         if args.batch < 1:
             raise UserError(f'--batch {args.batch}: a step takes at least one image')
         options['train_dataloader.batch_size'] = args.batch
-    data = spending.default_data(args.config, args.data)
     found = []
     for mode in args.modes:
-        found.append(spending.spending(
-            args.config, data=data, mode=mode, steps=args.steps, options=options,
+        found.append(profile.profile(
+            args.config, data=args.data, mode=mode, steps=args.steps, options=options,
             say=lambda line: print(line, file=sys.stderr)))
-        print(spending.table(found[-1]), flush=True)
+        print(profile.table(found[-1]), flush=True)
     if args.json is not None:
         Path(args.json).write_text(json.dumps([asdict(one) for one in found], indent=2),
                                    encoding='utf-8')

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-import torch.fx.experimental._config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -153,9 +152,8 @@ def compile_backbone(model: Model, **options: Any) -> Model:
 
     Args:
         model: a detector or segmentor, or a network of this package.
-        **options: of ``torch.compile``; ``dynamic=True`` unless given. With it, sizes that happen
-            to be equal are not taken for one size, in the whole process: else a square image
-            first would mean another graph for the others.
+        **options: of ``torch.compile``; ``dynamic=True`` unless given, with what
+            ``one_graph_for_all_sizes`` does.
 
     Returns:
         the same model, its state dict and the names in it unchanged. What is compiled is the
@@ -163,12 +161,27 @@ def compile_backbone(model: Model, **options: Any) -> Model:
     """
     options = {'dynamic': True, **options}
     if options['dynamic']:
-        torch.fx.experimental._config.use_duck_shape = False
+        one_graph_for_all_sizes()
     parts = [part for name in ('backbone', 'neck')
              if isinstance(part := getattr(model, name, None), nn.Module)]
     for part in parts or [model]:
         part.compile(**options)
     return model
+
+
+def one_graph_for_all_sizes() -> None:
+    """Has no two sizes that happen to be equal taken for one size, in the whole process.
+
+    Else a square image first would mean another graph for the others.
+
+    Raises:
+        UserError: this torch has no such setting.
+    """
+    from torch.fx.experimental import _config
+    if not hasattr(_config, 'use_duck_shape'):
+        raise UserError('compiling for all sizes (--compile) takes torch 2.5 or newer, and this '
+                        f'is {torch.__version__}; update it, or compile with dynamic=False')
+    _config.use_duck_shape = False
 
 
 @contextmanager

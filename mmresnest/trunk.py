@@ -170,7 +170,7 @@ class ResTrunk(nn.Module):
 
 def lay_out(module: nn.Module, memory_format: torch.memory_format) -> None:
     """Puts a module's 4-D weights into a memory layout, in place."""
-    # torch's stubs know this argument only beside a device.
+    # torch's stubs of this method leave the argument out.
     module.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 

@@ -68,16 +68,15 @@ def test_help_names_the_forms(capsys):
     assert f'of {", ".join(benchmark.FORMS)} (default: all)' in said
 
 
-def test_a_process_that_ends_early(monkeypatch):
+def test_a_process_that_ends_early():
     case = benchmark.Case('resnest14', 'inference', (1, 64, 64), 'float32', 'cpu')
-    step = benchmark.Elsewhere('lean', case)
-    step.process.terminate()
-    step.process.join()
-    with pytest.raises(UserError, match='lean-kept ended early'):
-        step()
-    step.close()
+    with benchmark.Elsewhere('lean-kept', case) as run:
+        run.process.terminate()
+        run.process.join()
+        with pytest.raises(UserError, match='lean-kept ended early'):
+            run()
     with pytest.raises(benchmark.Missing, match='on CPUs'):
-        benchmark.Elsewhere('lean', case._replace(device='meta'))
+        benchmark.Elsewhere('lean-kept', case._replace(device='meta'))
 
 
 @pytest.mark.parametrize('form', ['lean-kept', 'leen', 'mmdet'])
@@ -98,9 +97,10 @@ def test_what_is_unknown_is_refused(given, named):
 
 def test_forms_in_a_process_of_their_own():
     said: list[str] = []
-    rows = benchmark.benchmark(['resnest14'], forms=['plain', 'lean-kept', 'fused-kept'],
-                               sizes=[(1, 64, 64)], modes=['training'], repeats=2, say=said.append)
-    assert [row.form for row in rows] == ['plain', 'lean-kept']
+    rows = benchmark.benchmark(
+        ['resnest14'], forms=['plain', 'lean-kept', 'fused-kept', 'convolutions-kept'],
+        sizes=[(1, 64, 64)], modes=['training'], repeats=2, say=said.append)
+    assert [row.form for row in rows] == ['plain', 'lean-kept', 'convolutions-kept']
     assert all(row.median > 0 and row.cpu > 0 for row in rows) and rows[1].saved is None
     assert said[1:] == ['  left out: fused-kept (for inference only)']
 

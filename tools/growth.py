@@ -6,11 +6,10 @@
 import argparse
 import json
 import multiprocessing
-import os
 import queue
-import socket
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,10 +49,8 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     return found
 
 
-def worker(rank: int, port: int, repeats: int, answers: Any) -> None:
+def worker(rank: int, store: str, repeats: int, answers: Any) -> None:
     """One process: rounds of a step by itself, beside another, and with the gradients exchanged."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(PROCESSES), MASTER_ADDR='127.0.0.1',
-                      MASTER_PORT=str(port))
     import torch
     from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
@@ -61,7 +58,7 @@ def worker(rank: int, port: int, repeats: int, answers: Any) -> None:
     from mmresnest import build_backbone
     from mmresnest.engine.processes import leave
     torch.set_num_threads(1)
-    distributed.init_process_group('gloo')
+    distributed.init_process_group('gloo', f'file://{store}', rank=rank, world_size=PROCESSES)
     torch.manual_seed(0)
     network = build_backbone('resnest50')
     divided = DistributedDataParallel(build_backbone('resnest50'))
@@ -90,25 +87,24 @@ def worker(rank: int, port: int, repeats: int, answers: Any) -> None:
 
 def together(repeats: int) -> dict[str, float]:
     """What processes cost each other, in milliseconds, and the size of the gradients."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
     context = multiprocessing.get_context('spawn')
     answers = context.Queue()
-    group = [context.Process(target=worker, args=(rank, port, repeats, answers), daemon=True)
-             for rank in range(PROCESSES)]
-    for one in group:
-        one.start()
-    while True:
-        try:
-            found: dict[str, float] = answers.get(timeout=1)
-            break
-        except queue.Empty:
-            failed = [one.exitcode for one in group if one.exitcode]
-            if failed:
-                raise SystemExit(f'a process ended with status {failed[0]}, see above') from None
-    for one in group:
-        one.join()
+    with tempfile.TemporaryDirectory() as folder:
+        group = [context.Process(target=worker, daemon=True,
+                                 args=(rank, f'{folder}/store', repeats, answers))
+                 for rank in range(PROCESSES)]
+        for one in group:
+            one.start()
+        found: dict[str, float] = {}
+        while not found:
+            try:
+                found = answers.get(timeout=1)
+            except queue.Empty:
+                failed = [one.exitcode for one in group if one.exitcode]
+                if failed:
+                    raise SystemExit(f'a process ended with {failed[0]}, see above') from None
+        for one in group:
+            one.join()
     return found
 
 

@@ -12,9 +12,6 @@ from mmengine.config import Config
 from ..errors import UserError, nearest
 from .config import dataset_leaves
 
-#: which do not divide a model among processes; '' is none at all
-PLAIN_STRATEGIES = ('', 'SingleDeviceStrategy', 'DDPStrategy')
-
 
 @contextmanager
 def building(cfg: Config) -> Iterator[None]:
@@ -42,7 +39,7 @@ def build_runner(cfg: Config) -> Any:
     from mmengine.registry import MODELS, RUNNERS
 
     from ..trunk import lay_out
-    from .strategies import strategy_of
+    from .strategies import UNDIVIDED, strategy_of
     runner = RUNNERS.build(cfg)
     name = strategy_of(cfg)
     if name and isinstance(runner.model, dict):
@@ -52,7 +49,7 @@ def build_runner(cfg: Config) -> Any:
     backbone = getattr(runner.model, 'backbone', None)
     # DistributedDataParallel has laid out its gradients when it was built: it is left as it is.
     # What cuts weights up wants them in the order of their axes.
-    if (getattr(backbone, 'channels_last', False) and name in PLAIN_STRATEGIES[:2]
+    if (getattr(backbone, 'channels_last', False) and name in UNDIVIDED
             and not is_model_wrapper(runner.model)):
         lay_out(runner.model, torch.channels_last)
     return runner
@@ -65,21 +62,18 @@ def check_compiler(cfg: Config) -> None:
         UserError: torch is too old, something divides the model among processes, or the C++
             compiler is missing that compiled code for CPUs goes through.
     """
+    from ..deploy import one_graph_for_all_sizes
     from .processes import has_accelerator
-    from .strategies import strategy_of
-    try:
-        from torch._inductor.cpp_builder import get_cpp_compiler
-        from torch._inductor.exc import InvalidCxxCompiler
-        from torch.fx.experimental._config import use_duck_shape  # noqa: F401
-    except ImportError as error:
-        raise UserError('--compile takes torch 2.5 or newer, and this one is too old '
-                        f'({error}); update it, or leave --compile out') from error
+    from .strategies import UNDIVIDED, strategy_of
+    one_graph_for_all_sizes()
     name = strategy_of(cfg)
-    if name not in PLAIN_STRATEGIES:
+    if name not in (*UNDIVIDED, 'DDPStrategy'):
         raise UserError(f'--compile: {name} divides the model among processes, and what it divides '
                         'is not compiled; leave --compile or the strategy out')
     if has_accelerator():
         return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .building import building
-from .config import from_scratch, model_of, register, settle_norms, task_of
+from .config import model_of, register, settle_norms, task_of, without_weights
 from .train import configure
 
 #: height and width of COCO's images as they are trained on, padded to multiples of 32
@@ -82,10 +82,7 @@ def step_cost(config: str | os.PathLike | Config, *, shape: tuple[int, int] | No
     from mmengine.registry import MODELS, DefaultScope
     from torch.utils.flop_counter import FlopCounterMode
     cfg = configure(config, options=options)
-    frozen = model_of(cfg).get('backbone', {}).get('frozen_stages', -1)
-    from_scratch(cfg)                                   # no weights are fetched, but:
-    if frozen >= 0:
-        cfg.model.backbone.frozen_stages = frozen
+    without_weights(cfg)
     register(cfg)
     settle_norms(cfg, distributed=False)
     task = task_of(cfg)

@@ -31,6 +31,12 @@ from .processes import has_accelerator
 
 OURS = 'mmresnest.FSDPStrategy'
 
+#: strategies that leave the model to one process; '' is none at all
+UNDIVIDED = ('', 'SingleDeviceStrategy')
+
+#: options for one process that holds the whole model, however many it takes to train it
+WHOLE = dict(runner_type='Runner', strategy=None)
+
 
 # ---- before a run --------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from ..errors import UserError
 from . import checkpoints, processes
 from .building import build_runner, building, compile_parts, running
 from .config import dataset_leaves, task_of
+from .strategies import WHOLE
 from .train import plain, prepare
 
 #: scales for a segmentor's ``tta`` where the config names none; each also mirrored
@@ -71,9 +72,7 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     start = time.monotonic()
     content = checkpoints.read(checkpoint)
     # The checkpoint takes the place of whatever the config would start a training from.
-    # One process holds a model that learns nothing, however many it took to train it.
-    options = {**(options or {}), 'load_from': None, 'resume': False, 'runner_type': 'Runner',
-               'strategy': None}
+    options = {**(options or {}), 'load_from': None, 'resume': False, **WHOLE}
     with processes.started(launcher):
         cfg = prepare(config, ('test',), work_dir=work_dir, options=options, launcher=launcher,
                       data=data, demo=demo, fast_eval=fast_eval, compile=compile)

@@ -129,7 +129,7 @@ def configure(config: str | os.PathLike | Config, *, options: Mapping[str, Any] 
     """A config with its data and options set; see :func:`train` for the arguments."""
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     if demo or data is not None:
-        use_data(cfg, drawn_data(KINDS[task_of(cfg)], launcher) if data is None else data)
+        use_data(cfg, data_for(cfg, data, launcher))
     if demo:
         from .demo import shrink
         shrink(cfg)
@@ -191,6 +191,12 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
 def plain(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Scores as Python's own numbers; mmseg's are numpy's."""
     return {name: float(value) for name, value in metrics.items()}
+
+
+def data_for(cfg: Config, data: str | os.PathLike | None,
+             launcher: str = 'none') -> str | os.PathLike:
+    """The folder given, or the embedded data set in the layout of the config's task."""
+    return drawn_data(KINDS[task_of(cfg)], launcher) if data is None else data
 
 
 def drawn_data(layout: str, launcher: str = 'none') -> Path:

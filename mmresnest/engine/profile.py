@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .building import build_runner, building
-from .config import LOADERS, load_config, task_of, without_weights
-from .train import prepare
+from .config import LOADERS, load_config, without_weights
+from .strategies import WHOLE
+from .train import data_for, prepare
 
 #: the last name of a module's path, or the end of it, its methods, and what they are booked as
 PARTS: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -94,14 +95,14 @@ class Clock:
             self.open.pop()
 
 
-def spending(config: str | os.PathLike | Config, *, data: str | os.PathLike,
-             mode: str = 'training', steps: int = 3, options: Mapping[str, Any] | None = None,
-             say: Callable[[str], None] = lambda line: None) -> Spending:
+def profile(config: str | os.PathLike | Config, *, data: str | os.PathLike | None = None,
+            mode: str = 'training', steps: int = 3, options: Mapping[str, Any] | None = None,
+            say: Callable[[str], None] = lambda line: None) -> Spending:
     """Times the steps of a config's training, or of its test.
 
     Args:
         config: a config, its file, or the name of one that comes with mmresnest.
-        data: a folder in COCO or ADE20K layout.
+        data: a folder in COCO or ADE20K layout; the embedded data set unless given.
         mode: ``training`` or ``inference``.
         steps: that are counted; one more goes before them.
         options: settings to override, dotted names to values.
@@ -115,8 +116,8 @@ def spending(config: str | os.PathLike | Config, *, data: str | os.PathLike,
         split = 'train' if mode == 'training' else 'test'
         cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
         without_weights(cfg)                    # what is frozen stays so: it saves time
-        cfg = prepare(cfg, (split,), work_dir=folder, data=data, options={
-            **(options or {}), 'runner_type': 'Runner', 'strategy': None})
+        cfg = prepare(cfg, (split,), work_dir=folder, data=data_for(cfg, data),
+                      options={**(options or {}), **WHOLE})
         cfg.log_level = 'WARNING'
         cfg.randomness = dict(seed=0)           # the same images at the same sizes each time
         for key in LOADERS:                     # the time of a worker would not be seen
@@ -240,12 +241,3 @@ def table(found: Spending) -> str:
     lines += [f'  {name:<26}{seconds * 1e3:9.1f} ms {seconds / found.total:6.1%}'
               for name, seconds in found.parts.items()]
     return '\n'.join(lines)
-
-
-def default_data(config: str | os.PathLike, data: str | os.PathLike | None) -> str | os.PathLike:
-    """The folder given, or the embedded one."""
-    if data is not None:
-        return data
-    from .config import KINDS
-    from .train import drawn_data
-    return drawn_data(KINDS[task_of(load_config(config))])
