@@ -21,7 +21,7 @@ from textwrap import wrap
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from .compat import ext, stacks
+from .compat import checkpoints, ext
 from .version import __version__
 
 STACKS = {
@@ -181,8 +181,8 @@ def pytorch() -> Iterator[Finding]:
 
 def trust() -> Iterator[Finding]:
     """Whether the protection against code in checkpoints is switched off."""
-    for name in (stacks.TRUST, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'):
-        if os.environ.get(name, '').lower() in stacks.YES:
+    for name in (checkpoints.TRUST, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'):
+        if os.environ.get(name, '').lower() in checkpoints.YES:
             yield Finding('warning', f'{name} is set: every checkpoint may run code',
                           f'unset {name}, and set it only for the one command that needs it')
 

@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import warnings
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -25,8 +24,8 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
+from . import claims, safetensors
 from . import download as web
-from . import safetensors
 from .errors import UserError
 from .layouts import CLASSIFIER, LAYOUTS, convert, exchange, layout_named, recognise
 from .variants import TABLE, Variant, variant
@@ -35,7 +34,7 @@ __all__ = ['CLASSIFIER', 'LAYOUTS', 'PUBLISHED', 'SCHEME', 'TRUST', 'Report', 'c
            'convert_file', 'convert_on_load', 'fetch', 'load', 'read', 'recognise']
 
 SCHEME = 'mmresnest://'         # + arch: the published weights of a row of the variant table
-TRUST = 'MMRESNEST_TRUST_CHECKPOINTS'       # the variable by which compat.stacks is told, too
+TRUST = 'MMRESNEST_TRUST_CHECKPOINTS'       # the variable by which compat.checkpoints is told, too
 NOTE = 'mmresnest'              # where in a state dict's metadata our facts stand
 
 #: file name -> the hex digits with which its sha256 begins
@@ -558,15 +557,18 @@ def parse(path: Path, trusted: bool = False) -> Any:
         tensors, texts = safetensors.load(path)
         state: OrderedDict[str, Any] = OrderedDict(tensors)
         if NOTE in texts:
-            state._metadata = json.loads(texts[NOTE])  # type: ignore[attr-defined]
+            state._metadata = _note(texts[NOTE], path)  # type: ignore[attr-defined]
         return state
-    check_size(path)
     names: list[Any] = [(Ignored, name) for name in BESIDE_TENSORS]
     allow = getattr(torch.serialization, 'safe_globals', nullcontext)   # since torch 2.5
     try:
         with allow(names), warnings.catch_warnings():
             warnings.simplefilter('ignore', UserWarning)    # of a pickle's protocol; it raises, too
+            if not trusted:
+                claims.check(path)
             return torch.load(path, map_location='cpu', weights_only=not trusted)
+    except UserError:
+        raise
     except Exception as error:
         wanted = re.search(r'GLOBAL (\S+)', str(error))
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -580,14 +582,12 @@ def parse(path: Path, trusted: bool = False) -> Any:
                         f'truncated, or not a checkpoint: fetch it again') from error
 
 
-def check_size(path: Path) -> None:
-    """Refuses an archive that would unpack to more than it is; torch.save does not compress."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            claimed = sum(entry.file_size for entry in archive.infolist())
-        if claimed > path.stat().st_size:
-            raise UserError(f'{path} cannot be read as a checkpoint: it has {path.stat().st_size} '
-                            f'bytes and unpacks to {claimed}, which torch.save does not write')
+def _note(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path}: the note of mmresnest in it is no json ({error}); it is damaged: '
+                        f'fetch it again') from error
 
 
 # From layout to layout ---------------------------------------------------------------------------

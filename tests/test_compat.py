@@ -20,7 +20,7 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 
 from mmresnest import compat
-from mmresnest.compat import ext, stacks
+from mmresnest.compat import checkpoints, ext, stacks
 from mmresnest.errors import UserError
 
 
@@ -330,7 +330,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(name, legacy, tmp_path):
     with pytest.raises(UserError, match='holds more than weights') as caught:
         CheckpointLoader.load_checkpoint(str(path))
     assert not mark.exists()
-    assert str(path) in str(caught.value) and f'{stacks.TRUST}=1' in str(caught.value)
+    assert str(path) in str(caught.value) and f'{checkpoints.TRUST}=1' in str(caught.value)
 
 
 def test_the_attacks_are_real(tmp_path):
@@ -376,11 +376,11 @@ def test_every_way_to_a_checkpoint_refuses(load, tmp_path, monkeypatch):
 def test_trust_is_asked_for_and_ends(tmp_path, monkeypatch):
     path = tmp_path / 'unknown.pth'
     torch.save({'model': Unknown()}, path)
-    with stacks.trust_checkpoints():
+    with checkpoints.trust_checkpoints():
         assert isinstance(CheckpointLoader.load_checkpoint(str(path))['model'], Unknown)
     with pytest.raises(UserError):
         CheckpointLoader.load_checkpoint(str(path))
-    monkeypatch.setenv(stacks.TRUST, '1')
+    monkeypatch.setenv(checkpoints.TRUST, '1')
     assert isinstance(CheckpointLoader.load_checkpoint(str(path))['model'], Unknown)
     assert os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD') is None
 

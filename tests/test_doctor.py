@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from mmresnest import doctor
-from mmresnest.compat import ext, stacks
+from mmresnest.compat import checkpoints, ext
 from mmresnest.doctor import Finding
 
 ONEDL = {'onedl-mmengine': '0.10.12', 'onedl-mmcv': '2.3.6', 'onedl-mmdetection': '3.5.1',
@@ -200,7 +200,7 @@ def test_mim_without_pkg_resources(machine, monkeypatch):
     assert not list(doctor.setuptools())
 
 
-@pytest.mark.parametrize('name', [stacks.TRUST, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'])
+@pytest.mark.parametrize('name', [checkpoints.TRUST, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'])
 def test_protection_switched_off(name, monkeypatch):
     assert not list(doctor.trust())
     monkeypatch.setenv(name, '1')

@@ -18,7 +18,7 @@ from test_compat_ops import Conv, deform_twin
 
 import mmresnest
 from mmresnest import cli, download, models, weights
-from mmresnest.compat import stacks
+from mmresnest.compat import checkpoints
 from mmresnest.errors import UserError
 from mmresnest.variants import VARIANTS
 
@@ -196,7 +196,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
             return (exec, (f'open({str(tmp_path / "ran")!r}, "w")',))
     path = tmp_path / 'file.pth'
     path.write_bytes(pickle.dumps(dict(weight=Gadget())))
-    with pytest.raises(UserError, match='run code'):
+    with pytest.raises(UserError, match='not a checkpoint'):
         weights.load(network(), str(path))
     torch.save(dict(weight=Gadget()), path)
     with pytest.raises(UserError, match='run code'):
@@ -678,7 +678,7 @@ def test_objects_need_trust_which_is_asked_for(tmp_path, official, monkeypatch, 
     file = save(tmp_path, dict(state_dict=official, args=Options()))
     with pytest.raises(UserError, match='Options, which could run code.*--trust-checkpoint'):
         weights.load(network(), file)
-    assert weights.TRUST == stacks.TRUST
+    assert weights.TRUST == checkpoints.TRUST
     out = str(tmp_path / 'out.pth')
     assert cli.main(['convert', file, out, '--to', 'mmdet']) == 2
     assert '--trust-checkpoint' in capsys.readouterr().err
@@ -692,7 +692,7 @@ def test_mmengine_s_downloads_are_never_trusted(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True)
     file = save(tmp_path / 'hub' / 'checkpoints', dict(args=Options()), 'fetched.pth')
-    with stacks.trust_checkpoints():
+    with checkpoints.trust_checkpoints():
         assert CheckpointLoader.load_checkpoint(file)['args']
         with pytest.raises(UserError, match='holds more than weights'):
             CheckpointLoader.load_checkpoint('https://weights.invalid/fetched.pth')
