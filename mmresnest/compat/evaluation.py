@@ -1,7 +1,8 @@
-"""faster-coco-eval in the place where mmdet's ``CocoMetric`` looks for pycocotools' evaluation.
+"""What mmdet's ``CocoMetric`` evaluates with, for as long as it does.
 
-Only matching and accumulation are its own. What is summed up of them is left to pycocotools, whose
-mAP counts 100 detections an image where mmdet allows for 1000; faster-coco-eval's counts all.
+Of faster-coco-eval, in the place where it looks for pycocotools' evaluation, only matching and
+accumulation are used. What is summed up of them is left to pycocotools, whose mAP counts 100
+detections an image where mmdet allows for 1000; faster-coco-eval's counts all.
 """
 from __future__ import annotations
 
@@ -22,6 +23,30 @@ def faster_evaluation() -> Iterator[None]:
         yield
     finally:
         coco_metric.COCOeval = before
+
+
+@contextmanager
+def evaluation_of_nothing() -> Iterator[None]:
+    """Has an empty list of detections be evaluated as it is.
+
+    pycocotools looks at the first one to see what they are, and fails where there is none.
+    """
+    from mmdet.datasets.api_wrappers import COCO
+    theirs = COCO.loadRes
+
+    def load(self: Any, detections: Any) -> Any:
+        if not isinstance(detections, list) or detections:
+            return theirs(self, detections)
+        nothing = type(self)()
+        nothing.dataset = dict(self.dataset, annotations=[])
+        nothing.createIndex()
+        return nothing
+
+    COCO.loadRes = load
+    try:
+        yield
+    finally:
+        COCO.loadRes = theirs
 
 
 @cache

@@ -18,8 +18,10 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..compat.registries import configs_are_data
 from ..data.folder import DataFolder, read_folder
 from ..errors import UserError, nearest
+from . import safe_config
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'NaiveSyncBN')
@@ -43,13 +45,15 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def load_config(name_or_path: str | os.PathLike,
-                options: Mapping[str, Any] | None = None) -> Config:
+                options: Mapping[str, Any] | None = None, safe: bool | None = None) -> Config:
     """Loads a config.
 
     Args:
         name_or_path: a file, the name of a config that comes with mmresnest (with or without
             ``.py``), or ``package::path`` for one of mmdet, mmseg or mmresnest.
         options: settings to override, dotted names to values.
+        safe: read it as data, see :mod:`mmresnest.engine.safe_config`; by default where the
+            environment asks for it, as under ``--safe-config``.
 
     Returns:
         the parsed config, options merged.
@@ -59,7 +63,10 @@ def load_config(name_or_path: str | os.PathLike,
     """
     path = find_config(name_or_path)
     try:
-        cfg = Config.fromfile(str(path))
+        data_only = configs_are_data() if safe is None else safe
+        cfg = safe_config.parse(path) if data_only else Config.fromfile(str(path))
+    except UserError:
+        raise
     except Exception as error:          # a config is a program: it can fail in every way there is
         raise _explain(path, error) from error
     merge(cfg, options)
@@ -351,11 +358,12 @@ def _evaluators(cfg: Config, package: str, type_: str, make: Callable[[str], dic
             continue
         given = cfg.get(f'{split}_evaluator') or {}
         several = given if isinstance(given, (list, tuple)) else [given]
-        fitting = [dict(one) for one in several if one.get('type', '').rpartition('.')[2] == type_]
+        fitting = [dict(one) for one in several if type_of(one) in (type_, f'Fast{type_}')]
         one = fitting[0] if fitting else dict(default)
         for key in ('outfile_prefix', 'format_only'):
             one.pop(key, None)          # what was written for a test server is of the former data
-        one.update(type=f'{package}.{type_}', **make(split))
+        ours = str(one.get('type')).startswith('mmresnest.')
+        one.update(type=one['type'] if ours else f'{package}.{type_}', **make(split))
         cfg[f'{split}_evaluator'] = one
 
 
@@ -431,6 +439,10 @@ def _use_detection(cfg: Config, folder: DataFolder, task: str) -> None:
         if not folder.has_masks and wanted:
             for node in wanted:     # a detector has no use for what its pipeline happens to load
                 node['with_mask'] = False
+    if folder.coded_masks:          # which mmdet passes over where it is to keep polygons
+        for node in _transforms(cfg):
+            if node.get('poly2mask') is False:
+                node['poly2mask'] = True
     things = folder.things if panoptic else len(folder.classes)
     _set_classes(model_of(cfg), things, stuff=len(folder.classes) - things)
 

@@ -1,11 +1,10 @@
 """Hooks that training and testing bring along, whatever the config."""
 from __future__ import annotations
 
-import random
 import time
 from bisect import bisect
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from mmengine.hooks import Hook
 
 from ..errors import ArgumentError, UserError
 from ..registry import HOOKS
+from .randomness import random_numbers_kept
 
 
 @HOOKS.register_module()
@@ -164,7 +164,7 @@ class PreciseBN(Hook):
         while hasattr(preprocess, 'module'):
             preprocess = preprocess.module
         start = time.monotonic()
-        with _random_numbers_kept():
+        with random_numbers_kept():
             loader = _another_loader(runner)
             number = min(self.num_iters, _batches(loader))
             shortage = '' if number == self.num_iters else (
@@ -224,18 +224,3 @@ def _precision(runner: Any) -> AbstractContextManager:
     if isinstance(wrapper, OptimWrapper) and not isinstance(wrapper, OptimWrapperDict):
         return wrapper.optim_context(runner.model)
     return nullcontext()
-
-
-@contextmanager
-def _random_numbers_kept() -> Iterator[None]:
-    """Gives the generators of this process their state back."""
-    import numpy as np
-    import torch
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])

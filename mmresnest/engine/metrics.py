@@ -1,52 +1,35 @@
-"""COCO's scores by faster-coco-eval: pycocotools' numbers from code in C++.
+"""Which evaluators a run has: ours in the place of mmdet's and mmseg's.
 
-    val_evaluator = dict(type='mmresnest.FastCocoMetric', ann_file=..., metric='bbox')
-
-``mmresnest train --fast-eval`` and ``test --fast-eval`` put it in the place of mmdet's
-``CocoMetric``, whose arguments it takes. ``tests/test_metrics.py`` compares the two to 1e-6, with
-crowds, images without objects and more detections than count.
+See :mod:`.coco_metric` and :mod:`.iou_metric` for what they do otherwise.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from mmdet.evaluation.metrics import CocoMetric
 from mmengine.config import Config
 
-from ..compat.evaluation import faster_evaluation
-from ..errors import ArgumentError, UserError
-from ..registry import METRICS
+from ..errors import UserError
+from .config import type_of
+
+OURS = {'mmdet': 'CocoMetric', 'mmseg': 'IoUMetric'}
+"""Package -> its metric of which we have a stricter one, by the same name."""
 
 FAST = 'mmresnest.FastCocoMetric'
 
 
-@METRICS.register_module()
-class FastCocoMetric(CocoMetric):
-    """mmdet's ``CocoMetric``, whose matching and accumulation faster-coco-eval does.
+def settle_evaluators(cfg: Config) -> None:
+    """Puts our metrics in the place of mmdet's ``CocoMetric`` and mmseg's ``IoUMetric``.
 
     Args:
-        **given: of ``CocoMetric``; but for ``use_mp_eval``, which is pycocotools' own way of
-            being faster, and ``metric='proposal_fast'``, which neither of them computes.
-
-    Raises:
-        UserError: faster-coco-eval is not installed.
-        ArgumentError: ``use_mp_eval``.
+        cfg: its ``default_scope`` set; changed in place.
     """
-
-    def __init__(self, **given: Any) -> None:
-        if find_spec('faster_coco_eval') is None:
-            raise UserError('FastCocoMetric needs the package faster-coco-eval: pip install '
-                            '"mmresnest[fast-eval]", or evaluate with CocoMetric')
-        if given.get('use_mp_eval'):
-            raise ArgumentError('FastCocoMetric: use_mp_eval=True is not supported; legal: False, '
-                                'one process is faster')
-        super().__init__(**given)
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        """Scores of all results, by name."""
-        with faster_evaluation():
-            return super().compute_metrics(results)
+    for split in ('val', 'test'):
+        for one in _metrics(cfg.get(f'{split}_evaluator')):
+            for package, name in OURS.items():
+                if _is(cfg, one, package, name):
+                    one['type'] = f'mmresnest.{name}'
 
 
 def use_fast_evaluation(cfg: Config, split: str) -> None:
@@ -62,9 +45,9 @@ def use_fast_evaluation(cfg: Config, split: str) -> None:
     if find_spec('faster_coco_eval') is None:
         raise UserError('--fast-eval needs the package faster-coco-eval: pip install '
                         '"mmresnest[fast-eval]", or leave --fast-eval out')
-    given = cfg.get(f'{split}_evaluator') or ()
-    found = [one for one in ([given] if isinstance(given, dict) else given)
-             if one.get('type') in ('CocoMetric', 'mmdet.CocoMetric', FAST)]
+    found = [one for one in _metrics(cfg.get(f'{split}_evaluator'))
+             if _is(cfg, one, 'mmdet', 'CocoMetric')
+             or one.get('type') in ('mmresnest.CocoMetric', FAST)]
     for one in found:
         one['type'] = FAST
         one.pop('use_mp_eval', None)
@@ -72,3 +55,24 @@ def use_fast_evaluation(cfg: Config, split: str) -> None:
         raise UserError(f'--fast-eval: the {split}_evaluator of {cfg.filename or "the config"} is '
                         'not CocoMetric, and faster-coco-eval computes scores of boxes and masks '
                         'only; leave --fast-eval out')
+
+
+def _metrics(evaluator: Any) -> Iterator[dict]:
+    """The settings of all metrics of an evaluator: one, several, or those that it holds."""
+    if isinstance(evaluator, (list, tuple)):
+        for one in evaluator:
+            yield from _metrics(one)
+    elif isinstance(evaluator, dict):
+        if 'metrics' in evaluator:
+            yield from _metrics(evaluator['metrics'])
+        else:
+            yield evaluator
+
+
+def _is(cfg: Config, metric: dict, package: str, name: str) -> bool:
+    """Whether a metric is a package's: by full name, by the config's scope, or as the class."""
+    type_ = metric.get('type')
+    if isinstance(type_, str):
+        return type_ == f'{package}.{name}' or (
+            type_ == name and cfg.get('default_scope') in (None, package))
+    return type_of(metric) == name and type_.__module__.partition('.')[0] == package
