@@ -1,6 +1,7 @@
 """Configs found and pointed at data; training, resuming and testing, each kind once."""
 import json
 import pickle
+import shutil
 
 import pytest
 import tiny
@@ -522,8 +523,12 @@ def test_image_lost_since(tmp_path, monkeypatch):
         check_annotations(*arguments)
         (data / 'train' / '000001.jpg').unlink()
     monkeypatch.setattr('mmresnest.engine.train.check_annotations', check_and_lose)
+    path, work = tiny.write(tmp_path, 'detection'), tmp_path / 'work'
     with pytest.raises(UserError, match=r'train/000001\.jpg does not exist'):
-        train(tiny.write(tmp_path, 'detection'), data=data, work_dir=tmp_path / 'work')
+        train(path, data=data, work_dir=work, options={'default_hooks.images': None})
+    shutil.copy(data / 'train' / '000000.jpg', data / 'train' / '000001.jpg')
+    train(path, data=data, work_dir=work)       # skipped where images are watched
+    assert 'train/000001.jpg' in (work / 'bad_images.jsonl').read_text()
 
 
 def test_amp_on_a_cpu_and_scaled_rate(shapes, tmp_path):

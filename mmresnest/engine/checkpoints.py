@@ -5,8 +5,7 @@ import logging
 import os
 import pickle
 import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +13,46 @@ from mmengine.logging import print_log
 
 from .. import weights
 from ..errors import UserError
+from ..storage import damage
 
 
-def last(work_dir: Path) -> Path | None:
-    """The newest whole checkpoint of a work folder.
+def last(work_dir: Path, say: Callable[[str], None] | None = None) -> Path | None:
+    """The newest checkpoint of a work folder whose bytes are whole.
 
-    mmengine notes the name of the newest in ``last_checkpoint``.  A run that was killed while
-    saving can leave that name without a file, or a file that is cut off; then the newest one before
-    it is taken.
+    The name of the newest stands in ``last_checkpoint``.  Where that one is damaged or gone, as a
+    run that was killed while mmengine saved leaves it, the newest one before it is taken, by the
+    time it was written.
+
+    Args:
+        work_dir: the folder.
+        say: is told of each that is passed over; the log by default.
     """
-    candidates = []
-    note = work_dir / 'last_checkpoint'
-    if note.is_file():
-        candidates.append(Path(note.read_text(encoding='utf-8').strip()))
-        candidates.append(work_dir / candidates[0].name)        # the folder may have been moved
-    numbered = [(int(match.group(1)), path) for path in work_dir.glob('*.pth')
-                if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))]
-    candidates += [path for _, path in sorted(numbered, reverse=True)]
-    for path in candidates:
+    for path in candidates(work_dir):
         if is_sharded(path):
             return path
-        if path.is_file():
-            if zipfile.is_zipfile(path):
-                return path
-            print_log(f'{path} is cut off, as by a run killed while saving; looking for the one '
-                      'before it',
-                      'current', logging.WARNING)
+        wrong = damage(path) if path.is_file() else 'it is not there'
+        if not wrong:
+            return path
+        line = f'{path} is passed over, {wrong}; looking for the one before it'
+        if say is not None:
+            say(line)
+        else:
+            print_log(line, 'current', logging.WARNING)
     return None
+
+
+def candidates(work_dir: Path) -> list[Path]:
+    """What in a work folder may be a checkpoint to go on from, the newest first."""
+    found = []
+    note = work_dir / 'last_checkpoint'
+    if note.is_file():
+        named = Path(note.read_text(encoding='utf-8', errors='replace').strip())
+        here = work_dir / named.name                            # the folder may have been moved
+        found.append(named if named.exists() and not here.exists() else here)
+    numbered = [path for path in work_dir.glob('*.pth')
+                if re.fullmatch(r'(?:epoch|iter)_\d+\.pth', path.name)]
+    found += sorted(numbered, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    return list(dict.fromkeys(found))
 
 
 def is_sharded(path: Path) -> bool:

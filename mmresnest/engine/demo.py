@@ -129,7 +129,7 @@ def shrink_schedule(cfg: Config, recipe: Recipe) -> None:
         dict(type='CosineAnnealingLR', by_epoch=False, begin=WARM_UP, end=iterations,
              eta_min_ratio=0.01),
     ]
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations,
+    cfg.train_cfg = dict(type='mmresnest.IterBasedTrainLoop', max_iters=iterations,
                          val_interval=iterations // VALIDATIONS)
     cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
     cfg.train_dataloader.pop('batch_sampler', None)

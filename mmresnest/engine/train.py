@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -29,6 +30,9 @@ from .config import (
     use_data,
 )
 from .hooks import LastScores
+from .metrics import settle_evaluators
+from .safety import settle_safety
+from .signals import StopOnSignal
 from .strategies import OURS, settle_strategy, strategy_of, whole_model
 
 
@@ -55,7 +59,7 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
           options: Mapping[str, Any] | None = None, launcher: str = 'none',
           data: str | os.PathLike | None = None, demo: bool = False, scratch: bool = False,
           seed: int | None = None, deterministic: bool = False, compile: bool = False,
-          fast_eval: bool = False) -> TrainResult:
+          fast_eval: bool = False, accept_changes: bool = False) -> TrainResult:
     """Trains the model of a config and scores it on the validation split.
 
     Args:
@@ -64,7 +68,10 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
             ``work_dirs/<name of the config>``.
         amp: automatic mixed precision; float16 with loss scaling on a GPU, bfloat16 on a CPU and
             where ``mmresnest.FSDPStrategy`` divides the model.
-        resume: a checkpoint to go on from, or ``'auto'`` for the last one in ``work_dir``.
+        resume: a checkpoint to go on from; ``'auto'`` for the last whole one in ``work_dir``;
+            ``'if-any'`` for that one, or from the beginning if there is none.
+        accept_changes: go on though number of processes, batch size or data are others than those
+            of the checkpoint.
         auto_scale_lr: scale the learning rate by the batch size over the config's base batch size.
         options: settings to override, dotted names to values; after ``data`` and ``demo``.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``: who started the processes.
@@ -83,12 +90,15 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
     Raises:
         UserError: if config, data or checkpoint cannot be used; before the first step, where
             that can be known.
+        Stopped: a signal ended the training, whose state is saved; a ``SystemExit``.
     """
     start = time.monotonic()
     with processes.started(launcher):
         cfg = prepare(config, ('train', 'val'), work_dir=work_dir, resume=resume, options=options,
                       launcher=launcher, data=data, demo=demo, scratch=scratch,
                       fast_eval=fast_eval, compile=compile)
+        if accept_changes:
+            cfg.train_cfg.accept_changes = True
         if seed is not None or deterministic:
             cfg.randomness = {**cfg.get('randomness', {}), 'deterministic': deterministic}
             if seed is not None:
@@ -116,10 +126,15 @@ def _run(cfg: Config, compile: bool) -> tuple[Any, LastScores]:
         # Built here rather than in runner.train(), so that data that cannot be used is reported as
         # such and not as a failure of the run.
         loops = runner.train_loop, runner.val_loop
-    with running(cfg):
-        runner.train()
-        if loops[1] is not None and scores.iteration != runner.iter:
-            loops[1].run()
+    try:
+        with running(cfg):
+            runner.train()
+            if loops[1] is not None and scores.iteration != runner.iter:
+                loops[1].run()
+    finally:
+        for hook in runner.hooks:
+            if isinstance(hook, StopOnSignal):
+                hook.restore()
     return runner, scores
 
 
@@ -166,6 +181,8 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
         cfg.work_dir = os.path.join('work_dirs', name)
     _settle_start(cfg, resume)
     register(cfg)
+    settle_safety(cfg)
+    settle_evaluators(cfg)
     if fast_eval:
         from .metrics import use_fast_evaluation
         use_fast_evaluation(cfg, 'test' if splits == ('test',) else 'val')
@@ -240,14 +257,9 @@ def _settle_start(cfg: Config, resume: str | None) -> None:
     """Settles what the run starts from, and looks at the file before anything is built."""
     if resume is not None:
         cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else resume
+        cfg.load_from = None if resume in ('auto', 'if-any') else resume
     if cfg.get('resume') and not cfg.get('load_from'):
-        found = checkpoints.last(Path(cfg.work_dir))
-        if found is None:
-            raise UserError(f'nothing to resume in {Path(cfg.work_dir).absolute()}: no checkpoint '
-                            'is there; leave --resume out to start from the beginning, or name '
-                            'another --work-dir')
-        cfg.load_from = str(found)
+        _find_last(cfg, needed=resume != 'if-any')
     source = cfg.get('load_from')
     flexible = cfg.get('runner_type') == 'FlexibleRunner'
     if source and '://' not in source and not (flexible and checkpoints.is_sharded(Path(source))):
@@ -256,6 +268,29 @@ def _settle_start(cfg: Config, resume: str | None) -> None:
             raise UserError(f'{source} holds weights only, and resuming needs the state of the '
                             'optimiser too; to start a new run from these weights, give '
                             f'--cfg-options load_from={source} without --resume')
+
+
+def _find_last(cfg: Config, needed: bool) -> None:
+    """Has a run go on from the last whole checkpoint of its work folder."""
+    folder = Path(cfg.work_dir)
+    passed: list[str] = []
+    found = checkpoints.last(folder, passed.append)
+    for line in passed:
+        print_log(line, 'current', logging.WARNING)
+    if found is not None:
+        print_log(f'goes on from {found}', 'current')
+        cfg.load_from = str(found)
+    elif passed:
+        raise UserError(f'nothing to resume in {folder.absolute()}: none of its {len(passed)} '
+                        f'checkpoints is whole ({passed[0].partition("; ")[0]}); bring one back, '
+                        'or name another --work-dir to start from the beginning')
+    elif needed:
+        raise UserError(f'nothing to resume in {folder.absolute()}: no checkpoint is there; leave '
+                        '--resume out to start from the beginning, or name another --work-dir')
+    else:
+        print_log(f'{folder.absolute()} holds no checkpoint: the run starts from the beginning',
+                  'current', logging.WARNING)
+        cfg.resume = False
 
 
 def _pictures(runner: Any) -> list[Path]:

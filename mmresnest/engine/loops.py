@@ -1,0 +1,570 @@
+"""Training loops that can be broken off at any iteration and taken up to the bit.
+
+    train_cfg = dict(type='mmresnest.EpochBasedTrainLoop', max_epochs=12)
+
+What is random depends on the seed and on its place alone: a sample on (rank, pass over the data,
+batch, number in the batch), an iteration on its number.  So nothing depends on which worker loads a
+sample, on what it has loaded before, or on how often a validation has drawn in between, and the
+state of a run's randomness is a handful of numbers.  mmengine seeds each worker once, the same in
+every epoch: workers that are started anew repeat their augmentations, and those that are not
+cannot be taken up.
+
+A checkpoint says, beside what mmengine writes, where in the data the run was, and what it ran on; a
+run that is taken up on something else is refused or warned, see :meth:`_Exact.take_up`.
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop as TheirEpochBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop as TheirIterBasedTrainLoop
+from mmengine.runner.base_loop import BaseLoop
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ..errors import UserError
+from ..registry import LOOPS
+from ..storage import sha256_of
+from .randomness import random_numbers_kept, sow
+
+RECORD = 'mmresnest'
+"""The entry of a checkpoint that says where its run was."""
+
+# ---- data ----------------------------------------------------------------------------------------
+
+class Batch(list):
+    """The indices of a batch, and which of them it is: (pass over the data, number)."""
+
+    place: tuple[int, int] = (0, 0)
+
+
+class Stream:
+    """The batches of a loader, from anywhere on.
+
+    Args:
+        batches: the batch sampler.
+        sampler: what :meth:`set_epoch` is asked of before a further pass, if it has that.
+        endless: go on with the next pass where one ends.
+    """
+
+    def __init__(self, batches: Any, sampler: Any, endless: bool) -> None:
+        self.batches, self.sampler, self.endless = batches, sampler, endless
+        self.start(0, 0)
+
+    def start(self, epoch: int, done: int) -> None:
+        """Has the next iteration begin in an epoch, behind a number of batches of it."""
+        self.epoch, self.done = epoch, done
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = self._passes() if self.endless else iter(self.batches)
+        for number, indices in enumerate(islice(batches, self.done, None), self.done):
+            batch = Batch(indices)
+            batch.place = self.epoch, number
+            yield batch
+
+    def _passes(self) -> Iterator[Sequence[int]]:
+        passes = 0
+        while len(self.batches):
+            yield from self.batches
+            passes += 1
+            if hasattr(self.sampler, 'set_epoch'):
+                self.sampler.set_epoch(passes)
+
+
+class Sown:
+    """What a worker calls for a batch: the samples, each from random numbers of its own place.
+
+    Args:
+        dataset: the data set.
+        seed: of the run.
+        rank: of the process.
+    """
+
+    def __init__(self, dataset: Any, seed: int, rank: int) -> None:
+        self.dataset, self.seed, self.rank = dataset, seed, rank
+        self.theirs = getattr(dataset, '__getitems__', None)
+
+    def __call__(self, batch: Sequence[Any]) -> list[Any]:
+        """The samples of a batch; of one that does not know its place, as without us."""
+        place = getattr(batch, 'place', None)
+        if place is None:
+            return self.theirs(batch) if self.theirs else [self.dataset[index] for index in batch]
+        alone: AbstractContextManager = (random_numbers_kept() if get_worker_info() is None
+                                         else nullcontext())
+        with alone:
+            if self.theirs:
+                sow(self.seed, self.rank, *place)
+                return self.theirs(batch)
+            samples = []
+            for number, index in enumerate(batch):
+                sow(self.seed, self.rank, *place, number)
+                samples.append(self.dataset[index])
+            return samples
+
+
+class ExactLoader(DataLoader):
+    """A loader whose samples do not depend on who loads them, and that begins anywhere."""
+
+    stream: Stream
+
+    @classmethod
+    def of(cls, loader: DataLoader, seed: int, endless: bool) -> ExactLoader:
+        """Another loader, made one of these.
+
+        Its data set is given ``__getitems__``, by which torch asks for a batch at once.
+        """
+        self = cls.__new__(cls)
+        vars(self).update(vars(loader))
+        batches: Any = loader.batch_sampler
+        dataset: Any = loader.dataset
+        sampler = (loader.sampler if hasattr(loader.sampler, 'set_epoch')
+                   else getattr(batches, 'sampler', None))
+        vars(self)['stream'] = Stream(batches, sampler, endless)
+        dataset.__getitems__ = Sown(dataset, seed, get_rank())
+        return self
+
+    @property
+    def _index_sampler(self) -> Stream:
+        return self.stream
+
+    def __iter__(self) -> Any:
+        # Not before the first batch is asked for: workers read ahead from where they start.
+        yield from super().__iter__()
+
+    def reseed(self, seed: int, sampler_seed: int | None) -> None:
+        """Takes the seeds of the run that is taken up."""
+        sown: Any = self.dataset
+        sown.__getitems__.seed = seed
+        if sampler_seed is not None:
+            self.stream.sampler.seed = sampler_seed
+
+    @property
+    def sampler_seed(self) -> int | None:
+        """What the order of the samples depends on."""
+        return getattr(self.stream.sampler, 'seed', None)
+
+
+# ---- loops ---------------------------------------------------------------------------------------
+
+class _Exact(BaseLoop):
+    """What both loops share. It stands behind mmengine's own, whose ``__init__`` calls this one.
+
+    Args:
+        runner: of the training.
+        dataloader: of the training, or its settings.
+
+    Attributes:
+        batch: batches that are done of this pass over the data; 0 where passes do not matter.
+        accept_changes: take up a run though it goes on with other data or processes.
+    """
+
+    endless: bool
+    accept_changes = False
+    dataloader: Any
+
+    def __init__(self, runner: Any, dataloader: Any) -> None:
+        super().__init__(runner, dataloader)
+        loader = self.dataloader
+        self.exact = (loader.batch_sampler is not None
+                      and not isinstance(loader.dataset, IterableDataset))
+        if self.exact:
+            self.dataloader = ExactLoader.of(loader, runner.seed, self.endless)
+        else:
+            runner.logger.warning('the data set gives samples one after the other, not by number: '
+                                  'this run cannot be taken up to the bit')
+        self.seed = runner.seed
+        self.batch = 0
+        self.gathered: list[Any] = []
+        self.record: Mapping[str, Any] | None = None        # of the checkpoint that is taken up
+        self.resumed = self.due = False
+        runner.register_hook(_Recorder(self), 'VERY_HIGH')
+
+    def sow(self) -> None:
+        """Seeds the generators for the iteration that comes."""
+        sow(self.seed, get_rank(), self._iter)
+
+    # ---- what a checkpoint says ------------------------------------------------------------------
+
+    def describe(self, meta: Mapping[str, Any]) -> dict[str, Any]:
+        """The entry of a checkpoint that is written now."""
+        loader = self.dataloader
+        return dict(
+            seed=self.seed, sampler_seed=loader.sampler_seed if self.exact else None,
+            batch=self._batches_behind(meta),
+            scored_at=self.runner.message_hub.runtime_info.get('scored_at', -1),
+            processes=self.gathered, **self.circumstances())
+
+    def _batches_behind(self, meta: Mapping[str, Any]) -> int:
+        """Batches of this pass that are behind a checkpoint, which counts iterations."""
+        if self.endless:
+            return meta['iter']
+        return 0 if meta['epoch'] > self._epoch else self.batch + meta['iter'] - self._iter
+
+    def circumstances(self) -> dict[str, Any]:
+        """What a run is taken up on: processes, batches, data and settings."""
+        runner = self.runner
+        if not hasattr(self, '_data'):
+            self._data = fingerprints(self.dataloader.dataset)
+        return dict(world_size=get_world_size(), batch_size=_batch_size(self.dataloader),
+                    data=self._data, settings=flatten(runner.cfg), schedule=self._schedule())
+
+    def _schedule(self) -> dict[str, str]:
+        given = self.runner.cfg.get('param_scheduler')
+        return dict(flatten(dict(param_scheduler=given), ('param_scheduler',)),
+                    epoch=str(len(self.dataloader)), epochs=str(self.max_epochs),
+                    iterations=str(self.max_iters))
+
+    def gather(self) -> None:
+        """Collects what each process has of its own before a checkpoint; all must call.
+
+        That is gradients that wait for more of a step, and statistics of norms that are not
+        synchronised.
+        """
+        wrapper, model = self.runner.optim_wrapper, self.runner.model
+        counts = getattr(wrapper, '_accumulative_counts', 1)
+        own: dict[str, Any] = {}
+        if counts > 1 and getattr(wrapper, '_inner_count', 0) % counts:
+            own['gradients'] = [None if weight.grad is None else weight.grad.cpu()
+                                for weight in model.parameters()]
+        if get_world_size() > 1:
+            own['buffers'] = [buffer.cpu() for buffer in model.buffers()]
+        self.gathered = all_gather_object(own)
+        first = self.gathered[0].get('buffers', [])
+        for other in self.gathered:     # the first process's stand in the checkpoint
+            if all(map(torch.equal, other.get('buffers', []), first)):
+                other.pop('buffers', None)
+
+    # ---- taking up -------------------------------------------------------------------------------
+
+    def take_up(self) -> None:
+        """Goes on where a checkpoint was written.
+
+        Raises:
+            UserError: number of processes, batch size or data are others than those of the
+                checkpoint, and ``accept_changes`` is not set.
+        """
+        record, log = self.record, self.runner.logger
+        # The optimiser's first step in this process is not its first.
+        warnings.filterwarnings('ignore', 'Detected call of `scheduler.step', UserWarning)
+        if record is None:
+            log.warning('the checkpoint was written without mmresnest: where it was in the data, '
+                        'and what was random, is not in it, so this run goes on, but not as the '
+                        'one before it would have')
+            self.batch = 0
+            return
+        now = self.circumstances()
+        self._judge(record, now)
+        self.seed = record['seed']
+        self.batch = 0 if self.endless else min(record['batch'], len(self.dataloader))
+        if self.exact:
+            self.dataloader.reseed(record['seed'], record['sampler_seed'])
+        if len(record['processes']) == now['world_size']:
+            self._give_back(record['processes'][get_rank()])
+        if record['schedule'] != now['schedule']:
+            self._schedule_anew()
+        self._decide_current_val_interval()
+        self.due = self._is_due() and record['scored_at'] != self._iter
+
+    def _judge(self, record: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Names what has changed since the checkpoint was written."""
+        changed = [f'{what} {record[key]}, now {now[key]}' for key, what in (
+            ('world_size', 'the number of processes was'),
+            ('batch_size', 'the batch size of a process was')) if record[key] != now[key]]
+        before, after = record['data'], now['data']
+        if list(before.values()) != list(after.values()):
+            names = [name for name in after if after[name] != before.get(name)] or list(before)
+            changed.append(f'the data are others: {", ".join(names[:5])}')
+        if changed and not self.accept_changes:
+            raise UserError('the run cannot be taken up as it was: ' + '; '.join(changed)
+                            + '. Put that back as it was; or, if it is meant, give '
+                              '--accept-changes (train_cfg.accept_changes=True): the run then goes '
+                              'on from these weights at this iteration')
+        others = [f'{key}: {old} before, {new} now' for key, old, new in
+                  differences(record['settings'], now['settings'])]
+        for line in [*changed, *others[:20]]:
+            self.runner.logger.warning(f'changed since the checkpoint was written: {line}')
+        if others:
+            self.runner.logger.warning('what the optimiser has of its own, such as learning rates '
+                                       'and momenta, comes from the checkpoint')
+
+    def _give_back(self, own: Mapping[str, Any]) -> None:
+        """Takes back what this process had of its own."""
+        model = self.runner.model
+        for weight, gradient in zip(model.parameters(), own.get('gradients', [])):
+            weight.grad = None if gradient is None else gradient.to(weight.device)
+        for buffer, value in zip(model.buffers(), own.get('buffers', [])):
+            buffer.copy_(value)
+
+    def _schedule_anew(self) -> None:
+        """Has the schedule that the config asks for now, at the step where the run is.
+
+        mmengine restores a schedule with its end and milestones, so that of a longer training is
+        not followed.
+        """
+        runner = self.runner
+        given = runner.cfg.get('param_scheduler')
+        kinds = [type(one).__name__ for one in runner.param_schedulers or ()]
+        if given is None or not kinds or any('Plateau' in kind for kind in kinds) or not hasattr(
+                runner, 'build_param_scheduler'):
+            runner.logger.warning('the schedule has changed since the checkpoint was written, and '
+                                  'goes on as it was: it cannot be computed anew')
+            return
+        for group in runner.optim_wrapper.param_groups:
+            for key in [key for key in group if key.startswith('initial_')]:
+                group[key.removeprefix('initial_')] = group[key]
+        runner.param_schedulers = runner.build_param_scheduler(given)
+        ends = {epoch * len(self.dataloader) for epoch in range(1, self._epoch + 1)}
+        for done in range(1, self._iter + 1):
+            for one in runner.param_schedulers:
+                if not one.by_epoch or done in ends:
+                    one.step()
+        runner.logger.info('the schedule has changed since the checkpoint was written: it was '
+                           'computed anew from the first step')
+
+    def _is_due(self) -> bool:
+        """Whether a validation follows the state that the run is in."""
+        raise NotImplementedError
+
+    def validate_if_due(self) -> None:
+        """Makes up for a validation that the run before did not finish."""
+        if self.due:
+            self.due = False
+            self.runner.val_loop.run()
+
+
+class _Recorder(Hook):
+    """Has a loop's record written and read with checkpoints."""
+
+    def __init__(self, loop: _Exact) -> None:
+        self.loop = loop
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Adds the record."""
+        checkpoint[RECORD] = self.loop.describe(checkpoint['meta'])
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Takes the record of a checkpoint that is resumed."""
+        if runner._resume:
+            self.loop.resumed = True
+            self.loop.record = checkpoint.get(RECORD)
+
+    def before_val(self, runner: Any) -> None:
+        """Has a validation that draws draw the same whenever it is made of this state."""
+        sow(self.loop.seed, get_rank(), self.loop.iter, -1)
+
+    def after_val_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> None:
+        """Notes that this state was validated, before other hooks write checkpoints of it."""
+        runner.message_hub.update_info('scored_at', self.loop.iter)
+
+
+@LOOPS.register_module()
+class EpochBasedTrainLoop(TheirEpochBasedTrainLoop, _Exact):
+    """mmengine's loop over epochs, exact.
+
+    Args:
+        *geometry: of mmengine's loop.
+        accept_changes: take up a run though it goes on with other data or processes.
+        **given: of mmengine's loop.
+    """
+
+    endless = False
+
+    def __init__(self, *geometry: Any, accept_changes: bool = False, **given: Any) -> None:
+        super().__init__(*geometry, **given)
+        self.accept_changes = accept_changes
+
+    def run(self) -> Any:
+        """Trains, from the beginning or from where the checkpoint was written."""
+        if self.resumed:
+            self.take_up()
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """An epoch, or what is left of it."""
+        self.validate_if_due()
+        runner = self.runner
+        runner.call_hook('before_train_epoch')
+        runner.model.train()
+        if self.exact:
+            self.dataloader.stream.start(self._epoch, self.batch)
+        for number, data_batch in enumerate(self.dataloader, self.batch):
+            self.run_iter(number, data_batch)
+        self.batch = 0
+        runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """An iteration."""
+        self.sow()
+        super().run_iter(idx, data_batch)
+        self.batch = idx + 1
+
+    def _is_due(self) -> bool:
+        return (self.runner.val_loop is not None and self.batch == 0
+                and self._epoch >= self.val_begin and self._epoch < self._max_epochs
+                and self._epoch % self.val_interval == 0)
+
+
+@LOOPS.register_module()
+class IterBasedTrainLoop(TheirIterBasedTrainLoop, _Exact):
+    """mmengine's loop over iterations, exact.
+
+    Workers read on over the end of the data, and need not be started anew there.
+
+    Args:
+        *geometry: of mmengine's loop.
+        accept_changes: take up a run though it goes on with other data or processes.
+        **given: of mmengine's loop.
+    """
+
+    endless = True
+    dataloader_iterator: Any
+
+    def __init__(self, *geometry: Any, accept_changes: bool = False, **given: Any) -> None:
+        super().__init__(*geometry, **given)
+        self.accept_changes = accept_changes
+
+    def run(self) -> Any:
+        """Trains, from the beginning or from where the checkpoint was written."""
+        if self.resumed:
+            self.take_up()
+        if self.exact:
+            self.dataloader.stream.start(0, self._iter)
+            # The fork asks its own iterator to skip what is behind; OpenMMLab loads all of it.
+            skipped = 0 if hasattr(self.dataloader_iterator, 'skip_iter') else self._iter
+            self.dataloader_iterator = _AlreadyThere(iter(self.dataloader), skipped)
+        try:
+            return super().run()
+        finally:
+            if self.exact:
+                self.dataloader_iterator.close()
+
+    def run_iter(self, data_batch: Any) -> None:
+        """An iteration."""
+        if self.due:
+            self.validate_if_due()
+            self.runner.model.train()
+        self.sow()
+        super().run_iter(data_batch)
+
+    def _is_due(self) -> bool:
+        return (self.runner.val_loop is not None and self._iter >= self.val_begin
+                and self._iter < self._max_iters and self._iter % self.val_interval == 0)
+
+
+class _AlreadyThere:
+    """An iterator that begins where the run is, and lets itself be advanced to there.
+
+    Args:
+        iterator: of what comes.
+        behind: how many elements will be asked for that are behind.
+    """
+
+    def __init__(self, iterator: Generator[Any, None, None], behind: int) -> None:
+        self.iterator, self.behind = iterator, behind
+
+    def __next__(self) -> Any:
+        if self.behind:
+            self.behind -= 1
+            return None
+        return next(self.iterator)
+
+    def skip_iter(self, number: int) -> None:
+        """Nothing: it is there."""
+
+    def close(self) -> None:
+        """Lets workers go, which would read on for ever."""
+        self.iterator.close()
+
+
+# ---- what a run goes on with ---------------------------------------------------------------------
+
+def fingerprints(dataset: Any) -> dict[str, str]:
+    """What tells data from others: number of samples, and contents of the annotation file.
+
+    Where there is none, names and sizes of all files in the data set's folders.
+    """
+    found: dict[str, str] = {}
+    for number, leaf in enumerate(_leaves(dataset), 1):
+        found[f'samples of data set {number}'] = str(len(leaf))
+        file = getattr(leaf, 'ann_file', None) or ''
+        if os.path.isfile(file):
+            found[file] = sha256_of(file)
+            continue
+        for folder in (getattr(leaf, 'data_prefix', None) or {}).values():
+            if isinstance(folder, str) and os.path.isdir(folder):
+                found[folder] = _listing(folder)
+    return found
+
+
+def _leaves(dataset: Any) -> list[Any]:
+    """The data sets inside wrappers."""
+    inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
+    if inner is None:
+        return [dataset]
+    return [leaf for one in (inner if isinstance(inner, (list, tuple)) else [inner])
+            for leaf in _leaves(one)]
+
+
+def _listing(folder: str) -> str:
+    """The sha256 of names and sizes of the files below a folder."""
+    digest = hashlib.sha256()
+    for where, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in sorted(files):
+            path = os.path.join(where, name)
+            size = os.path.getsize(path) if os.path.exists(path) else -1
+            digest.update(f'{os.path.relpath(path, folder)}\0{size}\n'.encode())
+    return digest.hexdigest()
+
+
+def _batch_size(loader: DataLoader) -> int | None:
+    return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
+
+
+#: settings of a config that a training's result depends on
+SETTINGS = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg',
+            'custom_hooks')
+#: names below them that it does not depend on, or that are judged by what they lead to
+ASIDE = ('ann_file', 'data_root', 'data_prefix', 'backend_args', 'num_workers', 'prefetch_factor',
+         'persistent_workers', 'pin_memory', 'max_epochs', 'max_iters', 'accept_changes',
+         'init_cfg', 'checkpoint', 'pretrained')
+
+
+def flatten(cfg: Mapping[str, Any], names: Sequence[str] = SETTINGS) -> dict[str, str]:
+    """Settings by their dotted names, as texts."""
+    found: dict[str, str] = {}
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, Mapping):
+            pairs = [(key, node[key]) for key in node if key not in ASIDE]
+        elif isinstance(node, (list, tuple)) and any(isinstance(one, (Mapping, list, tuple))
+                                                     for one in node):
+            pairs = list(enumerate(node))
+        else:
+            found[path] = repr(node)
+            return
+        for key, one in pairs:
+            walk(one, f'{path}.{key}')
+
+    for name in names:
+        if cfg.get(name) is not None:
+            walk(cfg[name], name)
+    return found
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """(name, text before, text now) of what is not the same in both."""
+    return [(key, before.get(key, 'not set'), now.get(key, 'not set'))
+            for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]

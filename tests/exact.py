@@ -1,0 +1,44 @@
+"""What two processes do for test_exact_resume.py: trainings whole, broken off and taken up."""
+import json
+import random
+import sys
+from pathlib import Path
+
+import noisy
+import torch.distributed as dist
+from test_exact_resume import KINDS, TOTAL, WORKERS, broken_off
+
+from mmresnest.engine.processes import leave
+
+
+def main():
+    folder, points = Path(sys.argv[1]), int(sys.argv[2])
+    dist.init_process_group('gloo')
+    more = dict(launcher='pytorch', model_wrapper_cfg=dict(
+        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False))
+    found = {}
+    for kind in KINDS:
+        for workers in WORKERS:
+            total = TOTAL[kind] // (2 if kind == 'epochs' else 1)       # each has half the data
+            given = dict(KINDS[kind], **WORKERS[workers], interval=total, **more)
+            place = folder / f'{kind} {workers}'
+            noisy.train(noisy.config(place / 'whole', **given))
+            for iteration in random.Random(f'{kind} {workers} two').sample(
+                    range(1, total), points):
+                broken = place / f'broken_{iteration}'
+                # Only the second process is told to stop.
+                told = iteration if dist.get_rank() else 0
+                left = broken_off(noisy.config(broken, **given), told)
+                noisy.train(noisy.config(broken, **given), resume=str(left))
+                dist.barrier()
+                if dist.get_rank() == 0:
+                    states = [noisy.state(place / name / f'iter_{total}.pth')
+                              for name in ('whole', broken.name)]
+                    found[f'{kind} {workers} {iteration}'] = noisy.same(*states)
+    if dist.get_rank() == 0:
+        (folder / 'found.json').write_text(json.dumps(found))
+    leave()
+
+
+if __name__ == '__main__':
+    main()
