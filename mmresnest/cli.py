@@ -48,11 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process by default.
 
     Returns:
-        the exit status: 0, 1 for what a doctor finds, 2 for what the user can mend.
+        the exit status: 0, 1 for what a doctor or a check finds, 2 for what the user can mend. A
+        training that a signal ended leaves by SystemExit, with 75.
     """
     args = _parser().parse_args(argv)
     try:
-        return args.run(args)
+        with _reading_safely(getattr(args, 'safe_config', False)):
+            return args.run(args)
     except UserError as error:
         return _refuse(error, args.debug)
     except ModuleNotFoundError as error:
@@ -96,6 +98,9 @@ def _name_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cfg-options', nargs='+', action='extend', default=[],
                         metavar='KEY=VALUE', help='override settings of the config, such as '
                              'optim_wrapper.optimizer.lr=0.01; lists as "[1,2]" or 1,2')
+    parser.add_argument('--safe-config', action='store_true',
+                        help='read the config as data, for one whose maker you do not trust: '
+                             'nothing of it is executed, and what is more than data is refused')
 
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,17 +150,31 @@ def _trust_argument(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def _trusting(given: bool) -> Iterator[None]:
     """Opts in for this command, by the variable that reaches worker processes too."""
-    from .compat.stacks import TRUST
-    before = os.environ.get(TRUST)
+    from .compat.checkpoints import TRUST
+    with _variable(TRUST, given):
+        yield
+
+
+@contextmanager
+def _reading_safely(given: bool) -> Iterator[None]:
+    """The same for configs that are read as data."""
+    from .compat.registries import SAFE
+    with _variable(SAFE, given):
+        yield
+
+
+@contextmanager
+def _variable(name: str, given: bool) -> Iterator[None]:
+    before = os.environ.get(name)
     if given:
-        os.environ[TRUST] = '1'
+        os.environ[name] = '1'
     try:
         yield
     finally:
         if given and before is None:
-            del os.environ[TRUST]
+            del os.environ[name]
         elif before is not None:
-            os.environ[TRUST] = before
+            os.environ[name] = before
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +184,9 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
                         help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from a checkpoint, or (auto, or nothing) from the last in the '
-                             'work dir')
+                             'work dir; if-any: or from the beginning, if none is there')
+    parser.add_argument('--accept-changes', action='store_true',
+                        help='go on though number of processes, batch size or data are others')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the batch size by the '
                              "config's "
@@ -187,7 +208,7 @@ def _train(args: argparse.Namespace) -> int:
                        launcher=args.launcher, data=args.data, demo=args.demo,
                        scratch=args.from_scratch, seed=args.seed,
                        deterministic=args.deterministic, compile=args.compile,
-                       fast_eval=args.fast_eval)
+                       fast_eval=args.fast_eval, accept_changes=args.accept_changes)
     if _first(args.launcher):
         _say_scores(result.metrics)
         if result.checkpoint is not None:
@@ -433,6 +454,66 @@ def _doctor(args: argparse.Namespace) -> int:
     return doctor.main(as_json=args.json, with_network=args.network)
 
 
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    _name_arguments(parser)
+    parser.add_argument('--data', metavar='DIR', help='a folder in COCO or ADE20K layout, instead '
+                                                      "of the config's data")
+    parser.add_argument('--demo', action='store_true', help='the embedded data set, drawn if need '
+                                                            'be, unless --data is given')
+
+
+def _check_data_arguments(parser: argparse.ArgumentParser) -> None:
+    _data_arguments(parser)
+    parser.add_argument('--split', nargs='+', metavar='SPLIT', default=['train', 'val', 'test'],
+                        help='of train, val, test (default: all)')
+    parser.add_argument('--all', action='store_true',
+                        help='read every image instead of 128 of a split, and compare all of them '
+                             'between the splits')
+    parser.add_argument('--fix', metavar='OUT',
+                        help='write mended annotations: a .json file, or a folder for those of '
+                             'several splits; the original is left alone')
+    parser.add_argument('--force', action='store_true', help='replace what --fix finds there')
+    parser.add_argument('--report', metavar='FILE', help='also write the findings, as text or as '
+                                                         '.json')
+
+
+def _check_data(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from .engine.audit import audit
+    if args.report is not None and not Path(args.report).absolute().parent.is_dir():
+        raise UserError(f'--report {args.report}: there is no folder '
+                        f'{Path(args.report).absolute().parent}; make it, or name another')
+    report = audit(args.config, data=args.data, demo=args.demo,
+                   options=_options(args.cfg_options), splits=args.split, every=args.all,
+                   fix=args.fix, force=args.force)
+    print(report.text())
+    if args.report is not None:
+        as_json = args.report.endswith('.json')
+        Path(args.report).write_text(json.dumps(report.as_json(), indent=2) if as_json
+                                     else report.text() + '\n', encoding='utf-8')
+    return int(bool(report.errors))
+
+
+def _browse_arguments(parser: argparse.ArgumentParser) -> None:
+    _data_arguments(parser)
+    parser.add_argument('--split', default='train', metavar='SPLIT',
+                        help='train, val or test (default: train)')
+    parser.add_argument('--out', metavar='FILE', help='the .png to write (default: '
+                                                      'CONFIG_SPLIT.png)')
+    parser.add_argument('--number', type=int, default=24, metavar='N',
+                        help='of images (default: 24)')
+    parser.add_argument('--seed', type=int, default=0, help='of the augmentation (default: 0)')
+
+
+def _browse(args: argparse.Namespace) -> int:
+    from .engine.browse import browse
+    print('written: ' + str(browse(
+        args.config, data=args.data, demo=args.demo, options=_options(args.cfg_options),
+        split=args.split, out=args.out, number=args.number, seed=args.seed)))
+    return 0
+
+
 COMMANDS = (
     Command('train', 'train a config, on its own data, yours or the embedded '
                      'set', _train_arguments, _train),
@@ -448,6 +529,10 @@ COMMANDS = (
     Command('print-config', 'print a config with all it '
                             'inherits', _config_arguments, _print_config),
     Command('draw-data', 'draw the embedded data set', _draw_arguments, _draw),
+    Command('check-data', "find what is wrong with a config's data, and mend "
+                          'it', _check_data_arguments, _check_data),
+    Command('browse-data', 'draw images and annotations as the pipeline delivers '
+                           'them', _browse_arguments, _browse),
 )
 
 

@@ -14,6 +14,13 @@ class ArgumentError(UserError, TypeError):
     """An argument that is unknown, or that this network cannot obey."""
 
 
+def close_to(name: object, legal: Iterable[str], count: int = 3) -> list[str]:
+    """The legal values that look like a wrong one, best first, whatever the case of letters."""
+    lowered = {str(value).lower(): str(value) for value in legal}
+    close = get_close_matches(str(name).lower(), lowered, n=count, cutoff=0.6)
+    return [lowered[value] for value in close]
+
+
 def nearest(name: object, legal: Iterable[str], count: int = 3) -> str:
     """Names the legal values closest to a wrong one, for the end of an error message.
 
@@ -26,8 +33,7 @@ def nearest(name: object, legal: Iterable[str], count: int = 3) -> str:
         ``'nearest: a, b'``, or ``'legal: ...'`` with all of them where nothing is near.
     """
     legal = [str(value) for value in legal]
-    lowered = {value.lower(): value for value in legal}
-    close = get_close_matches(str(name).lower(), lowered, n=count, cutoff=0.6)
+    close = close_to(name, legal, count)
     if close:
-        return 'nearest: ' + ', '.join(lowered[value] for value in close)
+        return 'nearest: ' + ', '.join(close)
     return 'legal: ' + ', '.join(legal)

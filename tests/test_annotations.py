@@ -94,6 +94,8 @@ def pointed(kind: str, root: Path, change=None) -> Config:
     cfg.merge_from_dict(options(kind, root))
     for node in annotations_of(cfg):        # the data set's word counts
         node.pop('reduce_zero_label', None)
+        if kind == 'instance':              # as --data does: the masks drawn are run lengths
+            node['poly2mask'] = True
     (change or (lambda cfg: None))(cfg)
     return cfg
 
@@ -121,6 +123,16 @@ def each_set(**settings):
                 owner = leaf.metainfo if key in ('classes', 'thing_classes', 'palette') else leaf
                 owner[key] = value
     return change
+
+
+def heads(count):
+    def change(cfg):
+        cfg.model.roi_head.bbox_head.num_classes = count
+    return change
+
+
+def both(*changes):
+    return lambda cfg: [change(cfg) for change in changes]
 
 
 def bare(cfg):
@@ -193,8 +205,9 @@ def boxes_only(root, split):
 
 JSON, PANOPTIC = '{split}.json', 'panoptic_{split}.json'
 HEAD = 'model.roi_head.bbox_head'
+LINE = f'metainfo=dict(classes={CLASSES})'
 MISSPELT = ('disc', *CLASSES[1:])
-MEND = ['metainfo=dict(classes=(...))', '--data DIR']
+MEND = ['metainfo=dict(classes=(', '--data DIR']
 
 BAD = [
     # ---- numbers of classes: heads, metainfo and file
@@ -231,8 +244,20 @@ BAD = [
      [PANOPTIC, "'background' stands before 'disk'", 'reorder']),
     # ---- names of classes
     ('detection', None, each_set(classes=MISSPELT),
-     [JSON, 'lacks 1 class (disc); nearest: disk', *MEND]),
+     [JSON, "lacks 1 class (disc); nearest: disk; 'disc' is 'disk' in the file", LINE, *MEND]),
     ('panoptic', None, each_set(classes=(*MISSPELT, 'background')), [PANOPTIC, 'nearest: disk']),
+    ('detection', None, each_set(classes=('disc', 'ring', 'squares')),
+     ['lacks 2 classes (disc, squares)', "'squares' is 'square' in the file",
+      "metainfo=dict(classes=('disk', 'ring', 'square'))", 'num_classes=3']),
+    # ---- orders of classes: labels would follow the file, and names the config
+    ('detection', None, each_set(classes=CLASSES[::-1]),
+     [JSON, "'disk' would be called 'cross'", LINE, *MEND]),
+    ('instance', None, each_set(classes=('ring', 'disk', *CLASSES[2:])),
+     [JSON, "'disk' would be called 'ring'", LINE, *MEND]),
+    ('panoptic', None, each_set(classes=('background', *CLASSES)),
+     [PANOPTIC, "'disk' would be called 'background'", *MEND]),
+    ('detection', None, both(each_set(classes=CLASSES[3:0:-1]), heads(3)),
+     [f'metainfo=dict(classes={CLASSES[1:4]})']),
     ('semantic', None, each_set(type='ADE20KDataset', classes=('wal', 'tree')),
      ['metainfo.classes', 'names 1 class (wal)', 'ADE20KDataset lacks', '150 classes (wall',
       'nearest: wall', 'BaseSegDataset']),
@@ -387,16 +412,6 @@ def test_options_after_data_and_demo(shapes, tmp_path, monkeypatch):
 
 # ---- good input ----------------------------------------------------------------------------------
 
-def heads(count):
-    def change(cfg):
-        cfg.model.roi_head.bbox_head.num_classes = count
-    return change
-
-
-def both(*changes):
-    return lambda cfg: [change(cfg) for change in changes]
-
-
 def wrapped(kind):
     def change(cfg):
         inner = cfg.train_dataloader.dataset
@@ -421,7 +436,6 @@ GOOD = [
     *((kind, None, None) for kind in LEAVES),
     *((kind, None, wrapped(how)) for kind in ('detection', 'panoptic', 'semantic')
       for how in ('repeat', 'concatenate')),
-    ('detection', None, each_set(classes=CLASSES[::-1])),
     ('detection', None, both(each_set(classes=CLASSES[1:4]), heads(3))),
     ('detection', None, each_set(type='mmdet.CocoDataset', classes=list(CLASSES))),
     ('detection', listed, lambda cfg: each_set(
@@ -462,19 +476,59 @@ def test_good_input_passes(data, tmp_path, monkeypatch, run, kind, spoil, change
             assert len(DATASETS.build(cfg[name].dataset))
 
 
-def test_labels_follow_the_file(shapes, tmp_path, monkeypatch):
-    """Why classes in another order are told of: mmdet numbers them as the file does."""
-    said = []
-    monkeypatch.setattr(annotations, 'print_log', lambda *arguments: said.append(arguments))
-    prepare(pointed('detection', shapes), ('train',), work_dir=tmp_path)
-    assert not said
-    cfg = prepare(pointed('detection', shapes, each_set(classes=CLASSES[::-1])), ('train',),
-                  work_dir=tmp_path)
-    (text, _, level), = said
-    assert level == logging.WARNING and 'train.json' in text and str(CLASSES) in text
+def test_labels_follow_the_file(shapes):
+    """Why classes in another order are refused: mmdet numbers them as the file does."""
+    cfg = pointed('detection', shapes, each_set(classes=CLASSES[::-1]))
+    register(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
     assert dataset.metainfo['classes'] == CLASSES[::-1] and dataset.cat_ids == [1, 2, 3, 4, 5, 6]
+    rows = json.loads((shapes / 'train.json').read_text())
+    names = {row['id']: row['name'] for row in rows['categories']}
+    first = dataset.get_data_info(0)
+    meant = [names[row['category_id']] for row in rows['annotations']
+             if row['image_id'] == first['img_id']]
+    shown = [dataset.metainfo['classes'][one['bbox_label']] for one in first['instances']]
+    assert len(meant) == len(shown) and shown == [CLASSES[::-1][CLASSES.index(name)]
+                                                  for name in meant]
+
+
+def test_masks_that_the_pipeline_passes_over(shapes, tmp_path):
+    """Run lengths under poly2mask=False: mmdet ignores such objects, so that nothing is learnt."""
+    cfg = pointed('instance', shapes, lambda cfg: [
+        step.update(poly2mask=False) for step in annotations_of(cfg)])
+    register(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        sample = DATASETS.build(cfg.train_dataloader.dataset)[0]['data_samples']
+    assert not len(sample.gt_instances) and len(sample.ignored_instances)
+    with pytest.raises(UserError, match=r'annotations have run lengths .*poly2mask=True there'):
+        prepare(cfg, ('train',), work_dir=tmp_path)
+    cfg = prepare(LEAVES['instance'], ('train',), data=shapes, work_dir=tmp_path)
+    assert [step.poly2mask for step in annotations_of(cfg) if 'poly2mask' in step] == [True]
+
+
+def test_splits_in_different_orders(data, tmp_path):
+    """Each agrees with its own file, and what is learnt as a disk would be scored as a cross."""
+    table('val.json', lambda rows: rows['categories'].reverse())(data, 'val')
+    cfg = pointed('detection', data)
+    cfg.val_dataloader.dataset.metainfo.classes = CLASSES[::-1]
+    prepare(cfg, ('val',), work_dir=tmp_path)
+    with pytest.raises(UserError, match="val_dataloader.dataset reads 'cross' as label 0, and .*"
+                                        "train_dataloader.dataset 'disk'.*same metainfo"):
+        prepare(cfg, ('train', 'val'), work_dir=tmp_path)
+
+
+def test_what_is_passed_over_is_told(data, tmp_path, monkeypatch):
+    """Boxes that mmdet leaves out stop no run, and are not left out in silence."""
+    said = []
+    monkeypatch.setattr(annotations, 'print_log', lambda *arguments: said.append(arguments))
+    prepare(pointed('detection', data), ('train',), work_dir=tmp_path)
+    assert not said
+    table('train.json', lambda rows: rows['annotations'][1]['bbox'].__setitem__(2, 0))(data, '')
+    prepare(pointed('detection', data), ('train',), work_dir=tmp_path)
+    (text, _, level), = said
+    assert level == logging.WARNING and '1 of ' in text and 'without area' in text
+    assert 'mmresnest check-data' in text and '--fix' in text
 
 
 @pytest.mark.parametrize('kind', ['detection', 'instance', 'panoptic', 'semantic'])
@@ -508,14 +562,13 @@ def test_heads_of_other_models(name, held):
     leaf = dataset_leaves(cfg.train_dataloader.dataset)[0]
     count = len(annotations.Names.of(cfg, leaf, 'train').classes)
     things = 80 if count == 133 else count
-    annotations._check_heads(cfg, count, things, '')
+    assert not list(annotations._look_at_heads(cfg, count, things, '', ''))
     refused = 0
     for head, key, number in list(annotations._counts(cfg.model, 'model')):
         spoilt = Config(cfg.to_dict())
         spoilt.merge_from_dict({f'{head}.{key}'.replace('[', '.').replace(']', ''): number + 1})
-        try:
-            annotations._check_heads(spoilt, count, things, '')
-        except UserError as error:
-            assert f'{head}.{key} is {number + 1}, and must be {number}' in str(error)
+        for found in annotations._look_at_heads(spoilt, count, things, '', ''):
+            assert f'{head}.{key} is {number + 1}, and must be {number}' in found.said
+            assert found.stops
             refused += 1
     assert refused == held

@@ -23,12 +23,16 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .files import Seen, look_at_all, look_at_label, without_collecting
+from .findings import raise_first
+from .panoptic import count_things, look_for_masks, look_over_segments, look_over_things
+from .polygons import is_coded
+from .tables import FIELDS, have, missing_fields, rows_of
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
@@ -82,6 +86,7 @@ class DataFolder:
             which is how mmdet numbers them; for masks the pixel value.
         splits: ``train``, ``val`` and, where the folder has one with annotations, ``test``.
         has_masks: whether every object of a COCO folder has a mask.
+        coded_masks: whether any object, crowds left out, has its mask as run lengths.
         maskless: where the first object without a mask stands; empty if ``has_masks``.
         things: for panoptic data, how many classes, from the first on, are countable.
         img_suffix: how image names end in a folder of masks.
@@ -92,6 +97,7 @@ class DataFolder:
     classes: tuple[str, ...]
     splits: Mapping[str, Split] = field(default_factory=dict)
     has_masks: bool = False
+    coded_masks: bool = False
     maskless: str = ''
     things: int = 0
     img_suffix: str = '.jpg'
@@ -116,13 +122,16 @@ class DataFolder:
         return f'{self.root} ({self.kind}: {counts} images; {len(self.classes)} classes)'
 
 
-def read_folder(path: str | os.PathLike, kind: str | None = None) -> DataFolder:
+def read_folder(path: str | os.PathLike, kind: str | None = None,
+                lenient: bool = False) -> DataFolder:
     """Reads a data folder.
 
     Args:
         path: the folder.
         kind: ``coco``, ``panoptic`` or ``ade20k``, as the task wants it; by default the first of
             ``coco``, ``ade20k`` and ``panoptic`` that the folder holds.
+        lenient: find out classes and files as far as that can be done, and leave what is wrong with
+            them to an audit.
 
     Returns:
         its classes, files and counts.
@@ -138,7 +147,7 @@ def read_folder(path: str | os.PathLike, kind: str | None = None) -> DataFolder:
     kind = kind or _kind_of(root)
     if kind not in _READERS:
         raise UserError(f'unknown kind of data folder {kind!r}; legal: ' + ', '.join(_READERS))
-    return _READERS[kind](root)
+    return _READERS[kind](root, lenient)
 
 
 def _kind_of(root: Path) -> str:
@@ -172,7 +181,7 @@ def _relative(path: Path, root: Path) -> str:
 
 # ---- COCO ----------------------------------------------------------------------------------------
 
-def _read_coco(root: Path) -> DataFolder:
+def _read_coco(root: Path, lenient: bool) -> DataFolder:
     tables = {}
     for split in ('train', 'val', 'test'):
         path = _first(root, JSON_NAMES, split)
@@ -180,6 +189,12 @@ def _read_coco(root: Path) -> DataFolder:
             tables[split] = (path, read_json(path))
         elif split != 'test':
             _no_json(root, split, 'train' in tables)
+    if lenient:
+        splits = {split: _lenient_split(root, split, path, table)
+                  for split, (path, table) in tables.items()}
+        return DataFolder('coco', root, _lenient_classes(*tables['train']), splits, has_masks=any(
+            isinstance(row, dict) and row.get('segmentation')
+            for row in rows_of(tables['train'][1], 'annotations')), coded_masks=_coded(tables))
     for path, table in tables.values():
         _check_fields(path, table)
     classes = _categories(*tables['train'])
@@ -193,9 +208,33 @@ def _read_coco(root: Path) -> DataFolder:
         maskless = maskless or _maskless(path, table)
         splits[split] = Split(split, _relative(path, root), _image_folder(root, split, path, table),
                               len(table['images']), len(table['annotations']))
-    return DataFolder('coco', root, classes, splits, has_masks=not maskless, maskless=maskless)
+    return DataFolder('coco', root, classes, splits, has_masks=not maskless, maskless=maskless,
+                      coded_masks=_coded(tables))
 
 
+def _coded(tables: Mapping[str, tuple[Path, dict[str, Any]]]) -> bool:
+    return any(is_coded(row) for _, table in tables.values()
+               for row in rows_of(table, 'annotations'))
+
+
+def _lenient_split(root: Path, split: str, path: Path, table: dict[str, Any],
+                   masks: str = '') -> Split:
+    images, objects = rows_of(table, 'images'), rows_of(table, 'annotations')
+    names = [str(row['file_name']) for row in images if have(row, 'file_name')
+             ][:_CHECKED_IMAGES]
+    folder, _ = _best_folder(root, split, names)
+    return Split(split, _relative(path, root), folder, len(images), len(objects), masks)
+
+
+def _lenient_classes(path: Path, table: dict[str, Any]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(str(row['name']) for row in rows_of(table, 'categories')
+                                if have(row, 'name')))
+    if not names:
+        raise UserError(_NO_CATEGORIES.format(path))
+    return names
+
+
+_NO_CATEGORIES = '{} names no categories; list them as {{"id": 1, "name": "cat"}}'
 _PURPOSE = {'train': 'learn from', 'val': 'score against', 'test': 'score against'}
 
 
@@ -219,7 +258,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: if it cannot be read, or is none.
     """
     try:
-        with path.open(encoding='utf-8') as file:
+        with path.open(encoding='utf-8') as file, without_collecting():
             table = json.load(file)
     except json.JSONDecodeError as error:
         raise UserError(f'{path} is not valid json: {error.msg} at line {error.lineno}, column '
@@ -230,6 +269,8 @@ def read_json(path: Path) -> dict[str, Any]:
                         'again') from None
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}') from None
+    except (ValueError, RecursionError) as error:       # thousands of digits, or of brackets
+        raise UserError(f'{path} cannot be read: {error}; export it again') from None
     if not isinstance(table, dict):
         raise UserError(f'{path} holds a {type(table).__name__}, and a COCO file is an object with '
                         'the fields images, annotations and categories')
@@ -259,7 +300,7 @@ def peek_json(path: Path, most: int, window: int = 2 ** 24) -> dict[str, Any]:
     with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         if not text[-1024:].rstrip().endswith(b'}'):
             raise ValueError('cut off')
-        for name in _FIELDS:
+        for name in FIELDS:
             key = text.find(f'"{name}"'.encode())
             if key >= 0:
                 start = text.find(b'[', key)
@@ -282,20 +323,8 @@ def _rows(text: str, most: int | None) -> list[Any]:
     return rows
 
 
-_FIELDS = {
-    'images': ('id', 'file_name', 'width', 'height'),
-    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'),
-    'categories': ('id', 'name'),
-}
-_REMEDIES = {'area': 'add "area": width * height of the box', 'iscrowd': 'add "iscrowd": 0',
-             'segments_info': 'that is plain COCO, for a config of boxes or masks such as '
-                              'mask_rcnn_resnest50_fpn; panoptic annotations list the segments of '
-                              'an image, with the colours of a mask',
-             'isthing': 'add "isthing": 1 for what can be counted, 0 for the rest'}
-
-
 def _check_fields(path: Path, table: dict[str, Any]) -> None:
-    for name, fields in _FIELDS.items():
+    for name, keys in FIELDS.items():
         rows = table.get(name)
         if rows is None and name == 'annotations' and table.get('images'):
             rows = table[name] = []
@@ -303,38 +332,18 @@ def _check_fields(path: Path, table: dict[str, Any]) -> None:
             raise UserError(f'{path} has no list {name!r}; a COCO file has images, annotations and '
                             'categories, and this one has '
                             f'{", ".join(map(str, table)) or "nothing"}')
-        check_rows(path, name, rows, fields)
+        raise_first(missing_fields(path, name, rows, keys))
     if not table['images']:
         raise UserError(f'{path} lists no images')
     if not table['categories']:
-        raise UserError(f'{path} names no categories; list them as {{"id": 1, "name": "cat"}}')
+        raise UserError(_NO_CATEGORIES.format(path))
     _check_links(path, table)
-
-
-def check_rows(path: Path, name: str, rows: Sequence[Any], fields: Iterable[str]) -> None:
-    """Makes sure that every row of a list has the fields that will be asked of it.
-
-    Args:
-        path: the file, for the message.
-        name: what the rows are called there.
-        rows: what should be dictionaries.
-        fields: their keys.
-
-    Raises:
-        UserError: naming file, list, field and the first row that lacks it.
-    """
-    for key in fields:
-        bad = [row for row in rows if not isinstance(row, dict) or key not in row]
-        if bad:
-            remedy = _REMEDIES.get(key, 'export the file again')
-            raise UserError(f'{path}: {len(bad)} of {len(rows)} {name} lack the field {key!r}, '
-                            f'the first is {str(bad[0])[:80]}; {remedy}')
 
 
 def _check_links(path: Path, table: dict[str, Any]) -> None:
     """Ids are unique, and every object belongs to an image and a category that exist."""
     known = {}
-    for name in _FIELDS:
+    for name in FIELDS:
         counts = Counter(row['id'] for row in table[name])
         twice = [key for key, count in counts.items() if count > 1]
         if twice:
@@ -382,30 +391,37 @@ def _maskless(path: Path, table: dict[str, Any]) -> str:
 
 
 def _image_folder(root: Path, split: str, path: Path, table: dict[str, Any]) -> str:
-    """Where the images are, seen by which of the usual places holds most of a sample of them."""
+    """Where the images are; all of a sample of them must be there."""
     names = [str(row['file_name']) for row in table['images']]
     step = max(1, len(names) // _CHECKED_IMAGES)
     sample = names[::step]
+    best, lost = _best_folder(root, split, sample)
+    if not lost:
+        return best
+    among = '' if step == 1 else f' (of {len(sample)} looked at)'
+    raise UserError(f'{path} lists {len(names)} images, and {len(lost)}{among} do not exist, such '
+                    f'as {root / best / lost[0]}; put them there, or correct "file_name", which is '
+                    f'relative to {root / IMAGE_FOLDERS[0].format(split=split)}')
+
+
+def _best_folder(root: Path, split: str, sample: Sequence[str]) -> tuple[str, list[str]]:
+    """Which of the usual places holds most of the images named, and those that it lacks."""
     folders = [pattern.format(split=split) for pattern in IMAGE_FOLDERS]
     missing: dict[str, list[str]] = {}
     for folder in folders:
         if (root / folder).is_dir():
-            missing[folder] = [name for name in sample if not (root / folder / name).is_file()]
+            missing[folder] = [name for name in sample
+                               if not os.path.isfile(root / folder / name)]
             if not missing[folder]:
-                return folder
+                return folder, []
     best = min(missing, key=lambda folder: len(missing[folder]))
-    lost = missing[best]
-    if len(lost) == len(sample):        # nothing fits: speak of the place the layout names
-        best = folders[0]
-    among = '' if step == 1 else f' (of {len(sample)} looked at)'
-    raise UserError(f'{path} lists {len(names)} images, and {len(lost)}{among} do not exist, such '
-                    f'as {root / best / lost[0]}; put them there, or correct "file_name", which is '
-                    f'relative to {root / folders[0]}')
+    # Where nothing fits, speak of the place the layout names.
+    return folders[0] if len(missing[best]) == len(sample) else best, missing[best]
 
 
 # ---- panoptic ------------------------------------------------------------------------------------
 
-def _read_panoptic(root: Path) -> DataFolder:
+def _read_panoptic(root: Path, lenient: bool) -> DataFolder:
     splits: dict[str, Split] = {}
     tables: dict[str, tuple[Path, dict]] = {}
     for split in ('train', 'val', 'test'):
@@ -421,89 +437,42 @@ def _read_panoptic(root: Path) -> DataFolder:
                             f'panoptic_{split}.json and the folder panoptic_{split}/ of its masks, '
                             f'as COCO has them{hint}. {_what_is_there(root)}')
         table = read_json(path)
+        masks = path.with_suffix('')
+        if lenient:
+            tables[split] = (path, table)
+            splits[split] = _lenient_split(root, split, path, table, _relative(masks, root))
+            continue
         for name in ('images', 'annotations', 'categories'):
             if not isinstance(table.get(name), list) or not table[name]:
                 raise UserError(f'{path}: the list {name!r} is missing or empty; export the file '
                                 'again')
-        check_rows(path, 'images', table['images'], _FIELDS['images'])
-        check_rows(path, 'categories', table['categories'], ('id', 'name', 'isthing'))
-        check_segments(path, table, [row['id'] for row in table['categories']])
-        masks = path.with_suffix('')
+        raise_first(missing_fields(path, 'images', table['images'], FIELDS['images']))
+        raise_first(missing_fields(path, 'categories', table['categories'],
+                                   ('id', 'name', 'isthing')))
+        raise_first(look_over_segments(path, table, [row['id'] for row in table['categories']]))
         if not masks.is_dir():
             raise UserError(f'{path} stands without the folder of its masks, {masks}')
-        check_masks(path, table, masks, _CHECKED_IMAGES)
+        raise_first(look_for_masks(path, table, masks, _CHECKED_IMAGES))
         tables[split] = (path, table)
         _same_categories(tables['train'], (path, table))
         images = _image_folder(root, split, path, table)
         splits[split] = Split(split, _relative(path, root), images, len(table['images']),
                               len(table['annotations']), _relative(masks, root))
     path, table = tables['train']
-    return DataFolder('panoptic', root, _categories(path, table), splits, has_masks=True,
-                      things=count_things(path, table['categories']))
-
-
-def check_segments(path: Path, table: dict[str, Any], known: Iterable[Any]) -> None:
-    """Makes sure that panoptic annotations list segments of known categories.
-
-    Args:
-        path: the file, for the message.
-        table: what it holds.
-        known: ids of the categories that are read.
-
-    Raises:
-        UserError: for the first annotation that does not.
-    """
-    rows, known = table['annotations'], set(known)
-    check_rows(path, 'annotations', rows, ('image_id', 'segments_info'))
-    check_rows(path, 'segments', [one for row in rows for one in row['segments_info']],
-               ('id', 'category_id', 'bbox', 'area', 'iscrowd'))
-    for row in rows:
-        bad = [one for one in row['segments_info'] if one['category_id'] not in known]
-        if bad:
-            raise UserError(f'{path}: the segment {bad[0]["id"]} of image {row["image_id"]} has '
-                            f'category_id {bad[0]["category_id"]}, which is not among the '
-                            f'categories {sorted(known, key=str)[:20]}; add it there')
-
-
-def check_masks(path: Path, table: dict[str, Any], masks: Path, most: int) -> None:
-    """Makes sure that images have their panoptic masks, by a sample of them.
-
-    Args:
-        path: the file, for the message.
-        table: what it holds.
-        masks: the folder of the masks.
-        most: about how many to look for.
-
-    Raises:
-        UserError: if one is missing.
-    """
-    # mmdet looks for the mask under the image's name, whatever the annotation's file_name says.
-    names = [str(row['file_name']).replace('.jpg', '.png')
-             for row in table['images'][::max(1, len(table['images']) // most)]]
-    lost = [name for name in names if not (masks / name).is_file()]
-    if lost:
-        raise UserError(f'{path}: {len(lost)} of {len(names)} masks looked for do not exist, such '
-                        f'as {masks / lost[0]}; a mask is a png named like its image')
-
-
-def count_things(path: Path, categories: Sequence[Mapping[str, Any]]) -> int:
-    """How many of the categories are things; labels are positions, and mmdet's things come first.
-
-    Raises:
-        UserError: if stuff stands before a thing.
-    """
-    thing = [bool(row['isthing']) for row in categories]
-    if thing != sorted(thing, reverse=True):
-        raise UserError(f'{path}: the categories must list all things (isthing 1) before all stuff '
-                        f'(isthing 0), and {categories[thing.index(False)]["name"]!r} stands '
-                        f'before {categories[len(thing) - 1 - thing[::-1].index(True)]["name"]!r}; '
-                        'reorder the list')
-    return sum(thing)
+    if lenient:
+        classes = _lenient_classes(path, table)
+        rows = [row for row in rows_of(table, 'categories') if have(row, 'name')]
+        things = len({str(row['name']) for row in rows if row.get('isthing')})
+        return DataFolder('panoptic', root, classes, splits, has_masks=True, things=things)
+    classes = _categories(path, table)
+    raise_first(look_over_things(path, table['categories']))
+    return DataFolder('panoptic', root, classes, splits, has_masks=True,
+                      things=count_things(table['categories']))
 
 
 # ---- ADE20K --------------------------------------------------------------------------------------
 
-def _read_ade20k(root: Path) -> DataFolder:
+def _read_ade20k(root: Path, lenient: bool) -> DataFolder:
     splits, pairs = {}, {}
     suffixes: tuple[str, str] | None = None
     for split in ('train', 'val', 'test'):
@@ -513,18 +482,18 @@ def _read_ade20k(root: Path) -> DataFolder:
         for folder in (images, masks):
             if not folder.is_dir():
                 _no_masks(root, folder)
-        found, pairs[split] = _match(images, masks)
-        if suffixes is not None and found != suffixes:
+        found, pairs[split] = _match(images, masks, lenient)
+        if suffixes is not None and found != suffixes and not lenient:
             raise UserError(f'images and masks end in {suffixes[0]} and {suffixes[1]} in train, '
                             f'and in {found[0]} and {found[1]} in {split} ({images}); use the same '
                             'in all')
-        suffixes = found
+        suffixes = suffixes or found
         splits[split] = Split(split, f'annotations/{split}', f'images/{split}', len(pairs[split]))
     assert suffixes is not None         # train and val exist, or _no_masks has raised
     scored = [mask for split, masks in pairs.items() for mask in masks if split != 'test']
-    values = mask_values(scored, root)
-    classes = _class_names(root, values)
-    if 'test' in pairs:
+    values = mask_values(scored, root, lenient)
+    classes = _class_names(root, values, lenient)
+    if 'test' in pairs and not lenient:
         _within(mask_values(pairs['test'], root), classes, root / 'annotations' / 'test')
     return DataFolder('ade20k', root, classes, splits, img_suffix=suffixes[0],
                       seg_map_suffix=suffixes[1])
@@ -548,7 +517,7 @@ def _files(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
                 yield (Path(where) / name).relative_to(folder).as_posix()
 
 
-def _match(images: Path, masks: Path) -> tuple[tuple[str, str], list[Path]]:
+def _match(images: Path, masks: Path, lenient: bool) -> tuple[tuple[str, str], list[Path]]:
     """Finds how images and masks end, so that each image has its mask.
 
     Returns:
@@ -560,7 +529,7 @@ def _match(images: Path, masks: Path) -> tuple[tuple[str, str], list[Path]]:
     if not maps:
         raise UserError(f'no masks in {masks} (looked for {" ".join(MASK_SUFFIXES)})')
     endings = Counter(Path(name).suffix for name in pictures)
-    if len(endings) > 1:
+    if len(endings) > 1 and not lenient:
         said = ', '.join(f'{count} {ending}' for ending, count in endings.most_common())
         raise UserError(f'the images of {images} are of several kinds ({said}); convert them to '
                         'one')
@@ -571,7 +540,7 @@ def _match(images: Path, masks: Path) -> tuple[tuple[str, str], list[Path]]:
     mask_suffix = max(
         tails, key=lambda tail: (sum(stem + tail in maps for stem in stems), -len(tail)))
     lost = [stem for stem in stems if stem + mask_suffix not in maps]
-    if lost:
+    if lost and not lenient:
         raise UserError(f'{len(lost)} of {len(stems)} images in {images} have no mask in {masks}, '
                         f'such as {lost[0]}{image_suffix}, whose mask would be '
                         f'{lost[0]}{mask_suffix}; masks are named like their images, up to the '
@@ -589,7 +558,7 @@ def _whole_suffix(pictures: list[str], maps: set[str]) -> str:
     return tail if all(name.endswith(tail) for name in pictures) else ending
 
 
-def _class_names(root: Path, values: dict[int, Path]) -> tuple[str, ...]:
+def _class_names(root: Path, values: dict[int, Path], lenient: bool) -> tuple[str, ...]:
     used = sorted(value for value in values if value != IGNORED)
     if not used:
         raise UserError(f'the masks of {root / "annotations"} hold nothing but {IGNORED}, which is '
@@ -598,9 +567,10 @@ def _class_names(root: Path, values: dict[int, Path]) -> tuple[str, ...]:
         if path.is_file():
             lines = path.read_text(encoding='utf-8').splitlines()
             names = tuple(line.strip() for line in lines if line.strip())
-            _within(values, names, path)
+            if not lenient:
+                _within(values, names, path)
             return names
-    if used[-1] >= 200 and len(used) < 20:
+    if used[-1] >= 200 and len(used) < 20 and not lenient:
         raise UserError(f'the masks of {root / "annotations"} hold the values {used}: that looks '
                         'like colours, and a pixel must hold the index of its class, 0, 1, 2 ... '
                         f'(such as {values[used[-1]]})')
@@ -615,13 +585,14 @@ def _within(values: dict[int, Path], classes: Sequence[str], where: Path) -> Non
                         f'{len(classes) - 1}, and {IGNORED} is left out')
 
 
-def mask_values(masks: Sequence[Path], root: Path) -> dict[int, Path]:
+def mask_values(masks: Sequence[Path], root: Path, lenient: bool = False) -> dict[int, Path]:
     """Which values the pixels of masks take.
 
     Args:
         masks: image files of one channel.
         root: the folder the cache entry is named after; many masks are read once and remembered, as
             long as no file changes.
+        lenient: pass over what cannot be read.
 
     Returns:
         for each value the first mask that holds it.
@@ -633,11 +604,11 @@ def mask_values(masks: Sequence[Path], root: Path) -> dict[int, Path]:
         except (ValueError, OSError):
             logger.debug('the cache %s cannot be read, so the masks are', cache)
     found: dict[int, Path] = {}
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        for mask, values in zip(masks, _tracked(pool.map(_values, masks), len(masks))):
-            for value in values:
-                found.setdefault(value, mask)
-    if cache is not None:
+    seen = look_at_all(lambda mask: _values(mask, lenient), masks, f'reading {len(masks)} masks')
+    for mask, values in zip(masks, seen):
+        for value in values:
+            found.setdefault(value, mask)
+    if cache is not None and not lenient:
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
             cache.write_text(json.dumps({value: str(path) for value, path in found.items()}))
@@ -646,31 +617,17 @@ def mask_values(masks: Sequence[Path], root: Path) -> dict[int, Path]:
     return found
 
 
-def _values(path: Path) -> list[int]:
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ('L', 'P', '1', 'I', 'I;16'):
-                raise UserError(f'the mask {path} has colours (mode {image.mode}); a mask has one '
-                                'channel whose values are class indices, 0, 1, 2 ...')
-            pixels = np.asarray(image)
-    except (UnidentifiedImageError, OSError) as error:
-        raise UserError(f'the mask {path} cannot be read: {error}') from None
-    if pixels.dtype == np.uint8:
-        return np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)).tolist()
-    return np.unique(pixels).astype(int).tolist()
+def _values(path: Path, lenient: bool) -> tuple[int, ...]:
+    seen = look_at_label(path)
+    if seen.fault and not lenient:
+        raise UserError(label_fault(path, seen))
+    return seen.values
 
 
-def _tracked(rows: Iterable, total: int) -> Iterable:
-    if total < _CACHED_FROM:
-        return rows
-    try:
-        from rich.console import Console
-        from rich.progress import track
-    except ImportError:
-        return rows
-    return track(rows, f'reading {total} masks', total, console=Console(stderr=True))
+def label_fault(path: Path, seen: Seen) -> str:
+    """What is wrong with a label image, in words."""
+    return f'the mask {path} {seen.why}' if seen.fault == 'colours' else (
+        f'the mask {path} cannot be read: {seen.why}')
 
 
 def _cache_file(masks: Sequence[Path], root: Path) -> Path:

@@ -156,14 +156,22 @@ def _picture(image: np.ndarray) -> np.ndarray:
 
 
 class _Grid:
-    """Axes for rows of pictures: ``groups`` pictures side by side, each as ``panels`` panels."""
+    """Axes for rows of pictures: ``groups`` pictures side by side, each as ``panels`` panels.
+
+    By default one picture, or two where more than two of up to two panels are there.
+    """
 
     GAP, HEAD, LEGEND_ROW, TOP = 0.06, 0.28, 0.24, 0.34  # inches
 
     def __init__(
-        self, images: Sequence[np.ndarray], panels: Sequence[str], entries: int, title: str
+        self,
+        images: Sequence[np.ndarray],
+        panels: Sequence[str],
+        entries: int,
+        title: str,
+        groups: int = 0,
     ) -> None:
-        groups = 1 if len(images) < 3 or len(panels) > 2 else 2
+        groups = groups or (1 if len(images) < 3 or len(panels) > 2 else 2)
         self.columns = groups * len(panels)
         rows = [images[start : start + groups] for start in range(0, len(images), groups)]
         heights = [

@@ -1,0 +1,180 @@
+"""Image and label files, looked at as they are read in training: whole, and turned where they are.
+
+PIL reads them: OpenCV decodes a file that is cut off, and says nothing.
+"""
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+One = TypeVar('One')
+Result = TypeVar('Result')
+
+_TRACKED_FROM = 1000
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+_COMPARED = 128
+_LABEL_MODES = ('L', 'P', '1', 'I', 'I;16')
+
+
+class Seen(NamedTuple):
+    """What an image file is.
+
+    Attributes:
+        fault: the kind of what is wrong, without its first word; empty if it can be read.
+        why: in words.
+        size: width and height as it lies in the file.
+        turned: whether its orientation (EXIF) swaps them.
+        values: what the pixels of a label image hold.
+        mode: PIL's name for its channels.
+    """
+    fault: str = ''
+    why: str = ''
+    size: tuple[int, int] = (0, 0)
+    turned: bool = False
+    values: tuple[int, ...] = ()
+    mode: str = ''
+
+
+def look_at_image(path: Path) -> Seen:
+    """Reads all of an image file, at the least resolution that shows whether it is whole."""
+    return _look(path, _read_picture)
+
+
+def look_at_label(path: Path) -> Seen:
+    """Reads a label image, whose one channel holds class indices."""
+    return _look(path, _read_values)
+
+
+def look_at_colours(path: Path) -> Seen:
+    """Reads a panoptic mask, whose colours number the segments of an image."""
+    return _look(path, _read_numbers)
+
+
+def _look(path: Path, read: Callable[[Any], Seen]) -> Seen:
+    from PIL import Image, UnidentifiedImageError
+    if not os.path.isfile(path):
+        return Seen('missing', 'does not exist')
+    try:
+        if not path.stat().st_size:
+            return Seen('empty', 'has no bytes')
+        with Image.open(path) as image:
+            return read(image)
+    except UnidentifiedImageError:
+        return Seen('unreadable', 'is no image')
+    except Image.DecompressionBombError as error:
+        return Seen('unreadable', str(error))
+    # A damaged file can trip its decoder anywhere.
+    except (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, MemoryError,
+            ArithmeticError, AttributeError) as error:
+        cut = 'truncated' in str(error) or isinstance(error, EOFError)
+        return Seen('truncated' if cut else 'unreadable', f'{type(error).__name__}: {error}')
+
+
+def _read_picture(image: Any) -> Seen:
+    size, turned = image.size, image.getexif().get(_ORIENTATION) in _TURNED
+    image.draft(None, (1, 1))           # JPEG at an eighth of its size: all bytes, few pixels
+    image.load()
+    return Seen(size=size, turned=turned, mode=image.mode)
+
+
+def _read_values(image: Any) -> Seen:
+    if image.mode not in _LABEL_MODES:
+        return Seen('colours', f'has colours (mode {image.mode}); a mask has one channel whose '
+                               'values are class indices, 0, 1, 2 ...', image.size)
+    pixels = np.asarray(image)
+    if pixels.dtype == np.uint8:
+        values = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256))
+    else:
+        values = np.unique(pixels).astype(int)
+    return Seen(size=image.size, values=tuple(values.tolist()), mode=image.mode)
+
+
+def _read_numbers(image: Any) -> Seen:
+    if image.mode not in ('RGB', 'RGBA', 'P'):
+        return Seen('colours', f'has no colours (mode {image.mode})', image.size)
+    pixels = np.asarray(image.convert('RGB'), np.int64)
+    values = np.unique(pixels @ (1, 256, 256 ** 2))
+    return Seen(size=image.size, values=tuple(values.tolist()), mode=image.mode)
+
+
+def look_at_all(look: Callable[[One], Result], files: Sequence[One],
+                what: str) -> Iterator[Result]:
+    """Looks at many files in parallel, with a bar on stderr where that takes long."""
+    with (warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool):
+        warnings.simplefilter('ignore')     # PIL's, of large and of odd files
+        yield from tracked(pool.map(look, files), len(files), what)
+
+
+def tracked(rows: Iterable[Result], total: int, what: str) -> Iterable[Result]:
+    """The same rows, with a progress bar on stderr if they are many."""
+    if total < _TRACKED_FROM:
+        return rows
+    try:
+        from rich.console import Console
+        from rich.progress import track
+    except ImportError:
+        return rows
+    return track(rows, what, total, console=Console(stderr=True))
+
+
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """Without the search for garbage, which takes seconds where millions of rows stay."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+# ---- the same image twice ------------------------------------------------------------------------
+
+def shared(ours: Sequence[Path], theirs: Sequence[Path],
+           contents: bool) -> list[tuple[Path, Path]]:
+    """Images that two sets have in common.
+
+    Args:
+        ours: the files of the one.
+        theirs: of the other.
+        contents: whether to compare all of the same number of bytes; otherwise the first of those
+            that also have the same name.
+
+    Returns:
+        pairs of a file of ours and one of theirs.
+    """
+    names = {path.name for path in ours} & {path.name for path in theirs}
+
+    def grouped(paths: Iterable[Path]) -> Mapping[tuple, list[Path]]:
+        found = defaultdict(list)
+        for path in paths:
+            if (contents or path.name in names) and os.path.isfile(path):
+                size = os.stat(path).st_size
+                found[(size,) if contents else (path.name, size)].append(path)
+        return found
+    one, two = grouped(ours), grouped(theirs)
+    pairs = []
+    for both in sorted(one.keys() & two.keys())[:None if contents else _COMPARED]:
+        digests = {_digest(path): path for path in two[both]}
+        pairs += [(path, digests[digest]) for path in one[both]
+                  if (digest := _digest(path)) in digests]
+    return sorted(pairs)
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return os.fsencode(path)
