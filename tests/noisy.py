@@ -31,12 +31,12 @@ class ToyDataset(BaseDataset):
 
 @MODELS.register_module()
 class ToyModel(BaseModel):
-    """Two layers, batch norm and dropout."""
+    """Two layers, batch norm and dropout; the wider, the longer a checkpoint takes to write."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 8) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.4),
-                                    nn.Linear(8, 1))
+        self.layers = nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.ReLU(),
+                                    nn.Dropout(0.4), nn.Linear(width, 1))
 
     def forward(self, inputs, label, mode='tensor'):
         out = self.layers(torch.stack(inputs) if isinstance(inputs, list) else inputs)
@@ -112,7 +112,7 @@ def state(path) -> dict:
     content['meta'] = {key: content['meta'][key] for key in ('epoch', 'iter', 'seed')}
     hub = content['message_hub']
     logs = {key: value.data for key, value in hub['log_scalars'].items() if 'time' not in key}
-    return dict(weights=content['state_dict'], averaged=content['ema_state_dict'],
+    return dict(weights=content['state_dict'], averaged=content.get('ema_state_dict'),
                 optimiser=content['optimizer'], schedule=content['param_schedulers'],
                 logs=logs, meta=content['meta'], record={
                     key: value for key, value in content['mmresnest'].items()

@@ -11,12 +11,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import parent_process
 from pathlib import Path
 from threading import Thread
 from types import FrameType
 from typing import Any
 
-from mmengine.dist import all_reduce, is_distributed, is_main_process
+from mmengine.dist import all_reduce, barrier, is_distributed, is_main_process
 from mmengine.hooks import EMAHook, Hook
 
 from ..errors import ArgumentError, nearest
@@ -24,7 +25,9 @@ from ..registry import HOOKS
 from ..storage import write_whole
 
 STOPPED = 75            # EX_TEMPFAIL
-GRACE = 5.0             # s in which a launcher hands on the signal that its processes got, too
+# Seconds in which further signals are taken for the same one.  GNU timeout, and srun, signal both a
+# process and its group; torchrun and srun hand on to all processes what these have got themselves.
+GRACE, GRACE_OF_SEVERAL = 1.0, 5.0
 
 
 class Stopped(SystemExit):
@@ -43,11 +46,12 @@ class Stopped(SystemExit):
 class StopOnSignal(Hook):
     """Saves and ends, on all processes together, when one of them gets a signal.
 
-    A second signal ends the process at once; of several processes, one after more than five
-    seconds, since launchers hand on to their processes what these have got themselves.
+    A second signal, more than a second after the first, ends the process at once; more than five
+    where there are several processes, since launchers hand on to them what they have got themselves.
 
     In a validation the process ends at once if the state is saved already, as it is where each
-    epoch is; else a single process saves it, and several go on to their next iteration.
+    epoch is; else a single process saves it, and several go on to their next iteration.  It listens
+    from the first iteration to the end of the training, and in validations after that.
 
     Args:
         signals: names of the signals; SIGUSR1 is what Slurm is asked to send some time before the
@@ -75,35 +79,62 @@ class StopOnSignal(Hook):
         self.received: signal.Signals | None = None
         self.since = 0.0
         self.before: dict[signal.Signals, Any] = {}
+        self.listener = 0           # the process; one that it forks has its handlers, too
+        self.trained = False
 
     # ---- signals ---------------------------------------------------------------------------------
 
     def before_train(self, runner: Any) -> None:
         """Listens, from here to the end of the training."""
-        try:
-            for one in self.signals:
-                self.before[one] = signal.signal(one, self._receive)
-        except ValueError:      # Python lets the main thread listen, and no other
+        self.received, self.trained = None, False
+        if not self._listen():
             runner.logger.warning('this training does not run in the main thread, where signals '
                                   'arrive: one that ends it will not save')
             return
         for loop in (runner.train_loop, runner.val_loop):
             loader: Any = getattr(loop, 'dataloader', None)
-            if loader is not None and loader.num_workers:
+            if loader is not None and loader.num_workers and not isinstance(
+                    loader.worker_init_fn, Sheltered):
                 loader.worker_init_fn = Sheltered(loader.worker_init_fn, self.signals)
 
     def after_train(self, runner: Any) -> None:
         """Leaves signals to whom they went before."""
+        self.trained = True
         self.restore()
 
+    def before_val(self, runner: Any) -> None:
+        """Listens again where the last state of a training is scored after its end."""
+        if self.trained:
+            self._listen()
+
+    def after_val(self, runner: Any) -> None:
+        """Leaves signals alone again."""
+        if self.trained:
+            self.restore()
+
+    def _listen(self) -> bool:
+        self.restore()
+        self.listener = os.getpid()
+        try:
+            for one in self.signals:
+                self.before[one] = signal.signal(one, self._receive)
+        except ValueError:      # Python lets the main thread listen, and no other
+            return False
+        return True
+
     def restore(self) -> None:
-        """The same where a training ended otherwise."""
+        """What :meth:`after_train` does, where a training ended otherwise."""
         for one, handler in self.before.items():
-            signal.signal(one, handler)
+            # Of a handler that is not Python's, Python does not know.
+            signal.signal(one, signal.SIG_DFL if handler is None else handler)
         self.before = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        grace = GRACE if is_distributed() else 0.0
+        if os.getpid() != self.listener:        # a pool ends its processes so, and waits for that
+            if number == signal.SIGTERM:
+                die_of(number)
+            return
+        grace = GRACE_OF_SEVERAL if is_distributed() else GRACE
         if self.received is None:
             self.received, self.since = signal.Signals(number), time.monotonic()
         elif time.monotonic() - self.since > grace:
@@ -133,7 +164,7 @@ class StopOnSignal(Hook):
             return
         done, saving = runner.train_loop.iter, _checkpoint_hook(runner)
         if getattr(saving, 'saved_at', -1) == done:
-            self._leave(runner, str(saving.last_ckpt))
+            self._leave(runner, done, str(saving.last_ckpt))
         if not is_distributed():
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):       # has put the averaged weights in place
@@ -162,15 +193,18 @@ class StopOnSignal(Hook):
             checkpoint = saving.save_now(runner, done, epoch)
         else:
             checkpoint = _save_without_hook(runner, done, epoch)
-        self._leave(runner, checkpoint)
+        # A launcher ends the others when it sees one end, and the first is not done when it has
+        # written the checkpoint: it has yet to note that this is the last.
+        barrier()
+        self._leave(runner, done, checkpoint)
 
-    def _leave(self, runner: Any, checkpoint: str) -> None:
+    def _leave(self, runner: Any, done: int, checkpoint: str) -> None:
         assert self.received is not None
         if is_main_process():
             runner.logger.warning(
-                f'stopped by {self.received.name}, after {runner.train_loop.iter} iterations or '
-                f'one more; all is saved in {checkpoint}. To go on, give the same command with '
-                f'--resume. The status of this process is {STOPPED}')
+                f'stopped by {self.received.name} after iteration {done}; all is saved in '
+                f'{checkpoint}. To go on, give the same command with --resume. The status of this '
+                f'process is {STOPPED}')
         self.restore()
         raise Stopped(checkpoint)
 
@@ -181,6 +215,9 @@ def _checkpoint_hook(runner: Any) -> Any:
 
 def _save_without_hook(runner: Any, done: int, epoch: int) -> str:
     """A checkpoint where none of our hooks writes them."""
+    gather = getattr(runner.train_loop, 'gather', None)
+    if gather is not None:
+        gather()
     name = f'iter_{done}.pth'
     runner.save_checkpoint(runner.work_dir, name, meta=dict(epoch=epoch, iter=done),
                            by_epoch=False)
@@ -216,12 +253,14 @@ class Sheltered:
         """Sets a worker up."""
         if self.theirs is not None:
             self.theirs(worker)
-        if hasattr(signal, 'sigwaitinfo'):      # says who sent a signal; Linux has it
+        master = parent_process()
+        # sigwaitinfo says who sent a signal; Linux has it.
+        if master is not None and hasattr(signal, 'sigwaitinfo'):
             signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
-            Thread(target=_obey, args=(self.signals, os.getppid()), daemon=True).start()
+            Thread(target=_obey, args=(self.signals, master.pid), daemon=True).start()
 
 
-def _obey(signals: Sequence[signal.Signals], master: int) -> None:
+def _obey(signals: Sequence[signal.Signals], master: int | None) -> None:
     while True:
         received = signal.sigwaitinfo(signals)
         if received.si_pid == master:

@@ -179,7 +179,7 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
         cfg.work_dir = os.fspath(work_dir)
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', name)
-    _settle_start(cfg, resume)
+    settle_start(cfg, resume)
     register(cfg)
     settle_safety(cfg)
     settle_evaluators(cfg)
@@ -253,7 +253,7 @@ def _use_scaled_rate(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
-def _settle_start(cfg: Config, resume: str | None) -> None:
+def settle_start(cfg: Config, resume: str | None) -> None:
     """Settles what the run starts from, and looks at the file before anything is built."""
     if resume is not None:
         cfg.resume = True
