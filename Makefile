@@ -15,7 +15,7 @@ CONSTRAINTS := constraints/$(STACK).txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test configs configs-full lint clean
+.PHONY: help env demo test configs configs-full soak lint clean
 
 help:
 	@echo 'make env     create $(VENV) and install mmresnest with the $(STACK) stack'
@@ -23,6 +23,7 @@ help:
 	@echo 'make test    the same as env, then run all tests'
 	@echo 'make configs       only the tests of the configs: each is built, stepped and predicted with'
 	@echo 'make configs-full  the same at full size, from random weights: minutes a config'
+	@echo 'make soak    200 kills, every broken-off training, 10,000 broken files, a long training: about an hour'
 	@echo 'make lint    the same as env, then ruff, codespell and mypy'
 	@echo 'make clean   remove $(VENV), work_dirs and what builds leave behind'
 	@echo
@@ -50,6 +51,12 @@ configs: test
 # One at a time and with all cores: a step at full size fills the memory of a workstation.
 configs-full: $(BIN)/.dev-$(STACK)
 	MMRESNEST_FULL_CONFIGS=1 $(BIN)/python -m pytest tests/test_configs.py -k test_config $(PYTEST_ARGS)
+
+# The long forms of tests that CI runs short. The training is last, and alone: it is timed and drawn.
+soak: $(BIN)/.dev-$(STACK)
+	MMRESNEST_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rP $(PYTEST_ARGS) \
+	  tests/test_kills.py tests/test_exact_resume.py tests/test_check_data.py tests/test_saving.py tests/test_hostile.py
+	$(BIN)/python tools/soak.py
 
 lint: $(BIN)/.dev-$(STACK)
 	$(BIN)/ruff check .

@@ -3,7 +3,6 @@
 What has arrived of ``NAME`` lies beside it as ``NAME.part`` until it is whole and its hash is
 right, so that whoever finds ``NAME`` may use it.
 """
-import hashlib
 import os
 import sys
 import time
@@ -17,6 +16,7 @@ from urllib.request import Request, urlopen
 from torch.hub import tqdm
 
 from .errors import UserError
+from .storage import sha256_of
 from .version import __version__
 
 TIMEOUT = 30                    # seconds without an answer
@@ -132,12 +132,3 @@ def receive(url: str, part: Path) -> Optional[int]:
 def size(file: Path) -> int:
     """Bytes of a file; 0 if there is none."""
     return file.stat().st_size if file.is_file() else 0
-
-
-def sha256_of(path: Path) -> str:
-    """The hex digits of a file's sha256."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -27,15 +27,15 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                         f'or damaged: fetch it again') from error
 
 
-def save(tensors: Mapping[str, Tensor], path: Path, texts: Mapping[str, str]) -> None:
-    """Writes tensors by name, and texts.
+def dump(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> bytes:
+    """Tensors by name, and texts, as the bytes of a file.
 
     Raises:
         UserError: the library is missing.
     """
     try:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
     except ImportError as error:
-        raise UserError(f'writing {path} {MISSING}') from error
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path,
-              metadata=dict(texts))
+        raise UserError(f'writing a .safetensors file {MISSING}') from error
+    return save({name: value.contiguous() for name, value in tensors.items()},
+                metadata=dict(texts))

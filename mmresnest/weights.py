@@ -28,6 +28,7 @@ from . import claims, safetensors
 from . import download as web
 from .errors import UserError
 from .layouts import CLASSIFIER, LAYOUTS, convert, exchange, layout_named, recognise
+from .storage import sha256_of, write_whole
 from .variants import TABLE, Variant, variant
 
 __all__ = ['CLASSIFIER', 'LAYOUTS', 'PUBLISHED', 'SCHEME', 'TRUST', 'Report', 'convert',
@@ -522,7 +523,7 @@ def hash_in(url: str) -> Optional[str]:
 
 def verify_hash(path: Path, wanted: Optional[str]) -> None:
     """Compares a file with the sha256 prefix that is known of it."""
-    if wanted is not None and not (digest := web.sha256_of(path)).startswith(wanted):
+    if wanted is not None and not (digest := sha256_of(path)).startswith(wanted):
         raise UserError(f"{path}: its sha256 begins {digest[:len(wanted)]}, the published file's "
                         f'{wanted}: it is damaged or another file; delete it and fetch it again')
 
@@ -633,15 +634,11 @@ def convert_file(source: str, target: str, to: str, force: bool = False) -> str:
 
 
 def write(state: 'OrderedDict[str, Tensor]', metadata: dict, file: Path) -> None:
-    """Writes a state dict under another name first, so that nobody sees half of it."""
-    part = file.with_name(file.name + f'.{os.getpid()}.part')
-    try:
-        if file.suffix == '.safetensors':
-            safetensors.save(state, part, {NOTE: json.dumps(metadata)} if metadata else {})
-        else:
-            if metadata:
-                state._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]
-            torch.save(state, part)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+    """Writes a state dict, and our note, in the format that the file's name says."""
+    if file.suffix == '.safetensors':
+        content = safetensors.dump(state, {NOTE: json.dumps(metadata)} if metadata else {})
+        write_whole(file, lambda out: out.write(content))
+        return
+    if metadata:
+        state._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]
+    write_whole(file, lambda out: torch.save(state, out))

@@ -26,10 +26,12 @@ ITERATIONS, INTERVAL, WIDTH = 120, 3, 200_000
 LIFE = 0.3, 1.6         # s from a start to a kill
 
 
-def config(folder, **more):
-    return noisy.config(folder, iterations=ITERATIONS, interval=INTERVAL, keep=2,
-                        model=dict(type='ToyModel', width=WIDTH), val_evaluator=None,
-                        val_dataloader=None, val_cfg=None, custom_hooks=[], **more)
+def config(folder):
+    settings = noisy.config(folder, iterations=ITERATIONS, interval=INTERVAL, keep=2,
+                            model=dict(type='ToyModel', width=WIDTH), val_evaluator=None,
+                            val_dataloader=None, val_cfg=None, custom_hooks=[])
+    settings['optim_wrapper']['optimizer']['lr'] = 1e-7         # so wide, it would diverge
+    return settings
 
 
 def live(folder, done, saving):

@@ -134,4 +134,4 @@ def same(first, second, where: str = '') -> list[str]:
         equal = np.array_equal(first, second, equal_nan=True)
     else:
         equal = type(first) is type(second) and first == second
-    return [] if equal else [f'{where}: {first} and {second}']
+    return [] if equal else [f'{where}: {str(first)[:200]} and {str(second)[:200]}']

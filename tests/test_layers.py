@@ -110,6 +110,13 @@ def test_the_table_of_variants_knows_only_our_errors():
     assert {found.what for found in imports('variants') if found.ours} <= {'errors'}
 
 
+@pytest.mark.parametrize('module', ['storage', 'claims'])
+def test_files_know_only_our_errors(module):
+    for found in imports(module):
+        assert not found.ours or found.what == 'errors', found
+        assert found.ours or found.late or found.what in sys.stdlib_module_names, found
+
+
 @pytest.mark.parametrize('module', members(EQUATIONS))
 def test_equations_know_torch_and_each_other(module):
     for found in imports(module):

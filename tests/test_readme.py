@@ -123,7 +123,8 @@ def as_command(words: list[str]) -> list[str] | None:
 def test_our_commands_are_understood():
     commands = list(filter(None, map(as_command, lines())))
     assert {command[0] for command in commands} == {'train', 'test', 'convert', 'doctor',
-                                                   'benchmark', 'flops', 'print-config', 'profile'}
+                                                   'benchmark', 'flops', 'print-config', 'profile',
+                                                   'check-data', 'browse-data'}
     for command in commands:
         args = cli._parser().parse_args(command)
         config = getattr(args, 'config', '')

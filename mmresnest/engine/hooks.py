@@ -183,9 +183,12 @@ def _another_loader(runner: Any) -> Any:
     """A loader of the settings of the one that trains, over the same data set."""
     settings = dict(runner.cfg.train_dataloader, dataset=_Uncopied(runner.train_dataloader.dataset))
     settings.pop('persistent_workers', None)        # they would outlive the one use
-    return runner.build_dataloader(
+    loader = runner.build_dataloader(
         settings, seed=runner.seed,
         diff_rank_seed=runner.cfg.get('randomness', {}).get('diff_rank_seed', False))
+    # What StopOnSignal has put there: a signal to all processes must not end these workers.
+    loader.worker_init_fn = runner.train_dataloader.worker_init_fn
+    return loader
 
 
 class _Uncopied:

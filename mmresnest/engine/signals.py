@@ -46,8 +46,8 @@ class Stopped(SystemExit):
 class StopOnSignal(Hook):
     """Saves and ends, on all processes together, when one of them gets a signal.
 
-    A second signal, more than a second after the first, ends the process at once; more than five
-    where there are several processes, since launchers hand on to them what they have got themselves.
+    A second signal, more than a second after the first, ends the process at once; of several
+    processes, one after more than five, since launchers hand on what all have got already.
 
     In a validation the process ends at once if the state is saved already, as it is where each
     epoch is; else a single process saves it, and several go on to their next iteration.  It listens
