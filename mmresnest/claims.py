@@ -103,10 +103,10 @@ def _plainly() -> Iterator[None]:
 def _check_archive(file: IO[bytes], size: int, name: str) -> None:
     with zipfile.ZipFile(file) as archive:
         records = _records(archive, size, name)
-        pickles = [path for path in records if path.endswith('/data.pkl')]
+        pickles = [path for path in records if path.lower().endswith('/data.pkl')]
         if len(pickles) != 1:
             raise pickle.UnpicklingError(f'{len(pickles)} records data.pkl in the archive')
-        folder = pickles[0].removesuffix('data.pkl')
+        folder = pickles[0][:-len('data.pkl')]
         if folder + 'constants.pkl' in records:
             raise UserError(f'{name} is a TorchScript archive, which is a program and holds more '
                             f'than weights; save the state_dict() of its model by torch.save')
@@ -126,8 +126,9 @@ def _records(archive: zipfile.ZipFile, size: int, name: str) -> dict[str, int]:
     # Archives that two readers read differently: here the records, there others.
     ends = [entry.header_offset + 30 + entry.compress_size for entry in entries]
     starts = [entry.header_offset for entry in entries] + [archive.start_dir]
+    names = {path.lower() for path in archive.namelist()}       # torch looks up records like this
     if (any(end > start for end, start in zip(ends, starts[1:])) or starts[0] != 0
-            or len(set(archive.namelist())) != len(entries) or archive.comment
+            or len(names) != len(entries) or archive.comment
             or any(entry.compress_type != zipfile.ZIP_STORED
                    or entry.compress_size != entry.file_size for entry in entries)):
         raise UserError(f'{name} cannot be read as a checkpoint: the records of its archive are '

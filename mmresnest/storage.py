@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -46,6 +47,8 @@ def write_whole(path: str | os.PathLike, write: Callable[[Any], None],
             write(out)
             out.close()
             os.fsync(raw.fileno())
+            if hasattr(os, 'posix_fadvise'):    # so that it is read from the disk, not from memory
+                os.posix_fadvise(raw.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if sha256_of(part) != out.digest:
             raise OSError(errno.EIO, 'what was read back is not what was written', str(part))
         if ready is not None:
@@ -100,14 +103,15 @@ class _Hashed:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Has the disk note a new name; only POSIX lets a folder be opened for that."""
+    """Has the disk note a new name, where the system can: some network drives cannot."""
     if os.name != 'posix':
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def hash_file(path: str | os.PathLike) -> Path:
@@ -119,6 +123,8 @@ def hash_file(path: str | os.PathLike) -> Path:
 def write_hashed(path: str | os.PathLike, write: Callable[[Any], None]) -> None:
     """Writes a file whole, and its hash beside it.
 
+    Without room for the hash, the file is there and has none.
+
     Raises:
         OSError: see :func:`write_whole`.
     """
@@ -127,7 +133,26 @@ def write_hashed(path: str | os.PathLike, write: Callable[[Any], None]) -> None:
     # judged by its own checksums, with another's it would be taken for damaged.
     digest = write_whole(file, write, ready=lambda: noted.unlink(missing_ok=True))
     line = f'{digest}  {file.name}\n'.encode()
-    write_whole(noted, lambda out: out.write(line))
+    with suppress(OSError):
+        write_whole(noted, lambda out: out.write(line))
+
+
+def clear(folder: str | os.PathLike) -> None:
+    """Removes what processes that are no more have left of checkpoints they were writing."""
+    for part in Path(folder).glob(f'*{PART}'):
+        found = re.fullmatch(r'(?:.+\.pth(?:\.sha256)?|last_checkpoint)\.(\d+)\.part', part.name)
+        if found and not _is_alive(int(found.group(1))):
+            part.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def remove(path: str | os.PathLike) -> None:

@@ -6,9 +6,32 @@ from pathlib import Path
 
 import noisy
 import torch.distributed as dist
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from test_exact_resume import KINDS, TOTAL, WORKERS, broken_off
 
 from mmresnest.engine.processes import leave
+from mmresnest.errors import UserError
+
+
+@HOOKS.register_module()
+class Fail(Hook):
+    """Has the first process fail at what only it does."""
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        raise RuntimeError('of the first process')
+
+
+def failure_of_one(folder, more):
+    """What each process raises where one of them fails to save: none may wait for it."""
+    settings = noisy.config(folder, iterations=3, **more)
+    try:
+        noisy.train(dict(settings, custom_hooks=[dict(type='Fail')]))
+    except (RuntimeError, UserError) as error:
+        said = [None, None]
+        dist.all_gather_object(said, f'{type(error).__name__}: {error}')
+        return said
+    return []
 
 
 def main():
@@ -35,6 +58,7 @@ def main():
                     states = [noisy.state(place / name / f'iter_{total}.pth')
                               for name in ('whole', broken.name)]
                     found[f'{kind} {workers} {iteration}'] = noisy.same(*states)
+    found['failure'] = failure_of_one(folder / 'failure', more)
     if dist.get_rank() == 0:
         (folder / 'found.json').write_text(json.dumps(found))
     leave()

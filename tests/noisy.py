@@ -21,7 +21,7 @@ class ToyDataset(BaseDataset):
     """Numbers, and noise from all generators."""
 
     def load_data_list(self) -> list:
-        return [dict(value=float(index)) for index in range(24)]
+        return [dict(value=float(index), width=1 + index % 3, height=2) for index in range(24)]
 
     def prepare_data(self, idx: int) -> dict:
         noise = [random.random(), np.random.rand(), torch.rand(()).item()]

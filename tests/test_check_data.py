@@ -228,6 +228,8 @@ BAD = [
     ('size-type', 'detection', row('images', height=0), 'no positive whole number', STAYS),
     ('size-type', 'detection', row('images', height=63.5), 'no positive whole number', STAYS),
     ('image-twice', 'detection', again('images'), 'that an image before them has', MENDED),
+    ('image-id-shared', 'detection', again('images', file_name='000001.jpg'),
+     'that is another file', STAYS),
     ('annotation-twice', 'detection', ann(id=1), 'that an annotation before them has', MENDED),
     ('category-twice', 'detection', row('categories', id=1), 'a category before them has', STAYS),
     ('category-name-twice', 'detection', row('categories', name='disk'), 'before them has', STAYS),

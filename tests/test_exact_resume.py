@@ -11,8 +11,11 @@ from pathlib import Path
 import noisy
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from mmresnest.engine import checkpoints
 from mmresnest.engine.loops import Stream, differences, fingerprints, flatten
@@ -125,6 +128,76 @@ def test_epochs_do_not_repeat_their_augmentation(tmp_path, monkeypatch):
     assert len(noise.unique()) == noise.numel() == 2 * 24 * 3
 
 
+def random_loader(folder):
+    """A loader of torch, whose sampler draws from the generator of the process."""
+    data = noisy.ToyDataset()
+    data.full_init()
+    return dict(train_dataloader=DataLoader(data, batch_size=4, shuffle=True,
+                                            collate_fn=pseudo_collate))
+
+
+OTHERS = {
+    'early stopping': dict(default_hooks=dict(early=dict(
+        type='EarlyStoppingHook', monitor='mean', patience=2, min_delta=1e9, rule='greater'))),
+    'plateau': dict(param_scheduler=[dict(type='ReduceOnPlateauLR', monitor='mean', patience=0,
+                                          rule='less', factor=0.5)]),
+    'batches by shape': dict(batch_sampler=dict(type='mmdet.AspectRatioBatchSampler')),
+    'repeated': dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict(type='ToyDataset'))),
+    'bfloat16': dict(wrapper='Bfloat16OptimWrapper'),
+}
+
+
+@pytest.mark.parametrize('kind', OTHERS)
+def test_other_parts_of_a_training(kind, tmp_path, monkeypatch):
+    import mmdet.datasets.samplers  # noqa: F401  registers the sampler
+
+    import mmresnest.engine.amp  # noqa: F401  registers the wrapper
+
+    def config(folder):
+        settings = noisy.config(folder, epochs=4, interval=1)
+        for key, value in OTHERS[kind].items():
+            if key in ('batch_sampler', 'dataset'):
+                settings['train_dataloader'][key] = value
+            elif key == 'default_hooks':
+                settings[key] = dict(settings[key], **value)
+            elif key == 'wrapper':
+                settings['optim_wrapper']['type'] = value
+            else:
+                settings[key] = value
+        return settings
+    whole = noisy.train(config(tmp_path / 'whole'))
+    last = max(int(path.stem[5:]) for path in (tmp_path / 'whole').glob('iter_*.pth'))
+    assert kind != 'early stopping' or whole.epoch < 4
+    for iteration in (5, last - 4):
+        folder = tmp_path / f'from_{iteration}'
+        noisy.train(config(folder), resume=str(tmp_path / 'whole' / f'iter_{iteration}.pth'))
+        assert noisy.same(*(noisy.state(place / f'iter_{last}.pth')
+                            for place in (tmp_path / 'whole', folder))) == [], iteration
+
+
+def test_a_loader_of_torch(tmp_path):
+    for name in ('whole', 'other'):
+        resume = str(tmp_path / 'whole' / 'iter_8.pth') if name == 'other' else ''
+        settings = noisy.config(tmp_path / name, epochs=3)
+        given = dict(settings, **random_loader(tmp_path))
+        if resume:
+            given.update(resume=True, load_from=resume)
+        del given['experiment_name']
+        Runner(**given, experiment_name=f'loader {tmp_path.name} {name}').train()
+    assert noisy.same(*(noisy.state(tmp_path / name / 'iter_18.pth')
+                        for name in ('whole', 'other'))) == []
+
+
+def test_a_batch_that_never_fills(tmp_path):
+    settings = noisy.config(tmp_path, iterations=4)
+    settings['train_dataloader'].update(batch_size=50, drop_last=True)
+    settings['train_dataloader']['sampler'] = dict(type='DefaultSampler', shuffle=True)
+    with pytest.raises(UserError, match='make no batch: with drop_last'):
+        noisy.train(settings)
+    settings['train_dataloader']['sampler'] = dict(type='InfiniteSampler', shuffle=True)
+    noisy.train(settings)           # takes batches over the end of the data
+
+
 # ---- two processes -------------------------------------------------------------------------------
 
 def test_two_processes(tmp_path):
@@ -136,6 +209,9 @@ def test_two_processes(tmp_path):
         env=dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(script.parent)))
     assert run.returncode == 0, run.stderr[-3000:]
     found = json.loads((tmp_path / 'found.json').read_text())
+    first, second = found.pop('failure')
+    assert first == 'RuntimeError: of the first process'
+    assert second.startswith('UserError:') and 'another process says why' in second
     assert len(found) == len(KINDS) * len(WORKERS) * POINTS
     assert {name: lines for name, lines in found.items() if lines} == {}
 
@@ -156,6 +232,19 @@ def test_another_batch_size_is_refused_and_can_be_accepted(trained, tmp_path):
         noisy.train(settings, resume=trained)
     settings['train_cfg']['accept_changes'] = True
     assert noisy.train(settings, resume=trained).iter > 12
+
+
+def test_epochs_of_another_length_follow_the_schedule(tmp_path):
+    """Two epochs of six batches, then of twelve; milestones behind the first and the fourth."""
+    schedule = [dict(type='MultiStepLR', by_epoch=True, end=6, milestones=[1, 4], gamma=0.1)]
+    noisy.train(noisy.config(tmp_path, epochs=3, param_scheduler=schedule))
+    settings = noisy.config(tmp_path / 'on', epochs=6, param_scheduler=schedule)
+    settings['train_dataloader']['batch_size'] = 2
+    settings['train_cfg']['accept_changes'] = True
+    runner = noisy.train(settings, resume=str(tmp_path / 'iter_12.pth'))
+    rates = runner.message_hub.get_scalar('train/lr').data[0].tolist()
+    wanted = [0.05] * 6 + [0.005] * (6 + 24) + [0.0005] * 24
+    assert rates == pytest.approx(wanted)
 
 
 def test_other_data_are_refused(trained, tmp_path, monkeypatch):
@@ -227,10 +316,10 @@ def test_sown_numbers_depend_on_the_place_alone():
 
 def test_a_stream_begins_anywhere():
     batches = [[0, 1], [2, 3], [4]]
-    stream = Stream(batches, None, endless=False)
+    stream = Stream(batches, None, endless=False, seed=0)
     stream.start(2, 1)
     assert [(list(batch), batch.place) for batch in stream] == [([2, 3], (2, 1)), ([4], (2, 2))]
-    endless = Stream(batches, None, endless=True)
+    endless = Stream(batches, None, endless=True, seed=0)
     endless.start(0, 4)
     taken = [(list(batch), batch.place) for batch, _ in zip(endless, range(3))]
     assert taken == [([2, 3], (0, 4)), ([4], (0, 5)), ([0, 1], (0, 6))]

@@ -376,6 +376,18 @@ def test_archives_that_torch_does_not_write(kind, tmp_path):
             way(str(path))
 
 
+def test_a_second_pickle_by_another_spelling(tmp_path):
+    """torch finds the records of an archive whatever the case of their names."""
+    torch.save(dict(a=torch.ones(2)), tmp_path / 'good.pth')
+    with (zipfile.ZipFile(tmp_path / 'good.pth') as good,
+          zipfile.ZipFile(tmp_path / 'two.pth', 'w') as two):
+        for name in good.namelist():
+            two.writestr(name, good.read(name))
+        two.writestr('good/DATA.PKL', pickle.dumps({'x': 1}, protocol=2))
+    with pytest.raises(UserError, match='which torch.save does not write'):
+        claims.check(tmp_path / 'two.pth')
+
+
 def test_what_torch_writes_is_accepted(tmp_path):
     """Of whatever kind, so that nothing of the above is refused by chance."""
     content = dict(

@@ -40,7 +40,7 @@ while
 do :; done
 
 # A job that is not running any more was cancelled, or Slurm itself queues it again.
-if [ "$status" -eq 75 ] && scontrol show job "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING'; then
+if [ "$status" -eq 75 ] && [[ $(scontrol show job "$SLURM_JOB_ID") == *JobState=RUNNING* ]]; then
   echo "slurm_requeue: the training was stopped and is saved; job $SLURM_JOB_ID is queued again"
   scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -69,6 +69,8 @@ KINDS: dict[str, Kind] = {
                       "write the image's size in pixels", stops=True),
     'image-twice': Kind('have an "id" that an image before them has', '--fix drops the later rows',
                         stops=True, repair='drop'),
+    'image-id-shared': Kind('have the "id" of an image before them that is another file',
+                            'give each its own, in the annotations too', stops=True),
     'annotation-twice': Kind('have an "id" that an annotation before them has',
                              '--fix gives them new ones', stops=True, repair='renumber'),
     'category-twice': Kind('have an "id" that a category before them has',

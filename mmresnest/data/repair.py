@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..storage import write_whole
 from .findings import KINDS, Finding
 from .polygons import polygon_fault
 from .tables import as_float, have, is_id, rows_of, size_of
@@ -125,23 +125,13 @@ def check_target(target: Path, source: Path, force: bool) -> None:
 
 
 def write_table(table: dict[str, Any], target: Path) -> None:
-    """Writes an annotation file, under another name first, so that it is never seen half-written.
+    """Writes an annotation file.
 
     Raises:
         UserError: it cannot be written there.
     """
-    name = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f'.{target.name}.', dir=target.parent)
-        with os.fdopen(handle, 'w', encoding='utf-8') as file:
-            json.dump(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
+        text = json.dumps(table).encode()
+        write_whole(target, lambda out: out.write(text))
     except (OSError, RecursionError) as error:
         raise UserError(f'{target} cannot be written: {error}; name another place') from error
-    finally:
-        if name is not None and os.path.exists(name):
-            os.unlink(name)

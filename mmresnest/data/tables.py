@@ -101,6 +101,15 @@ def look_over_ids(path: Path, place: str, rows: Sequence[Any]) -> Iterator[Findi
     kind = {'images': 'image-twice', 'annotations': 'annotation-twice',
             'categories': 'category-twice'}.get(place, '')
     twice = _later(values, at) if kind else []
+    if place == 'images' and twice:
+        first: dict[Any, Any] = {}
+        for number, value in zip(at, values):
+            first.setdefault(value, rows[number].get('file_name'))
+        other = [number for number in twice
+                 if rows[number].get('file_name') != first[rows[number]['id']]]
+        if other:       # nothing says whose the annotations of that id are
+            yield of_rows('image-id-shared', path, place, other, len(rows), _label(rows[other[0]]))
+        twice = sorted(set(twice) - set(other))
     if twice:
         yield of_rows(kind, path, place, twice, len(rows), _label(rows[twice[0]]))
 

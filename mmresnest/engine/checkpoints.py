@@ -43,14 +43,17 @@ def last(work_dir: Path, say: Callable[[str], None] | None = None) -> Path | Non
 
 def candidates(work_dir: Path) -> list[Path]:
     """What in a work folder may be a checkpoint to go on from, the newest first."""
-    found = []
+    found, folders, shapes = [], [work_dir], [r'(?:epoch|iter)_\d+\.pth']
     note = work_dir / 'last_checkpoint'
     if note.is_file():
         named = Path(note.read_text(encoding='utf-8', errors='replace').strip())
         here = work_dir / named.name                            # the folder may have been moved
         found.append(named if named.exists() and not here.exists() else here)
-    numbered = [path for path in work_dir.glob('*.pth')
-                if re.fullmatch(r'(?:epoch|iter)_\d+\.pth', path.name)]
+        # Checkpoints may go elsewhere, and have names of their own.
+        folders.append(found[0].parent)
+        shapes.append(re.sub(r'\d+', r'\\d+', re.escape(named.name)))
+    numbered = [path for folder in dict.fromkeys(folders) for path in folder.glob('*')
+                if any(re.fullmatch(shape, path.name) for shape in shapes)]
     found += sorted(numbered, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
     return list(dict.fromkeys(found))
 

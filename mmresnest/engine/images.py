@@ -150,11 +150,13 @@ class SkipBadImages(Hook):
 
 def leaves(dataset: Any) -> Iterator[Any]:
     """The data sets proper inside wrappers."""
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if inner == [None]:
+    # mmengine's num_batch_per_epoch puts one around the others that hands attributes on.
+    inner = vars(dataset).get('_dataset') if hasattr(dataset, '__dict__') else None
+    inner = inner or getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
+    if inner is None:
         yield dataset
         return
-    for one in inner:
+    for one in inner if isinstance(inner, (list, tuple)) else [inner]:
         yield from leaves(one)
 
 
@@ -205,9 +207,17 @@ class Ledger:
             iteration=self.iteration if get_worker_info() is None else None)) + '\n'
         file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            os.write(file, line.encode())
+            # Behind what a process that was killed, or a full disk, has left of a line.
+            os.write(file, b'\n' + line.encode() if self._is_torn() else line.encode())
         finally:
             os.close(file)
+
+    def _is_torn(self) -> bool:
+        with open(self.path, 'rb') as file:
+            if not file.seek(0, os.SEEK_END):
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b'\n'
 
     def read(self) -> dict[str, str]:
         """Takes in what was added since the last time; returns what is new of it."""
@@ -221,7 +231,7 @@ class Ledger:
             return {}
         whole = lines.rpartition(b'\n')[0]
         self.offset += len(whole) + 1 if whole else 0
-        rows = [json.loads(line) for line in whole.splitlines()]
+        rows = list(filter(None, map(_row, whole.splitlines())))
         new = {row['image']: row['reason'] for row in rows if row['image'] not in self.found}
         self.found.update(new)
         return new
@@ -238,6 +248,15 @@ class Ledger:
                 f'on with {self.limit} at most (limit): {examples}. '
                 f'{self.path} lists all that were met. Repair them, or have `mmresnest check-data '
                 'CONFIG --fix` take all bad images out of the annotations')
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line of the list; None for half a line."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {'image', 'reason'} <= row.keys() else None
 
 
 # ---- watching ------------------------------------------------------------------------------------

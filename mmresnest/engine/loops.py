@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.hooks import Hook
+from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop as TheirEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as TheirIterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
@@ -33,10 +33,14 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ..errors import UserError
 from ..registry import LOOPS
 from ..storage import sha256_of
+from .images import leaves
 from .randomness import random_numbers_kept, sow
 
 RECORD = 'mmresnest'
 """The entry of a checkpoint that says where its run was."""
+PARTS = {'seed', 'sampler_seed', 'batch', 'scored_at', 'processes', 'hooks', 'world_size',
+         'batch_size', 'data', 'settings', 'schedule'}
+"""What the entry has."""
 
 # ---- data ----------------------------------------------------------------------------------------
 
@@ -53,10 +57,11 @@ class Stream:
         batches: the batch sampler.
         sampler: what :meth:`set_epoch` is asked of before a further pass, if it has that.
         endless: go on with the next pass where one ends.
+        seed: of the run.
     """
 
-    def __init__(self, batches: Any, sampler: Any, endless: bool) -> None:
-        self.batches, self.sampler, self.endless = batches, sampler, endless
+    def __init__(self, batches: Any, sampler: Any, endless: bool, seed: int) -> None:
+        self.batches, self.sampler, self.endless, self.seed = batches, sampler, endless, seed
         self.start(0, 0)
 
     def start(self, epoch: int, done: int) -> None:
@@ -67,19 +72,28 @@ class Stream:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = self._passes() if self.endless else iter(self.batches)
+        batches = self._passes() if self.endless else self._pass(self.epoch)
         for number, indices in enumerate(islice(batches, self.done, None), self.done):
             batch = Batch(indices)
             batch.place = self.epoch, number
             yield batch
 
+    def _pass(self, number: int) -> Iterator[Sequence[int]]:
+        # Samplers of torch draw from the generator of all; it is sown again in each iteration.
+        sow(self.seed, number, -1)
+        yield from self.batches
+
     def _passes(self) -> Iterator[Sequence[int]]:
-        passes = 0
-        while len(self.batches):
-            yield from self.batches
-            passes += 1
-            if hasattr(self.sampler, 'set_epoch'):
-                self.sampler.set_epoch(passes)
+        for number in count():
+            if number and hasattr(self.sampler, 'set_epoch'):
+                self.sampler.set_epoch(number)
+            empty = True
+            for batch in self._pass(number):
+                empty = False
+                yield batch
+            if empty:
+                raise UserError('the training data make no batch: with drop_last, '
+                                'train_dataloader.batch_size must not exceed the number of images')
 
 
 class Sown:
@@ -130,7 +144,7 @@ class ExactLoader(DataLoader):
         dataset: Any = loader.dataset
         sampler = (loader.sampler if hasattr(loader.sampler, 'set_epoch')
                    else getattr(batches, 'sampler', None))
-        vars(self)['stream'] = Stream(batches, sampler, endless)
+        vars(self)['stream'] = Stream(batches, sampler, endless, seed)
         dataset.__getitems__ = Sown(dataset, seed, get_rank())
         return self
 
@@ -145,7 +159,7 @@ class ExactLoader(DataLoader):
     def reseed(self, seed: int, sampler_seed: int | None) -> None:
         """Takes the seeds of the run that is taken up."""
         sown: Any = self.dataset
-        sown.__getitems__.seed = seed
+        sown.__getitems__.seed = self.stream.seed = seed
         if sampler_seed is not None:
             self.stream.sampler.seed = sampler_seed
 
@@ -176,13 +190,13 @@ class _Exact(BaseLoop):
     def __init__(self, runner: Any, dataloader: Any) -> None:
         super().__init__(runner, dataloader)
         loader = self.dataloader
-        self.exact = (loader.batch_sampler is not None
+        self.exact = (type(loader) is DataLoader and loader.batch_sampler is not None
                       and not isinstance(loader.dataset, IterableDataset))
         if self.exact:
             self.dataloader = ExactLoader.of(loader, runner.seed, self.endless)
         else:
-            runner.logger.warning('the data set gives samples one after the other, not by number: '
-                                  'this run cannot be taken up to the bit')
+            runner.logger.warning('the training data come in a stream, or by a loader of their '
+                                  'own: this run cannot be taken up to the bit')
         self.seed = runner.seed
         self.batch = 0
         self.gathered: list[Any] = []
@@ -203,13 +217,13 @@ class _Exact(BaseLoop):
             seed=self.seed, sampler_seed=loader.sampler_seed if self.exact else None,
             batch=self._batches_behind(meta),
             scored_at=self.runner.message_hub.runtime_info.get('scored_at', -1),
-            processes=self.gathered, **self.circumstances())
+            processes=self.gathered, hooks=self._hooks(), **self.circumstances())
 
     def _batches_behind(self, meta: Mapping[str, Any]) -> int:
         """Batches of this pass that are behind a checkpoint, which counts iterations."""
-        if self.endless:
-            return meta['iter']
-        return 0 if meta['epoch'] > self._epoch else self.batch + meta['iter'] - self._iter
+        if self.endless or meta['epoch'] > self._epoch:
+            return 0
+        return self.batch + meta['iter'] - self._iter
 
     def circumstances(self) -> dict[str, Any]:
         """What a run is taken up on: processes, batches, data and settings."""
@@ -224,6 +238,11 @@ class _Exact(BaseLoop):
         return dict(flatten(dict(param_scheduler=given), ('param_scheduler',)),
                     epoch=str(len(self.dataloader)), epochs=str(self.max_epochs),
                     iterations=str(self.max_iters))
+
+    def _hooks(self) -> list[dict[str, Any]]:
+        """What hooks that end a training early have counted, which mmengine does not save."""
+        return [dict(wait_count=hook.wait_count, best_score=hook.best_score)
+                for hook in self.runner.hooks if isinstance(hook, EarlyStoppingHook)]
 
     def gather(self) -> None:
         """Collects what each process has of its own before a checkpoint; all must call.
@@ -255,8 +274,7 @@ class _Exact(BaseLoop):
                 checkpoint, and ``accept_changes`` is not set.
         """
         record, log = self.record, self.runner.logger
-        # The optimiser's first step in this process is not its first.
-        warnings.filterwarnings('ignore', 'Detected call of `scheduler.step', UserWarning)
+        self._count_steps()
         if record is None:
             log.warning('the checkpoint was written without mmresnest: where it was in the data, '
                         'and what was random, is not in it, so this run goes on, but not as the '
@@ -266,11 +284,16 @@ class _Exact(BaseLoop):
         now = self.circumstances()
         self._judge(record, now)
         self.seed = record['seed']
-        self.batch = 0 if self.endless else min(record['batch'], len(self.dataloader))
+        if not self.endless:
+            self.batch = min(record['batch'] * _images(record) // _images(now),
+                             len(self.dataloader))
         if self.exact:
             self.dataloader.reseed(record['seed'], record['sampler_seed'])
         if len(record['processes']) == now['world_size']:
             self._give_back(record['processes'][get_rank()])
+        early = [hook for hook in self.runner.hooks if isinstance(hook, EarlyStoppingHook)]
+        for hook, counted in zip(early, record['hooks']):
+            hook.wait_count, hook.best_score = counted['wait_count'], counted['best_score']
         if record['schedule'] != now['schedule']:
             self._schedule_anew()
         self._decide_current_val_interval()
@@ -314,23 +337,42 @@ class _Exact(BaseLoop):
         """
         runner = self.runner
         given = runner.cfg.get('param_scheduler')
-        kinds = [type(one).__name__ for one in runner.param_schedulers or ()]
-        if given is None or not kinds or any('Plateau' in kind for kind in kinds) or not hasattr(
-                runner, 'build_param_scheduler'):
+        if given is None or not hasattr(runner, 'build_param_scheduler') or any(
+                'Plateau' in type(one).__name__ for one in self._schedulers()):
             runner.logger.warning('the schedule has changed since the checkpoint was written, and '
                                   'goes on as it was: it cannot be computed anew')
             return
-        for group in runner.optim_wrapper.param_groups:
-            for key in [key for key in group if key.startswith('initial_')]:
-                group[key.removeprefix('initial_')] = group[key]
+        for optimiser in self._optimisers():
+            for group in optimiser.param_groups:
+                for key in [key for key in group if key.startswith('initial_')]:
+                    group[key.removeprefix('initial_')] = group[key]
         runner.param_schedulers = runner.build_param_scheduler(given)
-        ends = {epoch * len(self.dataloader) for epoch in range(1, self._epoch + 1)}
+        self._count_steps()
+        ended = 0
         for done in range(1, self._iter + 1):
-            for one in runner.param_schedulers:
-                if not one.by_epoch or done in ends:
+            # Epochs may have been of another length.
+            epochs = 0 if self.endless else done * self._epoch // self._iter
+            for one in self._schedulers():
+                for _ in range(epochs - ended if one.by_epoch else 1):
                     one.step()
+            ended = epochs
         runner.logger.info('the schedule has changed since the checkpoint was written: it was '
                            'computed anew from the first step')
+
+    def _count_steps(self) -> None:
+        """Has schedules know that there were steps before; they warn where they are the first."""
+        for one in self._schedulers():
+            one.optimizer._global_step = self._iter
+
+    def _schedulers(self) -> list[Any]:
+        given = self.runner.param_schedulers or []
+        parts = given.values() if isinstance(given, dict) else [given]
+        return [one for part in parts for one in part]
+
+    def _optimisers(self) -> list[Any]:
+        wrapper = self.runner.optim_wrapper
+        parts = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        return [one.optimizer for one in parts if hasattr(one, 'optimizer')]
 
     def _is_due(self) -> bool:
         """Whether a validation follows the state that the run is in."""
@@ -357,7 +399,9 @@ class _Recorder(Hook):
         """Takes the record of a checkpoint that is resumed."""
         if runner._resume:
             self.loop.resumed = True
-            self.loop.record = checkpoint.get(RECORD)
+            record = checkpoint.get(RECORD)
+            known = isinstance(record, Mapping) and record.keys() >= PARTS
+            self.loop.record = record if known else None
 
     def before_val(self, runner: Any) -> None:
         """Has a validation that draws draw the same whenever it is made of this state."""
@@ -393,7 +437,10 @@ class EpochBasedTrainLoop(TheirEpochBasedTrainLoop, _Exact):
     def run_epoch(self) -> None:
         """An epoch, or what is left of it."""
         self.validate_if_due()
+        if self.stop_training:          # by that validation
+            return
         runner = self.runner
+        sow(self.seed, get_rank(), self._epoch, -2)
         runner.call_hook('before_train_epoch')
         runner.model.train()
         if self.exact:
@@ -496,7 +543,7 @@ def fingerprints(dataset: Any) -> dict[str, str]:
     Where there is none, names and sizes of all files in the data set's folders.
     """
     found: dict[str, str] = {}
-    for number, leaf in enumerate(_leaves(dataset), 1):
+    for number, leaf in enumerate(leaves(dataset), 1):
         found[f'samples of data set {number}'] = str(len(leaf))
         file = getattr(leaf, 'ann_file', None) or ''
         if os.path.isfile(file):
@@ -506,15 +553,6 @@ def fingerprints(dataset: Any) -> dict[str, str]:
             if isinstance(folder, str) and os.path.isdir(folder):
                 found[folder] = _listing(folder)
     return found
-
-
-def _leaves(dataset: Any) -> list[Any]:
-    """The data sets inside wrappers."""
-    inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
-    if inner is None:
-        return [dataset]
-    return [leaf for one in (inner if isinstance(inner, (list, tuple)) else [inner])
-            for leaf in _leaves(one)]
 
 
 def _listing(folder: str) -> str:
@@ -527,6 +565,11 @@ def _listing(folder: str) -> str:
             size = os.path.getsize(path) if os.path.exists(path) else -1
             digest.update(f'{os.path.relpath(path, folder)}\0{size}\n'.encode())
     return digest.hexdigest()
+
+
+def _images(circumstances: Mapping[str, Any]) -> int:
+    """Images of a step."""
+    return (circumstances['batch_size'] or 1) * circumstances['world_size']
 
 
 def _batch_size(loader: DataLoader) -> int | None:

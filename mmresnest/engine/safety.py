@@ -37,6 +37,9 @@ def settle_safety(cfg: Config) -> None:
     if 'type' not in loop and 'by_epoch' in loop:
         loop['type'] = f'{"Epoch" if loop.pop("by_epoch") else "Iter"}BasedTrainLoop'
     for part in (checkpoint, loop):
-        kind = str((part or {}).get('type', '')).removeprefix('mmengine.')
+        kind = (part or {}).get('type', '')
+        if isinstance(kind, type) and kind.__module__.startswith('mmengine.'):
+            kind = kind.__name__        # as new-style configs have it
+        kind = str(kind).removeprefix('mmengine.')
         if kind in TYPES:
             part['type'] = TYPES[kind]

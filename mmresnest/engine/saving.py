@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast, is_main_process
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import CheckpointHook as TheirCheckpointHook
 
 from ..errors import UserError, nearest
 from ..registry import HOOKS
-from ..storage import PART, remove, write_whole
+from ..storage import clear, remove, write_whole
 from . import checkpoints
 
 
@@ -47,12 +47,14 @@ class CheckpointHook(TheirCheckpointHook):
 
     def before_train(self, runner: Any) -> None:
         """Clears rests of a killed run out of the folder, and warns of checkpoints of another."""
+        kept = list(runner.message_hub.runtime_info.get('keep_ckpt_ids') or ())
         super().before_train(runner)
         if not is_main_process() or not self._local:
             return
         folder = Path(self.out_dir)
-        for part in folder.glob(f'*{PART}'):
-            part.unlink(missing_ok=True)
+        clear(folder)
+        for step in set(kept) - set(getattr(self, 'keep_ckpt_ids', kept)):
+            remove(folder / self.filename_tmpl.format(step))    # mmengine leaves its hash
         there = sorted(path.name for path in folder.glob('*.pth'))
         if there and not runner._resume:
             runner.logger.warning(
@@ -129,10 +131,14 @@ class CheckpointHook(TheirCheckpointHook):
             return
         self.last_ckpt, self.saved_at = path, meta['iter']
         if is_main_process():
-            write_whole(Path(runner.work_dir) / 'last_checkpoint',
-                        lambda file: file.write(path.encode()))
-            self._remove(old for old in [*map(self._path, outdated), replaced]
-                         if old and old != path)
+            try:
+                write_whole(Path(runner.work_dir) / 'last_checkpoint',
+                            lambda file: file.write(path.encode()))
+                self._remove(old for old in [*map(self._path, outdated), replaced]
+                             if old and old != path)
+            except OSError as error:
+                runner.logger.error(f'{path} is written, and last_checkpoint or an older one '
+                                    f'could not be replaced: {error}')
 
     def _count(self, step: int) -> list[str]:
         """Counts a checkpoint among those that are kept; names those that no longer are."""
@@ -158,19 +164,27 @@ class CheckpointHook(TheirCheckpointHook):
     def _write(self, runner: Any, name: str, meta: dict, **what: Any) -> bool:
         """Has the runner write a checkpoint; whether that worked, the same on all processes."""
         import torch
-        gather = getattr(runner.train_loop, 'gather', None)
-        if gather is not None:
-            gather()
+        loop, error = runner.train_loop, None
+        if what['save_optimizer'] and hasattr(loop, 'gather'):
+            loop.gather()
         self.failure = ''
         try:
             runner.save_checkpoint(self.out_dir, name, self.file_client_args, meta=meta,
                                    backend_args=self.backend_args, **what)
-        except OSError as error:
-            self.failure = f'{self._path(name)}: {error.strerror or error}'
-        failed = torch.tensor(int(bool(self.failure)))
-        broadcast(failed)           # of the first process, which writes
+        except OSError as caught:
+            self.failure = f'{self._path(name)}: {caught.strerror or caught}'
+        except Exception as caught:     # the other processes must not wait for this one
+            error = caught
+        if hasattr(loop, 'gather'):
+            loop.gathered = []
+        failed = torch.tensor(2 if error is not None else int(bool(self.failure)))
+        all_reduce(failed, 'max')       # where the model is divided, each process writes
+        if error is not None:
+            raise error
+        if failed == 2:
+            raise UserError(f'{self._path(name)} was not written; another process says why')
         if failed and not self.failure:
-            self.failure = f'{self._path(name)}: see the message of the first process'
+            self.failure = f'{self._path(name)}: another process says why'
         if failed and is_main_process():
             kept = checkpoints.last(Path(self.out_dir)) if self._local else None
             runner.logger.error(

@@ -31,7 +31,7 @@ from .config import (
 )
 from .hooks import LastScores
 from .metrics import settle_evaluators
-from .safety import settle_safety
+from .safety import TYPES, settle_safety
 from .signals import StopOnSignal
 from .strategies import OURS, settle_strategy, strategy_of, whole_model
 
@@ -98,7 +98,7 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
                       launcher=launcher, data=data, demo=demo, scratch=scratch,
                       fast_eval=fast_eval, compile=compile)
         if accept_changes:
-            cfg.train_cfg.accept_changes = True
+            _accept_changes(cfg)
         if seed is not None or deterministic:
             cfg.randomness = {**cfg.get('randomness', {}), 'deterministic': deterministic}
             if seed is not None:
@@ -243,6 +243,14 @@ def _use_amp(cfg: Config) -> None:
         from . import amp  # noqa: F401  registers the wrapper
         wrapper.type = 'Bfloat16OptimWrapper'
         print_log('mixed precision: bfloat16, without loss scaling', 'current')
+
+
+def _accept_changes(cfg: Config) -> None:
+    kind = cfg.train_cfg.get('type')
+    if kind not in TYPES.values():
+        raise UserError(f'--accept-changes is of our loops, and train_cfg.type is {kind}; set it '
+                        'to mmresnest.EpochBasedTrainLoop or mmresnest.IterBasedTrainLoop')
+    cfg.train_cfg.accept_changes = True
 
 
 def _use_scaled_rate(cfg: Config) -> None:
