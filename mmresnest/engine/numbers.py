@@ -22,6 +22,7 @@ from torch import Tensor
 from ..errors import ArgumentError, UserError
 from ..registry import HOOKS
 from . import checkpoints
+from .processes import has_accelerator
 
 #: losses that a new one is compared with, at most and at least; and iterations between two warnings
 WINDOW, ENOUGH = 100, 20
@@ -47,7 +48,8 @@ class CheckNumbers(Hook):
 
     Args:
         interval: look at losses and gradients once in so many iterations. Above 1 the weights may
-            be spoilt by the time it looks; the last checkpoint stays good.
+            be spoilt by the time it looks; the last checkpoint stays good. By default 1 on CPUs and
+            with ``skip``, and 10 on GPUs, which have to be waited for.
         action: ``stop``, or ``skip``: leave that step out, with the running statistics of its
             forward pass, and go on. The schedule goes on, too.
         max_skips: with ``skip``, so many steps in a row; with one more the training ends.
@@ -61,16 +63,19 @@ class CheckNumbers(Hook):
     """
     priority = 'LOW'            # before CheckpointHook (VERY_LOW)
 
-    def __init__(self, interval: int = 1, action: str = 'stop', max_skips: int = 5,
+    def __init__(self, interval: int | None = None, action: str = 'stop', max_skips: int = 5,
                  explosion: float | None = 20., score_thr: float = 0.05,
                  min_scale: float = 1e-4) -> None:
-        for name, number in (('interval', interval), ('max_skips', max_skips)):
+        for name, number in (('interval', 1 if interval is None else interval),
+                             ('max_skips', max_skips)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ArgumentError(f'CheckNumbers: {name}={number!r} is not supported; legal: '
                                     'whole numbers from 1')
         if action not in ('stop', 'skip'):
             raise ArgumentError(f'CheckNumbers: action={action!r} is not supported; legal: stop, '
                                 'skip')
+        if interval is None:
+            interval = 10 if has_accelerator() and action == 'stop' else 1
         if action == 'skip' and interval > 1:
             raise ArgumentError(f"CheckNumbers: action='skip' with interval={interval} would leave "
                                 'steps in that it has not looked at; legal: interval=1')
