@@ -13,6 +13,25 @@ with warnings.catch_warnings():
         import_module(_name)
 
 
+ONCE = {
+    # no mm library has a part in them
+    'test_blocks', 'test_deploy', 'test_docs', 'test_download', 'test_features', 'test_folder',
+    'test_growth', 'test_invariants', 'test_layers', 'test_ops', 'test_package', 'test_shapes',
+    'test_trunk', 'test_variants', 'test_zoo',
+    # or one that is the same in both stacks; minutes each
+    'test_benchmark', 'test_check_data', 'test_compiled', 'test_complexity', 'test_kills',
+    'test_pictures', 'test_scale', 'test_signals',
+}
+"""Modules that .ci/run leaves out on its second stack."""
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the tests of these modules: ``-m 'not once'`` leaves them out."""
+    for item in items:
+        if item.module.__name__ in ONCE:
+            item.add_marker(pytest.mark.once)
+
+
 @pytest.fixture
 def unformatted(monkeypatch):
     """Leaves the texts of configs unformatted: yapf takes longer than the runs of small models."""
