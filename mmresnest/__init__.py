@@ -9,15 +9,19 @@ from . import compat
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .engine.predictor import Predictor
     from .zoo import build_backbone, list_archs
 
-__all__ = ['__version__', 'build_backbone', 'list_archs']
+__all__ = ['Predictor', '__version__', 'build_backbone', 'list_archs']
 
 compat.install()
 
 
 def __getattr__(name: str) -> Any:
-    """Imports ``build_backbone`` and ``list_archs``, and with them torch, when first asked for."""
+    """Imports what is asked for, and with it torch; for ``Predictor`` also mmengine."""
+    if name == 'Predictor':
+        from .engine.predictor import Predictor
+        return Predictor
     if name not in ('build_backbone', 'list_archs'):
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     from . import zoo

@@ -248,6 +248,53 @@ def _test(args: argparse.Namespace) -> int:
     return 0
 
 
+def _predict_arguments(parser: argparse.ArgumentParser) -> None:
+    _name_arguments(parser)
+    parser.add_argument('--data', metavar='DIR',
+                        help="the training's --data; needed only for a checkpoint that does not "
+                             'name its classes')
+    parser.add_argument('--demo', action='store_true', help='the checkpoint is of train --demo')
+    _trust_argument(parser)
+    parser.add_argument('checkpoint', help='weights of the model, a .pth file; classes are those '
+                                           'it was trained with')
+    parser.add_argument('images', nargs='+', metavar='IMAGE',
+                        help='images, folders of images, patterns such as "photos/**/*.jpg", or '
+                             'videos')
+    parser.add_argument('--out', metavar='DIR', help='where to (default: predictions)')
+    parser.add_argument('--json', metavar='FILE',
+                        help='for the results (default: predictions.json in --out): detectors in '
+                             "COCO's format, images and categories in FILE.images.json")
+    parser.add_argument('--no-pictures', action='store_true', help='draw nothing')
+    parser.add_argument('--score-thr', type=float, default=0.3, metavar='S',
+                        help='leave out objects that are less certain (default: 0.3)')
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N',
+                        help='images of one size at once (default: 1)')
+    parser.add_argument('--every', type=int, default=1, metavar='N',
+                        help='of so many frames of a video take one (default: 1)')
+    parser.add_argument('--device', default='auto', help='auto (a GPU if there is one), cpu or '
+                                                         'cuda (default: auto)')
+    parser.add_argument('--force', action='store_true', help='replace results of another run')
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from .engine.predict import predict
+    from .report.progress import progress
+    with _trusting(args.trust_checkpoint):
+        result = predict(args.config, args.checkpoint, args.images, out=args.out, data=args.data,
+                         demo=args.demo, batch_size=args.batch_size, score_thr=args.score_thr,
+                         device=args.device, json=args.json, pictures=not args.no_pictures,
+                         every=args.every, force=args.force, options=_options(args.cfg_options),
+                         progress=progress)
+    print(f'predicted: {_many(result.images, "image")}'
+          + (f', {_many(result.objects, "object")}' if result.objects else ''))
+    if result.bad:
+        print(f'skipped: {_many(len(result.bad), "image")}, named above')
+    for file in result.files:
+        print(f'written: {file}')
+    print(f'wall time: {_clock(result.seconds)}')
+    return 0
+
+
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('source', metavar='IN', help='a file, a URL, or mmresnest://ARCH for '
                                                      'published weights; its layout is found out')
@@ -514,10 +561,37 @@ def _browse(args: argparse.Namespace) -> int:
     return 0
 
 
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR',
+                        help='the work folder of a training, finished or not; or two, to stand '
+                             'beside each other')
+    parser.add_argument('--out', metavar='FILE', help='the page to write (default: report.html in '
+                                                      'the work folder)')
+    parser.add_argument('--checkpoint', metavar='FILE',
+                        help='what to report of (default: the newest of the work folder)')
+    parser.add_argument('--safe-config', action='store_true',
+                        help='read the config in the work folder as data: nothing of it is '
+                             'executed')
+    _trust_argument(parser)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from .engine.report import report
+    with _trusting(args.trust_checkpoint):
+        result = report(args.work_dirs, out=args.out, checkpoint=args.checkpoint)
+    for note in result.notes:
+        print(f'note: {note}')
+    print(f'written: {result.file} ({result.file.stat().st_size / 1e6:.1f} MB)')
+    print(f'wall time: {_clock(result.seconds)}')
+    return 0
+
+
 COMMANDS = (
     Command('train', 'train a config, on its own data, yours or the embedded '
                      'set', _train_arguments, _train),
     Command('test', 'score a checkpoint', _test_arguments, _test),
+    Command('predict', 'find objects or classes in images and '
+                       'videos', _predict_arguments, _predict),
     Command('convert', "rewrite a network's checkpoint in another publisher's "
                        'layout', _convert_arguments, _convert),
     Command('flops', 'count the parameters and multiply-adds of a '
@@ -533,6 +607,8 @@ COMMANDS = (
                           'it', _check_data_arguments, _check_data),
     Command('browse-data', 'draw images and annotations as the pipeline delivers '
                            'them', _browse_arguments, _browse),
+    Command('report', 'write scores, curves and mistakes of a run into one '
+                      'page', _report_arguments, _report),
 )
 
 
@@ -562,6 +638,10 @@ def _say_scores(metrics: dict[str, float]) -> None:
         print(f'{name}: {value:.4g}' if isinstance(value, float) else f'{name}: {value}')
     if not metrics:
         print('no scores: the config validates nothing, or nothing was detected')
+
+
+def _many(number: int, what: str) -> str:
+    return f'{number} {what}{"s" * (number != 1)}'
 
 
 def _clock(seconds: float) -> str:

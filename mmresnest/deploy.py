@@ -11,6 +11,7 @@ not see each other's results: they are one grouped convolution.
 """
 import copy
 import ctypes
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -50,7 +51,7 @@ def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model
     Args:
         model: a network of this package, or a detector or segmentor with one. All its mmcv
             ``ConvModule`` are folded, too. Norms that are not batch norm, and those behind
-            deformable convolutions, stay.
+            deformable convolutions or such as other norms share, stay.
         inplace: change the model itself and not a copy. Its norms are gone then for good, and its
             state dict is not that of the network any more.
         compile: have ``compile_backbone`` compile the result.
@@ -71,8 +72,11 @@ def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model
     lean(model)
     trunks = [module for module in model.modules() if isinstance(module, ResTrunk)]
     with torch.no_grad():
-        for module in model.modules():
-            for parent, conv, norm in pairs(module):
+        found = [pair for module in model.modules() for pair in pairs(module)]
+        uses = Counter(parent.get_submodule(conv) for parent, conv, _ in found)
+        for parent, conv, norm in found:
+            # Heads such as RTMDet's share a convolution among levels, and not the norms behind it.
+            if uses[parent.get_submodule(conv)] == 1:
                 fold_into(parent, conv, norm)
         for trunk in trunks:
             for module in trunk.modules():

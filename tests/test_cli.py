@@ -53,7 +53,8 @@ def test_scripts_need_no_installation(tmp_path):
     # -S and -I leave out site-packages and the current folder: only the script's own path remains.
     for script, command in dict(train='train', test='test', print_config='print-config',
                                 doctor='doctor', convert_checkpoint='convert',
-                                check_data='check-data', browse_data='browse-data').items():
+                                check_data='check-data', browse_data='browse-data',
+                                predict='predict').items():
         run = python('-I', '-S', TOOLS / f'{script}.py', '--help', cwd=tmp_path)
         assert run.returncode == 0, run.stderr
         assert f'mmresnest {command}' in run.stdout

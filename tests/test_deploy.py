@@ -177,3 +177,19 @@ def test_backbone_and_neck_are_compiled_and_heads_are_not(tmp_path):
             model.extract_feat(image(1, size))
     assert counter.frame_count == 2                 # backbone and neck, once each
     assert model.rpn_head._compiled_call_impl is None
+
+
+def test_convolutions_that_norms_share_are_left_alone():
+    """As in the heads of RTMDet: folded for one level, they would be wrong for the others."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 4, 1, bias=False)
+    model = nn.ModuleList([nn.Sequential(conv, nn.BatchNorm2d(4)),
+                           nn.Sequential(conv, nn.BatchNorm2d(4)),
+                           nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))]).eval()
+    for level in model:
+        nn.init.normal_(level[1].weight)
+        nn.init.normal_(level[1].running_mean)
+    fused, image = fuse(model), torch.randn(1, 3, 5, 5)
+    for before, after in zip(model, fused):
+        assert torch.allclose(before(image), after(image), atol=1e-6)
+    assert [isinstance(level[1], nn.BatchNorm2d) for level in fused] == [True, True, False]

@@ -102,7 +102,8 @@ def test_nothing_is_imported_that_neither_we_nor_a_stack_brings():
     brought = {'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmresnest', 'cv2', 'PIL',
                'matplotlib', 'pycocotools', 'tqdm', 'rich', 'yaml'}
     optional = {'torchvision', 'safetensors', 'IPython', 'faster_coco_eval', 'timm', 'onnxruntime',
-                'openvino'}             # asked for only where they are there
+                'openvino', 'plotly', 'jinja2', 'supervision',
+                'markupsafe'}             # asked for only where they are there
     for path in (ROOT / 'mmresnest').rglob('*.py'):
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
@@ -161,7 +162,9 @@ def expected() -> set[str]:
     linked = {f'mmresnest/.mim/{path.relative_to(ROOT)}' for folder in ('configs', 'tools')
               for path in (ROOT / folder).rglob('*')
               if path.is_file() and '__pycache__' not in path.parts}
-    return modules | linked | {'mmresnest/py.typed', 'mmresnest/.mim/model-index.yml'}
+    templates = {str(path.relative_to(ROOT))
+                 for path in (ROOT / 'mmresnest' / 'report' / 'templates').iterdir()}
+    return modules | linked | templates | {'mmresnest/py.typed', 'mmresnest/.mim/model-index.yml'}
 
 
 def test_a_wheel_carries_the_modules_the_configs_and_the_tools(built):

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 ITERATIONS, EVERY = 2000, 10
-SIZE = 96                       # px
+SIZE = 64                       # px
 OPTIONS = {
     'model.backbone.arch': 'resnest14', 'train_dataloader.num_workers': 2,
     'train_dataloader.persistent_workers': True, 'val_dataloader.num_workers': 1,

@@ -1,0 +1,9 @@
+"""Finds objects or classes in images: ``mmresnest predict`` from a clone, installed or not."""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if __name__ == '__main__':
+    from mmresnest.cli import main
+    sys.exit(main(['predict', *sys.argv[1:]]))
