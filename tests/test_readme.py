@@ -124,7 +124,7 @@ def test_our_commands_are_understood():
     commands = list(filter(None, map(as_command, lines())))
     assert {command[0] for command in commands} == {'train', 'test', 'convert', 'doctor',
                                                    'benchmark', 'flops', 'print-config', 'profile',
-                                                   'check-data', 'browse-data', 'predict'}
+                                                   'check-data', 'browse-data', 'predict', 'report'}
     for command in commands:
         args = cli._parser().parse_args(command)
         config = getattr(args, 'config', '')

@@ -1,0 +1,206 @@
+"""The report of a run, or of two beside each other: one HTML file that fetches nothing.
+
+plotly draws its figures in the browser, and its script is in the page, 4.8 MB of it.  With at most
+``PICTURES`` pictures the page stays below 15 MB however large the validation split is.  A policy in
+its head forbids it to load anything.
+"""
+from __future__ import annotations
+
+import base64
+import difflib
+import json
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..storage import write_whole
+from . import gallery, maps, objects
+from .pictures import _is_ground, class_colour
+from .results import Detections, LabelMaps
+from .sections import NOTHING, Run, Section, Table, curves_section
+
+PICTURES = 320          # on a page, of all runs and kinds
+LEGEND = 60             # colours of classes that are told
+TEMPLATES = Path(__file__).parent / 'templates'
+
+
+def check_installed() -> None:
+    """Refuses where what a page is made with is not there.
+
+    Raises:
+        UserError: plotly or jinja2 is missing.
+    """
+    missing = [name for name in ('plotly', 'jinja2') if find_spec(name) is None]
+    if missing:
+        raise UserError(f'a report needs the package{"s" * (len(missing) > 1)} '
+                        f'{" and ".join(missing)}: pip install "mmresnest[report]"')
+
+
+def write_page(out: str | os.PathLike, runs: Sequence[Run]) -> None:
+    """Writes the page.
+
+    Args:
+        out: the file; it is whole or as it was.
+        runs: one, or two that predicted on the same classes.
+
+    Raises:
+        UserError: the runs cannot stand beside each other, or the file cannot be written.
+    """
+    check_installed()
+    text = render(runs).encode()
+    try:
+        write_whole(out, lambda file: file.write(text))
+    except OSError as error:
+        raise UserError(f'the report {out} cannot be written: {error.strerror or error}; name '
+                        'another file with --out') from error
+
+
+def render(runs: Sequence[Run]) -> str:
+    """The page as text; see :func:`write_page`."""
+    from jinja2 import Environment, FileSystemLoader
+    _check_alike(runs)
+    kind, judged = _judged(runs)
+    sections = kind.sections(judged) if judged else []
+    training = curves_section(runs)
+    sections += [training] if training is not None else []
+    cases, told = _gallery(kind, runs, judged) if judged else ([], [])
+    classes = next(iter(judged.values())).results.classes if judged else []
+    # Whatever has no mark-up of its own is escaped: classes and files may be called anything.
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
+    return environment.get_template('page.html.j2').render(
+        title='Run report: ' + ' and '.join(run.name for run in runs), subtitle=_subtitle(runs),
+        notes=_notes(runs), sections=sections, cases=cases, gallery_texts=told, runs=runs,
+        classes=classes, kinds=gallery.KINDS, maps=kind is maps,
+        shown_classes=sorted({case['label'] for case in cases}),
+        legend=_legend(cases, classes, kind is maps), facts=_facts(runs),
+        differences=_differences(runs), **_scripts(kind, sections, judged))
+
+
+def _check_alike(runs: Sequence[Run]) -> None:
+    results = [run.results for run in runs if run.results is not None]
+    if len(results) < 2:
+        return
+    if type(results[0]) is not type(results[1]):
+        raise UserError(f'{runs[0].name} and {runs[1].name} cannot stand beside each other: one '
+                        'detects objects and the other labels pixels; make a report of each')
+    if results[0].classes != results[1].classes:
+        raise UserError(f'{runs[0].name} and {runs[1].name} cannot stand beside each other: they '
+                        f'were trained on other classes ({", ".join(results[0].classes[:6])} and '
+                        f'{", ".join(results[1].classes[:6])}); make a report of each')
+
+
+def _judged(runs: Sequence[Run]) -> tuple[Any, dict[str, Any]]:
+    """The module that knows about the results, and what it computed of each run."""
+    kind: Any = maps if any(isinstance(run.results, LabelMaps) for run in runs) else objects
+    return kind, {run.name: kind.judge(run.results) for run in runs if run.results is not None}
+
+
+def _subtitle(runs: Sequence[Run]) -> str:
+    return ' – '.join(dict.fromkeys(run.facts['task'] for run in runs if 'task' in run.facts))
+
+
+def _notes(runs: Sequence[Run]) -> list[str]:
+    notes = [f'{run.name}: {note}' if len(runs) > 1 else note for run in runs for note in run.notes]
+    results = [run.results for run in runs if run.results is not None]
+    if len(results) > 1 and not _same_pictures(*results):
+        notes.append(f'{runs[0].name} and {runs[1].name} were scored on other images: the '
+                     'difference of their scores is not one of the models alone.')
+    return notes
+
+
+def _same_pictures(one: Detections | LabelMaps, two: Detections | LabelMaps) -> bool:
+    names = [sorted(os.path.basename(picture.path) for picture in each.pictures)
+             for each in (one, two)]
+    return names[0] == names[1]
+
+
+def _facts(runs: Sequence[Run]) -> Table:
+    names = list(dict.fromkeys(name for run in runs for name in run.facts))
+    return Table('What was run', ['', *(run.name for run in runs)],
+                 [[name, *(run.facts.get(name, NOTHING) for run in runs)] for name in names])
+
+
+def _differences(runs: Sequence[Run]) -> str:
+    if len(runs) < 2:
+        return ''
+    one, two = runs
+    lines = difflib.unified_diff(one.config.splitlines(), two.config.splitlines(), one.name,
+                                 two.name, lineterm='', n=2)
+    return '\n'.join(lines) or 'They do not differ.'
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+def _gallery(kind: Any, runs: Sequence[Run],
+             judged: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The pictures as the template takes them, and what is to be said of their choice."""
+    each = PICTURES // len(judged) // len(gallery.KINDS)
+    shown: list[dict[str, Any]] = []
+    there = lost = 0
+    for place, run in enumerate(runs):
+        if run.name not in judged:
+            continue
+        one = judged[run.name]
+        cases = kind.cases(one)
+        there += sum(map(len, cases.values()))
+        chosen = [case for name in gallery.KINDS for case in gallery.chosen(cases[name], each)]
+        pictures, unread = kind.draw(one, chosen)
+        lost += unread
+        turn = dict.fromkeys(gallery.KINDS, 0)
+        for picture in pictures:
+            shown.append(_entry(picture, place, one.results, run.name if len(runs) > 1 else ''))
+            shown[-1]['turn'] = turn[picture.kind]
+            turn[picture.kind] += 1
+    # Of all kinds and runs the first, then of all the second.
+    shown.sort(key=lambda case: case['turn'])
+    told = [kind.GALLERY, f'{len(shown)} of {there} cases are shown'
+            + (f': a sample of at most {each} of a kind{" and run" * (len(judged) > 1)}, in which '
+               'the classes take turns, each with its next.' if len(shown) < there else '.')]
+    if lost:
+        told.append(f'{lost} more were chosen and are left out, since their images cannot be read; '
+                    'they may have been moved since the run was scored.')
+    return shown, told
+
+
+def _legend(cases: Sequence[dict[str, Any]], classes: Sequence[str],
+            tinted: bool) -> list[tuple[str, str]]:
+    """The classes of the pictures with their colours, the first ``LEGEND`` of them."""
+    from matplotlib.colors import to_hex
+    labels = sorted({case['label'] for case in cases})[:LEGEND]
+    return [(f'{classes[label]} (untinted)', '#ffffff') if tinted and _is_ground(classes, label)
+            else (classes[label], to_hex(class_colour(label))) for label in labels]
+
+
+def _entry(picture: gallery.Shown, place: int, results: Detections | LabelMaps,
+           run: str) -> dict[str, Any]:
+    name = results.classes[picture.label]
+    file = os.path.basename(picture.path)
+    said = f' by {run}' if run else ''
+    return dict(kind=picture.kind, label=picture.label, run=place, caption=picture.caption,
+                data=base64.b64encode(picture.jpeg).decode(), width=picture.size[0],
+                height=picture.size[1], file=file,
+                alt=f'{gallery.KINDS[picture.kind]}{said}: {name} in {file}, truth beside '
+                    'prediction')
+
+
+# ---- scripts -------------------------------------------------------------------------------------
+
+def _scripts(kind: Any, sections: Sequence[Section], judged: dict[str, Any]) -> dict[str, Any]:
+    """What of the template is not text: it must not be escaped, and not end its element."""
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    def raw(name: str) -> Markup:
+        return Markup((TEMPLATES / name).read_text(encoding='utf-8'))
+
+    def data(text: str) -> Markup:
+        return Markup(text.replace('<', '\\u003c'))
+    figures = ','.join(f'{json.dumps(one.id)}:{one.json}'
+                       for section in sections for one in section.figures)
+    curves = kind.curve_data(judged) if kind is objects and judged else '{}'
+    return dict(style=raw('page.css'), script=raw('page.js'), figure_data=data(f'{{{figures}}}'),
+                curve_data=data(curves),
+                plotly=Markup(get_plotlyjs().replace('</script', '<\\/script')))

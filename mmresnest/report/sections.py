@@ -1,0 +1,188 @@
+"""What the sections of a report are made of, and the section of curves, which all reports have."""
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import figures
+from .results import Results
+from .scalars import Curve, Curves
+
+NOTHING = '–'
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, with all that a page tells of it.
+
+    Attributes:
+        name: as it is called on the page.
+        facts: what it was and where it came from, word to value.
+        notes: what a reader must know before believing the page.
+        config: as it was run, as text.
+        curves: what it logged.
+        results: predictions and truth; None while there is no checkpoint.
+    """
+    name: str
+    facts: Mapping[str, str]
+    notes: Sequence[str]
+    config: str
+    curves: Curves
+    results: Results | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as they are shown; the first of a row is its head."""
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure in plotly's json; with ``choice``, a class can be chosen whose lines it shows."""
+    id: str
+    caption: str
+    json: str
+    note: str = ''
+    choice: bool = False
+
+    @property
+    def height(self) -> int:
+        """In px, so that the page does not jump when it is drawn."""
+        return int(json.loads(self.json)['layout']['height'])
+
+
+@dataclass
+class Section:
+    """A part of the page."""
+    id: str
+    title: str
+    texts: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    below: list[Table] = field(default_factory=list)        # tables that belong under the figures
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A score as text; a dash where there is none."""
+    return NOTHING if math.isnan(value) else f'{value:.{digits}f}'
+
+
+def difference(one: float, two: float, digits: int = 3) -> str:
+    """How much the second is above the first."""
+    return NOTHING if math.isnan(two - one) else f'{two - one:+.{digits}f}'
+
+
+def compared(caption: str, runs: Mapping[str, Mapping[str, float]]) -> Table:
+    """Scores by name, a column for each run and, of two, one for their difference."""
+    columns = [*runs, *(['difference'] if len(runs) > 1 else [])]
+    rows = []
+    for name in next(iter(runs.values())):
+        values = [scores[name] for scores in runs.values()]
+        cells = [*map(number, values)]
+        if len(values) > 1:
+            cells.append(difference(values[0], values[1]))
+        rows.append([name, *cells])
+    return Table(caption, ['', *columns], rows)
+
+
+def confusion_figures(tables: Mapping[str, np.ndarray], rows: Sequence[str],
+                      columns: Sequence[str], unit: str) -> list[Figure]:
+    """The confusion matrix of each run; of many classes, those that are confused most.
+
+    Args:
+        tables: by run: counts, true by predicted; behind the last class perhaps what is of none.
+        rows: names of their rows.
+        columns: names of their columns.
+        unit: what is counted.
+    """
+    shown = figures.most_confused(_sum(tables)).tolist()
+    note = 'The darker a cell, the larger its share of the row.'
+    if len(shown) < len(rows):
+        note += (f' Of {len(rows)} rows these {len(shown)} are confused most; shares are among '
+                 'them.')
+    names = [[given[one] for one in shown] for given in (rows, columns)]
+    return [Figure(f'confusion-{place}', f'Confusion, {unit}: {run}',
+                   figures.confusion(table[np.ix_(shown, shown)], *names), note)
+            for place, (run, table) in enumerate(tables.items())]
+
+
+def confused_pairs(tables: Mapping[str, np.ndarray], classes: Sequence[str], caption: str,
+                   count: int = 12) -> Table:
+    """The pairs of classes that all runs together confuse most, as text."""
+    wrong = _sum(tables)[:len(classes), :len(classes)].copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind='stable')[:count]
+    lines = []
+    for row, column in zip(*np.unravel_index(order, wrong.shape)):
+        if wrong[row, column]:
+            cells = [f'{one[row, column]} ({one[row, column] / max(one[row].sum(), 1):.1%})'
+                     for one in tables.values()]
+            lines.append([classes[row], classes[column], *cells])
+    return Table(caption, ['true', 'predicted', *tables], lines or [['none', *[NOTHING] * (
+        1 + len(tables))]])
+
+
+def _sum(tables: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.sum(list(tables.values()), axis=0)
+
+
+# ---- curves --------------------------------------------------------------------------------------
+
+#: scores that a run is judged by; the first that is there is drawn thicker
+MAIN = ('bbox_mAP', 'mIoU', 'PQ', 'segm_mAP', 'mAP', 'AP50')
+
+
+def curves_section(runs: Sequence[Run]) -> Section | None:
+    """Losses, scores, learning rate, seconds and memory over iterations; None without a log."""
+    if all(run.curves.empty for run in runs):
+        return None
+    section = Section('training', 'Training')
+    scores = {run.name: _by_last_word(run.curves.scores) for run in runs}
+    main = next((name for name in MAIN if any(name in group for group in scores.values())), '')
+    parts: list[tuple[str, str, Mapping[str, Mapping[str, Curve]], str, str]] = [
+        ('losses', 'Training losses', {run.name: run.curves.losses for run in runs}, 'loss',
+         'loss'),
+        ('scores', 'Scores on the validation split', scores, 'score', main),
+        ('rate', 'Learning rate', {run.name: run.curves.rates for run in runs}, 'rate', 'lr'),
+        ('seconds', 'Time of a step, and what of it waited for data',
+         {run.name: run.curves.seconds for run in runs}, 'seconds', 'time'),
+        ('memory', 'Memory on the GPU', {run.name: run.curves.memory for run in runs}, 'MB', ''),
+    ]
+    for name, caption, groups, unit, thick in parts:
+        if any(groups.values()):
+            section.figures.append(Figure(f'curve-{name}', caption,
+                                          figures.lines(groups, unit, thick)))
+    section.below.append(_last_values(runs))
+    return section
+
+
+def _by_last_word(scores: Mapping[str, Curve]) -> dict[str, Curve]:
+    return {name.rsplit('/')[-1]: curve for name, curve in scores.items()}
+
+
+def _last_values(runs: Sequence[Run]) -> Table:
+    """The last value of each curve, and the best of each score."""
+    logged = {run.name: {**run.curves.losses, **run.curves.rates, **run.curves.seconds,
+                         **run.curves.memory, **run.curves.scores} for run in runs}
+    scores = {name for run in runs for name in run.curves.scores}
+    names = list(dict.fromkeys(name for group in logged.values() for name in group))
+    rows: list[list[Any]] = []
+    for name in names:
+        cells = []
+        for group in logged.values():
+            x, y = group.get(name, ([], []))
+            cells.append(f'{y[-1]:.4g}' if y else NOTHING)
+            best = int(np.argmax(y)) if y else 0
+            cells.append(f'{y[best]:.4g} at {x[best]:g}' if y and name in scores else NOTHING)
+        rows.append([name, *cells])
+    heads = [word if len(runs) == 1 else f'{run.name}: {word}' for run in runs
+             for word in ('last', 'best')]
+    return Table('Last values', ['', *heads], rows)
