@@ -19,8 +19,9 @@ ONCE = {
     'test_growth', 'test_invariants', 'test_layers', 'test_ops', 'test_package', 'test_shapes',
     'test_trunk', 'test_variants', 'test_zoo',
     # or one that is the same in both stacks; minutes each
-    'test_benchmark', 'test_check_data', 'test_compiled', 'test_complexity', 'test_kills',
-    'test_pictures', 'test_scale', 'test_signals',
+    'test_annotations', 'test_benchmark', 'test_browse_data', 'test_check_data', 'test_compiled',
+    'test_complexity', 'test_kills', 'test_pictures', 'test_report', 'test_safe_config',
+    'test_scale', 'test_signals',
 }
 """Modules that .ci/run leaves out on its second stack."""
 
