@@ -27,9 +27,14 @@ ONCE = {
 
 
 def pytest_collection_modifyitems(items):
-    """Marks the tests of these modules: ``-m 'not once'`` leaves them out."""
+    """Marks the tests of these modules: ``-m 'not once'`` leaves them out.
+
+    And those of configs that differ from another one in the network alone; they take minutes.
+    """
     for item in items:
-        if item.module.__name__ in ONCE:
+        other_network = (item.module.__name__ == 'test_configs' and '[' in item.name
+                         and 'resnest50' not in item.name)
+        if item.module.__name__ in ONCE or other_network:
             item.add_marker(pytest.mark.once)
 
 

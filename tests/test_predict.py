@@ -181,14 +181,6 @@ def test_fused_or_not(trained, ready, pictures, kind):
         assert_close(one, two)
 
 
-def test_convolutions_that_share_are_not_fused():
-    from mmcv.cnn import ConvModule
-    one, two = (ConvModule(2, 2, 1, norm_cfg=dict(type='BN')) for _ in range(2))
-    assert predictor._is_fusible(torch.nn.ModuleList([one, two]))
-    two.conv = one.conv
-    assert not predictor._is_fusible(torch.nn.ModuleList([one, two]))
-
-
 def test_score_threshold(trained, ready, pictures):
     every = ready('detection')(pictures[0])
     middle = float(every.scores[2])

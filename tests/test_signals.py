@@ -65,6 +65,9 @@ class Call(Hook):
 @pytest.fixture(autouse=True)
 def handlers():
     """Each test leaves signals to whom they went before."""
+    for number in SIGNALS:          # trainings of other tests that raised have left their own
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT
+                      else signal.SIG_DFL)
     before = list(map(signal.getsignal, SIGNALS))
     yield
     after = list(map(signal.getsignal, SIGNALS))
