@@ -444,7 +444,7 @@ def test_a_resumed_run_neither_executes_a_config_nor_deletes_others_files(kind, 
     # mmengine names a run by its folder here and the second in which it starts.
     first = runner(tmp_path / f'first_{kind}', 1)
     first.train()
-    path, mark, mine = tmp_path / f'first_{kind}' / 'epoch_1.pth', tmp_path / 'mark', tmp_path / 'mine'
+    path, mark, mine = Path(first.work_dir) / 'epoch_1.pth', tmp_path / 'mark', tmp_path / 'mine'
     (mine / 'best_folder').mkdir(parents=True)
     work_dir = tmp_path / 'second'
     content = CheckpointLoader.load_checkpoint(str(path))
