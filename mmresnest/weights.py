@@ -556,9 +556,9 @@ def parse(path: Path, trusted: bool = False) -> Any:
     """
     if path.suffix == '.safetensors':
         tensors, texts = safetensors.load(path)
-        state: OrderedDict[str, Any] = OrderedDict(tensors)
+        state: Any = OrderedDict(tensors)       # torch hangs _metadata on a state dict
         if NOTE in texts:
-            state._metadata = _note(texts[NOTE], path)  # type: ignore[attr-defined]
+            state._metadata = _note(texts[NOTE], path)
         return state
     names: list[Any] = [(Ignored, name) for name in BESIDE_TENSORS]
     allow = getattr(torch.serialization, 'safe_globals', nullcontext)   # since torch 2.5
@@ -640,5 +640,5 @@ def write(state: 'OrderedDict[str, Tensor]', metadata: dict, file: Path) -> None
         write_whole(file, lambda out: out.write(content))
         return
     if metadata:
-        state._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]
+        vars(state)['_metadata'] = OrderedDict(metadata)
     write_whole(file, lambda out: torch.save(state, out))

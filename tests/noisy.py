@@ -91,14 +91,15 @@ def config(work_dir: Path, *, epochs: int = 0, iterations: int = 0, workers: int
             signals=dict(type='mmresnest.StopOnSignal'),
             logger=dict(type='LoggerHook', interval=1)),
         custom_hooks=[dict(type='EMAHook')], launcher=launcher,
-        randomness=dict(seed=7), default_scope='mmengine', log_level='WARNING',
-        experiment_name=f'toy_{work_dir.name}_{random.SystemRandom().random()}')
+        randomness=dict(seed=7), default_scope='mmengine', log_level='WARNING')
     settings.update(more)
     return settings
 
 
 def train(settings: dict, resume: str = '') -> Runner:
     """Trains; ``resume`` is a checkpoint to go on from."""
+    # mmengine keeps what belongs to a run by its name and the second in which it starts.
+    settings = dict(settings, experiment_name=f'toy_{random.SystemRandom().random()}')
     if resume:
         settings = dict(settings, resume=True, load_from=resume)
     runner = Runner.from_cfg(settings)

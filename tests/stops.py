@@ -11,7 +11,6 @@ from pathlib import Path
 import torch.distributed as dist
 import toys
 
-import mmresnest  # noqa: F401  before mmengine, which it mends
 from mmresnest.engine.processes import leave
 from mmresnest.errors import UserError
 

@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmresnest.engine import checkpoints
+from mmresnest.engine.amp import Bfloat16OptimWrapper
 from mmresnest.engine.loops import Stream, differences, fingerprints, flatten
 from mmresnest.engine.randomness import random_numbers_kept, sow
 from mmresnest.engine.signals import STOPPED, Stopped
@@ -143,16 +144,12 @@ OTHERS = {
                                           rule='less', factor=0.5)]),
     'batches by shape': dict(batch_sampler=dict(type='mmdet.AspectRatioBatchSampler')),
     'repeated': dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict(type='ToyDataset'))),
-    'bfloat16': dict(wrapper='Bfloat16OptimWrapper'),
+    'bfloat16': dict(wrapper=Bfloat16OptimWrapper.__name__),
 }
 
 
 @pytest.mark.parametrize('kind', OTHERS)
 def test_other_parts_of_a_training(kind, tmp_path, monkeypatch):
-    import mmdet.datasets.samplers  # noqa: F401  registers the sampler
-
-    import mmresnest.engine.amp  # noqa: F401  registers the wrapper
-
     def config(folder):
         settings = noisy.config(folder, epochs=4, interval=1)
         for key, value in OTHERS[kind].items():
@@ -182,7 +179,6 @@ def test_a_loader_of_torch(tmp_path):
         given = dict(settings, **random_loader(tmp_path))
         if resume:
             given.update(resume=True, load_from=resume)
-        del given['experiment_name']
         Runner(**given, experiment_name=f'loader {tmp_path.name} {name}').train()
     assert noisy.same(*(noisy.state(tmp_path / name / 'iter_18.pth')
                         for name in ('whole', 'other'))) == []

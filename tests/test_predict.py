@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import types
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -395,9 +396,7 @@ class FakeDetections(types.SimpleNamespace):
 
 def test_supervision(monkeypatch):
     """A stand-in by the same name, or the package where it is installed."""
-    try:
-        import supervision  # noqa: F401  an extra that no stack brings
-    except ModuleNotFoundError:
+    if find_spec('supervision') is None:        # an extra that no stack brings
         with pytest.raises(UserError, match='pip install supervision'):
             some_results()[0].to_supervision()
         monkeypatch.setitem(sys.modules, 'supervision',

@@ -369,16 +369,18 @@ def _targets(parts: Sequence[Part], fix: str | os.PathLike | None,
              force: bool) -> dict[Path, Path]:
     """Annotation file -> where its mended form goes; refused before the work rather than after."""
     targets: dict[Path, Path] = {}
-    for part in parts if fix is not None else ():
+    if fix is None:
+        return targets
+    for part in parts:
         if part.kind == 'coco' and part.path not in targets:
-            target = Path(fix)              # type: ignore[arg-type]  # not None, see above
+            target = Path(fix)
             if target.suffix != '.json':
                 taken = {one.name for one in targets.values()}
                 name = part.path.name
                 target /= f'{part.split}_{name}' if name in taken else name
             check_target(target, part.path, force)
             targets[part.path] = target
-    if fix is not None and not targets:
+    if not targets:
         raise UserError('--fix mends annotation files of boxes and instance masks, and the config '
                         'reads none; leave it out')
     return targets

@@ -28,6 +28,7 @@ from mmengine.dist import (
 from mmengine.hooks import Hook
 from torch.utils.data import get_worker_info
 
+from ..data.files import look_at_image
 from ..errors import ArgumentError, UserError
 from ..registry import HOOKS
 from .randomness import random_numbers_kept
@@ -379,20 +380,10 @@ def flaw(file: Any, failed: bool = False) -> str:
     if not size:
         return 'the file is empty'
     endless = any(begin.startswith(first) and last not in end for first, last in ENDS)
-    if not (endless or failed) or _is_whole(file):
+    # A camera may have appended anything to a whole picture.
+    if not (endless or failed) or not look_at_image(Path(file)).fault:
         return ''
     return f'the file is cut off after {size} bytes' if endless else 'the file cannot be decoded'
-
-
-def _is_whole(file: str | os.PathLike) -> bool:
-    """Whether all pixels are there: a camera may have appended anything to a whole picture."""
-    from PIL import Image
-    try:
-        with Image.open(file) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError):
-        return False
-    return True
 
 
 def misfit(results: Mapping[str, Any], annotated: tuple[Any, Any]) -> str:

@@ -10,7 +10,8 @@ every epoch: workers that are started anew repeat their augmentations, and those
 cannot be taken up.
 
 A checkpoint says, beside what mmengine writes, where in the data the run was, and what it ran on; a
-run that is taken up on something else is refused or warned, see :meth:`_Exact.take_up`.
+run that is taken up on something else is refused or warned, see :meth:`_Exact.take_up`, unless
+``accept_changes=True`` stands beside the arguments of mmengine's loop.
 """
 from __future__ import annotations
 
@@ -171,20 +172,15 @@ class ExactLoader(DataLoader):
 
 # ---- loops ---------------------------------------------------------------------------------------
 
-class _Exact(BaseLoop):
-    """What both loops share. It stands behind mmengine's own, whose ``__init__`` calls this one.
+class _Loading(BaseLoop):
+    """Makes the loader exact. It stands behind mmengine's loops, which may begin to load at once.
 
     Args:
         runner: of the training.
         dataloader: of the training, or its settings.
-
-    Attributes:
-        batch: batches that are done of this pass over the data; 0 where passes do not matter.
-        accept_changes: take up a run though it goes on with other data or processes.
     """
 
     endless: bool
-    accept_changes = False
     dataloader: Any
 
     def __init__(self, runner: Any, dataloader: Any) -> None:
@@ -197,12 +193,41 @@ class _Exact(BaseLoop):
         else:
             runner.logger.warning('the training data come in a stream, or by a loader of their '
                                   'own: this run cannot be taken up to the bit')
+
+
+class _Exact(BaseLoop):
+    """What both loops share. It stands before mmengine's.
+
+    Args:
+        runner: of the training.
+        *geometry: of mmengine's loop.
+        accept_changes: take up a run though it goes on with other data or processes.
+        **given: of mmengine's loop.
+
+    Attributes:
+        batch: batches that are done of this pass over the data; 0 where passes do not matter.
+    """
+
+    endless: bool
+    exact: bool
+    dataloader: Any
+
+    def __init__(self, runner: Any, *geometry: Any, accept_changes: bool = False,
+                 **given: Any) -> None:
+        super().__init__(runner, *geometry, **given)
+        self.accept_changes = accept_changes
         self.seed = runner.seed
         self.batch = 0
         self.gathered: list[Any] = []
         self.record: Mapping[str, Any] | None = None        # of the checkpoint that is taken up
         self.resumed = self.due = False
         runner.register_hook(_Recorder(self), 'VERY_HIGH')
+
+    def run(self) -> Any:
+        """Trains, from the beginning or from where the checkpoint was written."""
+        if self.resumed:
+            self.take_up()
+        return super().run()
 
     def sow(self) -> None:
         """Seeds the generators for the iteration that comes."""
@@ -375,8 +400,11 @@ class _Exact(BaseLoop):
         return [one.optimizer for one in parts if hasattr(one, 'optimizer')]
 
     def _is_due(self) -> bool:
-        """Whether a validation follows the state that the run is in."""
-        raise NotImplementedError
+        """Whether a validation follows the state that the run is in, and training that one."""
+        done, end = ((self._iter, self._max_iters) if self.endless
+                     else (self._epoch, self._max_epochs))
+        return (self.runner.val_loop is not None and self.batch == 0
+                and self.val_begin <= done < end and done % self.val_interval == 0)
 
     def validate_if_due(self) -> None:
         """Makes up for a validation that the run before did not finish."""
@@ -413,26 +441,10 @@ class _Recorder(Hook):
 
 
 @LOOPS.register_module()
-class EpochBasedTrainLoop(TheirEpochBasedTrainLoop, _Exact):
-    """mmengine's loop over epochs, exact.
-
-    Args:
-        *geometry: of mmengine's loop.
-        accept_changes: take up a run though it goes on with other data or processes.
-        **given: of mmengine's loop.
-    """
+class EpochBasedTrainLoop(_Exact, TheirEpochBasedTrainLoop, _Loading):
+    """mmengine's loop over epochs, exact; with ``accept_changes``, see the module."""
 
     endless = False
-
-    def __init__(self, *geometry: Any, accept_changes: bool = False, **given: Any) -> None:
-        super().__init__(*geometry, **given)
-        self.accept_changes = accept_changes
-
-    def run(self) -> Any:
-        """Trains, from the beginning or from where the checkpoint was written."""
-        if self.resumed:
-            self.take_up()
-        return super().run()
 
     def run_epoch(self) -> None:
         """An epoch, or what is left of it."""
@@ -457,35 +469,19 @@ class EpochBasedTrainLoop(TheirEpochBasedTrainLoop, _Exact):
         super().run_iter(idx, data_batch)
         self.batch = idx + 1
 
-    def _is_due(self) -> bool:
-        return (self.runner.val_loop is not None and self.batch == 0
-                and self._epoch >= self.val_begin and self._epoch < self._max_epochs
-                and self._epoch % self.val_interval == 0)
-
 
 @LOOPS.register_module()
-class IterBasedTrainLoop(TheirIterBasedTrainLoop, _Exact):
-    """mmengine's loop over iterations, exact.
+class IterBasedTrainLoop(_Exact, TheirIterBasedTrainLoop, _Loading):
+    """mmengine's loop over iterations, exact; with ``accept_changes``, see the module.
 
     Workers read on over the end of the data, and need not be started anew there.
-
-    Args:
-        *geometry: of mmengine's loop.
-        accept_changes: take up a run though it goes on with other data or processes.
-        **given: of mmengine's loop.
     """
 
     endless = True
     dataloader_iterator: Any
 
-    def __init__(self, *geometry: Any, accept_changes: bool = False, **given: Any) -> None:
-        super().__init__(*geometry, **given)
-        self.accept_changes = accept_changes
-
     def run(self) -> Any:
         """Trains, from the beginning or from where the checkpoint was written."""
-        if self.resumed:
-            self.take_up()
         if self.exact:
             self.dataloader.stream.start(0, self._iter)
             # The fork asks its own iterator to skip what is behind; OpenMMLab loads all of it.
@@ -504,11 +500,6 @@ class IterBasedTrainLoop(TheirIterBasedTrainLoop, _Exact):
             self.runner.model.train()
         self.sow()
         super().run_iter(data_batch)
-
-    def _is_due(self) -> bool:
-        return (self.runner.val_loop is not None and self._iter >= self.val_begin
-                and self._iter < self._max_iters and self._iter % self.val_interval == 0)
-
 
 class _AlreadyThere:
     """An iterator that begins where the run is, and lets itself be advanced to there.
