@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +132,11 @@ class CheckpointHook(TheirCheckpointHook):
             return
         self.last_ckpt, self.saved_at = path, meta['iter']
         if is_main_process():
-            try:
+            with self._or_told(runner, f'{path} is written, and last_checkpoint is not'):
                 write_whole(Path(runner.work_dir) / 'last_checkpoint',
                             lambda file: file.write(path.encode()))
-                self._remove(old for old in [*map(self._path, outdated), replaced]
-                             if old and old != path)
-            except OSError as error:
-                runner.logger.error(f'{path} is written, and last_checkpoint or an older one '
-                                    f'could not be replaced: {error}')
+            for old in {*map(self._path, outdated), replaced} - {'', path}:
+                self._remove(runner, old)
 
     def _count(self, step: int) -> list[str]:
         """Counts a checkpoint among those that are kept; names those that no longer are."""
@@ -194,14 +192,23 @@ class CheckpointHook(TheirCheckpointHook):
                   'time')
         return not failed
 
-    def _remove(self, paths: Iterator[str]) -> None:
-        for path in paths:
+    def _remove(self, runner: Any, path: str) -> None:
+        with self._or_told(runner, f'{path} is no longer needed, and cannot be removed'):
             if self.file_backend.isdir(path):       # of DeepSpeed, a file for each process
                 self.file_backend.rmtree(path)
             elif self._local:
                 remove(path)
             elif self.file_backend.isfile(path):
                 self.file_backend.remove(path)
+
+    @staticmethod
+    @contextmanager
+    def _or_told(runner: Any, what: str) -> Iterator[None]:
+        """What a training does not end for where the disk refuses it."""
+        try:
+            yield
+        except OSError as error:
+            runner.logger.error(f'{what}: {error}')
 
     # ---- the best --------------------------------------------------------------------------------
 
@@ -229,7 +236,7 @@ class CheckpointHook(TheirCheckpointHook):
         hub, suffix = runner.message_hub, f'_{key}' if several else ''
         score_key, path_key = f'best_score{suffix}', f'best_ckpt{suffix}'
         score = metrics[key]
-        before = {key: hub.runtime_info.get(key) for key in (score_key, path_key)}
+        before = {entry: hub.runtime_info.get(entry) for entry in (score_key, path_key)}
         best = before[score_key] if before[score_key] is not None else self.init_value_map[rule]
         if score is None or not self.is_better_than[key](score, best):
             return False
@@ -247,7 +254,7 @@ class CheckpointHook(TheirCheckpointHook):
         else:
             self.best_ckpt_path = path
         if is_main_process() and old and old != path:
-            self._remove(iter([old]))
+            self._remove(runner, old)
         runner.logger.info(f'The best checkpoint with {score:0.4f} {key} at {count} '
                            f'{"epoch" if self.by_epoch else "iter"} is saved to {name}.')
         return True

@@ -1,1 +1,1 @@
-"""What a run leaves to look at: pictures and curves."""
+"""What a run leaves to look at: pictures, curves and a page."""
