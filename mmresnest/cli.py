@@ -10,12 +10,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import UserError
+from .switches import SAFE, TRUST, switched_on
 from .version import __version__
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
-        with _reading_safely(getattr(args, 'safe_config', False)):
+        with _switch(SAFE, getattr(args, 'safe_config', False)):
             return args.run(args)
     except UserError as error:
         return _refuse(error, args.debug)
@@ -147,34 +148,9 @@ def _trust_argument(parser: argparse.ArgumentParser) -> None:
                              'files whose maker you trust, and never for what is downloaded')
 
 
-@contextmanager
-def _trusting(given: bool) -> Iterator[None]:
-    """Opts in for this command, by the variable that reaches worker processes too."""
-    from .compat.checkpoints import TRUST
-    with _variable(TRUST, given):
-        yield
-
-
-@contextmanager
-def _reading_safely(given: bool) -> Iterator[None]:
-    """The same for configs that are read as data."""
-    from .compat.registries import SAFE
-    with _variable(SAFE, given):
-        yield
-
-
-@contextmanager
-def _variable(name: str, given: bool) -> Iterator[None]:
-    before = os.environ.get(name)
-    if given:
-        os.environ[name] = '1'
-    try:
-        yield
-    finally:
-        if given and before is None:
-            del os.environ[name]
-        elif before is not None:
-            os.environ[name] = before
+def _switch(name: str, given: bool) -> AbstractContextManager[None]:
+    """Opts in for this command, by a variable that reaches worker processes too."""
+    return switched_on(name) if given else nullcontext()
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -202,7 +178,7 @@ def _train(args: argparse.Namespace) -> int:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     _keep_memory(args.keep_memory)
     from .engine.train import train
-    with _trusting(args.trust_checkpoint):
+    with _switch(TRUST, args.trust_checkpoint):
         result = train(args.config, work_dir=args.work_dir, amp=args.amp, resume=args.resume,
                        auto_scale_lr=args.auto_scale_lr, options=_options(args.cfg_options),
                        launcher=args.launcher, data=args.data, demo=args.demo,
@@ -235,7 +211,7 @@ def _test(args: argparse.Namespace) -> int:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     _keep_memory(args.keep_memory)
     from .engine.test import test
-    with _trusting(args.trust_checkpoint):
+    with _switch(TRUST, args.trust_checkpoint):
         result = test(args.config, args.checkpoint, work_dir=args.work_dir, out=args.out,
                       show_dir=args.show_dir, tta=args.tta, options=_options(args.cfg_options),
                       launcher=args.launcher, data=args.data, demo=args.demo,
@@ -279,7 +255,7 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 def _predict(args: argparse.Namespace) -> int:
     from .engine.predict import predict
     from .report.progress import progress
-    with _trusting(args.trust_checkpoint):
+    with _switch(TRUST, args.trust_checkpoint):
         result = predict(args.config, args.checkpoint, args.images, out=args.out, data=args.data,
                          demo=args.demo, batch_size=args.batch_size, score_thr=args.score_thr,
                          device=args.device, json=args.json, pictures=not args.no_pictures,
@@ -309,7 +285,7 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _convert(args: argparse.Namespace) -> int:
     from .weights import convert_file
-    with _trusting(args.trust_checkpoint):
+    with _switch(TRUST, args.trust_checkpoint):
         print(convert_file(args.source, args.target, args.to, force=args.force))
     return 0
 
@@ -577,7 +553,7 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _report(args: argparse.Namespace) -> int:
     from .engine.report import report
-    with _trusting(args.trust_checkpoint):
+    with _switch(TRUST, args.trust_checkpoint):
         result = report(args.work_dirs, out=args.out, checkpoint=args.checkpoint)
     for note in result.notes:
         print(f'note: {note}')

@@ -21,7 +21,8 @@ from textwrap import wrap
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from .compat import checkpoints, ext
+from .compat import ext
+from .switches import TRUST, is_on
 from .version import __version__
 
 STACKS = {
@@ -181,8 +182,8 @@ def pytorch() -> Iterator[Finding]:
 
 def trust() -> Iterator[Finding]:
     """Whether the protection against code in checkpoints is switched off."""
-    for name in (checkpoints.TRUST, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'):
-        if os.environ.get(name, '').lower() in checkpoints.YES:
+    for name in (TRUST, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'):
+        if is_on(name):
             yield Finding('warning', f'{name} is set: every checkpoint may run code',
                           f'unset {name}, and set it only for the one command that needs it')
 

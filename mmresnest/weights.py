@@ -29,13 +29,13 @@ from . import download as web
 from .errors import UserError
 from .layouts import CLASSIFIER, LAYOUTS, convert, exchange, layout_named, recognise
 from .storage import sha256_of, write_whole
+from .switches import TRUST, is_on
 from .variants import TABLE, Variant, variant
 
-__all__ = ['CLASSIFIER', 'LAYOUTS', 'PUBLISHED', 'SCHEME', 'TRUST', 'Report', 'convert',
+__all__ = ['CLASSIFIER', 'LAYOUTS', 'PUBLISHED', 'SCHEME', 'Report', 'convert',
            'convert_file', 'convert_on_load', 'fetch', 'load', 'read', 'recognise']
 
 SCHEME = 'mmresnest://'         # + arch: the published weights of a row of the variant table
-TRUST = 'MMRESNEST_TRUST_CHECKPOINTS'       # the variable by which compat.checkpoints is told, too
 NOTE = 'mmresnest'              # where in a state dict's metadata our facts stand
 
 #: file name -> the hex digits with which its sha256 begins
@@ -457,7 +457,7 @@ def read(checkpoint: str) -> Any:
 
 def trusted() -> bool:
     """Whether the user lets files of his own run code, by ``--trust-checkpoint``."""
-    return os.environ.get(TRUST, '').lower() in ('1', 'y', 'yes', 'true')
+    return is_on(TRUST)
 
 
 def locate(checkpoint: str) -> tuple[Path, bool]:

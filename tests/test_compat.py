@@ -22,6 +22,7 @@ from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmresnest import compat
 from mmresnest.compat import checkpoints, ext, stacks
 from mmresnest.errors import UserError
+from mmresnest.switches import TRUST
 
 
 def python(code: str, **environ: str) -> str:
@@ -330,7 +331,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(name, legacy, tmp_path):
     with pytest.raises(UserError, match='holds more than weights') as caught:
         CheckpointLoader.load_checkpoint(str(path))
     assert not mark.exists()
-    assert str(path) in str(caught.value) and f'{checkpoints.TRUST}=1' in str(caught.value)
+    assert str(path) in str(caught.value) and f'{TRUST}=1' in str(caught.value)
 
 
 def test_the_attacks_are_real(tmp_path):
@@ -380,7 +381,7 @@ def test_trust_is_asked_for_and_ends(tmp_path, monkeypatch):
         assert isinstance(CheckpointLoader.load_checkpoint(str(path))['model'], Unknown)
     with pytest.raises(UserError):
         CheckpointLoader.load_checkpoint(str(path))
-    monkeypatch.setenv(checkpoints.TRUST, '1')
+    monkeypatch.setenv(TRUST, '1')
     assert isinstance(CheckpointLoader.load_checkpoint(str(path))['model'], Unknown)
     assert os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD') is None
 

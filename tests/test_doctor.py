@@ -8,8 +8,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from mmresnest import doctor
-from mmresnest.compat import checkpoints, ext
+from mmresnest.compat import ext
 from mmresnest.doctor import Finding
+from mmresnest.switches import TRUST
 
 ONEDL = {'onedl-mmengine': '0.10.12', 'onedl-mmcv': '2.3.6', 'onedl-mmdetection': '3.5.1',
          'onedl-mmsegmentation': '1.4.2'}
@@ -200,7 +201,7 @@ def test_mim_without_pkg_resources(machine, monkeypatch):
     assert not list(doctor.setuptools())
 
 
-@pytest.mark.parametrize('name', [checkpoints.TRUST, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'])
+@pytest.mark.parametrize('name', [TRUST, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'])
 def test_protection_switched_off(name, monkeypatch):
     assert not list(doctor.trust())
     monkeypatch.setenv(name, '1')

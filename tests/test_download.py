@@ -8,6 +8,7 @@ import torch
 
 from mmresnest import download, weights
 from mmresnest.errors import UserError
+from mmresnest.switches import TRUST
 
 CONTENT = bytes(range(256)) * 1200          # several of the pieces in which it is read
 SHA = hashlib.sha256(CONTENT).hexdigest()[:8]
@@ -160,7 +161,7 @@ def test_the_hash_in_a_name(name, wanted):
 
 def test_a_download_is_never_trusted(server, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    monkeypatch.setenv(weights.TRUST, '1')
+    monkeypatch.setenv(TRUST, '1')
     server.asked = []
     seen = []
     monkeypatch.setattr(weights, 'parse', lambda path, trusted: seen.append(trusted))

@@ -22,7 +22,7 @@ NETWORKS = (*EQUATIONS, 'ops', 'deploy', 'variants', 'models', 'registry', 'weig
 ROOMS = ('compat', 'data', 'engine', 'heads', 'report', 'cli', 'doctor', 'benchmark')
 LIGHT = ('', 'errors', 'variants', 'version', 'cli', 'doctor', 'compat', 'compat.checkpoints',
          'compat.data_files', 'compat.ext', 'compat.panoptic', 'compat.registries',
-         'compat.resuming', 'compat.stacks')  # imported before anybody asked for torch
+         'compat.resuming', 'compat.stacks', 'switches')  # imported before anybody asked for torch
 
 
 class Import(NamedTuple):
@@ -110,7 +110,7 @@ def test_the_table_of_variants_knows_only_our_errors():
     assert {found.what for found in imports('variants') if found.ours} <= {'errors'}
 
 
-@pytest.mark.parametrize('module', ['storage', 'claims'])
+@pytest.mark.parametrize('module', ['storage', 'claims', 'switches'])
 def test_files_know_only_our_errors(module):
     for found in imports(module):
         assert not found.ours or found.what == 'errors', found

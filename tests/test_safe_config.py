@@ -10,10 +10,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmresnest import cli
-from mmresnest.compat import registries
 from mmresnest.engine import safe_config
 from mmresnest.engine.config import load_config, shipped_configs
 from mmresnest.errors import UserError
+from mmresnest.switches import SAFE
 
 
 def written(path: Path, text: str) -> Path:
@@ -218,7 +218,7 @@ def test_yaml_keeps_the_tuples_that_mmengine_writes(tmp_path):
 def test_a_registry_neither_imports_nor_finds_programs(monkeypatch):
     """What a config names elsewhere than under ``type`` is met where it is looked up."""
     assert MODELS.get('os.getpid') is os.getpid
-    monkeypatch.setenv(registries.SAFE, '1')
+    monkeypatch.setenv(SAFE, '1')
     assert MODELS.get('os.getpid') is None and MODELS.get('getpass') is None
     assert MODELS.get('this.X') is None
     with pytest.raises(KeyError, match=r'os\.system is not in the'):
@@ -234,7 +234,7 @@ def test_the_option_of_the_command_line(tmp_path, monkeypatch, capsys, unformatt
         assert cli.main([*arguments, '--safe-config']) == 2
         said = capsys.readouterr().err
         assert 'config.py, line 2: a call of open is not evaluated' in said or command == ['test']
-    assert not (tmp_path / 'mark').exists() and registries.SAFE not in os.environ
+    assert not (tmp_path / 'mark').exists() and SAFE not in os.environ
     assert cli.main(['print-config', str(path)]) == 0
     assert (tmp_path / 'mark').exists()
     name = 'faster_rcnn_resnest50_fpn'

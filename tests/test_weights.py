@@ -20,6 +20,7 @@ import mmresnest
 from mmresnest import cli, download, models, weights
 from mmresnest.compat import checkpoints
 from mmresnest.errors import UserError
+from mmresnest.switches import TRUST
 from mmresnest.variants import VARIANTS
 
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'
@@ -678,13 +679,12 @@ def test_objects_need_trust_which_is_asked_for(tmp_path, official, monkeypatch, 
     file = save(tmp_path, dict(state_dict=official, args=Options()))
     with pytest.raises(UserError, match='Options, which could run code.*--trust-checkpoint'):
         weights.load(network(), file)
-    assert weights.TRUST == checkpoints.TRUST
     out = str(tmp_path / 'out.pth')
     assert cli.main(['convert', file, out, '--to', 'mmdet']) == 2
     assert '--trust-checkpoint' in capsys.readouterr().err
     assert cli.main(['convert', file, out, '--to', 'mmdet', '--trust-checkpoint']) == 0
-    assert weights.TRUST not in os.environ
-    monkeypatch.setenv(weights.TRUST, '1')
+    assert TRUST not in os.environ
+    monkeypatch.setenv(TRUST, '1')
     assert weights.load(network(), file).filled
 
 

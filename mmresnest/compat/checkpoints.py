@@ -11,7 +11,6 @@ numbers is one of object pointers (tests/test_compat.py does the former). So the
 the few lines below, which understand what mmengine writes and nothing else. Before that, and before
 memory is taken for it, :mod:`mmresnest.claims` looks the file over.
 """
-import os
 import re
 import threading
 import warnings
@@ -22,11 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import UserError
-
-TRUST = 'MMRESNEST_TRUST_CHECKPOINTS'
-"""Environment variable: ``1`` lets checkpoints run the code they carry, in child processes too."""
-
-YES = ('1', 'y', 'yes', 'true')  # the spellings torch accepts for its own two variables
+from ..switches import TRUST, is_on, switched_on
 
 
 class StandIn:
@@ -153,22 +148,8 @@ def trust_checkpoints() -> Iterator[None]:
 
 def trusts_checkpoints() -> bool:
     """Whether the user has opted in, by :func:`trust_checkpoints` or by the environment."""
-    return getattr(_trusting, 'now', False) or any(
-        os.environ.get(name, '').lower() in YES
-        for name in (TRUST, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'))
-
-
-@contextmanager
-def _environment(name: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = '1'
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+    return getattr(_trusting, 'now', False) or is_on(TRUST) or is_on(
+        'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
 
 
 @contextmanager
@@ -206,7 +187,7 @@ def _weights_only(filename: str) -> Iterator[None]:
     allowed: list = [(stand_in, name) for name, stand_in in READABLE.items()]
     try:
         # torch.hub asks for weights_only=False by name; only this variable overrules it.
-        with (_lock, safe_globals(allowed), _environment('TORCH_FORCE_WEIGHTS_ONLY_LOAD'),
+        with (_lock, safe_globals(allowed), switched_on('TORCH_FORCE_WEIGHTS_ONLY_LOAD'),
               _looked_over(str(filename))):
             yield
     except UserError:
@@ -244,7 +225,7 @@ def guard_checkpoints(module: ModuleType) -> None:
             with _weights_only(filename):
                 checkpoint = unguarded(cls, filename, *args, **kwargs)
                 return without_program(settle(checkpoint))
-        with _lock, _environment('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'), warnings.catch_warnings():
+        with _lock, switched_on('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'), warnings.catch_warnings():
             warnings.simplefilter('ignore', UserWarning)  # torch warns of what was just asked for
             return unguarded(cls, filename, *args, **kwargs)
 

@@ -9,7 +9,8 @@ from types import ModuleType, SimpleNamespace
 from typing import IO, Any
 
 from ..errors import UserError
-from .checkpoints import READABLE, TRUST, StandIn, settle, trusts_checkpoints
+from ..switches import TRUST
+from .checkpoints import READABLE, StandIn, settle, trusts_checkpoints
 
 
 def read_data_from_pickles(module: ModuleType) -> None:

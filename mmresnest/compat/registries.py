@@ -1,10 +1,8 @@
 """What a ``type`` in a config may stand for, where the config is a stranger's."""
-import os
 from types import ModuleType
 from typing import Any
 
-SAFE = 'MMRESNEST_SAFE_CONFIG'
-"""Environment variable: ``1`` has configs read as data, in child processes too."""
+from ..switches import SAFE, is_on
 
 SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmresnest')
 """The packages that a config read as data may name, and so import."""
@@ -12,7 +10,7 @@ SCOPES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmresnest')
 
 def configs_are_data() -> bool:
     """Whether the user asked for it, by ``--safe-config`` or by the environment."""
-    return os.environ.get(SAFE, '').lower() in ('1', 'y', 'yes', 'true')
+    return is_on(SAFE)
 
 
 def find_registered_names_only(module: ModuleType) -> None:
