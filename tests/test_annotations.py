@@ -564,7 +564,7 @@ def test_heads_of_other_models(name, held):
     things = 80 if count == 133 else count
     assert not list(annotations._look_at_heads(cfg, count, things, '', ''))
     refused = 0
-    for head, key, number in list(annotations._counts(cfg.model, 'model')):
+    for head, key, number in list(annotations.class_counts(cfg.model, 'model')):
         spoilt = Config(cfg.to_dict())
         spoilt.merge_from_dict({f'{head}.{key}'.replace('[', '.').replace(']', ''): number + 1})
         for found in annotations._look_at_heads(spoilt, count, things, '', ''):

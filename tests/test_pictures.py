@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip('matplotlib')
 
 from mmresnest.errors import UserError  # noqa: E402
-from mmresnest.report import pictures  # noqa: E402
+from mmresnest.report import drawing, pictures, scalars  # noqa: E402
 
 
 def read(path):
@@ -29,7 +29,7 @@ def near(image, colour, tolerance=0.06):
 def wrong():
     from matplotlib.colors import to_rgb
 
-    return to_rgb(pictures.WRONG)
+    return to_rgb(drawing.WRONG)
 
 
 def objects(*boxes, scores=None, masks=None):
@@ -65,7 +65,7 @@ def test_boxes_are_matched_as_coco_does():
 
 
 def test_overlap_of_boxes():
-    ious = pictures.box_ious(
+    ious = drawing.box_ious(
         np.array([[0, 0, 4, 4], [0, 0, 0, 0]], float), np.array([[2, 0, 6, 4], [8, 8, 9, 9]], float)
     )
     assert ious == pytest.approx(np.array([[1 / 3, 0], [0, 0]]))
@@ -95,8 +95,8 @@ def test_right_ones_have_the_colour_of_their_class_on_both_sides(tmp_path):
     said = objects((31, 20, 90, 61, 1), scores=[0.9])
     out = pictures.predictions_beside_truth(tmp_path / 'a.png', [GREY], [truth], [said], NAMES)
     for side in panels(out):
-        assert near(side, pictures.class_colour(1)).sum() > 100
-        assert not near(side, pictures.class_colour(0)).any()
+        assert near(side, drawing.class_colour(1)).sum() > 100
+        assert not near(side, drawing.class_colour(0)).any()
         assert not near(side, wrong()).any()
 
 
@@ -121,7 +121,7 @@ def test_boxes_lie_where_they_should(tmp_path):
     )
     for side, share in zip(panels(out), (60 / 120, 12 / 120), strict=True):
         picture = np.flatnonzero(near(side, (128 / 255,) * 3).any(0))
-        columns = np.flatnonzero(near(side, pictures.class_colour(1)).sum(0) > 60)
+        columns = np.flatnonzero(near(side, drawing.class_colour(1)).sum(0) > 60)
         at = (columns[0] - picture[0]) / (picture[-1] - picture[0])
         assert at == pytest.approx(share, abs=0.02)
 
@@ -143,20 +143,21 @@ def test_masks_tint_what_they_cover(tmp_path):
     out = pictures.predictions_beside_truth(
         tmp_path / 'a.png', [GREY], [truth], [objects((40, 30, 80, 60, 2), scores=[1])], NAMES
     )
-    tint = (np.array(pictures.class_colour(2)) + 128 / 255) / 2
+    tint = (np.array(drawing.class_colour(2)) + 128 / 255) / 2
     left, right = panels(out)
     assert near(left, tint, 0.02).sum() > 1000 and not near(right, tint, 0.02).any()
 
 
 def test_only_the_best_of_many_predictions_are_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, 'MAX_BOXES', 1)
+    for module in (drawing, pictures):
+        monkeypatch.setattr(module, 'MAX_BOXES', 1)
     truth = objects((10, 10, 40, 70, 1), (70, 10, 110, 70, 2))
     said = objects((10, 10, 40, 70, 1), (70, 10, 110, 70, 2), scores=[0.6, 0.9])
     out = pictures.predictions_beside_truth(tmp_path / 'a.png', [GREY], [truth], [said], NAMES)
     left, right = panels(out)
-    assert near(left, pictures.class_colour(1)).any() and not near(left, wrong()).any()
-    assert near(right, pictures.class_colour(2)).any()
-    assert not near(right, pictures.class_colour(1)).any()
+    assert near(left, drawing.class_colour(1)).any() and not near(left, wrong()).any()
+    assert near(right, drawing.class_colour(2)).any()
+    assert not near(right, drawing.class_colour(1)).any()
 
 
 @pytest.mark.parametrize('count', [1, 2, 5])
@@ -166,15 +167,15 @@ def test_every_count_and_mixed_sizes(tmp_path, count):
     out = pictures.predictions_beside_truth(tmp_path / 'a.png', images, nothing, nothing, NAMES)
     height, width = read(out).shape[:2]
     rows = count if count < 3 else 3
-    assert width > 2 * pictures.PANEL * pictures.DPI * (1 if count < 3 else 2)
-    assert height > rows * pictures.PANEL * pictures.DPI * 40 / 90
+    assert width > 2 * drawing.PANEL * drawing.DPI * (1 if count < 3 else 2)
+    assert height > rows * drawing.PANEL * drawing.DPI * 40 / 90
 
 
 def test_grey_deep_and_tall_images(tmp_path):
     images = [np.zeros((20, 200), np.uint8), np.arange(6000, dtype=np.uint16).reshape(300, 20)]
     nothing = [objects()] * 2
     out = pictures.predictions_beside_truth(tmp_path / 'a.png', images, nothing, nothing, NAMES)
-    assert read(out).shape[0] < (0.1 + pictures.TALLEST + 0.6) * pictures.PANEL * pictures.DPI
+    assert read(out).shape[0] < (0.1 + drawing.TALLEST + 0.6) * drawing.PANEL * drawing.DPI
 
 
 def test_awkward_names_and_labels(tmp_path):
@@ -188,12 +189,12 @@ def test_awkward_names_and_labels(tmp_path):
         names,
         title='$title_',
     )
-    assert near(read(out), pictures.class_colour(1)).any()
+    assert near(read(out), drawing.class_colour(1)).any()
 
 
 def test_colours_are_stable_and_distinct():
-    colours = [pictures.class_colour(label) for label in range(80)]
-    assert colours == [pictures.class_colour(label) for label in range(80)]
+    colours = [drawing.class_colour(label) for label in range(80)]
+    assert colours == [drawing.class_colour(label) for label in range(80)]
     assert len({tuple(np.round(colour, 3)) for colour in colours}) == 80
     assert all(0 <= part <= 1 for colour in colours for part in colour)
 
@@ -220,7 +221,7 @@ def test_lists_of_different_length_and_no_picture(tmp_path):
 def test_segmentation(tmp_path):
     truth = np.zeros((80, 120), np.uint8)
     truth[20:60, 30:90] = 1
-    truth[:10] = pictures.IGNORED
+    truth[:10] = drawing.IGNORED
     said = np.zeros((80, 120), np.int64)
     said[20:60, 30:60] = 1
     said[:10] = 2
@@ -231,7 +232,7 @@ def test_segmentation(tmp_path):
     image = image[: int(image.shape[0] * 0.8)]
     left, middle, right = np.array_split(image, 3, axis=1)
     area = left.shape[0] * left.shape[1]
-    tint = 0.6 * np.array(pictures.class_colour(1)) + 0.4 * 128 / 255
+    tint = 0.6 * np.array(drawing.class_colour(1)) + 0.4 * 128 / 255
     shares = [near(panel, tint, 0.02).mean() for panel in (left, middle, right)]
     assert shares[0] > 1.8 * shares[1] > 0.1 and shares[2] == 0
     # The wrong half of the object is red, and what is not counted is neither right nor wrong.
@@ -298,7 +299,7 @@ def training(iterations, start=0, epoch_length=None, value=lambda n: 2 / (1 + n 
 def test_scalars_of_a_run(tmp_path, epoch_length):
     path = log(tmp_path / '20250101_000000', training(200, epoch_length=epoch_length))
     for source in (path, str(tmp_path), tmp_path / '20250101_000000', path.parent):
-        losses, scores = pictures.read_scalars(source)
+        losses, scores = scalars.read_scalars(source)
         assert set(losses) == {'loss', 'loss_cls'} and losses['loss'][0] == list(range(10, 201, 10))
         assert losses['loss'][1][4] == 1.0
         assert scores == {'coco/bbox_mAP': ([50, 100, 150, 200], [0.05, 0.1, 0.15, 0.2])}
@@ -307,19 +308,19 @@ def test_scalars_of_a_run(tmp_path, epoch_length):
 def test_a_resumed_run_is_joined_and_a_fresh_one_replaces(tmp_path):
     log(tmp_path / '20250101_000000', training(100))
     log(tmp_path / '20250102_000000', training(100, start=80, value=lambda n: 0.5))
-    losses, _ = pictures.read_scalars(tmp_path)
+    losses, _ = scalars.read_scalars(tmp_path)
     assert losses['loss'][0] == list(range(10, 181, 10))
     assert losses['loss'][1][8:] == [0.5] * 10 and losses['loss'][1][7] != 0.5
     log(tmp_path / '20250103_000000', [{'coco/bbox_mAP': 0.9, 'step': 0}])  # only scored
-    assert pictures.read_scalars(tmp_path).losses == losses
+    assert scalars.read_scalars(tmp_path).losses == losses
     log(tmp_path / '20250104_000000', training(30))
-    assert pictures.read_scalars(tmp_path).losses['loss'][0] == [10, 20, 30]
+    assert scalars.read_scalars(tmp_path).losses['loss'][0] == [10, 20, 30]
 
 
 def test_without_scalars_the_other_log_is_read(tmp_path):
     path = log(tmp_path / '20250101_000000', training(50))
     path.rename(path.with_name('20250101_000000.json'))
-    assert pictures.read_scalars(tmp_path).losses['loss'][0] == [10, 20, 30, 40, 50]
+    assert scalars.read_scalars(tmp_path).losses['loss'][0] == [10, 20, 30, 40, 50]
 
 
 PARTS = {
@@ -337,11 +338,11 @@ PARTS = {
 @pytest.mark.parametrize('part', PARTS)
 def test_curves_of_parts(tmp_path, part):
     log(tmp_path / 'run', PARTS[part])
-    losses, scores = pictures.read_scalars(tmp_path)
+    losses, scores = scalars.read_scalars(tmp_path)
     out = pictures.curves(tmp_path, tmp_path / 'curves.png', title='$run_')
     image = read(out)
     panels_ = bool(losses) + len({key.rpartition('/')[0] for key in scores})
-    assert image.shape[1] / pictures.DPI == pytest.approx(6.4 * panels_, abs=0.1)
+    assert image.shape[1] / drawing.DPI == pytest.approx(6.4 * panels_, abs=0.1)
     assert (image < 0.9).any(-1).mean() > 0.005
     assert 'decode.acc_seg' not in losses
 
@@ -351,7 +352,7 @@ def test_the_total_is_black_and_a_term_is_not(tmp_path):
     image = read(pictures.curves(tmp_path, tmp_path / 'curves.png'))
     inner = image[60:-90, 100:-250]  # within the axes, without the legend
     total = np.flatnonzero((near(inner, (0, 0, 0))).sum(1) > inner.shape[1] * 0.8)
-    term = np.flatnonzero(near(inner, pictures.class_colour(0)).sum(1) > inner.shape[1] * 0.8)
+    term = np.flatnonzero(near(inner, drawing.class_colour(0)).sum(1) > inner.shape[1] * 0.8)
     assert len(total) and len(term) and total.max() < term.min()
 
 
@@ -525,7 +526,7 @@ def test_write_pictures_of_a_segmentor(tmp_path, photo, structures, monkeypatch)
     _, truths, predictions, names = seen['lists']
     assert tuple(names) == NAMES and (predictions[0] == 2).all()
     assert np.array_equal(truths[0][::2, ::2], truth[0]) and truths[0].shape == (80, 120)
-    assert (truths[1] == pictures.IGNORED).all()
+    assert (truths[1] == drawing.IGNORED).all()
 
 
 def test_panoptic_segments_become_classes(tmp_path, structures):
@@ -541,8 +542,8 @@ def test_panoptic_segments_become_classes(tmp_path, structures):
         'segments_info': [{'id': 65536, 'category': 1}, {'id': 258, 'category': 2}],
     }
     image = np.zeros((2, 3, 3), np.uint8)
-    no = pictures.IGNORED
-    assert pictures._annotated_segments(info, image).tolist() == [[1, no, no], [no, no, 2]]
+    no = drawing.IGNORED
+    assert drawing.annotated_segments(info, image).tolist() == [[1, no, no], [no, no, 2]]
     coded = structures.PixelData(sem_seg=torch.tensor([[[1, 1001, 2], [5002, 3, 255]]]))
     assert pictures._classes_of(coded, image, 3).tolist() == [[1, 1, 2], [2, no, no]]
 

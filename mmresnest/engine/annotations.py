@@ -226,11 +226,11 @@ def _some(names: Iterable[str], what: str = 'classes') -> str:
 
 # ---- heads ---------------------------------------------------------------------------------------
 
-def _counts(node: Any, path: str) -> Iterator[tuple[str, str, int]]:
+def class_counts(node: Any, path: str) -> Iterator[tuple[str, str, int]]:
     """(head, key, number) of every number of classes in the heads below a part of the model."""
     if isinstance(node, (list, tuple)):
         for index, one in enumerate(node):
-            yield from _counts(one, f'{path}[{index}]')
+            yield from class_counts(one, f'{path}[{index}]')
     elif isinstance(node, dict) and 'boundary_threshold' not in node:       # STDC's tells two apart
         for key, value in node.items():
             if key in ('num_classes', 'num_things_classes', 'num_stuff_classes'):
@@ -238,16 +238,16 @@ def _counts(node: Any, path: str) -> Iterator[tuple[str, str, int]]:
             elif (key.endswith('_head') and key != 'rpn_head'
                     # HTC's learns from masks of its own
                     and (key != 'semantic_head' or path == 'model')):
-                yield from _counts(value, f'{path}.{key}')
+                yield from class_counts(value, f'{path}.{key}')
 
 
 def _look_at_heads(cfg: Config, count: int, things: int, said: str,
                    mend: str) -> Iterator[Finding]:
     """Heads that tell another number of classes apart than the data are read with."""
     model = model_of(cfg)
-    if not count or _reads_texts(model):
+    if not count or reads_texts(model):
         return
-    for head, key, number in _counts(model, 'model'):
+    for head, key, number in class_counts(model, 'model'):
         wanted = dict(num_things_classes=things, num_stuff_classes=count - things,
                       num_classes=count if head == 'model.semantic_head' else things)[key]
         if number != wanted:
@@ -255,7 +255,7 @@ def _look_at_heads(cfg: Config, count: int, things: int, said: str,
                           mend, example=f'{head}.{key}')
 
 
-def _reads_texts(model: Mapping) -> bool:
+def reads_texts(model: Mapping) -> bool:
     """Whether classes are texts to a model, so that no head counts them."""
     return bool({'language_model', 'text_encoder'} & set(model))
 
@@ -274,7 +274,7 @@ def look_across(parts: Iterable[Part]) -> Iterator[Finding]:
     for part in parts[1:]:
         ours, theirs = parts[0].names, part.names
         if ours.classes and theirs.classes and ours.classes != theirs.classes and (
-                not _reads_texts(model_of(part.cfg))):
+                not reads_texts(model_of(part.cfg))):
             at = next((at for at, pair in enumerate(zip(ours.classes, theirs.classes))
                        if pair[0] != pair[1]), min(len(ours.classes), len(theirs.classes)))
             one, two = ([*map(repr, names.classes), 'nothing'][at] for names in (ours, theirs))

@@ -74,7 +74,7 @@ class CocoMetric(TheirCocoMetric):
         """Takes the predictions for a batch."""
         classes = (self.dataset_meta or {}).get('classes') or ()
         for sample in data_samples if classes else ():
-            _check_labels(sample, len(classes))
+            check_labels(sample, len(classes))
         super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -114,7 +114,7 @@ class FastCocoMetric(CocoMetric):
             return super().compute_metrics(results)
 
 
-def _check_labels(sample: Mapping[str, Any], count: int) -> None:
+def check_labels(sample: Mapping[str, Any], count: int) -> None:
     """Refuses detections of no class: -1 would count as the last one, by Python's indexing."""
     labels = sample['pred_instances']['labels']
     wrong = labels[(labels < 0) | (labels >= count)]

@@ -13,7 +13,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 
 from ..errors import UserError
-from ..report.pictures import _annotated_segments
+from ..report.drawing import annotated_segments
 from ..report.results import (
     Detections,
     LabelMaps,
@@ -69,8 +69,8 @@ class Collect(BaseMetric):
             return dict(picture=picture, **self._counted(_truth_of(sample, said.shape), said))
         if 'pred_panoptic_seg' in sample:
             return dict(picture=picture, **self._counted(*self._panoptic(sample)))
-        from .coco_metric import _check_labels
-        _check_labels(sample, len(self.classes))
+        from .coco_metric import check_labels
+        check_labels(sample, len(self.classes))
         return dict(picture=picture, sample=_named(sample), **_instances(sample))
 
     # ---- label maps ------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ class Collect(BaseMetric):
     def _panoptic(self, sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Classes of truth and prediction; the truth's are in a file of numbered segments."""
         said = _squeezed(sample['pred_panoptic_seg']['sem_seg']) % OFFSET
-        return _annotated_segments(self._info(sample), np.empty(said.shape)), said
+        return annotated_segments(self._info(sample), np.empty(said.shape)), said
 
     def _info(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
         if not hasattr(self, '_places'):

@@ -299,7 +299,7 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
 
 def palette(count: int) -> list[tuple[int, ...]]:
     """That many colours that are easily told apart; the ones of our own pictures."""
-    from ..report.pictures import class_colour
+    from ..report.drawing import class_colour
     return [tuple(round(255 * part) for part in class_colour(label)) for label in range(count)]
 
 
@@ -410,7 +410,7 @@ def type_of(node: Mapping) -> str:
 def _use_detection(cfg: Config, folder: DataFolder, task: str) -> None:
     panoptic = task == 'panoptic'
     if not panoptic:
-        _without_semantic_branch(cfg)
+        without_semantic_branch(cfg)
     metainfo: dict[str, Any] = dict(classes=folder.classes, palette=palette(len(folder.classes)))
     if panoptic:
         metainfo = dict(thing_classes=folder.classes[:folder.things],
@@ -444,10 +444,10 @@ def _use_detection(cfg: Config, folder: DataFolder, task: str) -> None:
             if node.get('poly2mask') is False:
                 node['poly2mask'] = True
     things = folder.things if panoptic else len(folder.classes)
-    _set_classes(model_of(cfg), things, stuff=len(folder.classes) - things)
+    set_classes(model_of(cfg), things, stuff=len(folder.classes) - things)
 
 
-def _without_semantic_branch(cfg: Config) -> None:
+def without_semantic_branch(cfg: Config) -> None:
     """Takes the branch off HTC that learns from semantic masks, which a COCO file does not have."""
     head = model_of(cfg).get('roi_head') or {}
     if head.get('semantic_head'):
@@ -476,7 +476,7 @@ def _use_semantic(cfg: Config, folder: DataFolder) -> None:
     _evaluators(cfg, 'mmseg', 'IoUMetric', lambda name: {}, dict(iou_metrics=['mIoU']))
     for node in _transforms(cfg):
         node.pop('reduce_zero_label', None)         # the data set's word counts, and it says no
-    _set_classes(model_of(cfg), len(folder.classes))
+    set_classes(model_of(cfg), len(folder.classes))
 
 
 _HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
@@ -485,7 +485,7 @@ _CLASSLESS = ('backbone', 'neck', 'rpn_head', 'train_cfg', 'test_cfg', 'data_pre
               'init_cfg')
 
 
-def _set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> None:
+def set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> None:
     """Sets the number of classes in every head below a part of the model.
 
     Args:
@@ -496,7 +496,7 @@ def _set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> No
     """
     if isinstance(node, (list, tuple)):
         for item in node:
-            _set_classes(item, things, stuff, inside)
+            set_classes(item, things, stuff, inside)
         return
     if not isinstance(node, dict):
         return
@@ -515,7 +515,7 @@ def _set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> No
                   'current', logging.WARNING)
     for key, value in list(node.items()):
         if key not in _CLASSLESS:
-            _set_classes(value, things, stuff, key)
+            set_classes(value, things, stuff, key)
 
 
 def _plain_channels(head: dict) -> None:

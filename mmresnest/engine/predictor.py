@@ -24,20 +24,20 @@ from mmengine.logging import print_log
 
 from ..errors import UserError
 from . import checkpoints
-from .annotations import Names, _counts, _reads_texts
+from .annotations import Names, class_counts, reads_texts
 from .building import building
 from .config import (
-    _set_classes,
-    _without_semantic_branch,
     dataset_leaves,
     load_config,
     merge,
     model_of,
     plain_norms,
     register,
+    set_classes,
     task_of,
     type_of,
     use_data,
+    without_semantic_branch,
 )
 from .results import Detections, PanopticSegmentation, Result, Segment, Segmentation
 from .sources import BadImage, pixels
@@ -262,7 +262,7 @@ def _configure(config: str | os.PathLike | Config, content: Mapping[str, Any],
         shrink(cfg)
     merge(cfg, options)
     model = model_of(cfg)
-    if _reads_texts(model):
+    if reads_texts(model):
         raise UserError(f'the model of {cfg.filename or "the config"} is asked for classes in '
                         'words, which predict does not put; use the demo of mmdet for it')
     cfg.model = model
@@ -291,13 +291,13 @@ def _fit_heads(cfg: Config, content: Mapping[str, Any]) -> None:
     model, task = model_of(cfg), task_of(cfg)
     names = noted_classes(content)
     things = len(noted_classes(content, 'thing_classes') if task == 'panoptic' else names)
-    heads = {number for _, key, number in _counts(model, 'model') if key == 'num_classes'}
+    heads = {number for _, key, number in class_counts(model, 'model') if key == 'num_classes'}
     if not things or things in heads:
         return          # a config as it is may have one channel for two classes: it is left alone
     if task in ('detection', 'instance') and not any(
             key.startswith('roi_head.semantic_head.') for key in content['state_dict']):
-        _without_semantic_branch(cfg)
-    _set_classes(model, things, stuff=len(names) - things)
+        without_semantic_branch(cfg)
+    set_classes(model, things, stuff=len(names) - things)
 
 
 def _classes(cfg: Config, content: Mapping[str, Any], with_data: bool) -> tuple[str, ...]:

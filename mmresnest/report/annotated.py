@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from .pictures import (
-    _draw_objects,
-    _figure,
-    _ink,
-    _is_ground,
-    _keep,
-    _name,
-    _picture,
-    _show,
-    _tinted,
+from .drawing import (
+    as_picture,
     class_colour,
+    class_name,
+    draw_objects,
+    ink_on,
+    is_ground,
+    kept_objects,
+    new_figure,
+    show_image,
+    tint_labels,
 )
 
 LEAST, MOST = 640, 4096     # pixels of the longer side
@@ -44,11 +44,11 @@ def annotated_objects(image: np.ndarray, objects: Mapping[str, Any],
         the picture, H' W' 3 in RGB.
     """
     figure, axes = _canvas(image)
-    kept = _keep(objects, -np.inf)
+    kept = kept_objects(objects, -np.inf)
     height, width = image.shape[:2]
     # Of a model that learned nothing, boxes may be larger than can be drawn.
     kept['boxes'] = np.nan_to_num(kept['boxes']).clip(0, (width, height, width, height))
-    _draw_objects(axes, _picture(image), kept, np.ones(len(kept['labels']), bool), classes, '',
+    draw_objects(axes, as_picture(image), kept, np.ones(len(kept['labels']), bool), classes, '',
                   True)
     return _pixels(figure)
 
@@ -68,17 +68,17 @@ def annotated_regions(image: np.ndarray, labels: np.ndarray, classes: Sequence[s
         the picture, H' W' 3 in RGB.
     """
     figure, axes = _canvas(image)
-    image, regions = _picture(image), labels if regions is None else regions
-    tinted = _tinted(image, labels, classes, VOID)
+    image, regions = as_picture(image), labels if regions is None else regions
+    tinted = tint_labels(image, labels, classes, VOID)
     edges = _borders(labels)
     tinted[(labels == VOID) & ~edges] = image[(labels == VOID) & ~edges]
     tinted[_borders(regions) & ~edges] //= 3
-    _show(axes, tinted)
+    show_image(axes, tinted)
     for region in np.unique(regions):
         where = regions == region
         label = int(labels[where][0])
-        if label != VOID and not _is_ground(classes, label):
-            _write_into(axes, where, _name(classes, label), class_colour(label))
+        if label != VOID and not is_ground(classes, label):
+            _write_into(axes, where, class_name(classes, label), class_colour(label))
     return _pixels(figure)
 
 
@@ -99,7 +99,7 @@ def _write_into(axes: Any, where: np.ndarray, name: str, colour: Sequence[float]
     for part in np.unique(parts[distances >= ROOM * max(where.shape)]):
         y, x = np.unravel_index(int(np.argmax(distances * (parts == part))), where.shape)
         text = axes.text(x + 0.5, y + 0.5, name, fontsize=6.5, ha='center', va='center',
-                         clip_on=True, color=_ink(colour), bbox=dict(
+                         clip_on=True, color=ink_on(colour), bbox=dict(
                              facecolor=colour, edgecolor='none', pad=0.8, alpha=0.9, clip_on=True))
         text.set_parse_math(False)
 
@@ -110,7 +110,7 @@ def _canvas(image: np.ndarray) -> tuple[Any, Any]:
     longer = max(height, width)
     scale = min(max(longer, LEAST), MOST) / longer
     height, width = (max(2, 2 * round(side * scale / 2)) for side in (height, width))
-    figure = _figure(1, 1)
+    figure = new_figure(1, 1)
     figure.set_dpi(max(height, width) / WIDE)
     # A tenth of a pixel more, since matplotlib cuts the rest off.
     figure.set_size_inches((width + 0.1) / figure.dpi, (height + 0.1) / figure.dpi)

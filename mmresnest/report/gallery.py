@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import UserError
-from .matching import Matches, false, missed
-from .pictures import (
+from .drawing import (
     WRONG,
-    _decode,
-    _ink,
-    _name,
-    _read_image,
-    _tinted,
     class_colour,
+    class_name,
+    decode_mask,
+    ink_on,
+    read_image,
+    tint_labels,
 )
+from .matching import Matches, false, missed
 from .results import Detections, LabelMaps, ignored, read_png
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _images(results: Detections | LabelMaps,
         wanted.setdefault(case.picture, []).append(number)
     for picture, numbers in wanted.items():
         try:
-            yield _read_image(results.pictures[picture].path), numbers
+            yield read_image(results.pictures[picture].path), numbers
         except (OSError, UserError) as error:
             logging.getLogger(__name__).info('left out of the pictures: %s', error)
             yield None, numbers
@@ -213,7 +213,7 @@ def _object_picture(results: Detections, matches: Matches, case: Case, image: np
         half = images.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
         half = half.resize((max(round(half.width * scale), 1), max(round(half.height * scale), 1)))
         if one >= 0 and found.masks is not None and objects.masks is not None:
-            inside = _decode(objects.masks[one], *image.shape[:2])[y0:y1, x0:x1]
+            inside = decode_mask(objects.masks[one], *image.shape[:2])[y0:y1, x0:x1]
             half = _outlined(half, inside, class_colour(int(objects.label[one])))
         words = {} if one < 0 else {one: _words(case.kind, place, classes, objects.label[one],
                                                 objects.score[one])}
@@ -239,7 +239,7 @@ def _outlined(half: Image, inside: np.ndarray, colour: tuple[float, float, float
 
 
 def _words(kind: str, place: int, classes: Sequence[str], label: int, score: float) -> str:
-    name = _name(classes, int(label))
+    name = class_name(classes, int(label))
     if place == 0:
         return f'missed {name}' if kind == 'missed' else name
     return f'{"false " if kind == "false" else ""}{name} {score:.2f}'
@@ -265,7 +265,7 @@ def _draw_box(half: Image, box: np.ndarray, colour: tuple[float, float, float],
     x = max(0.0, min(corners[0], half.width - right - 4))
     y = corners[1] - bottom - 3 if corners[1] > bottom + 4 else max(corners[1], 0.0)
     pen.rectangle([x, y, x + right + 4, y + bottom + 3], fill=WRONG if mistake else ink)
-    pen.text((x + 2, y + 1), words, font=font, fill='white' if mistake else _ink(colour))
+    pen.text((x + 2, y + 1), words, font=font, fill='white' if mistake else ink_on(colour))
 
 
 @cache
@@ -300,8 +300,9 @@ def _map_picture(results: LabelMaps, case: Case, image: np.ndarray) -> tuple[Ima
     grey = small.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.5 + 90
     grey[truth == outside] = 255
     grey[(truth != said) & ((truth == case.label) | (said == case.label))] = (232, 0, 43)
-    panels = [_tinted(small, truth, results.classes, outside),
-              _tinted(small, said, results.classes, outside), grey.clip(0, 255).astype(np.uint8)]
+    panels = [tint_labels(small, truth, results.classes, outside),
+              tint_labels(small, said, results.classes, outside),
+              grey.clip(0, 255).astype(np.uint8)]
     height = max(round(MAP * truth.shape[0] / truth.shape[1]), 1)
     sheet = images.new('RGB', (3 * MAP + 8, height), 'white')
     for place, panel in enumerate(panels):

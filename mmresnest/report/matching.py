@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .pictures import box_ious
+from .drawing import box_ious
 from .results import Detections, Objects
 
 IOU = 0.5

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import UserError
 from ..storage import write_whole
 from . import gallery, maps, objects
-from .pictures import _is_ground, class_colour
+from .drawing import class_colour, is_ground
 from .results import Detections, LabelMaps
 from .sections import NOTHING, Run, Section, Table, curves_section
 
@@ -170,7 +170,7 @@ def _legend(cases: Sequence[dict[str, Any]], classes: Sequence[str],
     """The classes of the pictures with their colours, the first ``LEGEND`` of them."""
     from matplotlib.colors import to_hex
     labels = sorted({case['label'] for case in cases})[:LEGEND]
-    return [(f'{classes[label]} (untinted)', '#ffffff') if tinted and _is_ground(classes, label)
+    return [(f'{classes[label]} (untinted)', '#ffffff') if tinted and is_ground(classes, label)
             else (classes[label], to_hex(class_colour(label))) for label in labels]
 
 

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from .pictures import (
+from .drawing import (
     IGNORED,
-    _draw_objects,
-    _Grid,
-    _head,
-    _is_ground,
-    _name,
-    _picture,
-    _save,
-    _seam,
-    _show,
-    _tinted,
+    Grid,
+    as_picture,
     class_colour,
+    class_name,
+    draw_objects,
+    draw_seam,
+    is_ground,
+    save_figure,
+    show_image,
+    tint_labels,
+    write_head,
 )
 
 COLUMNS = 4
@@ -45,22 +45,22 @@ def contact_sheet(out: str | os.PathLike, images: Sequence[np.ndarray],
     Returns:
         ``out`` as a path.
     """
-    images = [_picture(image) for image in images]
+    images = [as_picture(image) for image in images]
     used = {int(label) for one in objects for label in one['labels']}
     used |= {int(label) for one in labels if one is not None for label in np.unique(one)}
     crowds = any(one['ignored'].any() for one in objects)
     entries = _entries(used, classes, crowds)
-    grid = _Grid(images, ('annotations',), len(entries), title, min(COLUMNS, len(images)))
+    grid = Grid(images, ('annotations',), len(entries), title, min(COLUMNS, len(images)))
     for image, one, label, head, (axes,) in zip(images, objects, labels, heads, grid.axes):
         if label is not None:
-            image = _tinted(image, label, classes, IGNORED)
+            image = tint_labels(image, label, classes, IGNORED)
         if len(one['labels']):
-            _draw_objects(axes, image, one, ~one['ignored'], classes, 'ignored', False)
+            draw_objects(axes, image, one, ~one['ignored'], classes, 'ignored', False)
         else:
-            _show(axes, image)
-        _head(axes, head)
+            show_image(axes, image)
+        write_head(axes, head)
     grid.legend(entries)
-    return _save(grid.figure, out)
+    return save_figure(grid.figure, out)
 
 
 def _entries(used: set[int], classes: Sequence[str], crowds: bool) -> list[tuple[Any, str]]:
@@ -69,14 +69,14 @@ def _entries(used: set[int], classes: Sequence[str], crowds: bool) -> list[tuple
     from matplotlib.patches import Patch
     found: list[tuple[Any, str]] = []
     for label in sorted(used - {IGNORED}):
-        ground = _is_ground(classes, label)
+        ground = is_ground(classes, label)
         colour = 'white' if ground else class_colour(label)
         found.append((Patch(facecolor=colour, edgecolor='black', linewidth=0.6),
-                      _name(classes, label) + (' (untinted)' if ground else '')))
+                      class_name(classes, label) + (' (untinted)' if ground else '')))
     if IGNORED in used:
         found.append((Patch(facecolor='white', edgecolor='black', linewidth=0.6), 'left out'))
     if crowds:
         line = Line2D([], [], color='black', linestyle=(0, (3, 2)), linewidth=1.7)
-        line.set_path_effects(_seam())
+        line.set_path_effects(draw_seam())
         found.append((line, 'ignored'))
     return found
