@@ -9,13 +9,14 @@ VENV ?= $(if $(filter onedl,$(STACK)),.venv,.venv-$(STACK))
 PYTEST_ARGS ?=
 WORKERS ?= auto
 DEMO_ARGS ?=
+CHECK_ARGS ?=
 
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/$(STACK).txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test configs configs-full soak lint clean
+.PHONY: help env demo test configs configs-full soak docs check-install lint clean
 
 help:
 	@echo 'make env     create $(VENV) and install mmresnest with the $(STACK) stack'
@@ -24,13 +25,15 @@ help:
 	@echo 'make configs       only the tests of the configs: each is built, stepped and predicted with'
 	@echo 'make configs-full  the same at full size, from random weights: minutes a config'
 	@echo 'make soak    200 kills, every broken-off training, 10,000 broken files, a long training: about an hour'
+	@echo 'make docs    the site of README, docs/ and docstrings, built into site/'
+	@echo 'make check-install  wheel and sdist, each installed into an empty environment and used there'
 	@echo 'make lint    the same as env, then ruff, codespell and mypy'
-	@echo 'make clean   remove $(VENV), work_dirs and what builds leave behind'
+	@echo 'make clean   remove $(VENV), work_dirs, site and what builds leave behind'
 	@echo
 	@echo 'PYTHON=$(PYTHON)   the Python (3.10 or newer) to build the environment from'
 	@echo 'STACK=$(STACK)      onedl or openmmlab: which mm libraries'
 	@echo 'VENV=$(VENV)       where the environment is; one stack per environment'
-	@echo 'PYTEST_ARGS=, DEMO_ARGS=   handed on to pytest, and to mmresnest train'
+	@echo 'PYTEST_ARGS=, DEMO_ARGS=, CHECK_ARGS=   handed on to pytest, mmresnest train and check-install'
 	@echo 'WORKERS=$(WORKERS)         test processes: auto is one a core, at most 8; 0 runs in this one'
 	@echo
 	@echo 'On Linux pip fetches torch with CUDA, several GB. Without a GPU, save that with'
@@ -58,13 +61,21 @@ soak: $(BIN)/.dev-$(STACK)
 	  tests/test_kills.py tests/test_exact_resume.py tests/test_check_data.py tests/test_saving.py tests/test_hostile.py
 	$(BIN)/python tools/soak.py
 
+# --strict: a link or an anchor that leads nowhere is an error.
+docs: $(BIN)/.dev-$(STACK)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'written: site/index.html'
+
+check-install: $(BIN)/.dev-$(STACK)
+	$(BIN)/python tools/check_install.py --stack $(STACK) $(CHECK_ARGS)
+
 lint: $(BIN)/.dev-$(STACK)
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) work_dirs build dist mmresnest.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) work_dirs site build dist mmresnest.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(BIN)/python:
 	@test -f $(CONSTRAINTS) || { echo "make: STACK=$(STACK) is neither onedl nor openmmlab" >&2; exit 2; }
@@ -80,9 +91,9 @@ $(BIN)/python:
 $(BIN)/.env-$(STACK): setup.py $(CONSTRAINTS) | $(BIN)/python
 	@set -- $(filter-out $@,$(wildcard $(BIN)/.env-*)); test $$# -eq 0 || { \
 	  echo "make: $(VENV) holds another stack ($$1); give another VENV, or 'make clean VENV=$(VENV)' first" >&2; exit 2; }
-	$(PIP) --editable '.[$(STACK)]'
+	$(PIP) --editable '.[$(STACK),report]'
 	@touch $@
 
 $(BIN)/.dev-$(STACK): setup.py $(CONSTRAINTS) | $(BIN)/.env-$(STACK)
-	$(PIP) --editable '.[$(STACK),dev]'
+	$(PIP) --editable '.[$(STACK),report,dev]'
 	@touch $@

@@ -44,8 +44,30 @@ EXTRAS = {
     # so that the page fetches none), filled in by a template engine that escapes what it is given;
     # COCO's scores of 5,000 images take 8 s instead of a minute.
     'report': ['plotly>=6', 'jinja2>=3.1', 'faster-coco-eval>=1.7'],
+    # mmresnest export --to onnx: onnxscript is what torch's exporter writes with, onnxruntime runs
+    # every file at once; and mmresnest predict --model, which needs onnxruntime alone.
+    'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
+    # --to openvino, which converts what the former write; nncf is its quantiser.
+    'openvino': ['onnx>=1.16', 'onnxscript>=0.3', 'openvino>=2024.4'],
+    'openvino-int8': ['onnx>=1.16', 'onnxscript>=0.3', 'openvino>=2024.4', 'nncf>=2.13'],
+    # --live: one of them is enough
+    'tensorboard': ['tensorboard>=2.15'],
+    'wandb': ['wandb>=0.16'],
+    'mlflow': ['mlflow>=2.14'],  # pictures by steps; tested: 3.17
+    # mmresnest completion: shtab writes scripts that the shells read, so that Tab starts no Python.
+    # argcomplete would start Python at every Tab. 1.13 has fish.
+    'completion': ['shtab>=1.13'],
+    # make docs: a site of the Markdown below docs/, and of the docstrings, which mkdocstrings reads
+    # without importing what they are of. MkDocs 2 has neither plugins nor hooks.
+    'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5,<10', 'mkdocstrings[python]>=0.26'],
     'dev': [
         'safetensors>=0.4', 'faster-coco-eval>=1.7', 'plotly>=6', 'jinja2>=3.1',
+        'tensorboard>=2.15',
+        'onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18', 'openvino>=2024.4',
+        'mkdocs>=1.6,<2', 'mkdocs-material>=9.5,<10', 'mkdocstrings[python]>=0.26',
+        'shtab>=1.13',
+        'nbclient>=0.10', 'ipykernel>=6.29',  # tests run examples/, as a notebook is run
+        'build>=1.2',  # tools/check_install.py and RELEASING.md
         'pytest>=8', 'pytest-xdist>=3.6',  # one test process a core
         'hypothesis>=6.100', 'ruff>=0.6', 'codespell>=2.3', 'mypy>=1.11',
         'setuptools>=64', 'wheel',  # tests/test_package.py builds without fetching anything

@@ -9,17 +9,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, close_to, nearest
 from .switches import SAFE, TRUST, switched_on
 from .version import __version__
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+SHELLS = ('bash', 'zsh', 'fish', 'tcsh')
+LIVE = ('tensorboard', 'wandb', 'mlflow')
 
 #: packages that a command needs and that pip installs with one of our extras
 OPTIONAL = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'pycocotools', 'matplotlib',
@@ -35,11 +38,20 @@ class Command:
         help: one line for the list of commands.
         arguments: adds the arguments to a parser.
         run: does the work and returns the exit status.
+        instead: an option with which the command takes other arguments, and what adds these.
     """
     name: str
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    instead: tuple[str, Callable[[argparse.ArgumentParser], None]] | None = None
+
+    def arguments_of(self, argv: Sequence[str]) -> Callable[[argparse.ArgumentParser], None]:
+        """What adds the arguments that this command line takes."""
+        if self.instead is not None and argv[:1] == [self.name] and any(
+                word.partition('=')[0] == self.instead[0] for word in argv):
+            return self.instead[1]
+        return self.arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         the exit status: 0, 1 for what a doctor or a check finds, 2 for what the user can mend. A
         training that a signal ended leaves by SystemExit, with 75.
     """
-    args = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = build_parser(argv)
+    args = parser.parse_args(argv)
+    if args.run is None:
+        parser.error('a COMMAND is missing; --help lists them')
     try:
         with _switch(SAFE, getattr(args, 'safe_config', False)):
             return args.run(args)
@@ -80,17 +96,39 @@ def _refuse(error: UserError, debug: bool) -> int:
     return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """A parser that names what is nearest to a word it does not know."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuses what is unknown by the usage of the command that does not know it."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            option = unknown[0].partition('=')[0]
+            close = close_to(option, self._option_string_actions) if option[:1] == '-' else []
+            hint = f'nearest: {", ".join(close)}' if close else '--help lists all'
+            self.error(f'there is no argument {unknown[0]!r} here; {hint}')
+        return namespace, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = '/'.join(action.option_strings) or action.metavar or action.dest
+            raise argparse.ArgumentError(
+                None, f'{name}: there is no {value!r}; {nearest(value, action.choices)}')
+
+
+def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of all commands, in the form that a command line takes."""
+    parser = Parser(
         prog='mmresnest', description='ResNeSt, Res2Net and SE-ResNeXt in MMDetection and '
                                       'MMSegmentation.')
     parser.add_argument('--version', action='version', version=f'mmresnest {__version__}')
-    commands = parser.add_subparsers(metavar='COMMAND', required=True)
+    parser.set_defaults(run=None)       # not required: a mistyped --version would pass for that
+    commands = parser.add_subparsers(metavar='COMMAND')
     for command in COMMANDS:
         sub = commands.add_parser(command.name, help=command.help, description=command.help)
         sub.add_argument('--debug', action='store_true', help='show the traceback of every error')
         sub.set_defaults(run=command.run)
-        command.arguments(sub)
+        command.arguments_of(argv)(sub)
     return parser
 
 
@@ -127,6 +165,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--fast-eval', action='store_true',
                         help="compute COCO's scores by faster-coco-eval: the same in less time")
     _memory_argument(parser)
+    parser.add_argument('--no-progress', action='store_true',
+                        help='no bar, on a terminal either; elsewhere there is none')
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
@@ -169,6 +209,8 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
                              'base batch size')
     parser.add_argument('--from-scratch', action='store_true',
                         help='random weights: fetch none, freeze nothing')
+    parser.add_argument('--live', nargs='+', action='extend', choices=LIVE, default=[],
+                        help='log numbers and pictures where they can be watched, too')
     parser.add_argument('--seed', type=int, help='for everything random')
     parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms '
                                                                      'only')
@@ -184,13 +226,16 @@ def _train(args: argparse.Namespace) -> int:
                        launcher=args.launcher, data=args.data, demo=args.demo,
                        scratch=args.from_scratch, seed=args.seed,
                        deterministic=args.deterministic, compile=args.compile,
-                       fast_eval=args.fast_eval, accept_changes=args.accept_changes)
+                       fast_eval=args.fast_eval, accept_changes=args.accept_changes,
+                       live=args.live, progress=not args.no_progress)
     if _first(args.launcher):
         _say_scores(result.metrics)
         if result.checkpoint is not None:
             print(f'checkpoint: {result.checkpoint}')
         if result.pictures:
             print('pictures: ' + ', '.join(map(str, result.pictures)))
+        if result.report is not None:
+            print(f'report: {result.report}')
         print(f'wall time: {_clock(result.seconds)}')
     return 0
 
@@ -215,7 +260,8 @@ def _test(args: argparse.Namespace) -> int:
         result = test(args.config, args.checkpoint, work_dir=args.work_dir, out=args.out,
                       show_dir=args.show_dir, tta=args.tta, options=_options(args.cfg_options),
                       launcher=args.launcher, data=args.data, demo=args.demo,
-                      compile=args.compile, fast_eval=args.fast_eval)
+                      compile=args.compile, fast_eval=args.fast_eval,
+                      progress=not args.no_progress)
     if _first(args.launcher):
         _say_scores(result.metrics)
         for file in result.files:
@@ -231,8 +277,23 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
                              'name its classes')
     parser.add_argument('--demo', action='store_true', help='the checkpoint is of train --demo')
     _trust_argument(parser)
+    parser.add_argument('--model', metavar='FILE',
+                        help='instead of CONFIG and CHECKPOINT: a file of mmresnest export, run '
+                             'without torch (--model FILE IMAGE ...)')
     parser.add_argument('checkpoint', help='weights of the model, a .pth file; classes are those '
                                            'it was trained with')
+    parser.add_argument('--device', default='auto', help='auto (a GPU if there is one), cpu or '
+                                                         'cuda (default: auto)')
+    _image_arguments(parser)
+
+
+def _exported_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--model', metavar='FILE', required=True,
+                        help='an .onnx or .xml that mmresnest export wrote')
+    _image_arguments(parser)
+
+
+def _image_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', nargs='+', metavar='IMAGE',
                         help='images, folders of images, patterns such as "photos/**/*.jpg", or '
                              'videos')
@@ -247,26 +308,89 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
                         help='images of one size at once (default: 1)')
     parser.add_argument('--every', type=int, default=1, metavar='N',
                         help='of so many frames of a video take one (default: 1)')
-    parser.add_argument('--device', default='auto', help='auto (a GPU if there is one), cpu or '
-                                                         'cuda (default: auto)')
     parser.add_argument('--force', action='store_true', help='replace results of another run')
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from .engine.predict import predict
+    from .engine.predict import predict, predict_exported
     from .report.progress import progress
-    with _switch(TRUST, args.trust_checkpoint):
-        result = predict(args.config, args.checkpoint, args.images, out=args.out, data=args.data,
-                         demo=args.demo, batch_size=args.batch_size, score_thr=args.score_thr,
-                         device=args.device, json=args.json, pictures=not args.no_pictures,
-                         every=args.every, force=args.force, options=_options(args.cfg_options),
-                         progress=progress)
+    given = dict(out=args.out, batch_size=args.batch_size, score_thr=args.score_thr,
+                 json=args.json, pictures=not args.no_pictures, every=args.every,
+                 force=args.force, progress=progress)
+    if args.model is not None:
+        result = predict_exported(args.model, args.images, **given)
+    else:
+        with _switch(TRUST, args.trust_checkpoint):
+            result = predict(args.config, args.checkpoint, args.images, data=args.data,
+                             demo=args.demo, device=args.device,
+                             options=_options(args.cfg_options), **given)
     print(f'predicted: {_many(result.images, "image")}'
           + (f', {_many(result.objects, "object")}' if result.objects else ''))
     if result.bad:
         print(f'skipped: {_many(len(result.bad), "image")}, named above')
     for file in result.files:
         print(f'written: {file}')
+    print(f'wall time: {_clock(result.seconds)}')
+    return 0
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    _name_arguments(parser)
+    parser.add_argument('checkpoint', help='weights of the model, a .pth file')
+    parser.add_argument('--data', metavar='DIR',
+                        help="the training's --data; with --int8 what is scored on")
+    parser.add_argument('--demo', action='store_true', help='the checkpoint is of train --demo')
+    _trust_argument(parser)
+    parser.add_argument('--to', default='onnx', metavar='FORMAT',
+                        help='onnx, openvino, torch-export or torchscript (default: onnx)')
+    parser.add_argument('--part', default='whole', metavar='PART',
+                        help='whole, with what lies before and behind the network; neck or '
+                             'backbone, whose maps come out (default: whole)')
+    parser.add_argument('--out', metavar='FILE', help='the file to write (default: as the config)')
+    parser.add_argument('--size', type=_sides, metavar='HxW',
+                        help='height and width of the input (default: what the test pipeline '
+                             'scales a picture to)')
+    parser.add_argument('--batch', type=int, default=1, metavar='N',
+                        help='images at once (default: 1)')
+    parser.add_argument('--dynamic', action='store_true',
+                        help='take any number of images of any size')
+    parser.add_argument('--half', action='store_true', help='compute in float16')
+    parser.add_argument('--int8', metavar='CALIB',
+                        help='compute in 8-bit integers, whose scales are found on the pictures '
+                             'of this folder; the drop of the score is measured')
+    parser.add_argument('--max-drop', type=float, default=0.02, metavar='D',
+                        help='of the score by --int8, of 1 (default: 0.02)')
+    parser.add_argument('--try', nargs='+', default=[], metavar='IMAGE', dest='pictures',
+                        help='pictures to compare on (default: the first of the validation split, '
+                             'or drawn ones)')
+    parser.add_argument('--force', action='store_true', help='replace a file')
+
+
+def _sides(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r'[1-9]\d*x[1-9]\d*', text):
+        raise argparse.ArgumentTypeError(f'{text} is not height x width, as 800x1344')
+    height, width = map(int, text.split('x'))
+    return height, width
+
+
+def _export(args: argparse.Namespace) -> int:
+    from .engine.export import export
+    with _switch(TRUST, args.trust_checkpoint):
+        result = export(args.config, args.checkpoint, to=args.to, part=args.part, out=args.out,
+                        size=args.size, batch=args.batch, dynamic=args.dynamic, half=args.half,
+                        int8=args.int8, max_drop=args.max_drop, pictures=args.pictures,
+                        data=args.data, demo=args.demo, options=_options(args.cfg_options),
+                        force=args.force, say=lambda line: print(line, flush=True))
+    for where, found in result.differences.items():
+        print(f'{where}: ' + ', '.join(f'{one.what} {one.value:.2g} (at most {one.limit:g})'
+                                       for one in found))
+    for precision, scores in result.scores.items():
+        print(f'{precision}: ' + ', '.join(f'{name} {value:.4g}' for name, value in scores.items()))
+    print(', '.join(f'{name} {value:.1f} ms' for name, value in result.milliseconds.items()))
+    for note in result.notes:
+        print(f'note: {note}')
+    for file in result.files:
+        print(f'written: {file} ({file.stat().st_size / 1e6:.1f} MB)')
     print(f'wall time: {_clock(result.seconds)}')
     return 0
 
@@ -350,9 +474,9 @@ def _draw(args: argparse.Namespace) -> int:
 
 
 def _size(text: str) -> tuple[int, int, int]:
+    if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){2}', text):
+        raise argparse.ArgumentTypeError(f'{text} is not batch x height x width, as 2x320x320')
     batch, height, width = map(int, text.split('x'))
-    if min(batch, height, width) < 1:
-        raise ValueError(text)
     return batch, height, width
 
 
@@ -562,12 +686,26 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _completion_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('shell', choices=SHELLS,
+                        help='eval "$(mmresnest completion bash)" in ~/.bashrc; for zsh the same '
+                             'in ~/.zshrc, after compinit; mmresnest completion fish | source')
+
+
+def _completion(args: argparse.Namespace) -> int:
+    from .completion import script
+    print(script(build_parser(), args.shell))
+    return 0
+
+
 COMMANDS = (
     Command('train', 'train a config, on its own data, yours or the embedded '
                      'set', _train_arguments, _train),
     Command('test', 'score a checkpoint', _test_arguments, _test),
     Command('predict', 'find objects or classes in images and '
-                       'videos', _predict_arguments, _predict),
+                       'videos', _predict_arguments, _predict, ('--model', _exported_arguments)),
+    Command('export', 'write a model as a file that runs without this '
+                      'framework', _export_arguments, _export),
     Command('convert', "rewrite a network's checkpoint in another publisher's "
                        'layout', _convert_arguments, _convert),
     Command('flops', 'count the parameters and multiply-adds of a '
@@ -585,6 +723,8 @@ COMMANDS = (
                            'them', _browse_arguments, _browse),
     Command('report', 'write scores, curves and mistakes of a run into one '
                       'page', _report_arguments, _report),
+    Command('completion', 'print a script that has a shell complete '
+                          'commands', _completion_arguments, _completion),
 )
 
 

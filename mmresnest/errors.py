@@ -2,6 +2,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST = 24       # legal values that a message lists in full
+
 
 class UserError(ValueError):
     """Something the user gave cannot be used; the message says what to do instead.
@@ -30,10 +32,13 @@ def nearest(name: object, legal: Iterable[str], count: int = 3) -> str:
         count: how many near misses to show at most.
 
     Returns:
-        ``'nearest: a, b'``, or ``'legal: ...'`` with all of them where nothing is near.
+        ``'nearest: a, b'``, or ``'legal: ...'`` where nothing is near: all of them, or how many
+        more there are.
     """
     legal = [str(value) for value in legal]
     close = close_to(name, legal, count)
     if close:
         return 'nearest: ' + ', '.join(close)
+    if len(legal) > MOST:
+        legal[MOST // 2:] = [f'and {len(legal) - MOST // 2} more']
     return 'legal: ' + ', '.join(legal)

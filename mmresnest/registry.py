@@ -11,16 +11,20 @@ from mmengine.registry import LOOPS as ROOT_LOOPS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
+from mmengine.registry import VISBACKENDS as ROOT_VISBACKENDS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmresnest',
                   locations=['mmresnest.models', 'mmresnest.heads'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmresnest', locations=[
-    'mmresnest.engine.hooks', 'mmresnest.engine.images', 'mmresnest.engine.numbers',
-    'mmresnest.engine.saving', 'mmresnest.engine.signals'])
+    'mmresnest.engine.hooks', 'mmresnest.engine.images', 'mmresnest.engine.live',
+    'mmresnest.engine.numbers', 'mmresnest.engine.progress', 'mmresnest.engine.saving',
+    'mmresnest.engine.signals'])
 LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='mmresnest', locations=['mmresnest.engine.loops'])
 STRATEGIES = Registry('strategy', parent=ROOT_STRATEGIES, scope='mmresnest',
                       locations=['mmresnest.engine.strategies'])
+VISBACKENDS = Registry('vis_backend', parent=ROOT_VISBACKENDS, scope='mmresnest',
+                       locations=['mmresnest.engine.live'])
 METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmresnest', locations=[
     f'mmresnest.engine.{module}' for toolbox, module in (('mmdet', 'coco_metric'),
                                                          ('mmseg', 'iou_metric'))

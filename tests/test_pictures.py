@@ -553,4 +553,4 @@ def test_panoptic_segments_become_classes(tmp_path, structures):
     [(100, 4, [0, 25, 50, 75]), (3, 8, [0, 1, 2]), (5, 0, []), (0, 4, [])],
 )
 def test_pictures_are_spread_over_the_data(length, count, indices):
-    assert pictures._spread(length, count) == indices
+    assert pictures.spread(length, count) == indices

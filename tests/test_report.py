@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -483,6 +484,22 @@ def test_the_last_validation_of_a_training_serves(trained, monkeypatch):
     check((folder / 'report.html').read_text())
     monkeypatch.setattr(page, 'find_spec', lambda name: None)
     assert engine.report_at_end(runner, collector) is None
+
+
+def test_only_the_last_validation_is_collected(trained):
+    runner = trained('instance')[2]
+    loop = SimpleNamespace(iter=1, max_iters=2)
+    metrics = runner.val_loop.evaluator.metrics
+    try:
+        collector = engine.collect_at_end(loop, runner.val_loop)
+        collector.process({}, [None])
+        assert collector.evaluate(1) == {} and collector.found is None
+        loop.iter = 2
+        with pytest.raises(TypeError):
+            collector.process({}, [None])
+    finally:
+        runner.val_loop.evaluator.metrics = metrics
+    assert engine.collect_at_end(loop, None) is None
 
 
 def test_truth_of_a_data_set_without_a_file_of_coco():

@@ -11,9 +11,11 @@ from pathlib import Path
 import noisy
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmresnest import storage
 from mmresnest.engine import checkpoints
+from mmresnest.engine.safety import settle_safety
 from mmresnest.errors import UserError
 
 # Writing --------------------------------------------------------------------------------------
@@ -269,3 +271,11 @@ def test_a_real_full_disk(tmp_path):
         assert not list(Path(folder).glob('*.part'))
     finally:
         subprocess.run(['umount', folder], check=True)
+
+
+@pytest.mark.parametrize('given', [{}, dict(default_hooks=dict(logger=dict(type='LoggerHook')))])
+def test_a_config_without_hooks_is_made_safe_too(given):
+    cfg = Config(given)
+    settle_safety(cfg)
+    assert cfg.default_hooks.checkpoint.type == 'mmresnest.CheckpointHook'
+    assert cfg.default_hooks.signals.type == 'mmresnest.StopOnSignal'

@@ -6,7 +6,7 @@ small: boxes and run lengths, or the counts of a label map and the map scaled do
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,15 @@ class Collect(BaseMetric):
     Args:
         dataset: of the loop.
         metrics: of the loop; one of COCO's knows the areas and crowds that COCO scores by.
+        due: whether to keep what is predicted now; always by default.
     """
 
     default_prefix = 'report'       # of no score; without one mmengine warns
 
-    def __init__(self, dataset: Any, metrics: Sequence[Any] = ()) -> None:
+    def __init__(self, dataset: Any, metrics: Sequence[Any] = (),
+                 due: Callable[[], bool] = lambda: True) -> None:
         super().__init__(collect_device='cpu')
-        self.dataset = dataset
+        self.dataset, self.due = dataset, due
         self.api: Any = next((one._coco_api for one in metrics
                          if getattr(one, '_coco_api', None) is not None), None)
         self.found: Results | None = None
@@ -51,7 +53,12 @@ class Collect(BaseMetric):
 
     def process(self, data_batch: dict, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Keeps a batch."""
-        self.results += [self._kept(sample) for sample in data_samples]
+        if self.due():
+            self.results += [self._kept(sample) for sample in data_samples]
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Puts all together, where anything was kept; mmengine would warn that nothing was."""
+        return super().evaluate(size) if self.due() else {}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Puts all together; there is no score."""
@@ -87,8 +94,7 @@ class Collect(BaseMetric):
 
     def _info(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
         if not hasattr(self, '_places'):
-            infos = map(self.dataset.get_data_info, range(len(self.dataset)))
-            self._places = {info['img_path']: place for place, info in enumerate(infos)}
+            self._places = places_of(self.dataset)
         return self.dataset.get_data_info(self._places[sample['img_path']])
 
     def _label_maps(self, results: Sequence[Mapping[str, Any]]) -> LabelMaps:
@@ -142,6 +148,12 @@ class Collect(BaseMetric):
             box = one['bbox']
             yield ((one['bbox_label'], *box, 1, (box[2] - box[0]) * (box[3] - box[1]),
                     bool(one.get('ignore_flag'))), one.get('mask'))
+
+
+def places_of(dataset: Any) -> dict[str, int]:
+    """Path of an image -> its index in a data set."""
+    infos = map(dataset.get_data_info, range(len(dataset)))
+    return {info['img_path']: place for place, info in enumerate(infos)}
 
 
 def _lasting(path: str) -> str:

@@ -18,13 +18,13 @@ from .randomness import random_numbers_kept
 
 @HOOKS.register_module()
 class LastScores(Hook):
-    """Remembers the last validation, and the iteration it was made at.
+    """Remembers the last validation and the iteration it was made at, and has the last step scored.
 
     Attributes:
         metrics: scores of the last validation; empty before the first.
         iteration: how many iterations the run had made then; -1 before the first.
     """
-    priority = 'VERY_LOW'
+    priority = 'NORMAL'         # before the logger hook closes what scores are written to
 
     def __init__(self) -> None:
         self.metrics: dict[str, float] = {}
@@ -34,6 +34,11 @@ class LastScores(Hook):
         """Takes the scores down."""
         self.metrics = dict(metrics or {})
         self.iteration = runner.iter
+
+    def after_run(self, runner: Any) -> None:
+        """Has the last step scored, if the loop did not."""
+        if runner.val_loop is not None and self.iteration != runner.iter:
+            runner.val_loop.run()
 
 
 @HOOKS.register_module()

@@ -255,7 +255,7 @@ class _Exact(BaseLoop):
         runner = self.runner
         if not hasattr(self, '_data'):
             self._data = fingerprints(self.dataloader.dataset)
-        return dict(world_size=get_world_size(), batch_size=_batch_size(self.dataloader),
+        return dict(world_size=get_world_size(), batch_size=batch_size_of(self.dataloader),
                     data=self._data, settings=flatten(runner.cfg), schedule=self._schedule())
 
     def _schedule(self) -> dict[str, str]:
@@ -563,7 +563,8 @@ def _images(circumstances: Mapping[str, Any]) -> int:
     return (circumstances['batch_size'] or 1) * circumstances['world_size']
 
 
-def _batch_size(loader: DataLoader) -> int | None:
+def batch_size_of(loader: DataLoader) -> int | None:
+    """Images of a step on one process, where all have the same."""
     return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
 
 

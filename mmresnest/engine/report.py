@@ -12,7 +12,7 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,6 +33,7 @@ from . import checkpoints
 from .building import build_runner, building, running
 from .collect import Collect
 from .config import dataset_leaves, load_config, model_of, task_of
+from .live import without_live
 from .strategies import WHOLE
 from .train import prepare
 
@@ -234,6 +235,7 @@ def _predict(cfg: Config, path: Path) -> tuple[Results, dict[str, Any]]:
     cfg = copy.deepcopy(cfg)
     cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
     cfg.test_cfg = ConfigDict(type='TestLoop')
+    without_live(cfg)
     cfg.model = model_of(cfg)           # of a test with --tta in the same folder: without its views
     options = {'load_from': None, 'resume': False, **WHOLE}
     # The runner writes a log and the config, which are not those of the training.
@@ -252,22 +254,46 @@ def _predict(cfg: Config, path: Path) -> tuple[Results, dict[str, Any]]:
     return found_by(collector), about
 
 
-def collect_from(loop: Any, alone: bool = False) -> Collect:
+def collect_from(loop: Any, alone: bool = False,
+                 due: Callable[[], bool] = lambda: True) -> Collect:
     """Has a validation or test loop collect what is predicted.
 
     Args:
         loop: of a runner that was built.
         alone: leave its other metrics out: they score what the report scores itself.
+        due: whether to collect, asked as the loop runs.
+
+    Raises:
+        UserError: its data name no classes.
     """
     metrics = loop.evaluator.metrics
     dataset = loop.dataloader.dataset
     if not dataset.metainfo.get('classes'):
         raise UserError(f'the validation data ({type(dataset).__name__}) name no classes, which a '
                         'report is by; set metainfo.classes of the data set in the config')
-    collector = Collect(dataset, metrics)
+    collector = Collect(dataset, metrics, due)
     collector.dataset_meta = dataset.metainfo
     loop.evaluator.metrics = [collector] if alone else [*metrics, collector]
     return collector
+
+
+def collect_at_end(training: Any, validation: Any) -> Collect | None:
+    """Has the validation of a training's last step collect what is predicted, for its report.
+
+    Args:
+        training: the loop.
+        validation: the loop, if there is one.
+
+    Returns:
+        what :func:`report_at_end` takes; None where nothing can be collected.
+    """
+    if validation is None:
+        return None
+    try:
+        return collect_from(validation, due=lambda: training.iter >= training.max_iters)
+    except UserError as error:
+        print_log(f'no report will be written: {error}', 'current')
+        return None
 
 
 def report_at_end(runner: Any, collector: Collect) -> Path | None:
@@ -277,7 +303,7 @@ def report_at_end(runner: Any, collector: Collect) -> Path | None:
 
     Args:
         runner: its last step validated, and saved.
-        collector: what :func:`collect_from` returned for its validation loop.
+        collector: of its validation loop.
 
     Returns:
         the page; None if there is none.
@@ -288,7 +314,8 @@ def report_at_end(runner: Any, collector: Collect) -> Path | None:
     try:
         check_installed()
         path, source = checkpoints.last(folder), _config_of(folder)
-        if path is not None and path.stem in (f'iter_{runner.iter}', f'epoch_{runner.epoch}'):
+        if (path is not None and path.is_file() and collector.found is not None
+                and path.stem in (f'iter_{runner.iter}', f'epoch_{runner.epoch}')):
             stamp = _stamp(folder, load_config(source), source, path)
             about = dict(iter=str(runner.iter), epoch=str(runner.epoch), stamp=stamp)
             _keep(_kept(folder, path, stamp), found_by(collector), about)
@@ -346,7 +373,7 @@ def _date(text: str) -> str:
 def _facts(folder: Path, cfg: Config, source: Path) -> dict[str, str]:
     logged = _logged(folder)
     seed = logged.get('seed') or (cfg.get('randomness') or {}).get('seed')
-    facts = {'command': _command(cfg, folder, source, seed),
+    facts = {'command': _command(folder, source, seed),
              'seed': str(seed) if seed is not None else 'not set',
              'started': logged.get('started', 'not logged'),
              'versions in training': ', '.join(
@@ -362,10 +389,13 @@ def _facts(folder: Path, cfg: Config, source: Path) -> dict[str, str]:
     return facts
 
 
-def _command(cfg: Config, folder: Path, source: Path, seed: Any) -> str:
+def _command(folder: Path, source: Path, seed: Any) -> str:
     """The command as it was noted, or one that does the same from the config as it was run."""
-    if cfg.get('command'):
-        return str(cfg.command)
+    # A test in the same folder has written its own config in the place of the training's.
+    for path in [source, *sorted(folder.glob('*/vis_data/config.py'), reverse=True)]:
+        command = load_config(path).get('command')
+        if command:
+            return str(command)
     more = f' --seed {seed}' if seed is not None else ''
     return f'was not noted; the same again: mmresnest train {folder / source.name} --work-dir ' \
            f'NEW{more}'

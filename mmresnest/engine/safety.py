@@ -26,13 +26,16 @@ def settle_safety(cfg: Config) -> None:
     Args:
         cfg: changed in place.
     """
-    hooks = cfg.setdefault('default_hooks', {})
+    # mmengine's setdefault keeps a copy and returns what it was given.
+    cfg.setdefault('default_hooks', {})
+    hooks = cfg.default_hooks
     for name, kind in HOOKS.items():
         if name not in hooks:
             hooks[name] = dict(type=kind)
         elif hooks[name] is None:       # mmengine lets nothing but its own be None
             del hooks[name]
-    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+    hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+    checkpoint = hooks['checkpoint']
     loop: Any = cfg.get('train_cfg') or {}
     if 'type' not in loop and 'by_epoch' in loop:
         loop['type'] = f'{"Epoch" if loop.pop("by_epoch") else "Iter"}BasedTrainLoop'

@@ -17,7 +17,7 @@ from . import checkpoints, processes
 from .building import build_runner, building, compile_parts, running
 from .config import dataset_leaves, task_of
 from .strategies import WHOLE
-from .train import plain, prepare
+from .train import plain, prepare, released, watch
 
 #: scales for a segmentor's ``tta`` where the config names none; each also mirrored
 TTA_RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -44,7 +44,7 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
          show_dir: str | os.PathLike | None = None, tta: bool = False,
          options: Mapping[str, Any] | None = None, launcher: str = 'none',
          data: str | os.PathLike | None = None, demo: bool = False, compile: bool = False,
-         fast_eval: bool = False) -> TestResult:
+         fast_eval: bool = False, progress: bool = True) -> TestResult:
     """Scores a checkpoint on the test split.
 
     Args:
@@ -62,6 +62,7 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
         demo: test on the embedded data set a checkpoint of ``train(..., demo=True)``.
         compile: have ``torch.compile`` compile backbone and neck, once for all image sizes.
         fast_eval: compute COCO's scores by faster-coco-eval, see :mod:`mmresnest.engine.metrics`.
+        progress: show a bar, where stdout and stderr are a terminal.
 
     Returns:
         scores and files.
@@ -92,7 +93,8 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
             loop.evaluator.metrics.append(dump)
         if show_dir is not None:
             runner.register_hook(PaintPredictions(str(Path(show_dir).expanduser().absolute())))
-        with running(cfg):
+        watch(runner, progress)
+        with running(cfg), released(runner):
             metrics = runner.test()
         return TestResult(plain(metrics), time.monotonic() - start, list(_written(out, show_dir)))
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import shlex
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import UserError
+from ..report.progress import on_terminal
 from . import checkpoints, processes
 from .annotations import check_annotations
 from .building import build_runner, building, check_compiler, compile_parts, running
@@ -30,7 +34,9 @@ from .config import (
     use_data,
 )
 from .hooks import LastScores
+from .live import settle_live
 from .metrics import settle_evaluators
+from .progress import ProgressBar
 from .safety import TYPES, settle_safety
 from .signals import StopOnSignal
 from .strategies import OURS, settle_strategy, strategy_of, whole_model
@@ -46,12 +52,14 @@ class TrainResult:
         seconds: wall time of the whole call.
         checkpoint: the last checkpoint written, if any.
         pictures: pictures drawn at the end, if asked for.
+        report: the page with all of it, if it was asked for and could be made.
     """
     work_dir: Path
     metrics: dict[str, float]
     seconds: float
     checkpoint: Path | None = None
     pictures: list[Path] = field(default_factory=list)
+    report: Path | None = None
 
 
 def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | None = None,
@@ -59,7 +67,8 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
           options: Mapping[str, Any] | None = None, launcher: str = 'none',
           data: str | os.PathLike | None = None, demo: bool = False, scratch: bool = False,
           seed: int | None = None, deterministic: bool = False, compile: bool = False,
-          fast_eval: bool = False, accept_changes: bool = False) -> TrainResult:
+          fast_eval: bool = False, accept_changes: bool = False, live: Sequence[str] = (),
+          progress: bool = True) -> TrainResult:
     """Trains the model of a config and scores it on the validation split.
 
     Args:
@@ -83,6 +92,9 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
         deterministic: use deterministic algorithms only.
         compile: have ``torch.compile`` compile backbone and neck, once for all image sizes.
         fast_eval: compute COCO's scores by faster-coco-eval, see :mod:`mmresnest.engine.metrics`.
+        live: where the run can be watched as it goes: of ``'tensorboard'``, ``'wandb'`` and
+            ``'mlflow'``, see :mod:`mmresnest.engine.live`.
+        progress: show a bar, where stdout and stderr are a terminal.
 
     Returns:
         scores, files and wall time.
@@ -96,7 +108,8 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
     with processes.started(launcher):
         cfg = prepare(config, ('train', 'val'), work_dir=work_dir, resume=resume, options=options,
                       launcher=launcher, data=data, demo=demo, scratch=scratch,
-                      fast_eval=fast_eval, compile=compile)
+                      fast_eval=fast_eval, compile=compile, live=live)
+        cfg.command = _command()
         if accept_changes:
             _accept_changes(cfg)
         if seed is not None or deterministic:
@@ -108,34 +121,63 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
         if auto_scale_lr:
             _use_scaled_rate(cfg)
         settle_strategy(cfg)
-        runner, scores = _run(cfg, compile)
-        pictures = _pictures(runner) if demo or data is not None else []
+        from .report import report_at_end  # it uses what stands here
+        shown = demo or data is not None
+        runner, scores, collector = _run(cfg, compile, progress, collected=shown)
+        pictures = _pictures(runner) if shown else []
+        page = report_at_end(runner, collector) if collector is not None else None
         folder = Path(runner.work_dir)
         return TrainResult(folder, plain(scores.metrics), time.monotonic() - start,
-                           checkpoints.last(folder), pictures)
+                           checkpoints.last(folder), pictures, page)
 
 
-def _run(cfg: Config, compile: bool) -> tuple[Any, LastScores]:
-    """Builds a runner, trains, and makes sure that the last step was scored."""
-    scores = LastScores()
+def _run(cfg: Config, compile: bool, progress: bool = False,
+         collected: bool = False) -> tuple[Any, LastScores, Any]:
+    """Builds a runner, and trains.
+
+    Returns:
+        the runner, its scores, and what the last validation predicted, if it is to be collected.
+    """
+    from .report import collect_at_end
     with building(cfg):
         runner = build_runner(cfg)
         if compile:
             compile_parts(runner.model)
+        scores = LastScores()
         runner.register_hook(scores)
-        # Built here rather than in runner.train(), so that data that cannot be used is reported as
-        # such and not as a failure of the run.
+        watch(runner, progress)
+        # The loops are built here rather than in runner.train(), so that data that cannot be used
+        # is reported as such and not as a failure of the run.
         loops = runner.train_loop, runner.val_loop
+    collector = collect_at_end(*loops) if collected else None
+    with running(cfg), released(runner):
+        runner.train()
+    return runner, scores, collector
+
+
+def watch(runner: Any, progress: bool) -> None:
+    """Shows a bar to whoever may be watching; elsewhere not even the list of hooks is another."""
+    if progress and on_terminal() and not any(isinstance(hook, ProgressBar)
+                                              for hook in runner.hooks):
+        runner.register_hook(ProgressBar())
+
+
+@contextmanager
+def released(runner: Any) -> Iterator[None]:
+    """Around a run: whatever ends it, signals, terminal and backends are let go."""
     try:
-        with running(cfg):
-            runner.train()
-            if loops[1] is not None and scores.iteration != runner.iter:
-                loops[1].run()
+        yield
+    except BaseException:
+        # mmengine closes what scores are written to only where all goes well.
+        try:
+            runner.visualizer.close()
+        except Exception as error:      # of a backend; what ended the run is what matters
+            runner.logger.warning(f'the visualizer cannot be closed: {error}')
+        raise
     finally:
         for hook in runner.hooks:
-            if isinstance(hook, StopOnSignal):
+            if isinstance(hook, (StopOnSignal, ProgressBar)):
                 hook.restore()
-    return runner, scores
 
 
 def configure(config: str | os.PathLike | Config, *, options: Mapping[str, Any] | None = None,
@@ -157,7 +199,7 @@ def configure(config: str | os.PathLike | Config, *, options: Mapping[str, Any] 
 def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
             work_dir: str | os.PathLike | None = None, resume: str | None = None,
             launcher: str = 'none', demo: bool = False, fast_eval: bool = False,
-            compile: bool = False, **more: Any) -> Config:
+            compile: bool = False, live: Sequence[str] = (), **more: Any) -> Config:
     """Everything between a config's name and a config that can be run.
 
     What can be wrong is looked at from cheap to dear, and the work folder is made last, so that a
@@ -183,6 +225,7 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
     register(cfg)
     settle_safety(cfg)
     settle_evaluators(cfg)
+    settle_live(cfg, live)
     if fast_eval:
         from .metrics import use_fast_evaluation
         use_fast_evaluation(cfg, 'test' if splits == ('test',) else 'val')
@@ -225,6 +268,13 @@ def drawn_data(layout: str, launcher: str = 'none') -> Path:
     folder, first = Path('data') / 'shapes', processes.numbers(launcher)[1] == 0
     drawn = (folder / STAMP).exists()
     return draw(folder, layouts=[layout] if drawn else LAYOUTS, progress=first)
+
+
+def _command() -> str:
+    """The command that runs, for the report."""
+    program, *arguments = sys.argv
+    name = 'mmresnest' if Path(program).stem == 'mmresnest' else program
+    return shlex.join([name, *arguments])
 
 
 def _use_amp(cfg: Config) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,7 +45,7 @@ from .drawing import (
     tint_labels,
     write_head,
 )
-from .scalars import read_scalars
+from .scalars import main_score, read_scalars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -377,17 +377,11 @@ def _plot_losses(axes: Axes, losses: Mapping[str, tuple[list[float], list[float]
     axes.legend(fontsize=8, framealpha=0.8)
 
 
-# The score that a run is judged by, first found first.
-_MAIN_SCORES = ('bbox_mAP', 'mIoU', 'PQ', 'segm_mAP', 'mAP', 'AP50')
-
-
 def _plot_scores(
     axes: Axes, name: str, lines: Mapping[str, tuple[list[float], list[float]]]
 ) -> None:
     short = {key: key.rsplit('/')[-1] for key in lines}
-    main = next(
-        (key for score in _MAIN_SCORES for key in lines if short[key] == score), next(iter(lines))
-    )
+    main = main_score(lines) or next(iter(lines))
     order = [main] + [key for key in lines if key != main]
     for number, key in enumerate(order[:8]):
         x, y = lines[key]
@@ -432,7 +426,7 @@ def write_pictures(
     """
     out_dir = Path(out_dir)
     written = []
-    indices = _spread(len(dataset), count)
+    indices = spread(len(dataset), count)
     if indices:
         written.append(
             _draw_predictions(model, dataset, indices, out_dir / 'predictions.png', score)
@@ -443,7 +437,7 @@ def write_pictures(
     return written
 
 
-def _spread(length: int, count: int) -> list[int]:
+def spread(length: int, count: int) -> list[int]:
     """``count`` positions at equal steps over a list, the first one included."""
     count = min(length, count)
     return [number * length // count for number in range(count)]
@@ -457,39 +451,64 @@ def _draw_predictions(
     from mmengine.model import is_model_wrapper
 
     model = model.module if is_model_wrapper(model) else model
-    classes = list(dataset.metainfo.get('classes') or ())
+    was_training = model.training
+    model.eval()
+    # One at a time: a segmentor's result has a score for every class and pixel.
+    results = (model.test_step(pseudo_collate([dataset[index]]))[0] for index in indices)
+    infos = [dataset.get_data_info(index) for index in indices]
+    try:
+        with torch.no_grad():
+            return draw_results(results, infos, dataset.metainfo.get('classes') or (), out, score)
+    finally:
+        model.train(was_training)
+
+
+def draw_results(
+    results: Iterable[Any],
+    infos: Iterable[Mapping[str, Any]],
+    classes: Sequence[str],
+    out: Path,
+    score: float = 0.3,
+    title: str = 'Predictions beside ground truth',
+) -> Path:
+    """Draws what a detector or segmentor said of some images beside the truth.
+
+    Args:
+        results: its data samples.
+        infos: what the data set knows of each image.
+        classes: names, in the order of the labels.
+        out: the PNG to write.
+        score: predictions below it are left out.
+        title: the line above all pictures.
+
+    Returns:
+        ``out``.
+    """
     images: list[np.ndarray] = []
     truths: list[Any] = []
     predictions: list[Any] = []
-    was_training = model.training
-    model.eval()
-    try:
-        for index in indices:
-            with torch.no_grad():
-                result = model.test_step(pseudo_collate([dataset[index]]))[0]
-            info = dataset.get_data_info(index)
-            image = read_image(info['img_path'])
-            images.append(image)
-            if 'pred_sem_seg' in result:
-                semantic = True
-                predictions.append(_labels_of(result.pred_sem_seg, image))
-                truth = _labels_of(result.gt_sem_seg, image) if 'gt_sem_seg' in result else None
-                truths.append(np.full(image.shape[:2], IGNORED) if truth is None else truth)
-            elif 'pred_panoptic_seg' in result:
-                semantic = True
-                predictions.append(_classes_of(result.pred_panoptic_seg, image, len(classes)))
-                truths.append(annotated_segments(info, image))
-            else:
-                semantic = False
-                predictions.append(_predicted(result.pred_instances))
-                truths.append(_annotated(info, image, 'masks' in predictions[-1]))
-    finally:
-        model.train(was_training)
-    if semantic:
-        return segmentation_beside_truth(out, images, truths, predictions, classes)
-    return predictions_beside_truth(out, images, truths, predictions, classes, score=score)
+    for result, info in zip(results, infos, strict=True):
+        images.append(read_image(info['img_path']))
+        truth, prediction = _pair(result, info, images[-1], len(classes))
+        truths.append(truth)
+        predictions.append(prediction)
+    if isinstance(predictions[0], np.ndarray):
+        return segmentation_beside_truth(out, images, truths, predictions, classes, title=title)
+    return predictions_beside_truth(out, images, truths, predictions, classes, score=score,
+                                    title=title)
 
 
+def _pair(result: Any, info: Mapping[str, Any], image: np.ndarray, count: int) -> tuple[Any, Any]:
+    """Truth and prediction of an image: label maps, or objects."""
+    if 'pred_sem_seg' in result:
+        truth = _labels_of(result.gt_sem_seg, image) if 'gt_sem_seg' in result else None
+        return (np.full(image.shape[:2], IGNORED) if truth is None else truth,
+                _labels_of(result.pred_sem_seg, image))
+    if 'pred_panoptic_seg' in result:
+        return (annotated_segments(info, image),
+                _classes_of(result.pred_panoptic_seg, image, count))
+    found = _predicted(result.pred_instances)
+    return _annotated(info, image, 'masks' in found), found
 
 
 def _labels_of(data: Any, image: np.ndarray) -> np.ndarray:

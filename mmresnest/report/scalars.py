@@ -11,6 +11,15 @@ from typing import Any, NamedTuple
 Curve = tuple[list[float], list[float]]
 POINTS = 800
 """Points of a curve that are kept: more than a screen shows."""
+MAIN_SCORES = ('bbox_mAP', 'mIoU', 'PQ', 'segm_mAP', 'mAP', 'AP50')
+"""The score that a run is judged by, first found first."""
+
+
+def main_score(names: Iterable[str]) -> str | None:
+    """Of names of scores such as ``coco/bbox_mAP`` the one that a run is judged by, if any is."""
+    last = {name.rsplit('/')[-1]: name for name in reversed(list(names))}
+    return next((last[score] for score in MAIN_SCORES if score in last), None)
+
 
 
 class Curves(NamedTuple):
