@@ -267,7 +267,7 @@ def data() -> Iterator[Finding]:
             yield Finding('ok', f'{name} is at {path}')
         elif path.exists():
             yield Finding('warning', f'{path} has no {part}: it is not laid out as {name} is',
-                          f'README.md shows how {name} is laid out')
+                          f'docs/data.md shows how {name} is laid out')
         else:
             yield Finding('note', f'{name} is not at {path}',
                           f'link {folder} to where it is; --data DIR trains on data of your own, '

@@ -4,7 +4,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,8 @@ class ResTrunk(nn.Module):
             (SENet-154: 3).
         stride_in_1x1: the first 1x1 takes the stride ("caffe" style), not the 3x3.
         ceil_pool: the stem's max pool rounds sizes up and does not pad (Caffe weights).
-        strides, dilations: one per stage; the first block of a stage takes the stride.
+        strides: one per stage; its first block takes it.
+        dilations: one per stage.
         contract_dilation: the first block of a dilated stage uses half its dilation, as all
             published dilated networks do. ``None``: True, or False where ``compat='mm'``.
         multi_grid: dilations of the last stage's blocks, instead of one for all.
@@ -73,7 +74,7 @@ class ResTrunk(nn.Module):
                  norm_eval: bool = False, with_cp: bool = False, drop_path_rate: float = 0.0,
                  zero_init_residual: bool = True, norm: Norm = nn.BatchNorm2d,
                  convs3x3: Optional[Sequence[Conv3x3]] = None, compat: Optional[str] = None,
-                 channels_last: bool = True, **block):
+                 channels_last: bool = True, **block: Any):
         super().__init__()
         check(kind, depths, strides, dilations, out_indices, frozen_stages, drop_path_rate, compat,
               multi_grid, stem)

@@ -472,7 +472,7 @@ def locate(checkpoint: str) -> tuple[Path, bool]:
         path, fetched = Path(checkpoint).expanduser(), False
         wanted = PUBLISHED.get(path.name)
         if not path.is_file():
-            raise UserError(f'checkpoint {path.absolute()} does not exist')
+            raise UserError(f'the checkpoint {path.absolute()} does not exist; correct its path')
     verify_hash(path, wanted)
     return path, fetched
 

@@ -20,7 +20,8 @@ ONCE = {
     'test_trunk', 'test_variants', 'test_zoo',
     # or one that is the same in both stacks; minutes each
     'test_annotations', 'test_benchmark', 'test_browse_data', 'test_check_data', 'test_compiled',
-    'test_complexity', 'test_kills', 'test_pictures', 'test_report', 'test_safe_config',
+    'test_completion', 'test_complexity', 'test_documented', 'test_export', 'test_kills',
+    'test_notebook', 'test_pictures', 'test_progress', 'test_report', 'test_safe_config',
     'test_scale', 'test_signals',
 }
 """Modules that .ci/run leaves out on its second stack."""

@@ -1,7 +1,9 @@
 """The command line: quick help, and one message with status 2 for everything a user can mend."""
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,18 @@ def test_help_loads_nothing_heavy(command):
     run = python('-c', code, *command.split(), '--help')
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith('usage: mmresnest') and run.stdout.rstrip().endswith('[]')
+
+
+def test_help_is_there_at_once():
+    """Beside what Python itself takes to start, so that a busy machine is no failure."""
+    def seconds(*args):
+        starts = []
+        for _ in range(3):
+            start = time.perf_counter()
+            assert python(*args).returncode == 0
+            starts.append(time.perf_counter() - start)
+        return min(starts)
+    assert seconds('-m', 'mmresnest.cli', '--help') < min(1, 20 * seconds('-c', 'pass'))
 
 
 def test_scripts_need_no_installation(tmp_path):
@@ -193,6 +207,31 @@ def test_lines_that_do_not_parse(line, capsys):
     with pytest.raises(SystemExit) as caught:
         main(line.split())
     assert caught.value.code == 2 and 'usage: mmresnest' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('line, said', [
+    ('trian x', "COMMAND: there is no 'trian'; nearest: train"),
+    ('fly', "COMMAND: there is no 'fly'; legal: train, test, "),
+    ('--verison', "no argument '--verison' here; nearest: --version"),
+    ('train x --dta y', "mmresnest train: error: there is no argument '--dta' here; nearest:"),
+    ('test x y --fast-evla', 'nearest: --fast-eval'),
+    ('train x --data y z', "there is no argument 'z' here; --help lists all"),
+    ('predict x y z --scorethr=1', "'--scorethr=1' here; nearest: --score-thr"),
+    ('train x --launcher slrum', "--launcher: there is no 'slrum'; nearest: slurm"),
+    ('benchmark --sizes 320x320', '320x320 is not batch x height x width, as 2x320x320'),
+    ('train x --seed one', "--seed: invalid int value: 'one'"),
+])
+def test_what_is_nearest_to_a_mistyped_word(line, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(line.split())
+    assert caught.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_long_list_of_what_is_legal_is_cut_short(capsys):
+    assert main(['print-config', 'qqqq']) == 2
+    said = capsys.readouterr().err
+    assert 'legal: cascade_mask_rcnn_res2net101_v1b_fpn, ' in said
+    assert re.search(r', and \d+ more$', said.strip()) and said.count(',') < 20
 
 
 # ---- what works ----------------------------------------------------------------------------------

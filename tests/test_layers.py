@@ -19,10 +19,11 @@ MM = {'mmengine', 'mmcv', 'mmdet', 'mmseg'}
 EQUATIONS = ('blocks', 'stem', 'trunk')
 NETWORKS = (*EQUATIONS, 'ops', 'deploy', 'variants', 'models', 'registry', 'weights', 'layouts',
             'download', 'safetensors', 'zoo')
-ROOMS = ('compat', 'data', 'engine', 'heads', 'report', 'cli', 'doctor', 'benchmark')
-LIGHT = ('', 'errors', 'variants', 'version', 'cli', 'doctor', 'compat', 'compat.checkpoints',
-         'compat.data_files', 'compat.ext', 'compat.panoptic', 'compat.registries',
-         'compat.resuming', 'compat.stacks', 'switches')  # imported before anybody asked for torch
+ROOMS = ('compat', 'data', 'engine', 'export', 'heads', 'report', 'cli', 'doctor', 'benchmark')
+LIGHT = ('', 'errors', 'variants', 'version', 'cli', 'completion', 'doctor', 'compat',
+         'compat.checkpoints', 'compat.data_files', 'compat.ext', 'compat.panoptic', 'compat.quiet',
+         'compat.registries', 'compat.resuming', 'compat.stacks', 'shipped',
+         'switches')  # imported before anybody asked for torch
 
 
 class Import(NamedTuple):
@@ -160,6 +161,20 @@ def test_heads_know_the_registry_and_the_toolbox_they_extend(module):
         assert not found.ours or found.what in ('', 'registry', 'errors'), found
         # The package is imported whenever a backbone is looked up; a module of it is asked for.
         assert module != 'heads' or found.what not in ('mmdet', 'mmseg'), found
+
+
+def test_exported_files_run_without_torch_and_mm():
+    """Whatever the runner imports, and what that imports."""
+    waiting, seen = ['export.runtime', 'engine.predict'], set()
+    while waiting:
+        module = waiting.pop()
+        for found in imports(module):
+            # What is late is for predictions by the framework, or asked for by a method.
+            assert found.late or found.what not in {'torch', *MM}, (module, found)
+            if found.ours and not found.late and found.what not in seen:
+                seen.add(found.what)
+                waiting.append(found.what)
+    assert {'engine.asking', 'engine.results', 'engine.sources', 'data.files'} <= seen
 
 
 @pytest.mark.parametrize('module', LIGHT)

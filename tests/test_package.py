@@ -4,6 +4,7 @@ import configparser
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -60,6 +61,17 @@ def test_lazy_attributes_are_there_and_unknown_ones_are_not():
         mmresnest.no_such_name  # noqa: B018
 
 
+def test_what_a_release_takes_is_there():
+    text = read('RELEASING.md')
+    goals = re.search(r'^\.PHONY: (.*)$', read('Makefile'), re.M).group(1).split()
+    named = re.findall(r'\bmake ([\w-]+)', text)
+    assert len(named) > 3 and set(named) <= set(goals)
+    files = re.findall(r'(?:tools|tests|mmresnest|\.ci)/[\w./]+', text)
+    assert len(files) > 4 and not [name for name in files if not (ROOT / name).is_file()]
+    for script, option in re.findall(r'python (tools/\w+\.py) .*?(--\w+)', text):
+        assert f"'{option}'" in read(script), (script, option)
+
+
 # What is required --------------------------------------------------------------------------------
 
 
@@ -102,7 +114,8 @@ def test_nothing_is_imported_that_neither_we_nor_a_stack_brings():
     brought = {'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmresnest', 'cv2', 'PIL',
                'matplotlib', 'pycocotools', 'tqdm', 'rich', 'yaml'}
     optional = {'torchvision', 'safetensors', 'IPython', 'faster_coco_eval', 'timm', 'onnxruntime',
-                'openvino', 'plotly', 'jinja2', 'supervision',
+                'openvino', 'plotly', 'jinja2', 'supervision', 'shtab', 'wandb', 'mlflow', 'onnx',
+                'onnxscript', 'nncf',
                 'markupsafe'}             # asked for only where they are there
     for path in (ROOT / 'mmresnest').rglob('*.py'):
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
@@ -116,6 +129,14 @@ def test_nothing_is_imported_that_neither_we_nor_a_stack_brings():
 # What is built -----------------------------------------------------------------------------------
 
 
+UNWANTED = (
+    '.venv/lib/other.py', '.venv-openmmlab/pyvenv.cfg', '.git/config', '.ruff_cache/tag',
+    'data/shapes/train.json', 'data/coco.py', 'work_dirs/run/epoch_1.pth', 'site/index.html',
+    'shared/table.json', 'notes.py', 'mmresnest/__pycache__/cli.cpython-311.pyc',
+    'configs/__pycache__/other.cpython-311.pyc', 'examples/first_hour/run/epoch_1.pth')
+"""What lies about in a clone that was worked in."""
+
+
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
     """The sdist of a copy of the source, unpacked, and the wheels of both; nothing is fetched."""
@@ -125,9 +146,12 @@ def built(tmp_path_factory):
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, source)
-    for name in ('configs', 'constraints', 'docs', 'mmresnest', 'tests', 'tools'):
+    for name in ('configs', 'constraints', 'docs', 'examples', 'mmresnest', 'tests', 'tools'):
         shutil.copytree(ROOT / name, source / name, symlinks=True,
-                        ignore=shutil.ignore_patterns('__pycache__'))
+                        ignore=shutil.ignore_patterns('__pycache__', 'first_hour'))
+    for name in UNWANTED:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text('left behind')
     made = run(sys.executable, '-c', 'from setuptools import build_meta; '
                f'build_meta.build_sdist({str(folder)!r})', cwd=source)
     assert made.returncode == 0, made.stderr
@@ -139,7 +163,7 @@ def built(tmp_path_factory):
         packed.extractall(folder / 'sdist', **safely)
     [unpacked] = (folder / 'sdist').iterdir()
     wheels = []
-    for tree in (source, unpacked):
+    for tree in (source, archive):
         made = run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps',
                    '--no-build-isolation', '--wheel-dir', folder / f'wheel{len(wheels)}', tree)
         assert made.returncode == 0, made.stderr
@@ -167,21 +191,55 @@ def expected() -> set[str]:
     return modules | linked | templates | {'mmresnest/py.typed', 'mmresnest/.mim/model-index.yml'}
 
 
+def contents(wheel: Path) -> dict[str, bytes]:
+    """File -> what is in it."""
+    with zipfile.ZipFile(wheel) as packed:
+        return {name: packed.read(name) for name in packed.namelist()}
+
+
 def test_a_wheel_carries_the_modules_the_configs_and_the_tools(built):
+    _, [wheel, _] = built
+    files = contents(wheel)
+    assert {name for name in files if '.dist-info/' not in name} == expected()
+    assert [name for name, held in files.items() if not held] == ['mmresnest/py.typed']
+
+
+def test_the_wheel_of_an_sdist_is_that_of_the_source_to_the_byte(built):
     _, wheels = built
-    contents = []
+    of_source, of_sdist = map(contents, wheels)
+    assert of_source.keys() == of_sdist.keys()
+    assert not [name for name in of_source if of_source[name] != of_sdist[name]]
+
+
+def test_links_of_a_clone_are_files_in_a_wheel(built):
+    _, wheels = built
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as packed:
-            assert all(entry.file_size or entry.filename.endswith(('py.typed', '__init__.py'))
-                       for entry in packed.infolist())
-            contents.append({name for name in packed.namelist() if '.dist-info/' not in name})
-    assert contents[0] == contents[1] == expected()
+            assert not [entry.filename for entry in packed.infolist()
+                        if stat.S_ISLNK(entry.external_attr >> 16)]
+            for name in ('configs/metafile.yml', 'model-index.yml', 'tools/train.py',
+                         'configs/_base_/backbones/resnest50.py'):
+                held = packed.read(f'mmresnest/.mim/{name}')
+                assert held == (ROOT / name).read_bytes()
+
+
+def test_nothing_that_lies_about_is_packed(built):
+    unpacked, wheels = built
+    folders = {'configs', 'constraints', 'docs', 'examples', 'mmresnest', 'mmresnest.egg-info',
+               'tests', 'tools'}
+    assert {path.name for path in unpacked.iterdir() if path.is_dir()} == folders
+    assert not [name for name in UNWANTED if (unpacked / name).exists()]
+    assert not list(unpacked.rglob('__pycache__'))
+    for wheel in wheels:
+        assert {name.split('/')[0] for name in contents(wheel)} == {
+            'mmresnest', f'mmresnest-{mmresnest.__version__}.dist-info'}
 
 
 def test_an_sdist_carries_all_that_is_needed_to_build_and_test(built):
     unpacked, _ = built
     for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'Makefile', 'LICENSE', 'README.md',
-                 'CHANGELOG.md', 'constraints/onedl.txt', 'tests/test_package.py', 'tools/train.py',
+                 'CHANGELOG.md', 'RELEASING.md', 'examples/first_hour.ipynb',
+                 'constraints/onedl.txt', 'tests/test_package.py', 'tools/train.py',
                  'configs/faster_rcnn_resnest50_fpn.py', 'configs/metafile.yml', 'model-index.yml',
                  'docs/zoo.md', 'docs/complexity.json', 'mmresnest/.mim/model-index.yml',
                  'mmresnest/.mim/configs/faster_rcnn_resnest50_fpn.py'):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmresnest.cli import _parser
+from mmresnest.cli import build_parser
 from mmresnest.engine.complexity import complexity
 from mmresnest.engine.config import task_of
 from mmresnest.engine.train import configure
@@ -304,7 +304,7 @@ def test_the_tools_take_what_mim_gives_them():
         assert run.returncode == 0 and '--launcher' in run.stdout and '--gpus' not in run.stdout
         for rank in ([], ['--local-rank=1'], ['--local_rank=1']):
             for launcher in ('none', 'pytorch', 'slurm'):
-                args = _parser().parse_args(
+                args = build_parser().parse_args(
                     [command, *given[:1], *rank, *given[1:], '--launcher', launcher])
                 assert (args.config, args.launcher) == ('config.py', launcher)
                 assert args.local_rank == len(rank)

@@ -10,7 +10,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from . import stacks
+from . import quiet, stacks
 from .ext import ExtFinder
 from .panoptic import PanopticFinder
 
@@ -53,9 +53,10 @@ class RepairLoader(Loader):
 
 
 def install() -> None:
-    """Puts the repairs and the stand-ins for missing packages in place, once."""
+    """Puts the repairs, the stand-ins for missing packages and our silence in place, once."""
     if any(isinstance(finder, RepairFinder) for finder in sys.meta_path):
         return
+    quiet.install()
     sys.meta_path.insert(0, RepairFinder())
     sys.meta_path.append(PanopticFinder())  # last, so that a real one wins
     sys.meta_path.append(ExtFinder())

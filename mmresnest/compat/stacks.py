@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import UserError, nearest
 from .checkpoints import guard_checkpoints
 from .data_files import read_data_from_pickles, read_data_from_yaml, read_data_of_mmseg
+from .quiet import quieten
 from .registries import find_registered_names_only
 from .resuming import forget_foreign_files
 
@@ -188,21 +189,6 @@ def mend_flexible_runner(module: ModuleType) -> None:
     """Saving and resuming under FlexibleRunner."""
     keep_progress_of_checkpoints(module)
     forget_foreign_files(module)
-
-
-# Noise -------------------------------------------------------------------------------------------
-
-
-def quieten(module: ModuleType) -> None:
-    """Drops the line that the fork prints twice for an optional service hardly anybody has.
-
-    It is meant for the debug level, but is printed because no logger is named.
-    """
-    def print_unless_known(message: object) -> None:
-        if not str(message).startswith('Could not import OneDL'):
-            print(message)
-
-    vars(module)['print'] = print_unless_known
 
 
 REPAIRS: dict[str, Callable[[ModuleType], None]] = {

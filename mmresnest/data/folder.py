@@ -334,7 +334,7 @@ def _check_fields(path: Path, table: dict[str, Any]) -> None:
                             f'{", ".join(map(str, table)) or "nothing"}')
         raise_first(missing_fields(path, name, rows, keys))
     if not table['images']:
-        raise UserError(f'{path} lists no images')
+        raise UserError(f'{path} lists no images; export it again')
     if not table['categories']:
         raise UserError(_NO_CATEGORIES.format(path))
     _check_links(path, table)

@@ -796,7 +796,8 @@ def draw(
                 raise
             return _reuse(root, stamp)
     except OSError as error:
-        raise UserError(f'shapes: could not draw into {root}: {error}') from error
+        raise UserError(f'shapes: could not draw into {root}: {error}; name another folder, or '
+                        'make room') from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return root

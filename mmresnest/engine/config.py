@@ -21,6 +21,7 @@ from mmengine.logging import print_log
 from ..compat.registries import configs_are_data
 from ..data.folder import DataFolder, read_folder
 from ..errors import UserError, nearest
+from ..shipped import shipped_configs, shipped_folder
 from . import safe_config
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -31,18 +32,6 @@ INSTALL = ('install one stack, pip install "mmresnest[onedl]" or pip install '
 
 
 # ---- finding and parsing -------------------------------------------------------------------------
-
-def shipped_folder() -> Path:
-    """Where the configs that come with mmresnest are: in the package, or in a clone beside it."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / '.mim' / 'configs'
-    return inside if inside.is_dir() else package.parent / 'configs'
-
-
-def shipped_configs() -> dict[str, Path]:
-    """The configs that come with mmresnest, by their names without ``.py``."""
-    return {path.stem: path for path in sorted(shipped_folder().glob('*.py'))}
-
 
 def load_config(name_or_path: str | os.PathLike,
                 options: Mapping[str, Any] | None = None, safe: bool | None = None) -> Config:
@@ -106,8 +95,9 @@ def find_config(name_or_path: str | os.PathLike) -> Path:
     if path.parent.as_posix() in ('.', 'configs') and path.name.removesuffix('.py') in shipped:
         return shipped[path.name.removesuffix('.py')]
     siblings = {other.stem for other in path.parent.glob('*.py')} if path.parent.is_dir() else set()
+    names = sorted(siblings | set(shipped))
     raise UserError(f'there is no config {text}: neither the file {path.absolute()} nor a config '
-                    f'of mmresnest by that name; {nearest(path.stem, siblings | set(shipped))}')
+                    f'of mmresnest by that name; {nearest(path.stem, names)}')
 
 
 def _foreign(text: str) -> Path:
@@ -120,7 +110,7 @@ def _foreign(text: str) -> Path:
         spec = importlib.util.find_spec(package) if package.isidentifier() else None
         if spec is None or spec.origin is None:
             raise UserError(f'the config {text} is of the package {package!r}, which is not '
-                            'installed')
+                            'installed; install it, or correct its name')
         folder = Path(spec.origin).parent / '.mim' / 'configs'
     if (folder / inner).is_file():
         return folder / inner
@@ -129,7 +119,7 @@ def _foreign(text: str) -> Path:
     if not every:
         raise UserError(f'{package} came without configs ({folder} is missing); install it from a '
                         'wheel')
-    raise UserError(f'{package} has no config {inner}; {nearest(inner, every)}')
+    raise UserError(f'{package} has no config {inner}; {nearest(inner, sorted(every))}')
 
 
 def _said(error: BaseException) -> str:
@@ -283,7 +273,8 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
         folder = read_folder(folder, kind)
     if folder.kind != kind:
         raise UserError(f'{cfg.filename or "the config"} is for {task} and needs data of the kind '
-                        f'{kind}, and {folder.root} was read as {folder.kind}')
+                        f'{kind}, and {folder.root} was read as {folder.kind}; take a config for '
+                        'such data, or name another folder')
     if task == 'semantic':
         _use_semantic(cfg, folder)
     else:
@@ -606,7 +597,8 @@ def without_weights(cfg: Config) -> dict:
     model = model_of(cfg)
     backbone = model.get('backbone')
     if not isinstance(backbone, dict):
-        raise UserError(f'{cfg.filename or "the config"} has no backbone to train from scratch')
+        raise UserError(f'{cfg.filename or "the config"} has no backbone to train from scratch; '
+                        'leave --from-scratch out')
     for node in (model, backbone):
         if node.get('pretrained'):
             node['pretrained'] = None

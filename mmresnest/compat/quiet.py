@@ -1,0 +1,63 @@
+"""What other projects say that is no news to whoever runs ours, each with the reason.
+
+Nothing is silenced as a whole: a warning goes by its text and its module, a line of the log by its
+text. What the user asks of Python's warnings (``-W``, ``PYTHONWARNINGS``, ``warnings``) wins.
+Errors and our own words are never among it.
+"""
+import logging
+import re
+import warnings
+from types import ModuleType
+
+WARNINGS = (
+    # mmseg builds the losses of its own heads by its own old function
+    ('``build_loss`` would be deprecated', r'mmseg\.models\.builder'),
+    # mmseg's default, and the one that its published results were trained with
+    ('Default ``avg_non_ignore`` is False', r'mmseg\.models\.losses\.'),
+    # mmseg's base configs name this hook and leave it switched off
+    ('The draw is False', r'mmseg\.engine\.hooks\.visualization_hook'),
+    # CheckNumbers stands before the step of the optimizer, and the order is kept
+    (r'Seems like `optimizer\.step\(\)` has been overridden', r'mmengine\.optim\.scheduler'),
+)
+"""How a UserWarning begins, and which module says it, both as regular expressions."""
+
+LINES = re.compile('|'.join((
+    # of mmengine's CheckpointHook, which makes one whatever it is told
+    '"FileClient" will be deprecated in future',
+    '"HardDiskBackend" is the alias of "LocalBackend"',
+    # one line a frozen weight, where `frozen_stages` asks for just that
+    r'\S+ is skipped since its requires_grad=False$',
+    # mmseg's metric has never had one
+    r'The prefix is not set in metric class \w*IoUMetric\.',
+)))
+"""How a line of mmengine's log begins."""
+
+
+def install() -> None:
+    """Has Python leave the warnings out, after whatever the user wants of them."""
+    for message, module in WARNINGS:
+        warnings.filterwarnings('ignore', message, UserWarning, module, append=True)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line belongs into the log."""
+    return record.levelno > logging.WARNING or LINES.match(record.getMessage()) is None
+
+
+def quieten(module: ModuleType) -> None:
+    """Leaves lines out of mmengine's loggers, and what the fork prints at import, twice.
+
+    That is for an optional service hardly anybody has, and printed because no logger is named.
+    """
+    theirs = module.MMLogger.__init__
+
+    def __init__(self: logging.Logger, *args: object, **kwargs: object) -> None:
+        theirs(self, *args, **kwargs)
+        self.addFilter(is_news)
+
+    def print_unless_known(message: object) -> None:
+        if not str(message).startswith('Could not import OneDL'):
+            print(message)
+
+    module.MMLogger.__init__ = __init__
+    vars(module)['print'] = print_unless_known
