@@ -27,7 +27,7 @@ from .ops.convolution import PackedConv2d, affine, conv_norm
 from .ops.twins import LeanRes2NetBottleneck
 from .trunk import ResTrunk, lay_out
 
-__all__ = ['compile_backbone', 'fuse', 'keep_memory', 'uncompiled']
+__all__ = ['compile_backbone', 'fold', 'fuse', 'keep_memory', 'uncompiled']
 
 Model = TypeVar('Model', bound=nn.Module)
 
@@ -71,13 +71,8 @@ def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model
         model = copy.deepcopy(model)
     lean(model)
     trunks = [module for module in model.modules() if isinstance(module, ResTrunk)]
+    fold(model)
     with torch.no_grad():
-        found = [pair for module in model.modules() for pair in pairs(module)]
-        uses = Counter(parent.get_submodule(conv) for parent, conv, _ in found)
-        for parent, conv, norm in found:
-            # Heads such as RTMDet's share a convolution among levels, and not the norms behind it.
-            if uses[parent.get_submodule(conv)] == 1:
-                fold_into(parent, conv, norm)
         for trunk in trunks:
             for module in trunk.modules():
                 if isinstance(module, Res2NetBottleneck):
@@ -90,6 +85,18 @@ def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model
         lay_out(model, torch.channels_last)
     if compile:
         compile_backbone(model)
+    return model
+
+
+def fold(model: Model) -> Model:
+    """Folds the norms of a model in evaluation into the convolutions before them, in place."""
+    with torch.no_grad():
+        found = [pair for module in model.modules() for pair in pairs(module)]
+        uses = Counter(parent.get_submodule(conv) for parent, conv, _ in found)
+        for parent, conv, norm in found:
+            # Heads such as RTMDet's share a convolution among levels, and not the norms behind it.
+            if uses[parent.get_submodule(conv)] == 1:
+                fold_into(parent, conv, norm)
     return model
 
 

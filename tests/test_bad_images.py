@@ -19,6 +19,7 @@ from mmengine.registry import HOOKS
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from mmresnest.data.files import flaw
 from mmresnest.engine.images import (
     TRIES,
     BadImages,
@@ -26,7 +27,6 @@ from mmresnest.engine.images import (
     Ledger,
     SkipBadImages,
     Unusable,
-    flaw,
     leaves,
     loading_steps,
 )

@@ -20,8 +20,8 @@ from pycocotools.coco import COCO
 import mmresnest
 from mmresnest import Predictor
 from mmresnest.cli import main
+from mmresnest.engine import asking, outputs, predictor, results, sources
 from mmresnest.engine import config as configs
-from mmresnest.engine import outputs, predictor, results, sources
 from mmresnest.engine.demo import shrink
 from mmresnest.engine.predict import predict
 from mmresnest.engine.results import Detections, PanopticSegmentation, Segment, Segmentation
@@ -97,7 +97,8 @@ def ready(trained):
 @pytest.fixture
 def detector(trained, ready, monkeypatch):
     """Config and checkpoint of a model that is not built again."""
-    monkeypatch.setattr('mmresnest.engine.predict.Predictor', lambda *_, **more: ready('detection'))
+    monkeypatch.setattr('mmresnest.engine.predictor.Predictor',
+                        lambda *_, **more: ready('detection'))
     return trained('detection')
 
 
@@ -195,14 +196,14 @@ def test_score_threshold(trained, ready, pictures):
 def test_many_sizes_wait_for_others_and_not_for_ever(ready, monkeypatch):
     """No more is held than told, and images of one size come in their order."""
     seen, asked = [], ready('detection')
-    monkeypatch.setattr(asked, '_predict', lambda batch: [(key, None) for key, _ in batch])
+    monkeypatch.setattr(asked, 'answer', lambda samples: [None] * len(samples))
 
     def images():
         for number in range(60):
             seen.append(number)
             yield number, np.zeros((32 + number % 20, 64, 3), np.uint8)
     stream = asked.stream(images(), 2)
-    assert next(stream)[0] == 0 and len(seen) == 2 * predictor.WAITING
+    assert next(stream)[0] == 0 and len(seen) == 2 * asking.WAITING
     order = [0, *(number for number, _ in stream)]
     assert sorted(order) == list(range(60))
     assert all(order.index(one) < order.index(one + 20) for one in range(40))
@@ -278,7 +279,7 @@ def test_floats_where_the_pipeline_says_so(trained, ready, pictures):
     cfg = configs.load_config(config)
     cfg.test_dataloader.dataset.pipeline[0].to_float32 = True
     floats = Predictor(cfg, checkpoint, 'cpu')
-    assert floats._prepare(sources.pixels(pictures[0]))['inputs'].dtype == torch.float32
+    assert floats.prepare(sources.pixels(pictures[0]))[1]['inputs'].dtype == torch.float32
     assert_close(floats(pictures[0]), ready('semantic')(pictures[0]))
 
 

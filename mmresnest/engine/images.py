@@ -28,7 +28,7 @@ from mmengine.dist import (
 from mmengine.hooks import Hook
 from torch.utils.data import get_worker_info
 
-from ..data.files import look_at_image
+from ..data.files import flaw
 from ..errors import ArgumentError, UserError
 from ..registry import HOOKS
 from .randomness import random_numbers_kept
@@ -354,36 +354,6 @@ class CarefulLoading:
 
 
 # ---- what can be wrong ---------------------------------------------------------------------------
-
-#: how the file of a kind begins, and what stands near its end if it is whole
-ENDS = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND'))
-NEAR = 4096
-
-
-def flaw(file: Any, failed: bool = False) -> str:
-    """What is wrong with an image file as such, empty if nothing seems to be.
-
-    Args:
-        file: its path; anything else, such as an address, is not looked at.
-        failed: it could not be decoded; else look only whether it was all there.
-    """
-    if not isinstance(file, (str, os.PathLike)) or '://' in str(file):
-        return ''
-    try:
-        with open(file, 'rb') as stream:
-            begin = stream.read(4)
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - NEAR))
-            end = stream.read()
-    except OSError as error:            # a backend may have read it elsewhere
-        return f'the file cannot be read: {error.strerror}' if failed else ''
-    if not size:
-        return 'the file is empty'
-    endless = any(begin.startswith(first) and last not in end for first, last in ENDS)
-    # A camera may have appended anything to a whole picture.
-    if not (endless or failed) or not look_at_image(Path(file)).fault:
-        return ''
-    return f'the file is cut off after {size} bytes' if endless else 'the file cannot be decoded'
 
 
 def misfit(results: Mapping[str, Any], annotated: tuple[Any, Any]) -> str:

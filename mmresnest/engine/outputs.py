@@ -107,8 +107,8 @@ def check(plan: Plan, sources: Sequence[Source], others: Iterable[str | os.PathL
         raise UserError(f'--json {plan.table}: results are written as a json file; give a name '
                         'that ends in .json')
     if plan.uses_out:
-        _check_folder(plan.out, '--out')
-    _check_folder(plan.table.parent, '--json')
+        check_folder(plan.out, '--out')
+    check_folder(plan.table.parent, '--json')
     if force:
         return
     there: list[str] = []
@@ -124,7 +124,7 @@ def check(plan: Plan, sources: Sequence[Source], others: Iterable[str | os.PathL
                             'replace it')
 
 
-def _check_folder(folder: Path, option: str) -> None:
+def check_folder(folder: Path, option: str) -> None:
     """Makes sure that files can be made in a folder that may yet have to be made."""
     above = folder
     while not above.exists() and above != above.parent:

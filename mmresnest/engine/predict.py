@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-from mmengine.config import Config
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UserError
 from . import outputs, sources
-from .predictor import Predictor
+from .asking import Asked
 from .sources import BadImage, Item, Source
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 OUT = 'predictions'
 
@@ -90,6 +91,43 @@ def predict(config: str | os.PathLike | Config, checkpoint: str | os.PathLike,
     Raises:
         UserError: if something given cannot be used, or no image can.
     """
+    from .predictor import Predictor
+    file = getattr(config, 'filename', config)
+    return _predict(
+        lambda: Predictor(config, checkpoint, device, score_thr, data=data, demo=demo,
+                          options=options),
+        [path for path in (file, checkpoint) if path], images, out=out, batch_size=batch_size,
+        json=json, pictures=pictures, every=every, force=force, progress=progress)
+
+
+def predict_exported(model: str | os.PathLike, images: Sequence[str | os.PathLike], *,
+                     score_thr: float = 0.3, **more: Any) -> PredictResult:
+    """Predicts by a file of ``mmresnest export``, and imports neither torch nor an mm library.
+
+    Args:
+        model: an ``.onnx`` or ``.xml``.
+        images: files, folders, patterns or videos.
+        score_thr: objects that are less certain are left out.
+        **more: ``out``, ``batch_size``, ``json``, ``pictures``, ``every``, ``force`` and
+            ``progress``, as for :func:`predict`.
+
+    Returns:
+        counts and files.
+
+    Raises:
+        UserError: if something given cannot be used, or no image can.
+    """
+    from ..export.runtime import ExportedModel
+    return _predict(lambda: ExportedModel(model, score_thr), [model], images, **more)
+
+
+def _predict(make: Callable[[], Asked], read: Sequence[str | os.PathLike],
+             images: Sequence[str | os.PathLike], *, out: str | os.PathLike | None = None,
+             batch_size: int = 1, json: str | os.PathLike | None = None, pictures: bool = True,
+             every: int = 1, force: bool = False,
+             progress: Callable[[int | None], AbstractContextManager[Progress]] | None = None,
+             ) -> PredictResult:
+    """Predicts by what ``make`` makes from files that are ``read``."""
     start = time.monotonic()
     for name, value in (('--every', every), ('--batch-size', batch_size)):
         if value < 1:
@@ -97,27 +135,23 @@ def predict(config: str | os.PathLike | Config, checkpoint: str | os.PathLike,
     found = sources.find(images)
     folder = Path(OUT if out is None else out).expanduser()
     table = folder / outputs.PREDICTIONS if json is None else Path(json).expanduser()
-    config_file = config.filename if isinstance(config, Config) else config
-    read = [path for path in (config_file, checkpoint) if path]
     # Before anything dear is done; what the task adds is looked at when it is known.
     plan = outputs.Plan(folder, table, '', pictures, (), every=every)
     outputs.check(plan, found, read, force)
-    predictor = Predictor(config, checkpoint, device, score_thr, data=data, demo=demo,
-                          options=options)
-    plan = outputs.Plan(folder, table, predictor.task, pictures, predictor.names,
-                        predictor.things, every)
+    model = make()
+    plan = outputs.Plan(folder, table, model.task, pictures, model.names, model.things, every)
     outputs.check(plan, found, read, force)
     bad: dict[str, str] = {}
     writer = outputs.Writer(plan)
     shown = progress or (lambda total: nullcontext(Silent()))
     with shown(sources.count(found, every)) as said, _whole_or_gone(writer):
-        _feed(predictor, writer, found, batch_size, bad, said)
+        _feed(model, writer, found, batch_size, bad, said)
         for note in writer.notes:
             said.say(note)
     return PredictResult(writer.shown, writer.objects, bad, writer.files, time.monotonic() - start)
 
 
-def _feed(predictor: Predictor, writer: outputs.Writer, found: Iterable[Source], batch_size: int,
+def _feed(predictor: Asked, writer: outputs.Writer, found: Iterable[Source], batch_size: int,
           bad: dict[str, str], said: Progress) -> None:
     """Has everything predicted on and written.
 

@@ -4,9 +4,7 @@
     found = predictor('street.jpg')
     found.boxes, found.named, found.draw('street.jpg')
 
-Images are put through the config's test pipeline without its annotations. Only images that come out
-of it in one size share a batch: none is padded to the size of another, so that a result depends on
-its image alone, but for the rounding of larger products.
+Images are put through the config's test pipeline without its annotations.
 """
 from __future__ import annotations
 
@@ -14,9 +12,9 @@ import copy
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -25,6 +23,7 @@ from mmengine.logging import print_log
 from ..errors import UserError
 from . import checkpoints
 from .annotations import Names, class_counts, reads_texts
+from .asking import Asked
 from .building import building
 from .config import (
     dataset_leaves,
@@ -40,21 +39,13 @@ from .config import (
     without_semantic_branch,
 )
 from .results import Detections, PanopticSegmentation, Result, Segment, Segmentation
-from .sources import BadImage, pixels
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Key = TypeVar('Key')
-
-WAITING = 8
-"""Batches' worth of images of many sizes that wait for others of theirs, at most."""
+from .sources import BadImage
 
 #: what a loading step may say without loading anything else than we do
 _LIKE_OURS = dict(imdecode_backend='cv2', color_type='color')
 
 
-class Predictor:
+class Predictor(Asked):
     """A detector or segmentor with its weights, ready for images.
 
     Args:
@@ -70,10 +61,9 @@ class Predictor:
         fused: fold norms into convolutions on a CPU, see :func:`mmresnest.deploy.fuse`.
 
     Attributes:
-        names: of the classes.
-        things: how many of them, from the first on, are countable, for a panoptic model.
-        task: ``detection``, ``instance``, ``panoptic`` or ``semantic``.
-        device: that the model is on.
+        config: in the form that the checkpoint was trained in.
+        model: of mmdet or mmseg, in evaluation.
+        device: that it is on.
         fused: whether its norms are folded.
 
     Raises:
@@ -102,74 +92,14 @@ class Predictor:
         if self.fused:
             from ..deploy import fuse
             model = fuse(model, inplace=True)
-        self._model = model
-
-    @overload
-    def __call__(self, images: list | tuple, batch_size: int = 1) -> list[Result]: ...
-
-    @overload
-    def __call__(self, images: str | os.PathLike | np.ndarray | Image,
-                 batch_size: int = 1) -> Result: ...
-
-    def __call__(self, images: Any, batch_size: int = 1) -> Result | list[Result]:
-        """Predicts.
-
-        Args:
-            images: a path, a PIL image or an array H W 3 in RGB, 8 bits; or a list of these.
-            batch_size: images of one size that go through the model together.
-
-        Returns:
-            the result of the image, or a list of those of the list, in its order:
-            :class:`~.results.Detections`, :class:`~.results.Segmentation` or
-            :class:`~.results.PanopticSegmentation`.
-
-        Raises:
-            UserError: an image cannot be used.
-        """
-        single = not isinstance(images, (list, tuple))
-        results = dict(self.stream(enumerate(map(pixels, [images] if single else images)),
-                                   batch_size))
-        return results[0] if single else [results[at] for at in range(len(results))]
-
-    def stream(self, images: Iterable[tuple[Key, np.ndarray]],
-               batch_size: int = 1, bad: Callable[[Key, str], None] | None = None,
-               ) -> Iterator[tuple[Key, Result]]:
-        """Predicts on as many images as come, holding a few of them at a time.
-
-        Args:
-            images: pairs of whatever tells an image from others and its pixels, H W 3 in RGB.
-            batch_size: images of one size that go through the model together.
-            bad: is told of an image that the pipeline cannot scale, and why; by default one raises.
-
-        Yields:
-            what came with an image, and its result; images of one size in the order they came.
-        """
-        if batch_size < 1:
-            raise UserError(f'batch size {batch_size}: a batch has at least one image')
-        waiting: dict[tuple[int, ...], list[tuple[Key, dict]]] = {}
-        for key, image in images:
-            try:
-                sample = self._prepare(image)
-            except BadImage as error:
-                if bad is None:
-                    raise
-                bad(key, error.reason)
-                continue
-            size = tuple(sample['inputs'].shape)
-            waiting.setdefault(size, []).append((key, sample))
-            if len(waiting[size]) == batch_size:
-                yield from self._predict(waiting.pop(size))
-            elif sum(map(len, waiting.values())) >= WAITING * batch_size:
-                yield from self._predict(waiting.pop(next(iter(waiting))))      # of the oldest
-        for batch in waiting.values():
-            yield from self._predict(batch)
+        self.model, self.config = model, cfg
 
     def _scoped(self) -> Any:
         from mmengine.registry import DefaultScope
         return DefaultScope.overwrite_default_scope(self._scope)
 
-    def _prepare(self, image: np.ndarray) -> dict:
-        """What the pipeline makes of an image."""
+    def prepare(self, image: np.ndarray) -> tuple[tuple[int, ...], dict]:
+        """The size that the pipeline brings an image to, and what it makes of it."""
         import cv2
         size = image.shape[:2]
         loaded = np.ascontiguousarray(image[:, :, ::-1])            # the pipelines' order is BGR
@@ -179,18 +109,19 @@ class Predictor:
                        height=size[0], width=size[1], seg_fields=[], reduce_zero_label=False)
         try:
             with self._scoped():
-                return self._pipeline(results)
+                sample = self._pipeline(results)
         except cv2.error as error:
             raise BadImage('the image', f'it is {size[1]} x {size[0]} pixels, which the test '
                            'pipeline cannot bring to its size') from error
+        return tuple(sample['inputs'].shape), sample
 
-    def _predict(self, batch: list[tuple[Key, dict]]) -> Iterator[tuple[Key, Result]]:
+    def answer(self, samples: list[dict]) -> list[Result]:
+        """The results of what the pipeline made of images of one size."""
         import torch
         with self._scoped(), torch.inference_mode():
-            found = self._model.test_step({name: [sample[name] for _, sample in batch]
-                                           for name in ('inputs', 'data_samples')})
-        for (key, _), sample in zip(batch, found):
-            yield key, self._result(sample)
+            found = self.model.test_step({name: [sample[name] for sample in samples]
+                                          for name in ('inputs', 'data_samples')})
+        return [self._result(sample) for sample in found]
 
     def _result(self, sample: Any) -> Result:
         """A prediction in our own terms."""
@@ -303,7 +234,7 @@ def _fit_heads(cfg: Config, content: Mapping[str, Any]) -> None:
 def _classes(cfg: Config, content: Mapping[str, Any], with_data: bool) -> tuple[str, ...]:
     """The names: the checkpoint's, or else the config's."""
     names = noted_classes(content)
-    own = Names.of(cfg, dataset_leaves(_loader(cfg)['dataset'])[0], 'test').classes
+    own = Names.of(cfg, dataset_leaves(loader_of(cfg)['dataset'])[0], 'test').classes
     if not names:
         print_log('the checkpoint does not name its classes: '
                   + (f"the config's are taken ({_some(own)})" if own else
@@ -323,7 +254,12 @@ def _things(cfg: Config, classes: int) -> int:
     return (cfg.model.get('panoptic_fusion_head') or {}).get('num_things_classes', classes)
 
 
-def _loader(cfg: Config) -> Mapping:
+def loader_of(cfg: Config) -> Mapping:
+    """The test dataloader of a config, or else that of validation.
+
+    Raises:
+        UserError: it has neither.
+    """
     for split in ('test', 'val'):
         loader = cfg.get(f'{split}_dataloader')
         if loader is not None:
@@ -337,7 +273,7 @@ def _loader(cfg: Config) -> Mapping:
 def _pipeline(cfg: Config) -> tuple[Any, bool]:
     """The test pipeline behind loading, and whether it takes fractions."""
     from mmengine.dataset import Compose
-    steps = list(dataset_leaves(_loader(cfg)['dataset'])[0].get('pipeline') or ())
+    steps = list(dataset_leaves(loader_of(cfg)['dataset'])[0].get('pipeline') or ())
     where = f'the test pipeline of {cfg.filename or "the config"}'
     loads = [step for step in steps if type_of(step).startswith('LoadImage')]
     if not loads or not type_of(steps[-1]).startswith('Pack'):

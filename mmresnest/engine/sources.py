@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.files import flaw
 from ..data.folder import IMAGE_SUFFIXES
 from ..errors import UserError
 
@@ -211,7 +212,6 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """
     import cv2
 
-    from .images import flaw
     name = os.fspath(path)
     if os.path.isdir(name):
         raise BadImage(name, 'it is a folder')

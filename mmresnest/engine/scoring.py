@@ -1,0 +1,80 @@
+"""The scores of a model on its config's data, whatever runs the model."""
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+from ..errors import UserError
+from .asking import Asked
+from .results import Detections, Segmentation
+from .sources import read_image
+
+MAIN = ('coco/segm_mAP', 'coco/bbox_mAP', 'mIoU')
+"""The score that stands for a task, first come."""
+
+
+def score(asked: Asked, config: Config, progress: bool = True) -> dict[str, float]:
+    """Scores predictions on the test split, which is the validation split of most configs.
+
+    Args:
+        asked: what predicts; objects of all scores, as thresholds lower recall.
+        config: in the form that the model was trained in.
+        progress: show how far it is.
+
+    Raises:
+        UserError: the data are not there.
+    """
+    from mmengine.evaluator import Evaluator
+    from mmengine.registry import DATASETS, DefaultScope
+
+    from ..report.progress import progress as shown
+    from .building import building
+    from .train import prepare
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = prepare(config, ('test',), work_dir=folder)
+        with DefaultScope.overwrite_default_scope(cfg.default_scope), building(cfg):
+            dataset = DATASETS.build(cfg.test_dataloader.dataset)
+            evaluator = Evaluator(cfg.test_evaluator)
+            evaluator.dataset_meta = dataset.metainfo
+            with shown(len(dataset) if progress else None) as said:
+                for number in range(len(dataset)):
+                    item = dataset[number]
+                    sample = _answered(item['data_samples'], asked)
+                    evaluator.process([sample], dict(inputs=[item['inputs']],
+                                                     data_samples=[item['data_samples']]))
+                    said.step()
+            return {name: float(value) for name, value in evaluator.evaluate(len(dataset)).items()}
+
+
+def _answered(sample: Any, asked: Asked) -> Any:
+    """A data sample with what was predicted, as mmdet and mmseg leave it."""
+    from mmengine.structures import InstanceData, PixelData
+    result = asked(read_image(sample.img_path))
+    if isinstance(result, Segmentation):
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(result.labels)[None])
+        return sample
+    assert isinstance(result, Detections)
+    found = InstanceData(bboxes=torch.from_numpy(np.ascontiguousarray(result.boxes)),
+                         scores=torch.from_numpy(np.ascontiguousarray(result.scores)),
+                         labels=torch.from_numpy(np.ascontiguousarray(result.labels)))
+    if result.masks is not None:
+        found.masks = torch.from_numpy(result.masks)
+    sample.pred_instances = found
+    return sample
+
+
+def main_score(scores: dict[str, float]) -> float:
+    """The score that stands for the others, of 1.
+
+    Raises:
+        UserError: there is none that is known.
+    """
+    for name in MAIN:
+        if name in scores:
+            return scores[name] / (100 if name == 'mIoU' else 1)
+    raise UserError(f'the evaluator gives {", ".join(scores) or "no score"}, and none of '
+                    f'{", ".join(MAIN)}, by which int8 is judged; use one of their evaluators')

@@ -1,0 +1,469 @@
+"""Exported files give the model's results; what cannot be exported is said, and leaves nothing."""
+import json
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from test_predict import save_random
+
+from mmresnest import cli
+from mmresnest.data.shapes import sample
+from mmresnest.engine import config as configs
+from mmresnest.engine import export as exporting
+from mmresnest.engine.export import build, export
+from mmresnest.engine.export_plan import fitted, plan_for, resize_rule
+from mmresnest.engine.predictor import Predictor
+from mmresnest.errors import UserError
+from mmresnest.export import compare, runtime
+from mmresnest.export.compare import LIMITS, Difference, differences
+from mmresnest.export.formats import FORMATS, Shapes
+from mmresnest.export.runtime import ExportedModel
+
+pytest.importorskip('onnxruntime')
+pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
+
+KINDS = ('detection', 'instance', 'semantic')
+STRICT = LIMITS['float32']
+
+
+@pytest.fixture(autouse=True)
+def fresh_logger():
+    """Forgets mmengine's loggers, which keep the captured stream of the test that made them."""
+    from mmengine.logging import MMLogger
+    MMLogger._instance_dict.clear()
+
+
+@pytest.fixture(scope='module')
+def trained(shapes, tmp_path_factory):
+    """Config and checkpoint of a kind, made once; the config may be changed."""
+    folder, made = tmp_path_factory.mktemp('models'), {}
+
+    def make(kind, more=''):
+        if (kind, more) not in made:
+            path = tiny.write(folder, kind)
+            if more:
+                base, path = path.name, folder / f'{kind}_{len(made)}.py'
+                path.write_text(f"_base_ = './{base}'\n{more}\n")
+            cfg = configs.load_config(path)
+            configs.use_data(cfg, shapes)
+            made[kind, more] = str(path), save_random(cfg, folder / f'{path.stem}.pth')
+        return made[kind, more]
+    return make
+
+
+@pytest.fixture(scope='module')
+def asked(trained, shapes):
+    """A predictor of a kind on plain layers, made once."""
+    made = {}
+
+    def make(kind, more=''):
+        if (kind, more) not in made:
+            made[kind, more] = Predictor(*trained(kind, more), 'cpu', 0., data=str(shapes),
+                                         fused=False)
+        return made[kind, more]
+    return make
+
+
+@pytest.fixture(scope='module')
+def exported(trained, shapes, tmp_path_factory):
+    """What exporting returns, and the file, done once."""
+    folder, made = tmp_path_factory.mktemp('exported'), {}
+
+    def make(kind, to='onnx', **more):
+        key = kind, to, tuple(sorted(more.items()))
+        if key not in made:
+            out = folder / f'{len(made)}{FORMATS[to].suffix}'
+            made[key] = export(*trained(kind), to=to, out=out, data=str(shapes), **more)
+        return made[key], made[key].files[0]
+    return make
+
+
+def pictures():
+    return [sample(1, 'val', number, size).image
+            for number, size in enumerate([(64, 64), (100, 66), (70, 90)])]
+
+
+def session(model, part='whole', **about):
+    """A model's graph, asked as a file would be."""
+    form = dict(batch=None, height=None, width=None, divisor=32, least=1)
+    graph = build(model, part, torch.float32)
+    return exporting.GraphSession(graph, dict(
+        part=part, task='detection', names=['a'] * 9, input=form, resize=None, window=None,
+        mask_threshold=0.5, align_corners=False, **about))
+
+
+# ---- the graph -----------------------------------------------------------------------------------
+
+VARIANTS = {
+    'faster_rcnn': ('detection', ''),
+    'class-agnostic boxes': ('detection', """
+model = dict(roi_head=dict(bbox_head=dict(reg_class_agnostic=True)))"""),
+    'few proposals': ('detection', """
+model = dict(test_cfg=dict(rpn=dict(nms_pre=7, max_per_img=4), rcnn=dict(max_per_img=50)))"""),
+    'no smallest box': ('detection', """
+model = dict(test_cfg=dict(rpn=dict(min_bbox_size=-1)))"""),
+    'softmax RPN': ('detection', """
+model = dict(rpn_head=dict(loss_cls=dict(use_sigmoid=False)))"""),
+    'BGR': ('detection', """
+model = dict(data_preprocessor=dict(bgr_to_rgb=False, mean=[103.5, 116.3, 123.7],
+                                    std=[57.4, 57.1, 58.4]))"""),
+    'mask_rcnn': ('instance', ''),
+    'class-agnostic masks': ('instance', """
+model = dict(roi_head=dict(mask_head=dict(class_agnostic=True)))"""),
+    'deeplabv3': ('semantic', ''),
+    'align_corners': ('semantic', """
+model = dict(decode_head=dict(align_corners=True))"""),
+    'window': ('semantic', """
+model = dict(test_cfg=dict(mode='slide', crop_size=(40, 48), stride=(24, 32)))"""),
+}
+
+
+@pytest.mark.parametrize('kind, more', VARIANTS.values(), ids=VARIANTS)
+def test_graph_equals_framework(asked, kind, more):
+    """From the pixels to the result: mmdet's and mmseg's own prediction, and ours."""
+    predictor = asked(kind, more)
+    about = exporting.describe(predictor, Shapes(None, None, None, 32 if kind != 'semantic' else 1,
+                                                 64), 'whole', 'float32', __file__)
+    ours = ExportedModel(exporting.GraphSession(build(predictor.model, 'whole', torch.float32),
+                                                about), 0.)
+    seen = 0
+    for image in pictures():
+        one, other = predictor(image), ours(image)
+        assert type(one) is type(other) and one.size == other.size and one.names == other.names
+        for each in compare.result_differences(one, other, STRICT):
+            assert each.passes, (image.shape, each)
+        seen += len(np.unique(one.labels))
+    assert seen >= 3, 'random weights see something on every picture'
+
+
+def test_one_stage_equals_framework(trained, shapes, tmp_path):
+    """RetinaNet: classes that share an anchor do not suppress each other."""
+    path = tmp_path / 'retinanet.py'
+    path.write_text("""
+_base_ = 'mmresnest::retinanet_resnest50_fpn.py'
+model = dict(
+    backbone=dict(arch='resnest14', init_cfg=None), neck=dict(out_channels=16),
+    bbox_head=dict(in_channels=16, feat_channels=16, stacked_convs=1),
+    test_cfg=dict(nms_pre=60, max_per_img=20, score_thr=0.009))
+resize = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(96, 64), keep_ratio=True),
+          dict(type='PackDetInputs',
+               meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
+test_dataloader = dict(dataset=dict(pipeline=resize))
+val_dataloader = test_dataloader
+""")
+    cfg = configs.load_config(path)
+    configs.use_data(cfg, shapes)
+    predictor = Predictor(str(path), save_random(cfg, tmp_path / 'a.pth'), 'cpu', 0.,
+                          data=str(shapes), fused=False)
+    about = exporting.describe(predictor, Shapes(None, None, None, 32, 64), 'whole', 'float32',
+                               __file__)
+    ours = ExportedModel(exporting.GraphSession(build(predictor.model, 'whole', torch.float32),
+                                                about), 0.)
+    for image in pictures():
+        one, other = predictor(image), ours(image)
+        assert len(one) == 20 and len(set(one.labels.tolist())) > 1
+        assert all(each.passes for each in compare.result_differences(one, other, STRICT))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_padding_is_none_of_the_image(asked, kind):
+    """What lies beyond an image's size is not seen, whatever is there."""
+    graph = build(asked(kind).model, 'whole', torch.float32)
+    placed, true = fitted(pictures()[1], (96, 128))
+    one = torch.from_numpy(placed)[None]
+    other = one.clone()
+    other[:, :, true[0]:] = 255
+    other[:, :, :, true[1]:] = 77
+    size = torch.tensor([true])
+    with torch.inference_mode():
+        for left, right in zip(graph(one, size), graph(other, size)):
+            assert torch.equal(left, right)
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_onnx_equals_framework_at_any_size(asked, exported, kind):
+    result, file = exported(kind, dynamic=True)
+    assert result.objects and all(each.passes for found in result.differences.values()
+                                  for each in found)
+    assert len(result.differences) == 3 and set(result.milliseconds) == {
+        'PyTorch', 'PyTorch, fused', 'onnx'}
+    predictor, ours = asked(kind), ExportedModel(file, 0.)
+    assert ours.names == predictor.names and ours.task == predictor.task
+    for image, found in zip(pictures(), ours(pictures(), batch_size=2)):
+        for each in compare.result_differences(predictor(image), found, STRICT):
+            assert each.passes, each
+
+
+def test_openvino_equals_onnx(exported):
+    pytest.importorskip('openvino')
+    _, file = exported('instance', 'openvino', size=(64, 96))
+    assert file.suffix == '.xml' and file.with_suffix('.bin').is_file()
+    _, other = exported('instance', size=(64, 96))
+    for image in pictures():
+        one, two = ExportedModel(file, 0.)(image), ExportedModel(other, 0.)(image)
+        assert all(each.passes for each in compare.result_differences(one, two, STRICT))
+        assert len(one)
+
+
+def test_float16_is_near_and_smaller(exported):
+    half, _ = exported('semantic', size=(64, 64), half=True)
+    whole, _ = exported('semantic', dynamic=True)
+    assert half.about['precision'] == 'float16'
+    assert half.files[0].stat().st_size < 0.6 * whole.files[0].stat().st_size
+    largest = half.differences['file and graph, 1x3x64x64'][0]
+    assert 1e-5 < largest.value < LIMITS['float16'].maps, 'half precision, and not none'
+
+
+@pytest.mark.parametrize('to', ['torch-export', 'torchscript'])
+def test_formats_of_torch(exported, asked, to):
+    """They load without mmresnest, and hold whole segmentors and parts of detectors."""
+    _, file = exported('detection', to, part='neck', size=(64, 96))
+    graph = build(asked('detection').model, 'neck', torch.float32)
+    x = torch.randn(1, 3, 64, 96)
+    np.save(file.with_suffix('.npy'), x.numpy())
+    code = (f'import sys, numpy, torch\nx = numpy.load({str(file.with_suffix(".npy"))!r})\n'
+            'x = torch.from_numpy(x)\n'
+            + (f'm = torch.export.load({str(file)!r}).module()\n' if to == 'torch-export' else
+               f'm = torch.jit.load({str(file)!r})\n')
+            + 'assert "mmresnest" not in sys.modules and "mmdet" not in sys.modules\n'
+              f'numpy.savez({str(file.with_suffix(""))!r}, *[y.detach().numpy() for y in m(x)])')
+    subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, timeout=300)
+    maps = np.load(file.with_suffix('.npz'))
+    with torch.inference_mode():
+        for number, one in enumerate(graph(x)):
+            np.testing.assert_allclose(maps[f'arr_{number}'], one.numpy(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match='torchvision'):
+        exported('detection', to)
+
+
+def test_the_file_says_what_it_is(exported, trained):
+    _, file = exported('instance', size=(64, 96))
+    about = runtime.opened(file).about
+    assert about['names'] == ['disk', 'ring', 'square', 'triangle', 'star', 'cross']
+    assert about['input'] == dict(batch=1, height=64, width=96, divisor=32, least=64)
+    assert about['normalise']['order'] == 'RGB' and len(about['normalise']['mean']) == 3
+    assert about['resize'] == dict(scale=[64, 64], keep_ratio=True)
+    from mmresnest.storage import sha256_of
+    assert about['checkpoint']['sha256'] == sha256_of(trained('instance')[1])
+    assert about['outputs'] == ['boxes', 'scores', 'labels', 'masks']
+
+
+def test_predicts_without_torch_and_mm(exported, tmp_path):
+    """The command, where importing torch or an mm library fails."""
+    _, file = exported('instance', size=(64, 96))
+    import cv2
+    for number, image in enumerate(pictures()):
+        cv2.imwrite(str(tmp_path / f'{number}.png'), image[:, :, ::-1])
+    code = ('import sys\n'
+            'class Refuse:\n'
+            '    def find_spec(self, name, path=None, target=None):\n'
+            "        if name.split('.')[0] in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg'):\n"
+            "            raise AssertionError(f'{name} was imported')\n"
+            'sys.meta_path.insert(0, Refuse())\n'
+            'from mmresnest.cli import main\n'
+            f'sys.exit(main(["predict", "--model", {str(file)!r}, {str(tmp_path)!r}, "--out", '
+            f'{str(tmp_path / "out")!r}, "--score-thr", "0"]))')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    expected = [row for number, image in enumerate(pictures())
+                for row in ExportedModel(file, 0.)(image).to_coco(number + 1)]
+    assert len(rows) == len(expected) > 0
+    for one, other in zip(rows, expected):
+        assert one['category_id'] == other['category_id']
+        np.testing.assert_allclose(one['bbox'], other['bbox'], atol=1e-3)
+    assert len(list((tmp_path / 'out' / 'pictures').iterdir())) == 3
+
+
+def test_int8_is_scored(exported, shapes):
+    """And is smaller; a drop that is not allowed is an error."""
+    whole, _ = exported('semantic', dynamic=True)
+    result, file = exported('semantic', dynamic=True, int8=str(shapes / 'images' / 'val'),
+                            max_drop=1.)
+    assert set(result.scores) == {'float32', 'int8'}
+    assert all('mIoU' in scores for scores in result.scores.values())
+    assert file.stat().st_size < 0.4 * whole.files[0].stat().st_size
+    assert runtime.opened(file).about['precision'] == 'int8'
+
+
+# ---- the runner beside the libraries -------------------------------------------------------------
+
+@pytest.mark.parametrize('rule', [dict(scale=(1333, 800), keep_ratio=True),
+                                  dict(scale=(2048, 512), keep_ratio=True),
+                                  dict(scale=(64, 96), keep_ratio=False)])
+def test_images_are_scaled_as_mmcv_does(rule):
+    from mmcv.transforms import Resize
+    about = dict(resize=dict(rule, scale=list(rule['scale'])), window=None,
+                 input=dict(height=None, width=None))
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        image = random.integers(0, 256, (*random.integers(20, 300, 2), 3), dtype=np.uint8)
+        size = runtime.scaled_size(image.shape[:2], about)
+        np.testing.assert_array_equal(runtime.resized(image, size),
+                                      Resize(**rule)(dict(img=image))['img'])
+
+
+def test_masks_are_pasted_as_mmdet_does():
+    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+    random = np.random.default_rng(0)
+    masks = random.random((30, 28, 28), np.float32)
+    boxes = random.uniform(-20, 120, (30, 4)).astype(np.float32)
+    boxes = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]),
+                            np.maximum(boxes[:, :2], boxes[:, 2:])], 1)
+    boxes[0, 2] = boxes[0, 0]       # without a side
+    expected, _ = _do_paste_mask(torch.from_numpy(masks[:, None]), torch.from_numpy(boxes), 90, 110,
+                                 skip_empty=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        found = runtime.pasted(masks, boxes, (90, 110), 0.5)
+    there = (boxes[:, 2] > boxes[:, 0])
+    assert (found[there] != (expected.numpy() >= 0.5)[there]).mean() < 1e-5
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_classes_are_scaled_back_as_mmseg_does(align_corners):
+    logits = np.random.default_rng(0).standard_normal((5, 17, 23), np.float32)
+    for size in ((40, 31), (9, 60), (17, 23)):
+        expected = torch.nn.functional.interpolate(
+            torch.from_numpy(logits)[None], size, mode='bilinear', align_corners=align_corners)
+        found = runtime.best_classes(logits, size, align_corners)
+        assert (found != expected[0].argmax(0).numpy()).mean() < 1e-3
+
+
+# ---- what differs is seen ------------------------------------------------------------------------
+
+def outputs(**changes):
+    values = dict(boxes=np.array([[[0, 0, 9, 9], [20, 20, 40, 40], [0, 0, 0, 0]]], np.float32),
+                  scores=np.array([[0.9, 0.6, 0]], np.float32), labels=np.array([[1, 0, -1]]))
+    for name, change in changes.items():
+        values[name] = values[name] + np.asarray(change, values[name].dtype)
+    return list(values.values())
+
+
+@pytest.mark.parametrize('changes, wrong', [
+    ({}, ''), (dict(scores=[[0, 0.05, 0]]), 'scores'),
+    (dict(boxes=[[[0, 0, 0, 0.1]] * 3]), 'boxes'), (dict(labels=[[1, 0, 0]]), 'objects'),
+    (dict(boxes=[[[50, 0, 50, 0]] * 3]), 'objects')])
+def test_differences_of_objects(changes, wrong):
+    found = differences(['boxes', 'scores', 'labels'], outputs(), outputs(**changes), STRICT)
+    failed = [each.what for each in found if not each.passes]
+    assert bool(failed) == bool(wrong) and all(wrong in what or what.startswith('objects')
+                                               for what in failed)
+
+
+def test_order_of_objects_is_none_of_a_difference():
+    other = [array[:, [1, 0, 2]] for array in outputs()]
+    assert all(each.value == 0 for each in
+               differences(['boxes', 'scores', 'labels'], outputs(), other, STRICT))
+
+
+def test_nan_is_a_difference():
+    maps = [np.ones((1, 2, 3, 3), np.float32)]
+    assert not differences(['map0'], maps, [maps[0] * np.nan], STRICT)[0].passes
+    assert not Difference('a', float('nan'), 1).passes
+
+
+def test_a_file_that_differs_is_not_left(trained, shapes, tmp_path, monkeypatch):
+    real = FORMATS['torchscript']
+
+    def wrong(path):
+        run = real.load(path)
+        return lambda *inputs: [run(*inputs)[0] * 1.01, *run(*inputs)[1:]]
+    monkeypatch.setitem(FORMATS, 'torchscript', exporting.FORMATS['torchscript'].__class__(
+        real.suffix, real.detects, real.write, wrong))
+    with pytest.raises(UserError, match='differ beyond rounding: map0'):
+        export(*trained('detection'), to='torchscript', part='backbone', data=str(shapes),
+               out=tmp_path / 'a' / 'x.pt', size=(64, 64))
+    assert not list(tmp_path.iterdir())
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('words, said', [
+    (['--to', 'onx'], 'nearest: onnx'), (['--part', 'head'], 'legal: whole, neck, backbone'),
+    (['--batch', '0'], 'at least one image'), (['--size', '8x64'], 'at least 64'),
+    (['--dynamic', '--size', '64x64'], 'leave --size'), (['--half', '--int8', '.'], 'one of them'),
+    (['--int8', '.', '--part', 'neck'], 'score of whole models'),
+    (['--out', 'a.pt'], 'ends in .onnx'),
+    (['--out', 'file/a.onnx'], 'no file can be made there'),
+    (['--int8', 'empty'], 'no image'), (['--to', 'torchscript'], 'onnx and openvino hold whole')])
+def test_what_is_asked_for_is_looked_at_first(trained, tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'file').touch()
+    assert cli.main(['export', *trained('detection'), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {'empty', 'file'}
+
+
+def test_an_old_file_is_kept(trained, tmp_path):
+    file = tmp_path / 'a.onnx'
+    file.write_text('mine')
+    with pytest.raises(UserError, match='--force'):
+        export(*trained('detection'), out=file)
+    assert file.read_text() == 'mine'
+
+
+def test_a_segmentor_wants_its_size(asked):
+    with pytest.raises(UserError, match='--dynamic'):
+        plan_for(asked('semantic'), 'onnx', 'whole', None, 1, False)
+
+
+def test_unknown_parts_are_named(asked, monkeypatch):
+    predictor = asked('detection', """
+model = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms', iou_threshold=0.5))))""")
+    with pytest.raises(UserError, match='soft_nms'):
+        build(predictor.model, 'whole', torch.float32)
+    head = asked('detection').model.rpn_head
+    monkeypatch.setattr(head, 'bbox_coder', object())
+    with pytest.raises(UserError, match='DeltaXYWHBBoxCoder'):
+        build(asked('detection').model, 'whole', torch.float32)
+
+
+def test_panoptic_is_refused(trained, shapes, tmp_path):
+    with pytest.raises(UserError, match='panoptic'):
+        export(*trained('panoptic'), data=str(shapes), out=tmp_path / 'a.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+def test_pipelines_that_the_runner_does_not_know(trained):
+    cfg = configs.load_config(trained('detection')[0])
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    pipeline.insert(2, dict(type='Pad', size_divisor=32))
+    with pytest.raises(UserError, match='Pad'):
+        resize_rule(cfg)
+    pipeline.pop(2)
+    pipeline[0].to_float32 = True
+    with pytest.raises(UserError, match='to_float32'):
+        resize_rule(cfg)
+
+
+@pytest.mark.parametrize('name, content, said', [
+    ('a.onnx', b'no model', 'cannot be read'), ('a.pt2', b'', 'torch.export.load'),
+    ('a.txt', b'', '.onnx and .xml'), ('gone.onnx', None, 'does not exist')])
+def test_a_model_that_is_none(tmp_path, capsys, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / 'a.png').write_bytes(b'')
+    assert cli.main(['predict', '--model', str(tmp_path / name), str(tmp_path / 'a.png'),
+                     '--out', str(tmp_path / 'out')]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / 'out').exists()
+
+
+def test_a_runtime_that_is_missing(exported, monkeypatch):
+    _, file = exported('instance', size=(64, 96))
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(UserError, match=r'mmresnest\[onnx\]'):
+        runtime.opened(file)
+
+
+def test_a_part_is_no_model(exported):
+    _, file = exported('detection', part='neck', dynamic=True)
+    with pytest.raises(UserError, match='holds the neck'):
+        ExportedModel(file)
