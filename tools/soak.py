@@ -91,11 +91,12 @@ def plot(found: dict[str, Any], path: Path) -> None:
     x = [row['iteration'] for row in found['rows']]
     memory.plot(x, [row['resident'] / 2 ** 20 for row in found['rows']], label='training process')
     memory.plot(x, [row['children'] / 2 ** 20 for row in found['rows']], label='workers, together')
-    memory.set(ylabel='resident, GiB', ylim=(0, None))
+    memory.set(ylabel='resident, GiB')
     memory.legend(loc='lower right')
     files.plot(x, [row['files'] for row in found['rows']], color='tab:green')
-    files.set(ylabel='open files', xlabel='iteration', ylim=(0, None))
+    files.set(ylabel='open files', xlabel='iteration')
     for axis in (memory, files):
+        axis.set_ylim(0, 1.15 * axis.get_ylim()[1])
         axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, metadata={'Date': None})
