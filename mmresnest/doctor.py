@@ -13,8 +13,9 @@ import sys
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata, util
 from pathlib import Path
 from textwrap import wrap
@@ -62,9 +63,15 @@ def installed() -> dict[str, str]:
             for found in metadata.distributions() if found.metadata['Name']}
 
 
+@cache
+def providers() -> Mapping[str, list[str]]:
+    """Import name -> distributions, found out once: it reads the records of all of them."""
+    return metadata.packages_distributions()
+
+
 def owners(module: str) -> list[str]:
     """The distributions that say they provide an import name."""
-    return sorted(set(metadata.packages_distributions().get(module, [])))
+    return sorted(set(providers().get(module, [])))
 
 
 def attempt(module: str) -> ModuleType | Exception | None:

@@ -1,67 +1,24 @@
-"""README.md: what it names exists, what it says to type is understood, what it claims is so.
+"""README.md: its two tables. What all pages share is in test_docs.py and test_documented.py.
 
-Its table compares with the backbones of mmdet and mmseg. What it says of those is shown here too,
-so that a row goes when they are mended.
+The first compares with the backbones of mmdet and mmseg. What it says of those is shown here, so
+that a row goes when they are mended.
 """
-import ast
 import importlib
 import re
-import shlex
 from fnmatch import fnmatch
-from pathlib import Path
 
 import published
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from documents import PAGES, ROOT
 from torch import nn
 
-from mmresnest import cli, weights
+from mmresnest import weights
 
-ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / 'README.md').read_text(encoding='utf-8')
-BLOCKS = re.findall(r'^```(\w*)\n(.*?)^```$', TEXT, re.MULTILINE | re.DOTALL)
-INLINE = re.findall(r'(?<!`)`([^`\n]+)`(?!`)', re.sub(r'^```.*?^```$', '', TEXT, flags=re.M | re.S))
-PYTHON = [block for language, block in BLOCKS if language == 'python']
-PLAIN = [block for block in PYTHON if 'build_backbone' in block]
-CONFIGS = [block for block in PYTHON if block not in PLAIN]
+TEXT = PAGES['README.md']
 
 # torch and mmengine warn of their own future where networks of mmdet are built and run
 pytestmark = pytest.mark.filterwarnings('ignore')
-
-
-# ---- what it names -------------------------------------------------------------------------------
-
-def test_blocks_are_closed_and_of_a_known_kind():
-    assert len(re.findall('^```', TEXT, re.MULTILINE)) == 2 * len(BLOCKS)
-    assert {language for language, _ in BLOCKS} == {'bash', 'python', 'text'}
-    assert len(PLAIN) == 1 and len(CONFIGS) == 3
-
-
-def test_links_lead_somewhere():
-    links = [link for link in re.findall(r'\]\(([^)]+)\)', TEXT) if '://' not in link]
-    assert links
-    for link in links:
-        assert (ROOT / link).is_file(), link
-
-
-def test_files_that_it_names_are_there():
-    folders = ('configs/', 'constraints/', 'mmresnest/', 'tests/', 'tools/')
-    named = {word.partition('::')[0] for span in [*INLINE, *(block for _, block in BLOCKS)]
-             for word in span.split() if word.startswith(folders)}
-    assert len(named) > 10
-    for name in named:
-        assert any(ROOT.glob(name.rstrip('/'))), name
-
-
-def test_tests_that_it_names_are_there():
-    named = set(re.findall(r'`(tests/\S+?\.py)::(\w+)`', TEXT))
-    assert len(named) > 20
-    for file, function in named:
-        tree = ast.parse((ROOT / file).read_text(encoding='utf-8'))
-        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (
-            f'{file}::{function}')
 
 
 def test_every_row_about_others_shows_both_sides():
@@ -82,107 +39,6 @@ def test_every_config_is_in_one_row_of_the_table():
     assert not [name for name, matches in found.items() if len(matches) != 1]
     assert not [pattern for row in rows for pattern in row
                 if not any(fnmatch(name, pattern) for name in names)]
-
-
-# ---- what it says to type ------------------------------------------------------------------------
-
-def lines() -> list[list[str]]:
-    """The words of every command line, without what is set in its environment."""
-    found = []
-    for language, block in BLOCKS:
-        if language == 'bash':
-            for line in block.replace('\\\n', ' ').splitlines():
-                words = shlex.split(line, comments=True)
-                while words and re.fullmatch(r'[A-Z_]+=\S*', words[0]):
-                    words.pop(0)
-                if words:
-                    found.append(words)
-    found += [shlex.split(span) for span in INLINE if span.startswith('mmresnest ')]
-    return found
-
-
-def as_command(words: list[str]) -> list[str] | None:
-    """What ``mmresnest`` is told by such a line; None for a line of another program."""
-    if words[0] == 'mmresnest':
-        return words[1:]
-    if words[0] == 'python':
-        words = words[1:]
-    if not words[0].startswith('tools/'):
-        return None
-    script, words = Path(words[0]), words[1:]
-    if script.suffix == '.py':
-        return [script.stem.replace('_', '-'), *words]
-    launcher, command = script.stem.split('_')
-    if launcher == 'slurm':
-        return [command, *words[2:], '--launcher', 'slurm']     # without partition and job
-    count = {'train': 1, 'test': 2}[command]                    # the number of processes
-    assert words[count].isdigit(), words
-    return [command, *words[:count], *words[count + 1:], '--launcher', 'pytorch']
-
-
-def test_our_commands_are_understood():
-    commands = list(filter(None, map(as_command, lines())))
-    assert {command[0] for command in commands} == {'train', 'test', 'convert', 'doctor',
-                                                   'benchmark', 'flops', 'print-config', 'profile',
-                                                   'check-data', 'browse-data', 'predict', 'report'}
-    for command in commands:
-        args = cli._parser().parse_args(command)
-        config = getattr(args, 'config', '')
-        package, separator, inner = config.partition('::')
-        if separator:
-            folder = Path(importlib.import_module(package).__file__).parent
-            assert (folder / '.mim' / 'configs' / inner).is_file(), config
-        elif config:
-            assert (ROOT / 'configs' / f'{Path(config).stem}.py').is_file(), config
-
-
-def test_other_commands_are_known():
-    makefile = (ROOT / 'Makefile').read_text()
-    setup = (ROOT / 'setup.py').read_text()
-    seen = set()
-    for words in lines():
-        if as_command(words) is not None:
-            continue
-        seen.add(words[0])
-        if words[0] == 'make':
-            assert all(re.search(rf'^{word}:', makefile, re.MULTILINE) for word in words[1:])
-        elif words[0] == 'pip':
-            assert words[1] == 'install'
-            for extra in re.findall(r'\.\[(\w+)\]', ' '.join(words)):
-                assert f"'{extra}': [" in setup
-        else:
-            assert words == ['csCreateTrainIdLabelImgs']
-    assert seen == {'make', 'pip', 'csCreateTrainIdLabelImgs'}
-
-
-def test_options_that_it_explains_exist(capsys):
-    said = ''
-    for command in cli.COMMANDS:
-        with pytest.raises(SystemExit):
-            cli._parser().parse_args([command.name, '--help'])
-        said += capsys.readouterr().out
-    named = {option for span in INLINE for option in re.findall(r'(?<!\S)--[a-z-]+', span)}
-    assert len(named) > 10
-    for option in named:
-        assert re.search(rf'(?<!\S){option}\b', said), option
-
-
-@pytest.mark.parametrize('block', CONFIGS, ids=lambda block: block.partition('\n')[0][9:])
-def test_configs_are_read_and_their_backbones_built(block, tmp_path):
-    path = tmp_path / 'config.py'
-    path.write_text(block)
-    cfg = Config.fromfile(path)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
-        backbone = MODELS.build(cfg.model.backbone)
-    assert type(backbone).__module__ == 'mmresnest.models'
-    assert list(backbone.out_channels) == [256, 512, 1024, 2048]
-    assert backbone.init_cfg['checkpoint'].startswith(weights.SCHEME)
-
-
-def test_plain_pytorch_runs():
-    small = PLAIN[0].replace("'resnest50'", "'resnest14'").replace('224', '64')
-    assert small.count('resnest14') == 1
-    exec(compile(small, 'README.md', 'exec'), {})
 
 
 # ---- what it says of the backbones of mmdet and mmseg --------------------------------------------

@@ -21,7 +21,7 @@ from . import sources
 from .config import dataset_leaves, type_of
 from .predictor import Predictor, loader_of
 
-LEAST = 64              # px, the smallest side that a file of any size takes
+LEAST = 33              # px, of a file of any size: 32 and less are one pixel in the last stage
 PICTURES = 2            # to compare on
 TRIED = ((160, 192), (127, 98))
 """Heights and widths that a file of any size is tried with."""

@@ -165,7 +165,7 @@ class ExportedModel(Asked):
         self.session = opened(source) if isinstance(source, (str, os.PathLike)) else source
         self.about = self.session.about
         if self.about['part'] != 'whole':
-            raise UserError(f'{source} holds the {self.about["part"]} of a model, whose maps are '
+            raise UserError(f'the file holds the {self.about["part"]} of a model, whose maps are '
                             'not yet predictions; export --part whole')
         self.task, self.names = self.about['task'], tuple(self.about['names'])
         self.things = len(self.names)
