@@ -358,7 +358,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--int8', metavar='CALIB',
                         help='compute in 8-bit integers, whose scales are found on the pictures '
                              'of this folder; the drop of the score is measured')
-    parser.add_argument('--max-drop', type=float, default=0.02, metavar='D',
+    parser.add_argument('--max-drop', type=float, metavar='D',
                         help='of the score by --int8, of 1 (default: 0.02)')
     parser.add_argument('--try', nargs='+', default=[], metavar='IMAGE', dest='pictures',
                         help='pictures to compare on (default: the first of the validation split, '

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from mmresnest.engine import export as exporting
 from mmresnest.engine.export import build, export
 from mmresnest.engine.export_plan import fitted, plan_for, resize_rule
 from mmresnest.engine.predictor import Predictor
+from mmresnest.engine.results import Detections
 from mmresnest.errors import UserError
 from mmresnest.export import compare, runtime
-from mmresnest.export.compare import LIMITS, Difference, differences
+from mmresnest.export.compare import LIMITS, Cut, Difference, differences
 from mmresnest.export.formats import FORMATS, Shapes
 from mmresnest.export.runtime import ExportedModel
 
@@ -87,8 +89,24 @@ def pictures():
             for number, size in enumerate([(64, 64), (100, 66), (70, 90)])]
 
 
+def differences_of(one, other):
+    """Of results that are short of the most that are kept, or of full ones."""
+    most = len(one.labels) if len(one.labels) == len(other.labels) else 10 ** 6
+    return compare.result_differences(one, other, STRICT, Cut(0., most))
+
+
 # ---- the graph -----------------------------------------------------------------------------------
 
+CASCADE = """
+head = dict(type='Shared2FCBBoxHead', in_channels=16, fc_out_channels=16, roi_feat_size=7,
+            num_classes=80, reg_class_agnostic=True, loss_cls=dict(type='CrossEntropyLoss'),
+            loss_bbox=dict(type='SmoothL1Loss', beta=1.0))
+coder = dict(type='DeltaXYWHBBoxCoder', target_means=[0., 0., 0., 0.])
+model = dict(train_cfg=None, roi_head=dict(
+    type='CascadeRoIHead', num_stages=2, stage_loss_weights=[1, 0.5],
+    bbox_head=[dict(**head, bbox_coder=dict(**coder, target_stds=[0.1, 0.1, 0.2, 0.2])),
+               dict(**head, bbox_coder=dict(**coder, target_stds=[0.05, 0.05, 0.1, 0.1]))]))
+"""
 VARIANTS = {
     'faster_rcnn': ('detection', ''),
     'class-agnostic boxes': ('detection', """
@@ -105,6 +123,7 @@ model = dict(data_preprocessor=dict(bgr_to_rgb=False, mean=[103.5, 116.3, 123.7]
     'mask_rcnn': ('instance', ''),
     'class-agnostic masks': ('instance', """
 model = dict(roi_head=dict(mask_head=dict(class_agnostic=True)))"""),
+    'cascade_mask_rcnn': ('instance', CASCADE),
     'deeplabv3': ('semantic', ''),
     'align_corners': ('semantic', """
 model = dict(decode_head=dict(align_corners=True))"""),
@@ -125,7 +144,7 @@ def test_graph_equals_framework(asked, kind, more):
     for image in pictures():
         one, other = predictor(image), ours(image)
         assert type(one) is type(other) and one.size == other.size and one.names == other.names
-        for each in compare.result_differences(one, other, STRICT):
+        for each in differences_of(one, other):
             assert each.passes, (image.shape, each)
         seen += len(np.unique(one.labels))
     assert seen >= 3, 'random weights see something on every picture'
@@ -157,7 +176,7 @@ val_dataloader = test_dataloader
     for image in pictures():
         one, other = predictor(image), ours(image)
         assert len(one) == 20 and len(set(one.labels.tolist())) > 1
-        assert all(each.passes for each in compare.result_differences(one, other, STRICT))
+        assert all(each.passes for each in differences_of(one, other))
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -190,7 +209,7 @@ def test_onnx_equals_framework(asked, exported, kind, more):
     assert ours.names == predictor.names and ours.task == predictor.task
     shown = pictures() if 'dynamic' in more else pictures()[:1]
     for image, found in zip(shown, ours(shown, batch_size=2)):
-        for each in compare.result_differences(predictor(image), found, STRICT):
+        for each in differences_of(predictor(image), found):
             assert each.passes, each
 
 
@@ -204,7 +223,7 @@ def test_openvino_equals_the_graph(exported, asked):
     same.about = result.about
     for image in pictures():
         one, other = ExportedModel(file, 0.)(image), ExportedModel(same, 0.)(image)
-        assert all(each.passes for each in compare.result_differences(one, other, STRICT))
+        assert all(each.passes for each in differences_of(one, other))
         assert len(one)
 
 
@@ -289,6 +308,19 @@ def test_int8_is_scored(exported, shapes):
     assert runtime.opened(file).about['precision'] == 'int8'
 
 
+def test_a_drop_that_is_not_allowed(trained, shapes, tmp_path, monkeypatch):
+    """And a score of nothing, from which there is no drop."""
+    scores = iter([dict(mIoU=50.), dict(mIoU=40.), dict(mIoU=0.), dict(mIoU=0.)])
+    monkeypatch.setattr(exporting, 'score', lambda *_: next(scores))
+    monkeypatch.setattr(exporting, 'QUANTISERS', dict(onnx=lambda *_: None))
+    monkeypatch.setattr(exporting, '_flowing', lambda *_: [])
+    monkeypatch.setattr(exporting, 'ExportedModel', lambda *_: None)
+    predictor = SimpleNamespace(config=None)
+    for said in ('lowers the score by 0.100', 'scores nothing'):
+        with pytest.raises(UserError, match=said):
+            exporting._quantise(predictor, 'onnx', tmp_path / 'a.onnx', [], 0.02, lambda _: None)
+
+
 # ---- the runner beside the libraries -------------------------------------------------------------
 
 @pytest.mark.parametrize('rule', [dict(scale=(1333, 800), keep_ratio=True),
@@ -310,17 +342,19 @@ def test_masks_are_pasted_as_mmdet_does():
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
     random = np.random.default_rng(0)
     masks = random.random((30, 28, 28), np.float32)
-    boxes = random.uniform(-20, 120, (30, 4)).astype(np.float32)
-    boxes = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]),
-                            np.maximum(boxes[:, :2], boxes[:, 2:])], 1)
+    low = random.uniform(-20, 80, (30, 2))
+    boxes = np.concatenate([low, low + random.uniform(25, 60, (30, 2))], 1).astype(np.float32)
     boxes[0, 2] = boxes[0, 0]       # without a side
-    expected, _ = _do_paste_mask(torch.from_numpy(masks[:, None]), torch.from_numpy(boxes), 90, 110,
-                                 skip_empty=False)
+    expected = np.zeros((30, 90, 110), bool)
+    for number in range(30):        # one by one, as on a CPU
+        here = slice(number, number + 1)
+        shares, where = _do_paste_mask(torch.from_numpy(masks[here, None]),
+                                       torch.from_numpy(boxes[here]), 90, 110)
+        expected[(number, *where)] = shares[0].numpy() >= 0.5
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         found = runtime.pasted(masks, boxes, (90, 110), 0.5)
-    there = (boxes[:, 2] > boxes[:, 0])
-    assert (found[there] != (expected.numpy() >= 0.5)[there]).mean() < 1e-5
+    assert (found != expected).mean() < 1e-5 and expected.any(axis=(1, 2)).sum() > 20
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
@@ -345,13 +379,45 @@ def outputs(**changes):
 
 @pytest.mark.parametrize('changes, wrong', [
     ({}, ''), (dict(scores=[[0, 0.05, 0]]), 'scores'),
-    (dict(boxes=[[[0, 0, 0, 0.1]] * 3]), 'boxes'), (dict(labels=[[1, 0, 0]]), 'objects'),
-    (dict(boxes=[[[50, 0, 50, 0]] * 3]), 'objects')])
+    (dict(boxes=[[[0, 0, 0, 0.1]] * 3]), 'boxes'),
+    (dict(labels=[[1, 0, 0]]), 'objects'),              # another class
+    (dict(labels=[[0, -1, 0]]), 'objects'),             # one object less
+    (dict(labels=[[-2, -1, 0]]), 'objects'),            # none
+    (dict(boxes=[[[50, 0, 50, 0]] * 3]), 'objects'), (dict(scores=[[np.nan, 0, 0]]), '')])
 def test_differences_of_objects(changes, wrong):
-    found = differences(['boxes', 'scores', 'labels'], outputs(), outputs(**changes), STRICT)
-    failed = [each.what for each in found if not each.passes]
-    assert bool(failed) == bool(wrong) and all(wrong in what or what.startswith('objects')
-                                               for what in failed)
+    for one, other in ((outputs(), outputs(**changes)), (outputs(**changes), outputs())):
+        found = differences(['boxes', 'scores', 'labels'], one, other, STRICT)
+        failed = [each.what for each in found if not each.passes]
+        if changes:
+            assert failed and (wrong in ' '.join(failed))
+        else:
+            assert not failed
+
+
+def test_what_lies_at_the_cut_may_be_kept_by_one_only():
+    few = dict(labels=[[0, -1, 0]])             # the second, with 0.6, is lacking
+    names = ['boxes', 'scores', 'labels']
+    assert all(each.passes for each in differences(names, outputs(), outputs(**few), STRICT, 0.6))
+    assert not all(each.passes for each in
+                   differences(names, outputs(), outputs(**few), STRICT, 0.5))
+
+
+def test_masks_that_are_wrong_or_not_numbers():
+    names = ['boxes', 'scores', 'labels', 'masks']
+    mask = np.full((1, 3, 4, 4), 0.7, np.float32)
+    for other in (mask * np.nan, mask * 0):
+        found = differences(names, [*outputs(), mask], [*outputs(), other], STRICT)
+        assert [each.what for each in found if not each.passes] == ['masks']
+
+
+def test_a_small_mask_that_is_lost():
+    def result(masks):
+        return Detections(np.array([[0, 0, 30, 30]], np.float32), np.ones(1, np.float32),
+                          np.zeros(1, int), ('a',), masks, (800, 1344))
+    mask = np.zeros((1, 800, 1344), bool)
+    mask[0, :30, :30] = True
+    found = differences_of(result(mask), result(np.zeros_like(mask)))
+    assert [each.what for each in found if not each.passes] == ['pixels of a mask']
 
 
 def test_order_of_objects_is_none_of_a_difference():
@@ -387,16 +453,26 @@ def test_a_file_that_differs_is_not_left(trained, shapes, tmp_path, monkeypatch)
     (['--batch', '0'], 'at least one image'), (['--size', '8x64'], 'at least 33'),
     (['--dynamic', '--size', '64x64'], 'leave --size'), (['--half', '--int8', '.'], 'one of them'),
     (['--int8', '.', '--part', 'neck'], 'score of whole models'),
-    (['--out', 'a.pt'], 'ends in .onnx'),
+    (['--out', 'a.pt'], 'ends in .onnx'), (['--max-drop', '0.1'], 'give that too'),
+    (['--size', '100x100'], 'give 128x128'), (['--try', 'film.avi'], 'video'),
     (['--out', 'file/a.onnx'], 'no file can be made there'),
     (['--int8', 'empty'], 'no image'), (['--to', 'torchscript'], 'onnx and openvino hold whole')])
 def test_what_is_asked_for_is_looked_at_first(trained, tmp_path, monkeypatch, capsys, words, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'file').touch()
+    video(tmp_path / 'film.avi')
     assert cli.main(['export', *trained('detection'), *words]) == 2
     assert said in capsys.readouterr().err
-    assert {path.name for path in tmp_path.iterdir()} == {'empty', 'file'}
+    assert {path.name for path in tmp_path.iterdir()} == {'empty', 'file', 'film.avi'}
+
+
+def video(path):
+    import cv2
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 5, (64, 64))
+    for _ in range(3):
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
 
 
 def test_an_old_file_is_kept(trained, tmp_path):
@@ -410,6 +486,37 @@ def test_an_old_file_is_kept(trained, tmp_path):
 def test_a_segmentor_wants_its_size(asked):
     with pytest.raises(UserError, match='--dynamic'):
         plan_for(asked('semantic'), 'onnx', 'whole', None, 1, False)
+
+
+def test_a_window_wants_any_size(asked):
+    predictor = asked(*VARIANTS['window'])
+    with pytest.raises(UserError, match='--dynamic'):
+        plan_for(predictor, 'onnx', 'whole', (64, 64), 1, False)
+    assert plan_for(predictor, 'onnx', 'neck', (64, 64), 1, False).height == 64
+
+
+@pytest.mark.parametrize('claim, value', [
+    ('task', 'cooking'), ('names', 5), ('input', dict(divisor=0)), ('outputs', None),
+    ('resize', dict(scale=[10 ** 7, 3], keep_ratio=True)), ('align_corners', 'no'),
+    ('window', dict(size=[8, 8], stride=[0, 8])), ('input', dict(
+        batch=1, height=10 ** 7, width=64, divisor=32, least=33))])
+def test_a_description_by_a_stranger(exported, claim, value, tmp_path):
+    _, file = exported('semantic', size=(64, 64))
+    about = runtime.opened(file).about
+    assert runtime.described(json.dumps(about), file) == about
+    with pytest.raises(UserError, match=f'damaged: {claim};'):
+        runtime.described(json.dumps({**about, claim: value}), file)
+    for text in ('', '[]', 'no json', json.dumps({**about, 'version': 99})):
+        with pytest.raises(UserError, match='export it anew'):
+            runtime.described(text, file)
+
+
+def test_a_file_with_other_outputs(exported):
+    _, file = exported('semantic', size=(64, 64))
+    model = ExportedModel(file)
+    model.task = 'detection'
+    with pytest.raises(UserError, match='2 outputs'):
+        model(pictures()[0])
 
 
 def test_unknown_parts_are_named(asked, monkeypatch):

@@ -22,6 +22,7 @@ from ..errors import UserError, nearest
 from ..export import formats
 from ..export.compare import (
     LIMITS,
+    Cut,
     Difference,
     differences,
     refuse_differences,
@@ -38,10 +39,12 @@ from .export_plan import LEAST, describe, inputs_for, pictures_for, plan_for
 from .outputs import check_folder
 from .predictor import Predictor
 from .results import PanopticSegmentation, Result
+from .scoring import check_scored, main_score, score
 
 PARTS = ('whole', 'neck', 'backbone')
 ROUNDS = 5              # of timing
 MOST_CALIBRATION = 100  # pictures that scales are found from
+MAX_DROP = 0.02         # of the score by int8
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class ExportResult:
 def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
            to: str = 'onnx', part: str = 'whole', out: str | os.PathLike | None = None,
            size: tuple[int, int] | None = None, batch: int = 1, dynamic: bool = False,
-           half: bool = False, int8: str | os.PathLike | None = None, max_drop: float = 0.02,
+           half: bool = False, int8: str | os.PathLike | None = None, max_drop: float | None = None,
            pictures: Sequence[str | os.PathLike] = (), data: str | os.PathLike | None = None,
            demo: bool = False, options: Mapping[str, Any] | None = None, force: bool = False,
            say: Callable[[str], None] = lambda line: None) -> ExportResult:
@@ -91,7 +94,7 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
         half: compute in float16; boxes, and outputs, stay in float32.
         int8: a folder of pictures to find the scales of 8-bit layers from; scores on the validation
             split say what they cost.
-        max_drop: by how much of 1 int8 may lower the score.
+        max_drop: by how much of 1 int8 may lower the score, 0.02 by default.
         pictures: to compare on; by default the first of the validation split, or drawn ones.
         data: see :class:`~.predictor.Predictor`; with ``int8`` also what is scored on.
         demo: the checkpoint is of ``train(..., demo=True)``.
@@ -107,18 +110,21 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
             results are not those of the model. Nothing is left behind then.
     """
     start = time.monotonic()
-    _check(to, part, size, batch, dynamic, half, int8)
+    _check(to, part, size, batch, dynamic, half, int8, max_drop)
     path = _target(config, to, out, force)
     formats.check_installed(to)
-    calibration = [] if int8 is None else sources.find([int8])[:MOST_CALIBRATION]
+    calibration = [] if int8 is None else _calibration(int8, say)
     predictor = Predictor(config, checkpoint, 'cpu', 0., data=data, demo=demo, options=options,
                           fused=False)
     plain(predictor.model)
     plan = plan_for(predictor, to, part, size, batch, dynamic)
     images = pictures_for(predictor.config, pictures)
     about = describe(predictor, plan, part, 'float16' if half else 'float32', checkpoint)
+    if int8 is not None:
+        check_scored(predictor.config)
     graph = build(predictor.model, part, torch.float32)
-    about['outputs'] = list(getattr(graph, 'outputs', ())) or _map_names(graph)
+    about.update(outputs=list(getattr(graph, 'outputs', ())) or _map_names(graph),
+                 lowest=getattr(graph, 'lowest', 0.))
     found: dict[str, list[Difference]] = {}
     notes: list[str] = []
     objects = 0
@@ -128,19 +134,23 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
         if not objects:
             notes.append('nothing was found on the pictures that were compared: give some with '
                          '--try')
+        if plan.height is not None:
+            notes.append(f'pictures are scaled to fit into {plan.height}x{plan.width} and padded, '
+                         'those of another shape more than in a test; with --dynamic they are not')
     inputs = inputs_for(plan, part, images, about)
     with torch.inference_mode():
         expected = [formats.arrays_of(graph(*batch)) for batch in inputs]
     written = build(predictor.model, part, torch.float16) if half else graph
     scores: dict[str, dict[str, float]] = {}
-    with _beside(path) as file:
+    with _beside(path) as file, _told(to, path):
         say(f'writing {to}')
         FORMATS[to].write(written, inputs[0], file, plan, about)
         say('running it')
         run = FORMATS[to].load(file)
         found.update(_against_graph(run, about, inputs, expected))
         if int8 is not None:
-            file, scores = _quantise(predictor, to, file, calibration, max_drop, say)
+            file, scores = _quantise(
+                predictor, to, file, calibration, MAX_DROP if max_drop is None else max_drop, say)
             about['precision'] = 'int8'
             run = FORMATS[to].load(file)
         times = _times(predictor, part, run, inputs[0], to)
@@ -168,10 +178,26 @@ def _beside(path: Path) -> Iterator[Path]:
                 one.rmdir()
 
 
+@contextmanager
+def _told(to: str, path: Path) -> Iterator[None]:
+    """Says of what exporters and runtimes raise, of many kinds, what can be done about it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f'{path} cannot be written: {error.strerror or error}; make room, or name '
+                        'another --out') from error
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f'{to} cannot hold or run this model: {lines[0][:300]}; try another --to '
+                        'or --part') from error
+
+
 # ---- what is asked for ---------------------------------------------------------------------------
 
 def _check(to: str, part: str, size: tuple[int, int] | None, batch: int, dynamic: bool, half: bool,
-           int8: Any) -> None:
+           int8: Any, max_drop: float | None) -> None:
     """Makes sure that what is asked for is known and goes together."""
     if to not in FORMATS:
         raise UserError(f'--to {to}: there is no such format; {nearest(to, FORMATS)}')
@@ -186,6 +212,8 @@ def _check(to: str, part: str, size: tuple[int, int] | None, batch: int, dynamic
                         'out')
     if half and int8 is not None:
         raise UserError('--half and --int8 are two precisions; give one of them')
+    if max_drop is not None and int8 is None:
+        raise UserError('--max-drop is of the score by --int8; give that too, or leave it out')
     if int8 is not None and (to not in QUANTISERS or part != 'whole'):
         raise UserError('--int8 is judged by the score of whole models in '
                         f'{" or ".join(QUANTISERS)}, whose runtimes have a quantiser; this is '
@@ -275,8 +303,9 @@ def _against_framework(predictor: Predictor, graph: nn.Module, about: dict[str, 
     ours = ExportedModel(GraphSession(graph, about), 0.)
     pairs = [(predictor(image), ours(image)) for image in images]
     worst: dict[str, Difference] = {}
+    cut = Cut(about['lowest'], getattr(graph, 'most', 0))
     for one, other in pairs:
-        for each in result_differences(one, other, LIMITS['float32']):
+        for each in result_differences(one, other, LIMITS['float32'], cut):
             if each.what not in worst or not each.value <= worst[each.what].value:
                 worst[each.what] = each
     refuse_differences({'graph and framework': list(worst.values())})
@@ -296,7 +325,7 @@ def _against_graph(run: Callable[..., list[np.ndarray]], about: dict[str, Any],
         size = 'x'.join(map(str, batch[0].shape))
         found[f'file and graph, {size}'] = differences(
             about['outputs'], reference, run(*(one.numpy() for one in batch)),
-            LIMITS[about['precision']])
+            LIMITS[about['precision']], about['lowest'])
     refuse_differences(found)
     return found
 
@@ -327,9 +356,29 @@ def _times(predictor: Predictor, part: str, run: Callable, inputs: tuple[Tensor,
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
+def _calibration(folder: str | os.PathLike, say: Callable[[str], None]) -> list[np.ndarray]:
+    """The pictures of a folder, the first ones; what is none is named and left out.
+
+    Raises:
+        UserError: there is none.
+    """
+    found: list[np.ndarray] = []
+    for source in sources.find([folder]):
+        if source.video or len(found) == MOST_CALIBRATION:
+            continue
+        try:
+            found.append(sources.read_image(source.path))
+        except sources.BadImage as error:
+            say(f'left out: {error}')
+    if not found:
+        raise UserError(f'--int8 {folder}: none of its files is a picture; name a folder of '
+                        'pictures like those of the task')
+    return found
+
+
 # ---- int8 ----------------------------------------------------------------------------------------
 
-def _quantise(predictor: Predictor, to: str, file: Path, calibration: list[sources.Source],
+def _quantise(predictor: Predictor, to: str, file: Path, calibration: list[np.ndarray],
               max_drop: float,
               say: Callable[[str], None]) -> tuple[Path, dict[str, dict[str, float]]]:
     """Writes the file anew with 8-bit layers, and scores both.
@@ -337,7 +386,6 @@ def _quantise(predictor: Predictor, to: str, file: Path, calibration: list[sourc
     Raises:
         UserError: the score drops too far, or there is nothing to score on.
     """
-    from .scoring import main_score, score
     say(f'finding scales on {len(calibration)} pictures')
     out = file.with_name(f'int8{file.suffix}')
     QUANTISERS[to](file, out, _flowing(file, calibration))
@@ -345,6 +393,9 @@ def _quantise(predictor: Predictor, to: str, file: Path, calibration: list[sourc
     for name, one in (('float32', file), ('int8', out)):
         say(f'scoring {name}')
         scores[name] = score(ExportedModel(one, 0.), predictor.config)
+    if not main_score(scores['float32']) > 0:
+        raise UserError('the model scores nothing on these data even in float32, so the drop says '
+                        'nothing; give the --data that it was trained for')
     drop = main_score(scores['float32']) - main_score(scores['int8'])
     if not drop <= max_drop:
         raise UserError(f'int8 lowers the score by {drop:.3f} of 1, and --max-drop is '
@@ -353,13 +404,13 @@ def _quantise(predictor: Predictor, to: str, file: Path, calibration: list[sourc
     return out, scores
 
 
-def _flowing(file: Path, calibration: list[sources.Source]) -> list[tuple[np.ndarray, ...]]:
+def _flowing(file: Path, calibration: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
     """The inputs of the file for some pictures; of a window that slides, its first place."""
     asked = ExportedModel(file, 0.)
     form, window = asked.about['input'], asked.about['window']
     batches: list[tuple[np.ndarray, ...]] = []
-    for source in calibration:
-        _, (image, _) = asked.prepare(sources.read_image(source.path))
+    for picture in calibration:
+        _, (image, _) = asked.prepare(picture)
         if window is not None:
             image = image[:window['size'][0], :window['size'][1]]
         size = padded_size(image.shape[:2], form)

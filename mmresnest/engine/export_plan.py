@@ -44,14 +44,25 @@ def plan_for(predictor: Predictor, to: str, part: str, size: tuple[int, int] | N
                         'neck')
     preprocessor = predictor.model.data_preprocessor
     divisor = int(getattr(preprocessor, 'pad_size_divisor', 1) or 1)
-    if predictor.task == 'semantic':
-        divisor = _tested_divisor(preprocessor)
     if part == 'backbone':
         divisor = 1
+    elif predictor.task == 'semantic':
+        divisor = _tested_divisor(preprocessor) if part == 'whole' else 1
+    if part == 'whole' and _window(predictor) is not None:
+        if divisor > 1:
+            raise UserError('the model pads a picture before it slides a window over it, which the '
+                            'runner does not; leave size_divisor out of the test_cfg of its '
+                            'data_preprocessor')
+        if not dynamic:
+            raise UserError('the model slides a window, which is smaller on a picture that is '
+                            'smaller: give --dynamic')
     if dynamic:
         return Shapes(None, None, None, divisor, LEAST)
     height, width = size or _usual_size(predictor, part)
     up = [-(-side // divisor) * divisor for side in (height, width)]
+    if size is not None and list(size) != up:
+        raise UserError(f'--size {size[0]}x{size[1]}: sides are multiples of {divisor}; give '
+                        f'{up[0]}x{up[1]}')
     return Shapes(batch, up[0], up[1], divisor, LEAST)
 
 
@@ -66,9 +77,6 @@ def _tested_divisor(preprocessor: Any) -> int:
 
 def _usual_size(predictor: Predictor, part: str) -> tuple[int, int]:
     """The height and width of a picture that fills what the test pipeline scales to."""
-    window = _window(predictor)
-    if window is not None:
-        return window['size'][0], window['size'][1]
     if part == 'whole' and predictor.task == 'semantic':
         raise UserError('a segmentor looks at the whole picture, so that padding changes what it '
                         'says: give --dynamic, or --size HxW of your pictures')
@@ -104,8 +112,8 @@ def resize_rule(cfg: Config) -> dict[str, Any] | None:
         if type_of(step) != 'Resize' or rule is not None or known['scale'] is None or \
                 set(step) - {'_scope_', *known}:
             raise UserError(f'the test pipeline has the step {dict(step)}, and the runner of '
-                            'exported files knows one Resize(scale, keep_ratio); export --part '
-                            'neck, or change the test pipeline')
+                            'exported files knows one Resize(scale, keep_ratio); change the test '
+                            'pipeline, or export --part neck with --size or --dynamic')
         scale = known['scale']
         scale = [scale, scale] if isinstance(scale, int) else list(map(int, scale))
         rule = dict(scale=scale, keep_ratio=known['keep_ratio'])
@@ -142,11 +150,14 @@ def describe(predictor: Predictor, plan: Shapes, part: str, precision: str,
 def pictures_for(cfg: Config, given: Sequence[str | os.PathLike]) -> list[np.ndarray]:
     """Pictures to compare on: those given, or some of the validation split, or drawn ones."""
     if given:
-        return [sources.read_image(source.path) for source in sources.find(given)
-                if not source.video][:2 * PICTURES]
+        found = sources.find(given)
+        videos = [source.path for source in found if source.video]
+        if videos:
+            raise UserError(f'--try {videos[0]} is a video; give pictures')
+        return [sources.read_image(source.path) for source in found]
     from ..data.shapes import sample
-    found = _of_dataset(cfg)
-    return found or [sample(0, 'val', number, (320, 240)).image for number in range(PICTURES)]
+    from_data = _of_dataset(cfg)
+    return from_data or [sample(0, 'val', number, (320, 240)).image for number in range(PICTURES)]
 
 
 def _of_dataset(cfg: Config) -> list[np.ndarray]:

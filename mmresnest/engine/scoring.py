@@ -50,6 +50,19 @@ def score(asked: Asked, config: Config, progress: bool = True) -> dict[str, floa
             return {name: float(value) for name, value in evaluator.evaluate(len(dataset)).items()}
 
 
+def check_scored(config: Config) -> None:
+    """Makes sure, before anything dear, that there is something to score on.
+
+    Raises:
+        UserError: data or evaluator are missing.
+    """
+    from .config import check_paths
+    if config.get('test_dataloader') is None or config.get('test_evaluator') is None:
+        raise UserError(f'{config.filename or "the config"} has no test_dataloader or '
+                        'test_evaluator, by which int8 is judged; add them')
+    check_paths(config, ('test',))
+
+
 def _answered(sample: Any, asked: Asked) -> Any:
     """A data sample with what was predicted, as mmdet and mmseg leave it."""
     from mmengine.structures import InstanceData, PixelData

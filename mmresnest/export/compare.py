@@ -23,6 +23,7 @@ class Limits:
         boxes: of its sides, in pixels.
         masks: of the probabilities of its mask.
         unmatched: share of the objects that only one of both finds.
+        edges: share of the pixels of a mask in the picture, or of 1000 if it has fewer.
     """
     maps: float
     pixels: float
@@ -30,14 +31,30 @@ class Limits:
     boxes: float
     masks: float
     unmatched: float
+    edges: float
 
 
 LIMITS = {
-    # Sums in another order. What is found by one only must lie at the last place that is kept.
-    'float32': Limits(maps=1e-4, pixels=1e-3, scores=1e-4, boxes=0.05, masks=1e-3, unmatched=0),
+    # Sums in another order.
+    'float32': Limits(maps=1e-4, pixels=1e-3, scores=1e-4, boxes=0.05, masks=1e-3, unmatched=0,
+                      edges=0.01),
     # 11 bits: a thousandth in every product, and choices that fall otherwise behind them.
-    'float16': Limits(maps=2e-2, pixels=2e-2, scores=2e-2, boxes=2, masks=0.1, unmatched=0.1),
+    'float16': Limits(maps=2e-2, pixels=2e-2, scores=2e-2, boxes=2, masks=0.1, unmatched=0.1,
+                      edges=0.1),
 }
+LEAST_MASK = 1000       # px, of which a share is taken
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which objects are kept; what lies within rounding of that may be kept by one of both only.
+
+    Attributes:
+        lowest: the score of the least certain.
+        most: how many.
+    """
+    lowest: float
+    most: int
 
 
 @dataclass(frozen=True)
@@ -59,8 +76,8 @@ class Difference:
         return self.value <= self.limit
 
 
-def differences(names: Sequence[str], expected: Arrays, found: Arrays,
-                limits: Limits) -> list[Difference]:
+def differences(names: Sequence[str], expected: Arrays, found: Arrays, limits: Limits,
+                lowest: float = 0.) -> list[Difference]:
     """Compares outputs.
 
     Args:
@@ -68,12 +85,14 @@ def differences(names: Sequence[str], expected: Arrays, found: Arrays,
         expected: of the graph.
         found: of the file.
         limits: of what is rounding.
+        lowest: score of an object.
     """
     shapes = [(one.shape, other.shape) for one, other in zip(expected, found)]
     if len(expected) != len(found) or any(one != other for one, other in shapes):
         return [Difference('shapes', np.inf, 0)]
     if 'boxes' in names:
-        return _objects(dict(zip(names, expected)), dict(zip(names, found)), limits)
+        return _objects(dict(zip(names, expected)), dict(zip(names, found)), limits,
+                        Cut(lowest, expected[0].shape[1]))
     result = []
     for name, one, other in zip(names, expected, found):
         if name == 'labels':
@@ -85,58 +104,55 @@ def differences(names: Sequence[str], expected: Arrays, found: Arrays,
     return result
 
 
-def _objects(expected: dict[str, np.ndarray], found: dict[str, np.ndarray],
-             limits: Limits) -> list[Difference]:
+def _objects(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], limits: Limits,
+             cut: Cut) -> list[Difference]:
     """Compares objects, image by image: each with the one of its class that is nearest."""
-    scores, boxes, masks, lonely, total = 0., 0., 0., 0, 0
+    lonely, total = 0, 0
+    worst = {name: np.float64(0) for name in ('scores', 'boxes', 'masks') if name in expected}
     for image in range(len(expected['scores'])):
         one, other = ({name: values[image] for name, values in outputs.items()}
                       for outputs in (expected, found))
-        pairs, alone = matched(one, other, limits)
+        pairs, alone = matched(one, other, limits, cut)
         total += int((one['labels'] >= 0).sum())
         lonely += alone
-        for left, right in pairs:
-            scores = max(scores, abs(float(one['scores'][left] - other['scores'][right])))
-            boxes = max(boxes, float(np.abs(one['boxes'][left] - other['boxes'][right]).max()))
-            if 'masks' in one:
-                masks = max(masks, float(np.abs(one['masks'][left] - other['masks'][right]).max()))
-    result = [Difference('objects that only one finds', lonely / max(total, 1), limits.unmatched),
-              Difference('scores', scores, limits.scores),
-              Difference('boxes, in pixels', boxes, limits.boxes)]
-    if 'masks' in expected:
-        result.append(Difference('masks', masks, limits.masks))
-    return result
+        for name in worst:
+            for left, right in pairs:       # np.maximum keeps what is not a number, max does not
+                worst[name] = np.maximum(worst[name],
+                                         np.abs(one[name][left] - other[name][right]).max())
+    limit = dict(scores=limits.scores, boxes=limits.boxes, masks=limits.masks)
+    return [Difference('objects that only one finds', lonely / max(total, 1), limits.unmatched),
+            *(Difference('boxes, in pixels' if name == 'boxes' else name, float(value), limit[name])
+              for name, value in worst.items())]
 
 
-def matched(one: dict[str, np.ndarray], other: dict[str, np.ndarray],
-            limits: Limits) -> tuple[list[tuple[int, int]], int]:
-    """Pairs of objects that are one, and how many are left alone.
-
-    What lies within rounding of the last score that is kept may be kept by one of both only.
-    """
-    left = [at for at in range(len(one['labels'])) if one['labels'][at] >= 0]
-    right = [at for at in range(len(other['labels'])) if other['labels'][at] >= 0]
+def matched(one: dict[str, np.ndarray], other: dict[str, np.ndarray], limits: Limits,
+            cut: Cut) -> tuple[list[tuple[int, int]], int]:
+    """Pairs of objects that are one, and how many are left alone."""
+    left, right = (np.flatnonzero(each['labels'] >= 0).tolist() for each in (one, other))
+    spared = [_spared(other, limits, cut), _spared(one, limits, cut)]
     pairs = []
     for at in left:
         near = [(float(np.abs(one['boxes'][at] - other['boxes'][to]).max())
                  + abs(float(one['scores'][at] - other['scores'][to])), to)
                 for to in right if one['labels'][at] == other['labels'][to]]
-        if near:
-            distance, to = min(near)
-            if distance <= 4 * limits.boxes + limits.scores:
-                pairs.append((at, to))
-                right.remove(to)
+        distance, to = min(near, default=(np.inf, -1))
+        if distance <= 4 * limits.boxes + limits.scores:
+            pairs.append((at, to))
+            right.remove(to)
     paired = {at for at, _ in pairs}
-    alone = [float(one['scores'][at]) for at in left if at not in paired]
-    alone += [float(other['scores'][to]) for to in right]
-    last = [float(scores[scores > 0].min(initial=np.inf))
-            for scores in (one['scores'], other['scores'])]
-    edge = max(value for value in last if np.isfinite(value)) + limits.scores if any(
-        map(np.isfinite, last)) else 0.
-    return pairs, sum(score > edge for score in alone)
+    alone = sum(not one['scores'][at] <= spared[0] for at in left if at not in paired)
+    return pairs, alone + sum(not other['scores'][to] <= spared[1] for to in right)
 
 
-def result_differences(one: Result, other: Result, limits: Limits) -> list[Difference]:
+def _spared(lacking: dict[str, np.ndarray], limits: Limits, cut: Cut) -> float:
+    """Up to which score an object may be lacking: the threshold, or the last of a full list."""
+    scores = lacking['scores'][lacking['labels'] >= 0]
+    full = len(scores) >= cut.most
+    return (float(scores.min()) if full else cut.lowest) + limits.scores
+
+
+def result_differences(one: Result, other: Result, limits: Limits,
+                       cut: Cut) -> list[Difference]:
     """Compares two results on one image."""
     if isinstance(one, Segmentation) and isinstance(other, Segmentation):
         return [Difference('pixels of another class', float((one.labels != other.labels).mean()),
@@ -145,12 +161,17 @@ def result_differences(one: Result, other: Result, limits: Limits) -> list[Diffe
     left, right = ({name: getattr(result, name) for name in ('boxes', 'scores', 'labels')}
                    for result in (one, other))
     found = _objects({name: value[None] for name, value in left.items()},
-                     {name: value[None] for name, value in right.items()}, limits)
+                     {name: value[None] for name, value in right.items()}, limits, cut)
     if one.masks is not None and other.masks is not None:
-        wrong = [float((one.masks[at] != other.masks[to]).mean())
-                 for at, to in matched(left, right, limits)[0]]
-        found.append(Difference('pixels of a mask', max(wrong, default=0.), limits.pixels))
+        wrong = [_edge(one.masks[at], other.masks[to])
+                 for at, to in matched(left, right, limits, cut)[0]]
+        found.append(Difference('pixels of a mask', max(wrong, default=0.), limits.edges))
     return found
+
+
+def _edge(one: np.ndarray, other: np.ndarray) -> float:
+    """The share of a mask's pixels that another does not have, or has beyond it."""
+    return float((one != other).sum() / max((one | other).sum(), LEAST_MASK))
 
 
 def refuse_differences(found: Mapping[str, list[Difference]]) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -105,6 +106,9 @@ class SegmentorGraph(nn.Module):
         if model.out_channels == 1:
             raise UserError('the segmentor has one channel for two classes; export --part backbone '
                             'or neck, or train it with out_channels=2')
+        if predicts_otherwise(model.decode_head, 'mmseg.models.decode_heads.decode_head',
+                              'BaseDecodeHead', ('predict', 'predict_by_feat')):
+            raise _unknown(model.decode_head, 'heads that predict as BaseDecodeHead does')
         self.normalise = Normalise(model.data_preprocessor)
         self.features = FeatureGraph(model, 'neck' if model.with_neck else 'backbone', dtype)
         self.head, self.dtype = model.decode_head.to(dtype), dtype
@@ -112,8 +116,10 @@ class SegmentorGraph(nn.Module):
     def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         """B 3 H W of 8 bits, B 2 -> B C H W, B H W."""
         maps = self.features(self.normalise(image, size))
-        logits = self.head(tuple(one.to(self.dtype) for one in maps)).float()
-        logits = F.interpolate(logits, size=image.shape[2:], mode='bilinear',
+        logits = self.head(tuple(one.to(self.dtype) for one in maps))
+        if not isinstance(logits, Tensor):
+            raise _unknown(self.head, 'heads that give one map')
+        logits = F.interpolate(logits.float(), size=image.shape[2:], mode='bilinear',
                                align_corners=self.head.align_corners)
         return logits, logits.argmax(1)
 
@@ -150,6 +156,8 @@ class DetectorGraph(nn.Module):
             self.rois = RoIHead(roi_head, dtype, kernels)
             if self.rois.with_mask:
                 self.outputs += ('masks',)
+        last: Any = self.rois or self.dense
+        self.lowest, self.most = float(last.lowest), int(last.most)
 
     def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, ...]:
         """B 3 H W of 8 bits, B 2 -> B K 4, B K, B K (, B K M M)."""
@@ -182,7 +190,7 @@ class Anchored(nn.Module):
             nn.Parameter(base.detach().float().clone(), requires_grad=False)
             for base in generator.base_anchors])
         self.coder = Coder(head.bbox_coder)
-        self.most = int(settings['max_per_img'])
+        self.lowest, self.most = 0., most_of(settings)
         self.before = int(settings.get('nms_pre', -1))
         self.smallest = float(settings.get('min_bbox_size', -1))
         self.overlap = overlap_of(settings)
@@ -193,7 +201,10 @@ class Anchored(nn.Module):
     def levels(self, maps: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Of each level: scores B N C, shifts B N 4 and anchors N 4."""
         result = []
-        scores, shifts = self.head(tuple(one.to(self.dtype) for one in maps))
+        found = self.head(tuple(one.to(self.dtype) for one in maps))
+        if len(found) != 2:
+            raise _unknown(self.head, 'heads that give scores and shifts')
+        scores, shifts = found
         for score, shift, base, stride in zip(scores, shifts, self.anchors, self.strides):
             batch, height, width = score.shape[0], score.shape[2], score.shape[3]
             score = score.float().permute(0, 2, 3, 1).reshape(batch, -1, self.head.cls_out_channels)
@@ -263,15 +274,16 @@ class DenseHead(Anchored):
     """
 
     def __init__(self, head: Any, dtype: torch.dtype, kernels: Kernels) -> None:
-        from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
-        ours = [name for name in ('predict', 'predict_by_feat', '_predict_by_feat_single',
-                                  '_bbox_post_process')
-                if getattr(type(head), name) is not getattr(BaseDenseHead, name)]
+        ours = predicts_otherwise(head, 'mmdet.models.dense_heads.base_dense_head', 'BaseDenseHead',
+                                  ('predict', 'predict_by_feat', '_predict_by_feat_single',
+                                   '_bbox_post_process'))
         if ours or not hasattr(head, 'prior_generator') or getattr(
-                head.loss_cls, 'custom_cls_channels', False) or hasattr(head, 'atss_centerness') \
-                or hasattr(head, 'conv_centerness'):
+                head.loss_cls, 'custom_cls_channels', False):
             raise _unknown(head, 'heads with anchors and without centerness, such as RetinaHead')
         super().__init__(head, head.test_cfg, dtype, kernels)
+        if self.smallest > 0:
+            raise UserError(f'min_bbox_size={self.smallest:g} is in pixels of the picture, whose '
+                            'size a file does not know; set it to 0')
         self.lowest = float(head.test_cfg.get('score_thr', 0))
 
     def forward(self, maps: Sequence[Tensor], size: Tensor) -> tuple[Tensor, ...]:
@@ -288,7 +300,7 @@ class DenseHead(Anchored):
             labels.append(at % classes)
         box, score, label = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(labels, 1)
         # Classes do not suppress each other: each lies in a place of its own.
-        away = label[:, :, None] * (size.max() + 1).to(box.dtype)
+        away = label[:, :, None] * (box.amax() + 1)
         keep = self.kernels.keep(box + away, score, self.overlap)
         return top(box, torch.where(keep, score, 0.), self.most, label)
 
@@ -320,7 +332,7 @@ class RoIHead(nn.Module):
         self.with_mask = bool(head.with_mask)
         self.masks = MaskHeads(head, many, dtype, kernels) if self.with_mask else None
         settings = head.test_cfg
-        self.lowest, self.most = float(settings['score_thr']), int(settings['max_per_img'])
+        self.lowest, self.most = float(settings['score_thr']), most_of(settings)
         self.overlap, self.kernels = overlap_of(settings), kernels
 
     def forward(self, maps: Sequence[Tensor], boxes: Tensor, scores: Tensor,
@@ -407,8 +419,8 @@ class Pool(nn.Module):
         layers: Any = getattr(extractor, 'roi_layers', ())
         if type(extractor).__name__ != 'SingleRoIExtractor' or any(
                 type(layer).__name__ != 'RoIAlign' or layer.pool_mode != 'avg'
-                or not layer.aligned for layer in layers):
-            raise _unknown(extractor, 'SingleRoIExtractor with aligned RoIAlign of averages')
+                or not layer.aligned or len(set(layer.output_size)) > 1 for layer in layers):
+            raise _unknown(extractor, 'SingleRoIExtractor with square, aligned, averaging RoIAlign')
         self.scales = [float(layer.spatial_scale) for layer in layers]
         self.ratio = int(layers[0].sampling_ratio)
         self.bins = int(layers[0].output_size[0])
@@ -496,11 +508,29 @@ def overlap_of(settings: Mapping) -> float:
     return float(overlap)
 
 
+def most_of(settings: Mapping) -> int:
+    """How many objects of an image are kept.
+
+    Raises:
+        UserError: as many as there are, which a file has no room for.
+    """
+    most = int(settings['max_per_img'])
+    if most < 1:
+        raise UserError(f'max_per_img={most} keeps as many objects as there are, and a file has '
+                        'room for a fixed number; set it, to 100 as is usual')
+    return most
+
+
+def predicts_otherwise(head: Any, module: str, base: str, names: Sequence[str]) -> bool:
+    """Whether a head has other methods of prediction than the class that is known here."""
+    known = getattr(import_module(module), base)
+    return any(getattr(type(head), name, None) is not getattr(known, name) for name in names)
+
+
 def _check_box_head(head: Any) -> None:
     """Makes sure that a head predicts as mmdet's ``BBoxHead``."""
-    from mmdet.models.roi_heads.bbox_heads import BBoxHead
-    changed = [name for name in ('predict_by_feat', '_predict_by_feat_single')
-               if getattr(type(head), name) is not getattr(BBoxHead, name)]
+    changed = predicts_otherwise(head, 'mmdet.models.roi_heads.bbox_heads', 'BBoxHead',
+                                 ('predict_by_feat', '_predict_by_feat_single'))
     whole = head.with_cls and head.with_reg
     if changed or getattr(head, 'custom_activation', False) or not whole:
         raise _unknown(head, 'heads that predict as BBoxHead does')

@@ -15,6 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UserError
+
+if not hasattr(torch.library, 'custom_op'):     # the decorators below would fail
+    raise UserError(f'export takes torch 2.6 or newer, and this is {torch.__version__}; update it')
+
 
 @dataclass(frozen=True)
 class Kernels:

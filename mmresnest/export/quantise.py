@@ -70,7 +70,9 @@ def quantise_openvino(path: Path, out: Path, batches: list[tuple[np.ndarray, ...
     """Writes OpenVINO's files with integer layers, by its quantiser NNCF; see above."""
     openvino = runtime.needed('openvino', 'openvino')
     nncf = runtime.needed('nncf', 'openvino-int8')
-    model = openvino.Core().read_model(path)
+    core = openvino.Core()
+    core.set_property({'ENABLE_MMAP': False})       # Windows does not move a file that is mapped
+    model = core.read_model(path)
     about = json.loads(model.get_rt_info(runtime.KEY).value)
     scope: Any = nncf.IgnoredScope(types=['ROIAlign', 'NonMaxSuppression', 'TopK', 'Gather',
                                           'GatherElements', 'ScatterNDUpdate', 'Exp'],

@@ -26,6 +26,7 @@ from ..errors import UserError
 
 KEY = 'mmresnest'       # of the description in a file
 VERSION = 1             # of the description
+MOST_SIDE = 16384       # px
 
 
 class Session(Protocol):
@@ -73,6 +74,7 @@ class OpenVinoSession:
     def __init__(self, path: Path) -> None:
         openvino = needed('openvino', 'openvino')
         core = openvino.Core()
+        core.set_property({'ENABLE_MMAP': False})   # Windows does not move a file that is mapped
         model = core.read_model(path)
         held = model.get_rt_info(KEY).value if model.has_rt_info(KEY) else None
         self.about = described(held, path)
@@ -113,11 +115,50 @@ def described(text: str | None, path: Path) -> dict[str, Any]:
     if not text:
         raise UserError(f'{path} was not written by `mmresnest export`: it does not say how images '
                         'are prepared for it; export it anew')
-    about = json.loads(text)
-    if about.get('version') != VERSION:
-        raise UserError(f'{path} is described in version {about.get("version")}, and this '
-                        f'mmresnest reads {VERSION}; update mmresnest, or export it anew')
+    try:
+        about = json.loads(text)
+        version = about['version']
+    except (ValueError, KeyError, TypeError):
+        about, version = {}, None
+    if version != VERSION:
+        raise UserError(f'{path} is described in version {version}, and this mmresnest reads '
+                        f'{VERSION}; update mmresnest, or export it anew')
+    wrong = [name for name, right in CLAIMS.items() if not right(about.get(name))]
+    if wrong:
+        raise UserError(f'the description in {path} is damaged: {", ".join(wrong)}; export it anew')
     return about
+
+
+def _side(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MOST_SIDE
+
+
+def _sides(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_side, value))
+
+
+def _input(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    open_ended = all(value.get(name) is None for name in ('batch', 'height', 'width'))
+    fixed = all(_side(value.get(name)) for name in ('batch', 'height', 'width'))
+    return (open_ended or fixed) and _side(value.get('divisor')) and _side(value.get('least'))
+
+
+#: what a file may say of itself: whoever wrote it may be a stranger
+CLAIMS: dict[str, Callable[[Any], bool]] = {
+    'part': lambda value: value in ('whole', 'neck', 'backbone'),
+    'task': lambda value: value in ('detection', 'instance', 'panoptic', 'semantic'),
+    'names': lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    'outputs': lambda value: isinstance(value, list) and len(value) > 0,
+    'input': _input,
+    'resize': lambda value: value is None or (isinstance(value, dict) and _sides(value.get('scale'))
+                                              and type(value.get('keep_ratio')) is bool),
+    'window': lambda value: value is None or (isinstance(value, dict) and _sides(value.get('size'))
+                                              and _sides(value.get('stride'))),
+    'mask_threshold': lambda value: isinstance(value, float) and 0 <= value <= 1,
+    'align_corners': lambda value: type(value) is bool,
+}
 
 
 def opened(path: str | os.PathLike) -> Session:
@@ -207,7 +248,21 @@ class ExportedModel(Asked):
             batch = np.zeros((form['batch'] or len(part), 3, height, width), np.uint8)
             batch[:len(part), :, :part.shape[2], :part.shape[3]] = part
             sizes = np.tile(np.array([part.shape[2:]], np.int64), (len(batch), 1))
-            yield self.session.run(batch, sizes), len(part)
+            yield self._computed(batch, sizes), len(part)
+
+    def _computed(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a batch, if they are those that the file says it has."""
+        expected = {'semantic': 2, 'detection': 3, 'instance': 4}.get(self.task)
+        try:
+            found = self.session.run(*inputs)
+        except Exception as error:      # each runtime has its own kinds
+            raise UserError('the exported file cannot be run on '
+                            f'{"x".join(map(str, inputs[0].shape))}: '
+                            f'{str(error).strip().splitlines()[0]}; export it anew') from error
+        if len(found) != expected:
+            raise UserError(f'the exported file has {len(found)} outputs, and one for {self.task} '
+                            f'has {expected}; export it anew')
+        return found
 
     # detectors
 
