@@ -1,5 +1,6 @@
 """Exported files give the model's results; what cannot be exported is said, and leaves nothing."""
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -196,7 +197,7 @@ def test_padding_is_none_of_the_image(asked, kind):
 
 # ---- files ---------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('kind, more', [('instance', dict(dynamic=True)),
+@pytest.mark.parametrize('kind, more', [('detection', dict(dynamic=True)),
                                         ('semantic', dict(size=(64, 64)))])
 def test_onnx_equals_framework(asked, exported, kind, more):
     """At any size, or where a picture fills the one there is."""
@@ -216,9 +217,9 @@ def test_onnx_equals_framework(asked, exported, kind, more):
 def test_openvino_equals_the_graph(exported, asked):
     """Also where pictures are scaled and padded into the only size."""
     pytest.importorskip('openvino')
-    result, file = exported('detection', 'openvino', size=(64, 96))
+    result, file = exported('instance', 'openvino', size=(64, 96))
     assert file.suffix == '.xml' and file.with_suffix('.bin').is_file()
-    same = exporting.GraphSession(build(asked('detection').model, 'whole', torch.float32),
+    same = exporting.GraphSession(build(asked('instance').model, 'whole', torch.float32),
                                   result.about)
     same.about = result.about
     for image in pictures():
@@ -259,20 +260,20 @@ def test_formats_of_torch(exported, asked, to):
 
 
 def test_the_file_says_what_it_is(exported, trained):
-    _, file = exported('instance', dynamic=True)
+    _, file = exported('detection', dynamic=True)
     about = runtime.opened(file).about
     assert about['names'] == ['disk', 'ring', 'square', 'triangle', 'star', 'cross']
     assert about['input'] == dict(batch=None, height=None, width=None, divisor=32, least=33)
     assert about['normalise']['order'] == 'RGB' and len(about['normalise']['mean']) == 3
     assert about['resize'] == dict(scale=[64, 64], keep_ratio=True)
     from mmresnest.storage import sha256_of
-    assert about['checkpoint']['sha256'] == sha256_of(trained('instance')[1])
-    assert about['outputs'] == ['boxes', 'scores', 'labels', 'masks']
+    assert about['checkpoint']['sha256'] == sha256_of(trained('detection')[1])
+    assert about['outputs'] == ['boxes', 'scores', 'labels']
 
 
 def test_predicts_without_torch_and_mm(exported, tmp_path):
     """The command, where importing torch or an mm library fails."""
-    _, file = exported('instance', dynamic=True)
+    _, file = exported('detection', dynamic=True)
     import cv2
     for number, image in enumerate(pictures()):
         cv2.imwrite(str(tmp_path / f'{number}.png'), image[:, :, ::-1])
@@ -297,11 +298,22 @@ def test_predicts_without_torch_and_mm(exported, tmp_path):
     assert len(list((tmp_path / 'out' / 'pictures').iterdir())) == 3
 
 
-def test_int8_is_scored(exported, shapes):
-    """And is smaller; a drop that is not allowed is an error."""
+def test_int8_is_scored(trained, exported, shapes, tmp_path):
+    """And is smaller. The model says background, as random weights may be right nowhere."""
     _, whole = exported('semantic', size=(64, 64))
-    result, file = exported('semantic', size=(64, 64), int8=str(shapes / 'images' / 'val'),
-                            max_drop=1.)
+    config, checkpoint = trained('semantic')
+    content = torch.load(checkpoint, weights_only=False)
+    content['state_dict']['decode_head.conv_seg.bias'][0] += 10
+    torch.save(content, tmp_path / 'background.pth')
+    (tmp_path / 'calibration').mkdir()
+    for path in (shapes / 'images' / 'val').iterdir():
+        shutil.copy(path, tmp_path / 'calibration')
+    (tmp_path / 'calibration' / 'broken.png').write_bytes(b'no picture')
+    said = []
+    result = export(config, tmp_path / 'background.pth', size=(64, 64), data=str(shapes),
+                    out=tmp_path / 'a.onnx', int8=tmp_path / 'calibration', say=said.append)
+    file = result.files[0]
+    assert [line for line in said if 'broken.png' in line]
     assert set(result.scores) == {'float32', 'int8'}
     assert all('mIoU' in scores for scores in result.scores.values())
     assert file.stat().st_size < 0.4 * whole.stat().st_size
@@ -561,7 +573,7 @@ def test_a_model_that_is_none(tmp_path, capsys, name, content, said):
 
 
 def test_a_runtime_that_is_missing(exported, monkeypatch):
-    _, file = exported('instance', dynamic=True)
+    _, file = exported('detection', dynamic=True)
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(UserError, match=r'mmresnest\[onnx\]'):
         runtime.opened(file)
