@@ -49,6 +49,7 @@ test: $(BIN)/.dev-$(STACK)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 configs: PYTEST_ARGS += tests/test_configs.py
+configs: export MMRESNEST_EVERY_CONFIG = 1
 configs: test
 
 # One at a time and with all cores: a step at full size fills the memory of a workstation.

@@ -1,8 +1,9 @@
-"""Every leaf config, by glob: its header, what it is made of, one step and one prediction.
+"""Every leaf config, by glob: its header and what it is made of; one step and one prediction.
+
+A step is taken by each recipe and by each network; by every config with ``make configs``.
 
 Loading a config takes half a second: one test of a config goes through all that can be said of it.
-Loading a config takes half a second: one test of a config goes through all that can be said of it.
-the data set's published size through heads of full width.
+With ``make configs-full`` the step is at the data set's published size, through heads of full width.
 """
 import ast
 import os
@@ -27,6 +28,7 @@ CONFIGS = sorted(shipped_folder().glob('*.py'))
 PIECES = sorted((shipped_folder() / '_base_').rglob('*.py'))
 NAMES = {path.stem for path in CONFIGS}
 FULL = bool(os.environ.get('MMRESNEST_FULL_CONFIGS'))
+EVERY = FULL or bool(os.environ.get('MMRESNEST_EVERY_CONFIG'))
 each = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
@@ -40,6 +42,25 @@ FURTHER = {
     'faster_rcnn': (),
     'mask_rcnn': (),
 }
+
+
+def parts_of(name: str) -> tuple[str, str]:
+    """The network and the recipe that a name is made of."""
+    arch = re.search(r'_(res\w+?|seres\w+?)_(fpn|ade20k|cityscapes)', name)[1]
+    return arch, name.replace(arch, '*')
+
+
+def covering() -> set[str]:
+    """As few configs as have every recipe and every network among them, small networks first."""
+    chosen, seen = set(), set()
+    for name in sorted(NAMES, key=lambda name: (parts_of(name)[0] != 'resnest50', name)):
+        if not seen.issuperset(parts_of(name)):
+            seen.update(parts_of(name))
+            chosen.add(name)
+    return chosen
+
+
+STEPPED = NAMES if EVERY else covering()
 
 
 @pytest.fixture(scope='module')
@@ -74,6 +95,12 @@ def test_small_pieces():
     assert not {text: names for text, names in bodies.items() if len(names) > 1}
 
 
+def test_every_recipe_and_every_network_takes_a_step():
+    assert {part for name in STEPPED for part in parts_of(name)} == {
+        part for name in NAMES for part in parts_of(name)}
+    assert EVERY or 'faster_rcnn_resnest50_fpn' in STEPPED
+
+
 @each
 def test_config(path, shapes, tmp_path):
     check_header(path)
@@ -85,6 +112,8 @@ def test_config(path, shapes, tmp_path):
     small = prepare(path, ('train', 'val'), data=shapes, demo=True, work_dir=tmp_path,
                     options=alone)
     check_structure(full, small)
+    if path.stem not in STEPPED:
+        return
     check_step(prepare(path, ('train', 'val'), data=shapes, scratch=True, work_dir=tmp_path,
                        options={'train_dataloader.num_workers': 0, 'val_dataloader.num_workers': 0,
                                 **alone})
