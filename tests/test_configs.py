@@ -3,7 +3,7 @@
 A step is taken by each recipe and by each network; by every config with ``make configs``.
 
 Loading a config takes half a second: one test of a config goes through all that can be said of it.
-With ``make configs-full`` the step is at the data set's published size, through heads of full width.
+``make configs-full`` takes it at the data set's published size, through heads of full width.
 """
 import ast
 import os
