@@ -21,8 +21,9 @@ ONCE = {
     # or one that is the same in both stacks; minutes each
     'test_annotations', 'test_benchmark', 'test_browse_data', 'test_check_data', 'test_compiled',
     'test_completion', 'test_complexity', 'test_documented', 'test_export', 'test_kills',
-    'test_notebook', 'test_pictures', 'test_progress', 'test_report', 'test_safe_config',
-    'test_scale', 'test_signals',
+    'test_bad_images', 'test_live', 'test_notebook', 'test_numbers', 'test_pictures',
+    'test_precise_bn', 'test_profile', 'test_progress', 'test_report', 'test_safe_config',
+    'test_scale', 'test_signals', 'test_two_processes',
 }
 """Modules that .ci/run leaves out on its second stack."""
 

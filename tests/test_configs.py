@@ -1,6 +1,6 @@
-"""Every leaf config, by glob: its header and what it is made of; one step and one prediction.
+"""Every leaf config, by glob: its header, its network, its demo form, one step, one prediction.
 
-A step is taken by each recipe and by each network; by every config with ``make configs``.
+The latter three are of each recipe and each network; of every config with ``make configs``.
 
 Loading a config takes half a second: one test of a config goes through all that can be said of it.
 ``make configs-full`` takes it at the data set's published size, through heads of full width.
@@ -106,14 +106,14 @@ def test_config(path, shapes, tmp_path):
     check_header(path)
     full = load_config(path)
     check_backbone(path, full)
+    if path.stem not in STEPPED:
+        return
     check_print(full, tmp_path)
     # What divides a model among processes is tested with processes: tests/test_strategies.py.
     alone = dict(runner_type='Runner', strategy=None) if full.get('strategy') else {}
     small = prepare(path, ('train', 'val'), data=shapes, demo=True, work_dir=tmp_path,
                     options=alone)
     check_structure(full, small)
-    if path.stem not in STEPPED:
-        return
     check_step(prepare(path, ('train', 'val'), data=shapes, scratch=True, work_dir=tmp_path,
                        options={'train_dataloader.num_workers': 0, 'val_dataloader.num_workers': 0,
                                 **alone})
