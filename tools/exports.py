@@ -1,7 +1,7 @@
-"""Exports networks in every format and prints what docs/export.md shows.
+"""Exports networks in every format and prints a table of differences and times.
 
 ``python tools/exports.py`` takes random weights, as differences and times do not depend on what
-they were trained for, and half an hour on two cores.
+they were trained for.
 """
 import argparse
 import sys
