@@ -12,8 +12,8 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,6 +59,18 @@ def write_whole(path: str | os.PathLike, write: Callable[[Any], None],
         with suppress(OSError):         # the folder may be what cannot be written to
             part.unlink(missing_ok=True)
     return out.digest
+
+
+@contextmanager
+def no_empty_folders(*folders: Path) -> Iterator[None]:
+    """Takes away, in the end, what is new and empty of some folders and of those above them."""
+    new = {each for folder in folders for each in (folder, *folder.parents) if not each.exists()}
+    try:
+        yield
+    finally:
+        for folder in sorted(new, key=lambda each: len(each.parts), reverse=True):
+            with suppress(OSError):     # one that is not empty stays
+                folder.rmdir()
 
 
 class _Hashed:

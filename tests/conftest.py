@@ -41,6 +41,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def fresh_logger():
+    """Forgets mmengine's loggers, which keep the captured stream of the test that made them."""
+    from mmengine.logging import MMLogger
+    MMLogger._instance_dict.clear()
+
+
+@pytest.fixture
 def unformatted(monkeypatch):
     """Leaves the texts of configs unformatted: yapf takes longer than the runs of small models."""
     for module in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):

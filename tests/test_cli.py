@@ -18,14 +18,7 @@ DETECTOR = 'faster_rcnn_resnest50_fpn'
 SEGMENTOR = 'deeplabv3_resnest50_ade20k'
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
-pytestmark = pytest.mark.filterwarnings('ignore')
-
-
-@pytest.fixture(autouse=True)
-def fresh_logger():
-    """Forgets mmengine's loggers, which keep the captured stream of the test that made them."""
-    from mmengine.logging import MMLogger
-    MMLogger._instance_dict.clear()
+pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('fresh_logger')]
 
 
 @pytest.fixture(scope='module')

@@ -37,9 +37,14 @@ def scripts(tmp_path_factory):
     return folder
 
 
-def offered(shell, scripts, line):
-    if shutil.which(shell) is None:
+def needs(shell):
+    """Bash is wherever this is developed; the others may not be."""
+    if shell != 'bash' and shutil.which(shell) is None:
         pytest.skip(f'there is no {shell}')
+
+
+def offered(shell, scripts, line):
+    needs(shell)
     words = ['mmresnest', *line.split(' ')]
     call = ['-c', ASK[shell], *(['bash'] if shell == 'bash' else []), f'for.{shell}', *words]
     done = subprocess.run([shell, *call], cwd=scripts, capture_output=True, text=True, timeout=60)
@@ -72,8 +77,7 @@ def test_every_command_is_offered(scripts):
 
 @pytest.mark.parametrize('shell', ['bash', 'zsh', 'fish'])
 def test_the_shell_reads_its_script(shell, scripts):
-    if shutil.which(shell) is None:
-        pytest.skip(f'there is no {shell}')
+    needs(shell)
     done = subprocess.run([shell, '-n', f'for.{shell}'], cwd=scripts, capture_output=True,
                           text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, '')

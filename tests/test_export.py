@@ -26,18 +26,11 @@ from mmresnest.export.compare import LIMITS, Cut, Difference, differences
 from mmresnest.export.formats import FORMATS, Shapes
 from mmresnest.export.runtime import ExportedModel
 
-pytest.importorskip('onnxruntime')
-pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
+pytestmark = [pytest.mark.filterwarnings('ignore'),
+              pytest.mark.usefixtures('unformatted', 'fresh_logger')]
 
 KINDS = ('detection', 'instance', 'semantic')
 STRICT = LIMITS['float32']
-
-
-@pytest.fixture(autouse=True)
-def fresh_logger():
-    """Forgets mmengine's loggers, which keep the captured stream of the test that made them."""
-    from mmengine.logging import MMLogger
-    MMLogger._instance_dict.clear()
 
 
 @pytest.fixture(scope='module')
@@ -216,7 +209,6 @@ def test_onnx_equals_framework(asked, exported, kind, more):
 
 def test_openvino_equals_the_graph(exported, asked):
     """Also where pictures are scaled and padded into the only size."""
-    pytest.importorskip('openvino')
     result, file = exported('instance', 'openvino', size=(64, 96))
     assert file.suffix == '.xml' and file.with_suffix('.bin').is_file()
     same = exporting.GraphSession(build(asked('instance').model, 'whole', torch.float32),

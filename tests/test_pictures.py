@@ -9,10 +9,8 @@ import warnings
 import numpy as np
 import pytest
 
-pytest.importorskip('matplotlib')
-
-from mmresnest.errors import UserError  # noqa: E402
-from mmresnest.report import drawing, pictures, scalars  # noqa: E402
+from mmresnest.errors import UserError
+from mmresnest.report import drawing, pictures, scalars
 
 
 def read(path):

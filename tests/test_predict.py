@@ -32,7 +32,8 @@ from mmresnest.report.annotated import annotated_regions
 from mmresnest.report.progress import Lines, progress
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
-pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
+pytestmark = [pytest.mark.filterwarnings('ignore'),
+              pytest.mark.usefixtures('unformatted', 'fresh_logger')]
 
 KINDS = ('detection', 'instance', 'panoptic', 'semantic')
 SHAPES = ('disk', 'ring', 'square', 'triangle', 'star', 'cross')
@@ -40,13 +41,6 @@ SHAPES = ('disk', 'ring', 'square', 'triangle', 'star', 'cross')
 # With random weights nothing is certain, and mmdet fuses what is certain only.
 SEEN = {'panoptic': {'model.test_cfg.rcnn.score_thr': 0.05,
                      'model.test_cfg.panoptic.stuff_area_limit': 10}}
-
-
-@pytest.fixture(autouse=True)
-def fresh_logger():
-    """Forgets mmengine's loggers, which keep the captured stream of the test that made them."""
-    from mmengine.logging import MMLogger
-    MMLogger._instance_dict.clear()
 
 
 def save_random(cfg, path, **meta):

@@ -12,9 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-import mmresnest  # noqa: F401  first: a stand-in for mmcv._ext
-
-import noisy  # isort: skip
+import noisy
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, METRICS
 from mmengine.runner import Runner

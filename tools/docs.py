@@ -17,8 +17,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mmresnest.cli import build_parser  # noqa: E402
-
 #: page of the site -> file at the top; one that is not there makes no page
 TOP = {'index.md': 'README.md', 'changelog.md': 'CHANGELOG.md',
        'contributing.md': 'CONTRIBUTING.md', 'releasing.md': 'RELEASING.md'}
@@ -75,6 +73,7 @@ def turned(markdown: str, page: str) -> str:
 
 def commands() -> str:
     """The page of the command line."""
+    from mmresnest.cli import build_parser
     parser = build_parser()
     subparsers = next(action for action in parser._actions
                       if isinstance(action, argparse._SubParsersAction))

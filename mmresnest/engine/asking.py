@@ -6,6 +6,7 @@ another, so that a result depends on its image alone, but for the rounding of la
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -24,7 +25,7 @@ WAITING = 8
 """Batches' worth of images of many sizes that wait for others of theirs, at most."""
 
 
-class Asked:
+class Asked(ABC):
     """What answers; a kind of model says how an image is prepared and how a batch is answered.
 
     Attributes:
@@ -36,17 +37,17 @@ class Asked:
     things: int
     task: str
 
+    @abstractmethod
     def prepare(self, image: np.ndarray) -> tuple[tuple[int, ...], Any]:
         """A size, equal for what may share a batch, and what is made of an image H W 3 in RGB.
 
         Raises:
             BadImage: it cannot be brought to the model's size.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, samples: list[Any]) -> list[Result]:
         """The results of prepared images of one size."""
-        raise NotImplementedError
 
     @overload
     def __call__(self, images: list | tuple, batch_size: int = 1) -> list[Result]: ...

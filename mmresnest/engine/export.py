@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from ..export.formats import FORMATS
 from ..export.graphs import DetectorGraph, FeatureGraph, SegmentorGraph
 from ..export.kernels import NATIVE
 from ..export.quantise import QUANTISERS
-from ..export.runtime import ExportedModel, padded_size
+from ..export.runtime import ExportedModel
 from ..ops import plain
+from ..storage import no_empty_folders
 from . import sources
 from .export_plan import LEAST, describe, inputs_for, pictures_for, plan_for
 from .outputs import check_folder
@@ -56,7 +57,7 @@ class ExportResult:
         about: the description in the file.
         differences: from the framework, and from the graph that was written.
         objects: how many objects, or pixels, were compared.
-        milliseconds: of an image, by what computed it.
+        milliseconds: of a batch, by what computed it.
         scores: on the validation split, by precision; of int8 only.
         notes: what the user should know.
         seconds: wall time of the whole call.
@@ -123,8 +124,7 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     if int8 is not None:
         check_scored(predictor.config)
     graph = build(predictor.model, part, torch.float32)
-    about.update(outputs=list(getattr(graph, 'outputs', ())) or _map_names(graph),
-                 lowest=getattr(graph, 'lowest', 0.))
+    about['lowest'] = getattr(graph, 'lowest', 0.)
     found: dict[str, list[Difference]] = {}
     notes: list[str] = []
     objects = 0
@@ -140,6 +140,8 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     inputs = inputs_for(plan, part, images, about)
     with torch.inference_mode():
         expected = [formats.arrays_of(graph(*batch)) for batch in inputs]
+    about['outputs'] = list(getattr(graph, 'outputs', ())) or [
+        f'map{number}' for number in range(len(expected[0]))]
     written = build(predictor.model, part, torch.float16) if half else graph
     scores: dict[str, dict[str, float]] = {}
     with _beside(path) as file, _told(to, path):
@@ -163,19 +165,11 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A file in a folder of its own beside its place, which is gone afterwards.
-
-    So are folders that were made for nothing.
-    """
-    new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    """A file in a folder of its own beside its place, which is gone afterwards."""
+    with no_empty_folders(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f'.{path.stem}.', dir=path.parent) as folder:
             yield Path(folder, path.name)
-    finally:
-        for one in new:
-            with suppress(OSError):     # one that is not empty stays
-                one.rmdir()
 
 
 @contextmanager
@@ -270,12 +264,6 @@ def graph_of(model: nn.Module, part: str, dtype: torch.dtype = torch.float32) ->
     else:
         graph = DetectorGraph(model, dtype, NATIVE)
     return graph.eval().requires_grad_(False)
-
-
-def _map_names(graph: nn.Module) -> list[str]:
-    """Names for the maps of a part."""
-    with torch.inference_mode():
-        return [f'map{number}' for number in range(len(graph(torch.zeros(1, 3, LEAST, LEAST))))]
 
 
 # ---- comparing and timing ------------------------------------------------------------------------
@@ -407,14 +395,11 @@ def _quantise(predictor: Predictor, to: str, file: Path, calibration: list[np.nd
 def _flowing(file: Path, calibration: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
     """The inputs of the file for some pictures; of a window that slides, its first place."""
     asked = ExportedModel(file, 0.)
-    form, window = asked.about['input'], asked.about['window']
+    window = asked.about['window']
     batches: list[tuple[np.ndarray, ...]] = []
     for picture in calibration:
         _, (image, _) = asked.prepare(picture)
         if window is not None:
             image = image[:window['size'][0], :window['size'][1]]
-        size = padded_size(image.shape[:2], form)
-        held = np.zeros((form['batch'] or 1, 3, *size), np.uint8)
-        held[:, :, :image.shape[0], :image.shape[1]] = image.transpose(2, 0, 1)
-        batches.append((held, np.tile(np.array([image.shape[:2]], np.int64), (len(held), 1))))
+        batches.append(asked.inputs_of(image.transpose(2, 0, 1)[None]))
     return batches

@@ -4,12 +4,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UserError
+from ..storage import no_empty_folders
 from . import outputs, sources
 from .asking import Asked
 from .sources import BadImage, Item, Source
@@ -202,15 +203,12 @@ def _skip(error: BadImage, bad: dict[str, str], said: Progress) -> None:
 def _whole_or_gone(writer: outputs.Writer) -> Iterator[None]:
     """Takes away, in the end, parts of videos, and folders that were made for nothing."""
     plan = writer.plan
-    folders = [plan.out / 'pictures', plan.maps or plan.out, plan.out, plan.table.parent]
-    new = {each for folder in folders for each in (folder, *folder.parents) if not each.exists()}
     try:
-        yield
+        with no_empty_folders(plan.out / 'pictures', plan.maps or plan.out, plan.table.parent):
+            try:
+                yield
+            finally:
+                writer.abandon()
     except OSError as error:
         raise UserError(f'{error.filename or plan.out} cannot be written: {error.strerror}; make '
                         'room, or name another --out') from error
-    finally:
-        writer.abandon()
-        for folder in sorted(new, key=lambda each: len(each.parts), reverse=True):
-            with suppress(OSError):     # one that is not empty stays
-                folder.rmdir()

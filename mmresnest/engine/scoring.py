@@ -9,12 +9,10 @@ import torch
 from mmengine.config import Config
 
 from ..errors import UserError
+from ..report import scalars
 from .asking import Asked
 from .results import Detections, Segmentation
 from .sources import read_image
-
-MAIN = ('coco/segm_mAP', 'coco/bbox_mAP', 'mIoU')
-"""The score that stands for a task, first come."""
 
 
 def score(asked: Asked, config: Config, progress: bool = True) -> dict[str, float]:
@@ -81,13 +79,15 @@ def _answered(sample: Any, asked: Asked) -> Any:
 
 
 def main_score(scores: dict[str, float]) -> float:
-    """The score that stands for the others, of 1.
+    """The score that stands for the others, of 1; of masks before that of their boxes.
 
     Raises:
         UserError: there is none that is known.
     """
-    for name in MAIN:
-        if name in scores:
-            return scores[name] / (100 if name == 'mIoU' else 1)
-    raise UserError(f'the evaluator gives {", ".join(scores) or "no score"}, and none of '
-                    f'{", ".join(MAIN)}, by which int8 is judged; use one of their evaluators')
+    name = scalars.main_score(one for one in scores if 'bbox' not in one) or \
+        scalars.main_score(scores)
+    if name is None:
+        raise UserError(f'the evaluator gives {", ".join(scores) or "no score"}, and none of '
+                        f'{", ".join(scalars.MAIN_SCORES)}, by which int8 is judged; use one of '
+                        'their evaluators')
+    return scores[name] / (100 if name.endswith('mIoU') else 1)

@@ -240,15 +240,18 @@ class ExportedModel(Asked):
 
     def _run(self, images: np.ndarray) -> Iterator[tuple[list[np.ndarray], int]]:
         """The file's outputs for images of one size, and how many images they are of."""
-        form = self.about['input']
-        most = form['batch'] or len(images)
+        most = self.about['input']['batch'] or len(images)
         for start in range(0, len(images), most):
             part = images[start:start + most]
-            height, width = padded_size(part.shape[2:], form)
-            batch = np.zeros((form['batch'] or len(part), 3, height, width), np.uint8)
-            batch[:len(part), :, :part.shape[2], :part.shape[3]] = part
-            sizes = np.tile(np.array([part.shape[2:]], np.int64), (len(batch), 1))
-            yield self._computed(batch, sizes), len(part)
+            yield self._computed(*self.inputs_of(part)), len(part)
+
+    def inputs_of(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scaled images B 3 H W as the file takes them, padded and filled up; and their sizes."""
+        form = self.about['input']
+        height, width = padded_size(images.shape[2:], form)
+        batch = np.zeros((form['batch'] or len(images), 3, height, width), np.uint8)
+        batch[:len(images), :, :images.shape[2], :images.shape[3]] = images
+        return batch, np.tile(np.array([images.shape[2:]], np.int64), (len(batch), 1))
 
     def _computed(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """The outputs of a batch, if they are those that the file says it has."""

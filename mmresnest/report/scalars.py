@@ -21,7 +21,6 @@ def main_score(names: Iterable[str]) -> str | None:
     return next((last[score] for score in MAIN_SCORES if score in last), None)
 
 
-
 class Curves(NamedTuple):
     """Groups of curves, each by its name; the x of all are iterations."""
 
