@@ -23,6 +23,8 @@ from .version import __version__
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 SHELLS = ('bash', 'zsh', 'fish', 'tcsh')
 LIVE = ('tensorboard', 'wandb', 'mlflow')
+FORMATS = ('onnx', 'openvino', 'torch-export', 'torchscript')
+PARTS = ('whole', 'neck', 'backbone')
 
 #: packages that a command needs and that pip installs with one of our extras
 OPTIONAL = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'pycocotools', 'matplotlib',
@@ -341,9 +343,8 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
                         help="the training's --data; with --int8 what is scored on")
     parser.add_argument('--demo', action='store_true', help='the checkpoint is of train --demo')
     _trust_argument(parser)
-    parser.add_argument('--to', default='onnx', metavar='FORMAT',
-                        help='onnx, openvino, torch-export or torchscript (default: onnx)')
-    parser.add_argument('--part', default='whole', metavar='PART',
+    parser.add_argument('--to', default='onnx', choices=FORMATS, help='default: onnx')
+    parser.add_argument('--part', default='whole', choices=PARTS,
                         help='whole, with what lies before and behind the network; neck or '
                              'backbone, whose maps come out (default: whole)')
     parser.add_argument('--out', metavar='FILE', help='the file to write (default: as the config)')

@@ -24,7 +24,7 @@ WORDS = {
 }
 """Argument -> what it takes; tests compare them with what checks them."""
 
-FOLDERS = ('DIR', 'WORK_DIR')
+FOLDERS = ('DIR', 'WORK_DIR', 'CALIB')
 FILES = ('FILE', 'OUT', 'IN', 'IMAGE', 'CHECKPOINT')
 
 PREAMBLES = {  # a config is one of ours or a file
@@ -58,7 +58,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
     for action in _actions(parser):
         if action.dest == 'config':
             _complete(action, {shell: CONFIGS[shell].format(names=names)})
-        elif action.dest in WORDS:
+        elif action.dest in WORDS and action.choices is None:
             action.choices = WORDS[action.dest]
         elif action.metavar in FOLDERS:
             _complete(action, shtab.DIRECTORY)

@@ -64,6 +64,8 @@ def offered(shell, scripts, line):
     ('benchmark resnest14 resnest2', {'resnest26', 'resnest200', 'resnest269'}),
     (f'browse-data {DETECTOR} --split va', {'val'}),
     ('completion ba', {'bash'}),
+    (f'export {DETECTOR} a.pth --to o', {'onnx', 'openvino'}),
+    ('convert a b --to ti', {'timm'}),
 ])
 def test_tab_offers(shell, line, some, scripts):
     found = offered(shell, scripts, line)

@@ -453,7 +453,6 @@ def test_a_file_that_differs_is_not_left(trained, shapes, tmp_path, monkeypatch)
 # ---- bad input -----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('words, said', [
-    (['--to', 'onx'], 'nearest: onnx'), (['--part', 'head'], 'legal: whole, neck, backbone'),
     (['--batch', '0'], 'at least one image'), (['--size', '8x64'], 'at least 33'),
     (['--dynamic', '--size', '64x64'], 'leave --size'), (['--half', '--int8', '.'], 'one of them'),
     (['--int8', '.', '--part', 'neck'], 'score of whole models'),
@@ -469,6 +468,14 @@ def test_what_is_asked_for_is_looked_at_first(trained, tmp_path, monkeypatch, ca
     assert cli.main(['export', *trained('detection'), *words]) == 2
     assert said in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {'empty', 'file', 'film.avi'}
+
+
+def test_formats_and_parts_are_known():
+    assert tuple(FORMATS) == cli.FORMATS and exporting.PARTS == cli.PARTS
+    with pytest.raises(UserError, match='nearest: onnx'):
+        export('any', 'any', to='onx')
+    with pytest.raises(UserError, match='legal: whole, neck, backbone'):
+        export('any', 'any', part='head')
 
 
 def video(path):
