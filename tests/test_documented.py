@@ -80,8 +80,8 @@ STANDS_FOR = {'CONFIG': DETECTOR, '...': DETECTOR, 'resnest50': 'resnest14',
               'WORK_DIR': f'work_dirs/{DETECTOR}'}
 
 #: our tools, and what they are told: what they do at length has tests of its own, or is CI
-TOOLS = {'table.py': '--check', 'zoo.py': '--check', 'growth.py': '--help', 'scale.py': '--help',
-         'check_install.py': '--help'}
+TOOLS = {'table.py': '--check', 'zoo.py': '--check', 'exports.py': '--help', 'growth.py': '--help',
+         'scale.py': '--help', 'check_install.py': '--help'}
 
 #: what takes a detector as a whole file is parsed here -> the test that does so at length
 AT_LENGTH = {'--int8': 'test_int8_is_scored', '--model': 'test_predicts_without_torch_and_mm'}
