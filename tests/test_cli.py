@@ -236,6 +236,13 @@ def test_version(capsys):
     assert caught.value.code == 0 and capsys.readouterr().out == f'mmresnest {__version__}\n'
 
 
+def test_as_a_module():
+    from mmresnest import __version__
+    done = subprocess.run([sys.executable, '-m', 'mmresnest', '--version'], capture_output=True,
+                          text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f'mmresnest {__version__}\n'), done.stderr
+
+
 def test_print_config(shapes, capsys):
     assert main(['print-config', DETECTOR, '--data', shapes, '--cfg-options',
                  'train_cfg.max_epochs=3', 'model.neck.in_channels=[1,2,3,4]']) == 0

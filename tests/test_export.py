@@ -145,7 +145,7 @@ def test_graph_equals_framework(asked, kind, more):
 
 
 def test_one_stage_equals_framework(trained, shapes, tmp_path):
-    """RetinaNet: classes that share an anchor do not suppress each other."""
+    """RetinaNet, in a file: classes that share an anchor do not suppress each other."""
     path = tmp_path / 'retinanet.py'
     path.write_text("""
 _base_ = 'mmresnest::retinanet_resnest50_fpn.py'
@@ -161,12 +161,11 @@ val_dataloader = test_dataloader
 """)
     cfg = configs.load_config(path)
     configs.use_data(cfg, shapes)
-    predictor = Predictor(str(path), save_random(cfg, tmp_path / 'a.pth'), 'cpu', 0.,
-                          data=str(shapes), fused=False)
-    about = exporting.describe(predictor, Shapes(None, None, None, 32, 64), 'whole', 'float32',
-                               __file__)
-    ours = ExportedModel(exporting.GraphSession(build(predictor.model, 'whole', torch.float32),
-                                                about), 0.)
+    checkpoint = save_random(cfg, tmp_path / 'a.pth')
+    predictor = Predictor(str(path), checkpoint, 'cpu', 0., data=str(shapes), fused=False)
+    done = export(path, checkpoint, out=tmp_path / 'a.onnx', dynamic=True, data=str(shapes))
+    assert done.objects
+    ours = ExportedModel(done.files[0], 0.)
     for image in pictures():
         one, other = predictor(image), ours(image)
         assert len(one) == 20 and len(set(one.labels.tolist())) > 1
@@ -229,6 +228,31 @@ def test_float16_is_near_and_smaller(exported):
     assert 1e-5 < largest.value < LIMITS['float16'].maps, 'half precision, and not none'
 
 
+def test_float16_of_a_detector(exported):
+    """Objects that lie together may fall out otherwise; the rest is where it was."""
+    half, file = exported('detection', size=(64, 96), half=True)
+    assert half.about['precision'] == 'float16' and half.objects
+    found = {each.what: each for each in half.differences['file and graph, 1x3x64x96']}
+    assert 1e-6 < found['scores'].value < LIMITS['float16'].scores, 'half precision, and not none'
+    seen = [result for image in pictures() for result in ExportedModel(file, 0.)(image).scores]
+    assert seen and all(isinstance(score, np.float32) for score in seen)
+
+
+def test_a_file_of_two_images_at_once(exported, asked):
+    """What is left over fills half of it, and is as if it were alone."""
+    result, file = exported('detection', size=(64, 64), batch=2)
+    assert result.about['input']['batch'] == 2
+    alone = exporting.GraphSession(build(asked('detection').model, 'whole', torch.float32),
+                                   result.about)
+    images = [sample(1, 'val', number, (64, 64)).image for number in range(3)]
+    together = ExportedModel(file, 0.)(images, batch_size=3)
+    assert len(together) == 3
+    for image, found in zip(images, together):
+        assert len(found.labels)
+        for each in differences_of(ExportedModel(alone, 0.)(image), found):
+            assert each.passes, each
+
+
 @pytest.mark.parametrize('to', ['torch-export', 'torchscript'])
 def test_formats_of_torch(exported, asked, to):
     """They load without mmresnest, and hold whole segmentors and parts of detectors."""
@@ -288,6 +312,27 @@ def test_predicts_without_torch_and_mm(exported, tmp_path):
         assert one['category_id'] == other['category_id']
         np.testing.assert_allclose(one['bbox'], other['bbox'], atol=1e-3)
     assert len(list((tmp_path / 'out' / 'pictures').iterdir())) == 3
+
+
+def test_int8_of_a_demo_is_scored_on_what_it_drew(trained, tmp_path, monkeypatch):
+    """Which is where it was trained, and not the data of the config."""
+    (tmp_path / 'calibration').mkdir()
+    import cv2
+    cv2.imwrite(str(tmp_path / 'calibration' / 'a.png'), pictures()[0])
+    asked_for = []
+
+    def stop(*_, data, demo, **__):
+        asked_for.append((data, demo))
+        raise UserError('far enough')
+    monkeypatch.setattr(exporting, 'data_for',
+                        lambda cfg, data: data or f'drawn for {cfg.filename}')
+    monkeypatch.setattr(exporting, 'Predictor', stop)
+    config, checkpoint = trained('detection')
+    for data in (None, 'mine'):
+        with pytest.raises(UserError, match='far enough'):
+            export(config, checkpoint, demo=True, data=data, int8=tmp_path / 'calibration',
+                   out=tmp_path / 'a.onnx')
+    assert asked_for == [(f'drawn for {config}', True), ('mine', True)]
 
 
 def test_int8_is_scored(trained, exported, shapes, tmp_path):

@@ -6,6 +6,7 @@ they were trained for.
 import argparse
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,37 +52,41 @@ def random_checkpoint(name: str, path: Path) -> None:
     torch.save(dict(state_dict=model.state_dict(), meta={}), path)
 
 
-def main() -> None:
-    """Exports and prints a line for each."""
+def main() -> int:
+    """Exports and prints a line for each; 1 if one of them cannot be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--only', default='', help='of the rows those that have this in them')
     args = parser.parse_args()
-    from mmresnest.engine.export import export
     from mmresnest.errors import UserError
-    sys.stdout.write(f'| {" | ".join(TITLE)} |\n{"|---" * len(TITLE)}|\n')
-    with tempfile.TemporaryDirectory() as folder:
+    table, status = sys.stdout, 0
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # of mmengine's log
+        table.write(f'| {" | ".join(TITLE)} |\n{"|---" * len(TITLE)}|\n')
         for name, part, to in rows():
             if args.only not in f'{name} {part} {to}':
                 continue
-            checkpoint = Path(folder, f'{name}.pth')
-            if not checkpoint.exists():
-                random_checkpoint(name, checkpoint)
-            suffix = dict(onnx='.onnx', openvino='.xml').get(to, '.pt')
-            out = Path(folder, f'model{suffix if to != "torch-export" else ".pt2"}')
             try:
-                found = export(name, checkpoint, to=to, part=part, size=SIZE, out=out, force=True)
+                found = measured(name, part, to, folder)
             except UserError as error:
-                sys.stdout.write(f'| {name} | {part} | {to} | {error} | | | | |\n')
-                continue
-            worst = max((each for where, every in found.differences.items()
-                         for each in every if where.startswith('file')),
-                        key=lambda each: each.value)
-            times = [f'{value:.0f}' for value in found.milliseconds.values()]
-            size = sum(file.stat().st_size for file in found.files) / 1e6
-            sys.stdout.write(f'| {name} | {part} | {to} | {worst.value:.1g} ({worst.what}) | '
-                             f'{" | ".join(times)} | {size:.0f} |\n')
-            sys.stdout.flush()
+                found, status = f'{error} | | | |', 1
+            table.write(f'| {name} | {part} | {to} | {found} |\n')
+            table.flush()
+    return status
+
+
+def measured(name: str, part: str, to: str, folder: str) -> str:
+    """What follows in the line of a file."""
+    from mmresnest.engine.export import FORMATS, export
+    checkpoint = Path(folder, f'{name}.pth')
+    if not checkpoint.exists():
+        random_checkpoint(name, checkpoint)
+    found = export(name, checkpoint, to=to, part=part, size=SIZE, force=True,
+                   out=Path(folder, f'model{FORMATS[to].suffix}'))
+    worst = max((each for where, every in found.differences.items() for each in every
+                 if where.startswith('file')), key=lambda each: each.value)
+    times = [f'{value:.0f}' for value in found.milliseconds.values()]
+    size = sum(file.stat().st_size for file in found.files) / 1e6
+    return f'{worst.value:.1g} ({worst.what}) | {" | ".join(times)} | {size:.0f}'
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -36,11 +36,13 @@ from ..export.runtime import ExportedModel
 from ..ops import plain
 from ..storage import no_empty_folders
 from . import sources
+from .config import load_config
 from .export_plan import LEAST, describe, inputs_for, pictures_for, plan_for
 from .outputs import check_folder
 from .predictor import Predictor
 from .results import PanopticSegmentation, Result
 from .scoring import check_scored, main_score, score
+from .train import data_for
 
 PARTS = ('whole', 'neck', 'backbone')
 ROUNDS = 5              # of timing
@@ -115,6 +117,8 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     path = _target(config, to, out, force)
     formats.check_installed(to)
     calibration = [] if int8 is None else _calibration(int8, say)
+    if demo and int8 is not None:       # what is scored on is there, or drawn
+        data = data_for(config if isinstance(config, Config) else load_config(config), data)
     predictor = Predictor(config, checkpoint, 'cpu', 0., data=data, demo=demo, options=options,
                           fused=False)
     plain(predictor.model)
@@ -183,7 +187,10 @@ def _told(to: str, path: Path) -> Iterator[None]:
         raise UserError(f'{path} cannot be written: {error.strerror or error}; make room, or name '
                         'another --out') from error
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        root: BaseException = error
+        while root.__cause__ is not None:       # what lies about it advises to mend the exporter
+            root = root.__cause__
+        lines = str(root).strip().splitlines() or [type(root).__name__]
         raise UserError(f'{to} cannot hold or run this model: {lines[0][:300]}; try another --to '
                         'or --part') from error
 

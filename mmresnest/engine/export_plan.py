@@ -28,7 +28,7 @@ TRIED = ((160, 192), (127, 98))
 
 
 def plan_for(predictor: Predictor, to: str, part: str, size: tuple[int, int] | None, batch: int,
-          dynamic: bool) -> Shapes:
+             dynamic: bool) -> Shapes:
     """The sizes that the file takes.
 
     Raises:
@@ -124,7 +124,7 @@ def resize_rule(cfg: Config) -> dict[str, Any] | None:
 
 
 def describe(predictor: Predictor, plan: Shapes, part: str, precision: str,
-              checkpoint: str | os.PathLike) -> dict[str, Any]:
+             checkpoint: str | os.PathLike) -> dict[str, Any]:
     """What the file says of itself."""
     norm = Normalise(predictor.model.data_preprocessor)
     cfg = predictor.config

@@ -300,7 +300,7 @@ class DenseHead(Anchored):
             labels.append(at % classes)
         box, score, label = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(labels, 1)
         # Classes do not suppress each other: each lies in a place of its own.
-        away = label[:, :, None] * (box.amax() + 1)
+        away = label[:, :, None] * (box.amax((1, 2), keepdim=True) + 1)
         keep = self.kernels.keep(box + away, score, self.overlap)
         return top(box, torch.where(keep, score, 0.), self.most, label)
 
