@@ -209,7 +209,7 @@ class Read(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in ('meta', 'link', 'img', 'br', 'input'):
+        if tag not in ('meta', 'link', 'img', 'br', 'wbr', 'input'):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -276,6 +276,7 @@ def test_two_runs_beside_each_other(tmp_path):
     one, two = drawn(tmp_path), drawn(tmp_path, seed=1)
     text = page.render([of_run(one, 'first'), of_run(two, 'second', config='x = 2\n')])
     words = ''.join(check(text).words)
+    assert text.count('<th scope="col">first</th>') >= 3
     for part in ('difference', 'first: IoU .50', 'second: IoU .75', '-x = 1', '+x = 2',
                  'both runs'):
         assert part in words
@@ -343,13 +344,16 @@ said.shown = [...document.querySelectorAll('#cases > li')].filter((one) => !one.
 said.count = document.getElementById('count').textContent;
 said.broken = [...document.images].filter((one) => !one.naturalWidth).length;
 said.wide = document.documentElement.scrollWidth - window.innerWidth;
+said.cut = ['Of boxes', 'Counts'].filter((name) => {
+  const box = document.querySelector(`[aria-label="${name}"]`);
+  return box.scrollWidth > box.clientWidth; });
 document.body.dataset.said = JSON.stringify(said);
 </script>"""
 
 
 @pytest.mark.skipif(BROWSER is None, reason='there is no chromium on the PATH')
 def test_in_a_browser(tmp_path):
-    text = page.render([of_run(drawn(tmp_path))])
+    text = page.render([of_run(drawn(tmp_path), 'a_run_whose_name_is_longer_than_a_screen_' * 3)])
     file = tmp_path / 'used.html'
     file.write_text(text.replace('</body>', USE + '</body>'))
     done = subprocess.run(
@@ -362,6 +366,7 @@ def test_in_a_browser(tmp_path):
     body = next(one for one in Read(done.stdout).of('body'))
     said = json.loads(body['data-said'])
     assert said['plots'] >= 8 and said['broken'] == 0 and said['wide'] <= 0
+    assert said['cut'] == [], 'figures stand beside their words'
     assert said['mean'] == said['again'] != said['one']
     assert said['shown'] and set(said['shown']) == {'missed'}
     assert said['count'].startswith(f'{len(said["shown"])} shown of ')

@@ -18,6 +18,7 @@ from .sections import (
     confused_pairs,
     confusion_figures,
     difference,
+    heads,
     number,
 )
 
@@ -119,7 +120,8 @@ def _counts(runs: Mapping[str, Judged]) -> Table:
                             ('found', objects - lost), ('missed', lost),
                             ('false detections', wrong)):
             rows.setdefault(name, []).append(str(value))
-    return Table('Counts', ['', *runs], [[name, *cells] for name, cells in rows.items()])
+    return Table('Counts', ['', *heads(runs, 'count')],
+                 [[name, *cells] for name, cells in rows.items()])
 
 
 def _histograms(runs: Mapping[str, Judged]) -> Section:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,9 +80,19 @@ def difference(one: float, two: float, digits: int = 3) -> str:
     return NOTHING if math.isnan(two - one) else f'{two - one:+.{digits}f}'
 
 
+def heads(runs: Iterable[str], word: str) -> list[str]:
+    """What the columns of runs are called: as the runs, or, of one alone, what they hold.
+
+    The page has the name of a single run as its title; over figures of a few digits it would push
+    them off a phone's screen.
+    """
+    names = list(runs)
+    return [word] if len(names) == 1 else names
+
+
 def compared(caption: str, runs: Mapping[str, Mapping[str, float]]) -> Table:
     """Scores by name, a column for each run and, of two, one for their difference."""
-    columns = [*runs, *(['difference'] if len(runs) > 1 else [])]
+    columns = [*heads(runs, 'value'), *(['difference'] if len(runs) > 1 else [])]
     rows = []
     for name in next(iter(runs.values())):
         values = [scores[name] for scores in runs.values()]
@@ -126,8 +136,8 @@ def confused_pairs(tables: Mapping[str, np.ndarray], classes: Sequence[str], cap
             cells = [f'{one[row, column]} ({one[row, column] / max(one[row].sum(), 1):.1%})'
                      for one in tables.values()]
             lines.append([classes[row], classes[column], *cells])
-    return Table(caption, ['true', 'predicted', *tables], lines or [['none', *[NOTHING] * (
-        1 + len(tables))]])
+    return Table(caption, ['true', 'predicted', *heads(tables, 'count')],
+                 lines or [['none', *[NOTHING] * (1 + len(tables))]])
 
 
 def _sum(tables: Mapping[str, np.ndarray]) -> np.ndarray:
