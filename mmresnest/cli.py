@@ -284,18 +284,17 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
                              'without torch (--model FILE IMAGE ...)')
     parser.add_argument('checkpoint', help='weights of the model, a .pth file; classes are those '
                                            'it was trained with')
-    parser.add_argument('--device', default='auto', help='auto (a GPU if there is one), cpu or '
-                                                         'cuda (default: auto)')
-    _image_arguments(parser)
+    _image_arguments(parser, 'auto (a GPU if there is one), cpu or cuda (default: auto)')
 
 
 def _exported_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', metavar='FILE', required=True,
                         help='an .onnx or .xml that mmresnest export wrote')
-    _image_arguments(parser)
+    _image_arguments(parser, 'auto (a GPU of CUDA if there is one), cpu; cuda for .onnx, gpu (of '
+                             'Intel) for .xml (default: auto)')
 
 
-def _image_arguments(parser: argparse.ArgumentParser) -> None:
+def _image_arguments(parser: argparse.ArgumentParser, devices: str) -> None:
     parser.add_argument('images', nargs='+', metavar='IMAGE',
                         help='images, folders of images, patterns such as "photos/**/*.jpg", or '
                              'videos')
@@ -308,6 +307,7 @@ def _image_arguments(parser: argparse.ArgumentParser) -> None:
                         help='leave out objects that are less certain (default: 0.3)')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N',
                         help='images of one size at once (default: 1)')
+    parser.add_argument('--device', default='auto', help=devices)
     parser.add_argument('--every', type=int, default=1, metavar='N',
                         help='of so many frames of a video take one (default: 1)')
     parser.add_argument('--force', action='store_true', help='replace results of another run')
@@ -317,15 +317,14 @@ def _predict(args: argparse.Namespace) -> int:
     from .engine.predict import predict, predict_exported
     from .report.progress import progress
     given = dict(out=args.out, batch_size=args.batch_size, score_thr=args.score_thr,
-                 json=args.json, pictures=not args.no_pictures, every=args.every,
-                 force=args.force, progress=progress)
+                 device=args.device, json=args.json, pictures=not args.no_pictures,
+                 every=args.every, force=args.force, progress=progress)
     if args.model is not None:
         result = predict_exported(args.model, args.images, **given)
     else:
         with _switch(TRUST, args.trust_checkpoint):
             result = predict(args.config, args.checkpoint, args.images, data=args.data,
-                             demo=args.demo, device=args.device,
-                             options=_options(args.cfg_options), **given)
+                             demo=args.demo, options=_options(args.cfg_options), **given)
     print(f'predicted: {_many(result.images, "image")}'
           + (f', {_many(result.objects, "object")}' if result.objects else ''))
     if result.bad:

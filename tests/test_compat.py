@@ -118,6 +118,53 @@ def test_configs_of_both_toolboxes_can_be_inherited_from(base, kind, tmp_path):
     assert Config.fromfile(path).model.type == kind
 
 
+@pytest.mark.parametrize('package', ['mmdet', 'mmseg'])
+def test_a_config_is_found_without_reading_every_metafile(package, monkeypatch):
+    from mmengine.config import utils
+    from mmengine.utils import get_installed_path
+    missing = f'{package}::fcn/no_such_config.py'
+    with pytest.raises(FileNotFoundError, match='no_such_config'):
+        Config._get_cfg_path(missing, '')
+    read = []
+    monkeypatch.setattr(utils, 'load', read.append)
+    folder = Path(get_installed_path(package), '.mim', 'configs')
+    names = sorted(str(path.relative_to(folder)) for path in folder.glob('*/*.py'))
+    assert len(names) > 300
+    for name in names[::20]:
+        path, scope = Config._get_cfg_path(f'{package}::{name}', '')
+        assert path == utils._get_external_cfg_base_path(str(folder.parents[1]), name)
+        assert scope == package
+    assert read == []
+    with pytest.raises(TypeError):      # mmengine is asked about what is not there
+        Config._get_cfg_path(missing, '')
+    assert len(read) == 1
+
+
+def test_a_text_is_formatted_once_for_each_state(monkeypatch):
+    from yapf.yapflib import yapf_api
+    formatted, real = [], yapf_api.FormatCode
+
+    def count(text, **more):
+        formatted.append(text)
+        return real(text, **more)
+    for module in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):
+        monkeypatch.setattr(f'{module}.FormatCode', count, raising=False)
+    config = Config(dict(name='test_a_text_is_formatted_once', numbers=[1, 2.5, None]))
+    text = config.pretty_text
+    assert text == config.pretty_text == Config(config.to_dict()).pretty_text
+    assert len(formatted) == 1 and Config.fromstring(text, '.py').to_dict() == config.to_dict()
+    config.numbers.append('new')
+    assert "'new'" in config.pretty_text and "'new'" not in text and len(formatted) == 2
+    plain = Config(config.to_dict(), format_python_code=False).pretty_text
+    assert plain == formatted[1] and len(formatted) == 2
+    for number in range(2, 22):         # few are kept, and what is dropped is formatted anew
+        config.numbers[0] = number
+        assert f' {number},\n' in config.pretty_text
+    config.numbers.pop()
+    config.numbers[0] = 1
+    assert config.pretty_text == text and len(formatted) > 22
+
+
 def test_our_configs_can_be_inherited_from_by_name(tmp_path):
     path = tmp_path / 'config.py'
     path.write_text("_base_ = 'mmresnest::faster_rcnn_resnest50_fpn.py'\nrandomness = dict(seed=7)")

@@ -623,6 +623,31 @@ def test_a_runtime_that_is_missing(exported, monkeypatch):
         runtime.opened(file)
 
 
+def test_devices_of_the_runtimes(exported, monkeypatch):
+    """A GPU that is asked for and not there is no CPU."""
+    import onnxruntime
+    _, file = exported('detection', dynamic=True)
+    _, other = exported('instance', 'openvino', size=(64, 96))
+    for path, device, said in [(file, 'cuda', 'onnxruntime-gpu'), (file, 'gpu', 'legal: auto, cpu'),
+                               (file, 'cudas', "'cudas'"), (other, 'cuda', '--to onnx'),
+                               (other, 'gpu', 'OpenVINO sees CPU')]:
+        with pytest.raises(UserError, match=said):
+            ExportedModel(path, device=device)
+    assert runtime._providers('auto', [runtime.CPU]) == [runtime.CPU]
+    assert runtime._providers('cpu', [runtime.CUDA, runtime.CPU]) == [runtime.CPU]
+    (name, how), last = runtime._providers('cuda:1', [runtime.CUDA, runtime.CPU])
+    assert (name, how['device_id'], last) == (runtime.CUDA, 1, runtime.CPU)
+    assert how['use_tf32'] == 0, 'TF32 is another result'
+    # ONNX Runtime for GPUs on a machine without: it takes the CPU
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: [runtime.CUDA, runtime.CPU])
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', lambda *args, providers: real(
+        *args, providers=providers[-1:]))
+    with pytest.raises(UserError, match='can use no such GPU'):
+        ExportedModel(file, device='cuda')
+    assert len(ExportedModel(file, 0., 'auto')(pictures()[0]))
+
+
 def test_a_part_is_no_model(asked):
     with pytest.raises(UserError, match='the neck of a model'):
         ExportedModel(exporting.GraphSession(build(asked('detection').model, 'neck', torch.float32),

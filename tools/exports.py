@@ -13,22 +13,25 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 SIZE = 320, 320
+FORMATS = ('onnx', 'openvino', 'torch-export', 'torchscript')
 NETWORKS = ('resnest50', 'res2net50_v1b', 'seresnext50_32x4d')
-DETECTORS = {'faster_rcnn': NETWORKS, 'mask_rcnn': NETWORKS[:1], 'retinanet': NETWORKS[:1]}
-SEGMENTORS = {'deeplabv3': NETWORKS}
-TITLE = ('model', 'part', 'format', 'largest difference', 'PyTorch, ms', 'fused, ms', 'file, ms',
-         'MB')
+DETECTORS = ('faster_rcnn_resnest50_fpn', 'faster_rcnn_res2net50_v1b_fpn',
+             'faster_rcnn_seresnext50_32x4d_fpn', 'mask_rcnn_resnest50_fpn',
+             'retinanet_resnest50_fpn')
+NOTHING = '–'
+UNITS = {'boxes, in pixels': ' px', 'pixels of another class': ' of pixels'}
+TITLES = ('Largest difference of the file from the graph in PyTorch',
+          'Milliseconds in PyTorch as it is / in our deployed form / in the file')
 
 
-def rows() -> list[tuple[str, str, str]]:
-    """Config, part and format of each file."""
-    every = ('onnx', 'openvino', 'torch-export', 'torchscript')
-    found = [(f'faster_rcnn_{name}_fpn', 'backbone', to) for name in NETWORKS for to in every]
-    found += [(f'faster_rcnn_{NETWORKS[0]}_fpn', 'neck', to) for to in every]
-    found += [(f'{kind}_{name}_fpn', 'whole', to) for kind, names in DETECTORS.items()
-              for name in names for to in every[:2]]
-    found += [(f'{kind}_{name}_ade20k', 'whole', to) for kind, names in SEGMENTORS.items()
-              for name in names for to in (every if name == NETWORKS[0] else every[:2])]
+def rows() -> dict[str, tuple[str, str, tuple[str, ...]]]:
+    """What a line is called -> config, part and formats."""
+    found: dict[str, tuple[str, str, tuple[str, ...]]] = {
+        f'{name}, backbone': (f'faster_rcnn_{name}_fpn', 'backbone', FORMATS) for name in NETWORKS}
+    found[f'{NETWORKS[0]}, with FPN'] = f'faster_rcnn_{NETWORKS[0]}_fpn', 'neck', FORMATS
+    found |= {name: (name, 'whole', FORMATS[:2]) for name in DETECTORS}
+    found |= {f'deeplabv3_{name}_ade20k': (f'deeplabv3_{name}_ade20k', 'whole', FORMATS)
+              for name in NETWORKS}
     return found
 
 
@@ -53,39 +56,45 @@ def random_checkpoint(name: str, path: Path) -> None:
 
 
 def main() -> int:
-    """Exports and prints a line for each; 1 if one of them cannot be."""
+    """Exports and prints tables; 1 if something cannot be exported."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--only', default='', help='of the rows those that have this in them')
+    parser.add_argument('--only', default='', help='of the lines those that have this in them')
     args = parser.parse_args()
     from mmresnest.errors import UserError
-    table, status = sys.stdout, 0
+    chosen = {line: row for line, row in rows().items() if args.only in line}
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    status = 0
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # of mmengine's log
-        table.write(f'| {" | ".join(TITLE)} |\n{"|---" * len(TITLE)}|\n')
-        for name, part, to in rows():
-            if args.only not in f'{name} {part} {to}':
-                continue
-            try:
-                found = measured(name, part, to, folder)
-            except UserError as error:
-                found, status = f'{error} | | | |', 1
-            table.write(f'| {name} | {part} | {to} | {found} |\n')
-            table.flush()
+        for line, (name, part, formats) in chosen.items():
+            for to in formats:
+                try:
+                    found[line, to] = measured(name, part, to, folder)
+                except UserError as error:
+                    found[line, to], status = ('failed',) * len(TITLES), 1
+                    sys.stderr.write(f'{line}, {to}: {error}\n')
+    for number, title in enumerate(TITLES):
+        sys.stdout.write(f'{title}:\n\n| | {" | ".join(FORMATS)} |\n'
+                         f'|---{"|---" * len(FORMATS)}|\n')
+        for line in chosen:
+            cells = [found[line, to][number] if (line, to) in found else NOTHING for to in FORMATS]
+            sys.stdout.write(f'| {line} | {" | ".join(cells)} |\n')
+        sys.stdout.write('\n')
     return status
 
 
-def measured(name: str, part: str, to: str, folder: str) -> str:
-    """What follows in the line of a file."""
-    from mmresnest.engine.export import FORMATS, export
+def measured(name: str, part: str, to: str, folder: str) -> tuple[str, ...]:
+    """The cells of a file, one for each title."""
+    from mmresnest.engine.export import export
+    from mmresnest.export.formats import FORMATS as KNOWN
     checkpoint = Path(folder, f'{name}.pth')
     if not checkpoint.exists():
         random_checkpoint(name, checkpoint)
-    found = export(name, checkpoint, to=to, part=part, size=SIZE, force=True,
-                   out=Path(folder, f'model{FORMATS[to].suffix}'))
-    worst = max((each for where, every in found.differences.items() for each in every
+    done = export(name, checkpoint, to=to, part=part, size=SIZE, force=True,
+                  out=Path(folder, f'model{KNOWN[to].suffix}'))
+    worst = max((each for where, every in done.differences.items() for each in every
                  if where.startswith('file')), key=lambda each: each.value)
-    times = [f'{value:.0f}' for value in found.milliseconds.values()]
-    size = sum(file.stat().st_size for file in found.files) / 1e6
-    return f'{worst.value:.1g} ({worst.what}) | {" | ".join(times)} | {size:.0f}'
+    return (f'{worst.value:.1g}{UNITS.get(worst.what, "")}',
+            ' / '.join(f'{value:.0f}' for value in done.milliseconds.values()))
 
 
 if __name__ == '__main__':

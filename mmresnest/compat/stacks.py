@@ -3,6 +3,7 @@
 A repair is a function of the module it mends. :mod:`mmresnest.compat` calls it right after that
 module was first imported. Nothing here imports torch, numpy or an mm library at module level.
 """
+import os
 import sys
 from collections.abc import Callable
 from importlib import metadata, util
@@ -42,19 +43,31 @@ def name_packages(module: ModuleType) -> None:
             table[name] = name
 
 
-def find_our_configs(module: ModuleType) -> None:
+def mend_configs(module: ModuleType) -> None:
+    """What is mended in the module of ``Config``."""
+    find_configs(module)
+    remember_texts(module)
+
+
+def find_configs(module: ModuleType) -> None:
     """Lets ``_base_ = 'mmresnest::faster_rcnn_resnest50_fpn.py'`` be found and built.
 
     mmengine wants a folder in such a path, and our configs lie flat. It also marks every part of
     what is inherited with the package's scope, but ours name mmdet's and mmseg's parts, in the
     scope that the config itself declares.
+
+    For a path such as ``'mmdet::faster_rcnn/...'``, which says where the file is, it reads hundreds
+    of metafiles in YAML before it looks there.
     """
     theirs = module.Config._get_cfg_path
 
     def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
         package, separator, name = cfg_path.partition('::')
-        if not separator or package != 'mmresnest':
+        if not separator:
             return theirs(cfg_path, filename)
+        if package != 'mmresnest':
+            file = there(cfg_path)
+            return theirs(cfg_path, filename) if file is None else (file, package)
         folder = Path(__file__).parents[1] / '.mim' / 'configs'
         if not (folder / name).is_file():
             legal = [path.name for path in folder.glob('*.py')]
@@ -62,7 +75,36 @@ def find_our_configs(module: ModuleType) -> None:
                             f'config; {nearest(name, legal)}')
         return str(folder / name), None
 
+    def there(cfg_path: str) -> str | None:
+        try:
+            package, name = module._get_package_and_cfg_path(cfg_path)
+            file = os.path.join(module.get_installed_path(package), '.mim', 'configs', name)
+        except (ImportError, ValueError, RuntimeError):     # mmengine says what is wrong
+            return None
+        return file if os.path.isfile(file) else None
+
     module.Config._get_cfg_path = staticmethod(_get_cfg_path)
+
+
+MOST_TEXTS = 8
+
+
+def remember_texts(module: ModuleType) -> None:
+    """Has the text of a config formatted once: yapf takes 0.3 s, for each checkpoint anew."""
+    formatted = module.Config.pretty_text.fget
+    known: dict[tuple[str, bool], str] = {}
+
+    def pretty_text(self: Any) -> str:
+        """Get formatted python config text."""
+        key = repr(self.to_dict()), self._format_python_code
+        if key not in known:
+            text = formatted(self)
+            while len(known) >= MOST_TEXTS:
+                del known[next(iter(known))]
+            known[key] = text
+        return known[key]
+
+    module.Config.pretty_text = property(pretty_text)
 
 
 def is_distribution(name: str) -> bool:
@@ -192,7 +234,7 @@ def mend_flexible_runner(module: ModuleType) -> None:
 
 
 REPAIRS: dict[str, Callable[[ModuleType], None]] = {
-    'mmengine.config.config': find_our_configs,
+    'mmengine.config.config': mend_configs,
     'mmengine.config.utils': name_packages,
     'mmengine.fileio.handlers.pickle_handler': read_data_from_pickles,
     'mmengine.fileio.handlers.yaml_handler': read_data_from_yaml,

@@ -387,7 +387,7 @@ def _quantise(predictor: Predictor, to: str, file: Path, calibration: list[np.nd
     scores = {}
     for name, one in (('float32', file), ('int8', out)):
         say(f'scoring {name}')
-        scores[name] = score(ExportedModel(one, 0.), predictor.config)
+        scores[name] = score(ExportedModel(one, 0., 'cpu'), predictor.config)
     if not main_score(scores['float32']) > 0:
         raise UserError('the model scores nothing on these data even in float32, so the drop says '
                         'nothing; give the --data that it was trained for')
@@ -401,7 +401,7 @@ def _quantise(predictor: Predictor, to: str, file: Path, calibration: list[np.nd
 
 def _flowing(file: Path, calibration: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
     """The inputs of the file for some pictures; of a window that slides, its first place."""
-    asked = ExportedModel(file, 0.)
+    asked = ExportedModel(file, 0., 'cpu')
     window = asked.about['window']
     batches: list[tuple[np.ndarray, ...]] = []
     for picture in calibration:

@@ -102,13 +102,14 @@ def predict(config: str | os.PathLike | Config, checkpoint: str | os.PathLike,
 
 
 def predict_exported(model: str | os.PathLike, images: Sequence[str | os.PathLike], *,
-                     score_thr: float = 0.3, **more: Any) -> PredictResult:
+                     score_thr: float = 0.3, device: str = 'auto', **more: Any) -> PredictResult:
     """Predicts by a file of ``mmresnest export``, and imports neither torch nor an mm library.
 
     Args:
         model: an ``.onnx`` or ``.xml``.
         images: files, folders, patterns or videos.
         score_thr: objects that are less certain are left out.
+        device: see :class:`~mmresnest.export.runtime.ExportedModel`.
         **more: ``out``, ``batch_size``, ``json``, ``pictures``, ``every``, ``force`` and
             ``progress``, as for :func:`predict`.
 
@@ -119,7 +120,7 @@ def predict_exported(model: str | os.PathLike, images: Sequence[str | os.PathLik
         UserError: if something given cannot be used, or no image can.
     """
     from ..export.runtime import ExportedModel
-    return _predict(lambda: ExportedModel(model, score_thr), [model], images, **more)
+    return _predict(lambda: ExportedModel(model, score_thr, device), [model], images, **more)
 
 
 def _predict(make: Callable[[], Asked], read: Sequence[str | os.PathLike],

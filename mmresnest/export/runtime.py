@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ from ..errors import UserError
 KEY = 'mmresnest'       # of the description in a file
 VERSION = 1             # of the description
 MOST_SIDE = 16384       # px
+CPU, CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'     # as ONNX Runtime calls them
 
 
 class Session(Protocol):
@@ -48,14 +50,24 @@ class OnnxSession:
 
     Args:
         path: of the ``.onnx``.
+        device: ``cpu``, ``cuda`` or ``cuda:1``, which the package onnxruntime-gpu has; or ``auto``,
+            a GPU if there is one.
+
+    Raises:
+        UserError: there is no such device.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str = 'cpu') -> None:
         onnxruntime = needed('onnxruntime', 'onnx')
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(os.fspath(path), options,
-                                                     providers=['CPUExecutionProvider'])
+        asked = _providers(device, onnxruntime.get_available_providers())
+        self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=asked)
+        # It falls back without a word where a GPU cannot be used, as `auto` may.
+        if device.startswith('cuda') and CUDA not in self._session.get_providers():
+            raise UserError(f'--device {device}: ONNX Runtime can use no such GPU here; give cpu, '
+                            'or mend it: pip uninstall onnxruntime, then pip install '
+                            'onnxruntime-gpu, which takes the CUDA and cuDNN that it names')
         self._inputs = [one.name for one in self._session.get_inputs()]
         self.about = described(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
@@ -64,22 +76,45 @@ class OnnxSession:
         return self._session.run(None, dict(zip(self._inputs, inputs)))
 
 
+def _providers(device: str, available: Sequence[str]) -> list[Any]:
+    """What ONNX Runtime calls a device, and what it falls back to."""
+    gpu = re.fullmatch(r'cuda(?::(\d+))?', device)
+    if gpu is None and device not in ('auto', 'cpu'):
+        raise UserError(f'unknown device {device!r} for .onnx; legal: auto, cpu, cuda, or cuda:1 '
+                        'and so on')
+    if device == 'cpu' or CUDA not in available:
+        return [CPU]
+    number = int(gpu.group(1) or 0) if gpu else 0
+    return [(CUDA, {'device_id': number, 'use_tf32': 0}), CPU]      # TF32 has 11 bits
+
+
 class OpenVinoSession:
     """A file in OpenVINO.
 
     Args:
         path: of the ``.xml``; the ``.bin`` lies beside it.
+        device: ``cpu``, which ``auto`` is too, or ``gpu``, one of Intel's.
+
+    Raises:
+        UserError: there is no such device.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str = 'cpu') -> None:
         openvino = needed('openvino', 'openvino')
         core = openvino.Core()
         core.set_property({'ENABLE_MMAP': False})   # Windows does not move a file that is mapped
+        if device not in ('auto', 'cpu', 'gpu'):
+            raise UserError(f'unknown device {device!r} for .xml; legal: auto, cpu, gpu (of '
+                            'Intel); for cuda, export --to onnx')
+        name = 'GPU' if device == 'gpu' else 'CPU'
+        if not any(one.startswith(name) for one in core.available_devices):
+            raise UserError(f'--device {device}: OpenVINO sees {", ".join(core.available_devices)} '
+                            'here; give cpu')
         model = core.read_model(path)
         held = model.get_rt_info(KEY).value if model.has_rt_info(KEY) else None
         self.about = described(held, path)
-        # Some CPUs would compute in bfloat16 unasked.
-        self._model = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+        # Some CPUs would compute in bfloat16 unasked, GPUs in float16.
+        self._model = core.compile_model(model, name, {'INFERENCE_PRECISION_HINT': 'f32'})
 
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Computes."""
@@ -87,7 +122,7 @@ class OpenVinoSession:
         return [np.asarray(found[number]) for number in range(len(self._model.outputs))]
 
 
-SESSIONS: dict[str, Callable[[Path], Session]] = {
+SESSIONS: dict[str, Callable[[Path, str], Session]] = {
     '.onnx': OnnxSession, '.xml': OpenVinoSession}
 """Suffix -> the runtime that needs no torch."""
 
@@ -161,11 +196,16 @@ CLAIMS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def opened(path: str | os.PathLike) -> Session:
+def opened(path: str | os.PathLike, device: str = 'cpu') -> Session:
     """A file in the runtime that its suffix names.
 
+    Args:
+        path: the file.
+        device: see the runtimes above.
+
     Raises:
-        UserError: it does not exist, is of another kind, or cannot be read.
+        UserError: it does not exist, is of another kind, or cannot be read, or the device is not
+            there.
     """
     file = Path(path).expanduser()
     if file.suffix not in SESSIONS:
@@ -175,7 +215,7 @@ def opened(path: str | os.PathLike) -> Session:
     if not file.is_file():
         raise UserError(f'--model {file} does not exist; correct its path')
     try:
-        return SESSIONS[file.suffix](file)
+        return SESSIONS[file.suffix](file, device)
     except UserError:
         raise
     except Exception as error:      # each runtime has its own kinds
@@ -191,6 +231,8 @@ class ExportedModel(Asked):
     Args:
         source: an ``.onnx`` or ``.xml`` that ``mmresnest export`` wrote; or one that is open.
         score_thr: objects that are less certain are left out.
+        device: what opens a file computes on: ``cpu``; of an ``.onnx`` also ``cuda`` or ``cuda:1``,
+            of an ``.xml`` also ``gpu``; or ``auto``, a CUDA device if there is one.
 
     Attributes:
         about: the description that the file holds.
@@ -199,11 +241,13 @@ class ExportedModel(Asked):
         UserError: the file cannot be used, or holds a part of a model.
     """
 
-    def __init__(self, source: str | os.PathLike | Session, score_thr: float = 0.3) -> None:
+    def __init__(self, source: str | os.PathLike | Session, score_thr: float = 0.3,
+                 device: str = 'auto') -> None:
         if not 0 <= score_thr <= 1:
             raise UserError(f'score_thr {score_thr}: scores are from 0 to 1')
         self.score_thr = score_thr
-        self.session = opened(source) if isinstance(source, (str, os.PathLike)) else source
+        self.session = (opened(source, device) if isinstance(source, (str, os.PathLike))
+                        else source)
         self.about = self.session.about
         if self.about['part'] != 'whole':
             raise UserError(f'the file holds the {self.about["part"]} of a model, whose maps are '
