@@ -443,6 +443,22 @@ def test_differences_of_objects(changes, wrong):
             assert not failed
 
 
+def test_what_half_precision_loses_weighs_by_its_score():
+    """A choice between near proposals may fall otherwise, where it matters little."""
+    names, half = ['boxes', 'scores', 'labels'], LIMITS['float16']
+    unsure = outputs(scores=[[0, -0.5, 0]])             # the second has 0.1
+    moved = outputs(scores=[[0, -0.5, 0]], boxes=[[[0] * 4, [0, 5, 0, 5], [0] * 4]])
+    assert [each.what for each in differences(names, unsure, moved, STRICT) if not each.passes]
+    found = differences(names, outputs(scores=[[0.1, -0.5, 0]]),
+                        outputs(scores=[[0.1, -0.5, 0]], boxes=[[[0] * 4, [0, 5, 0, 5], [0] * 4]]),
+                        half)
+    assert found[0].value == pytest.approx(2 * 0.1 / 1.1) and found[1].value == 0
+    sure = differences(names, outputs(), outputs(boxes=[[[0] * 4, [0, 5, 0, 5], [0] * 4]]), half)
+    assert [each.what for each in sure if not each.passes] == ['objects that only one finds']
+    less = differences(names, outputs(), outputs(scores=[[0, 0.05, 0]]), half)
+    assert [each.what for each in less if not each.passes] == ['objects that only one finds']
+
+
 def test_what_lies_at_the_cut_may_be_kept_by_one_only():
     few = dict(labels=[[0, -1, 0]])             # the second, with 0.6, is lacking
     names = ['boxes', 'scores', 'labels']

@@ -22,7 +22,8 @@ class Limits:
         scores: difference of the scores of an object.
         boxes: of its sides, in pixels.
         masks: of the probabilities of its mask.
-        unmatched: share of the objects that only one of both finds.
+        unmatched: share of the objects that only one of both finds, each by its score. Where it is
+            not 0, an object that is further off than this counts as not found.
         edges: share of the pixels of a mask in the picture, or of 1000 if it has fewer.
     """
     maps: float
@@ -107,27 +108,29 @@ def differences(names: Sequence[str], expected: Arrays, found: Arrays, limits: L
 def _objects(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], limits: Limits,
              cut: Cut) -> list[Difference]:
     """Compares objects, image by image: each with the one of its class that is nearest."""
-    lonely, total = 0, 0
+    lonely, totals = 0., [0., 0.]
     worst = {name: np.float64(0) for name in ('scores', 'boxes', 'masks') if name in expected}
     for image in range(len(expected['scores'])):
         one, other = ({name: values[image] for name, values in outputs.items()}
                       for outputs in (expected, found))
         pairs, alone = matched(one, other, limits, cut)
-        total += int((one['labels'] >= 0).sum())
         lonely += alone
+        totals = [total + float(each['scores'][each['labels'] >= 0].sum())
+                  for total, each in zip(totals, (one, other))]
         for name in worst:
             for left, right in pairs:       # np.maximum keeps what is not a number, max does not
                 worst[name] = np.maximum(worst[name],
                                          np.abs(one[name][left] - other[name][right]).max())
     limit = dict(scores=limits.scores, boxes=limits.boxes, masks=limits.masks)
-    return [Difference('objects that only one finds', lonely / max(total, 1), limits.unmatched),
+    return [Difference('objects that only one finds', lonely and lonely / max(totals),
+                       limits.unmatched),
             *(Difference('boxes, in pixels' if name == 'boxes' else name, float(value), limit[name])
               for name, value in worst.items())]
 
 
 def matched(one: dict[str, np.ndarray], other: dict[str, np.ndarray], limits: Limits,
-            cut: Cut) -> tuple[list[tuple[int, int]], int]:
-    """Pairs of objects that are one, and how many are left alone."""
+            cut: Cut) -> tuple[list[tuple[int, int]], float]:
+    """Pairs of objects that are one, and the scores of those that are left alone, together."""
     left, right = (np.flatnonzero(each['labels'] >= 0).tolist() for each in (one, other))
     spared = [_spared(other, limits, cut), _spared(one, limits, cut)]
     pairs = []
@@ -136,12 +139,21 @@ def matched(one: dict[str, np.ndarray], other: dict[str, np.ndarray], limits: Li
                  + abs(float(one['scores'][at] - other['scores'][to])), to)
                 for to in right if one['labels'][at] == other['labels'][to]]
         distance, to = min(near, default=(np.inf, -1))
-        if distance <= 4 * limits.boxes + limits.scores:
+        if distance <= 4 * limits.boxes + limits.scores and not (
+                limits.unmatched and _off(one, other, at, to, limits)):
             pairs.append((at, to))
             right.remove(to)
     paired = {at for at, _ in pairs}
-    alone = sum(not one['scores'][at] <= spared[0] for at in left if at not in paired)
-    return pairs, alone + sum(not other['scores'][to] <= spared[1] for to in right)
+    alone = [*one['scores'][[at for at in left if at not in paired]], *other['scores'][right]]
+    most = [spared[0]] * (len(left) - len(pairs)) + [spared[1]] * len(right)
+    return pairs, float(sum(score for score, spare in zip(alone, most) if not score <= spare))
+
+
+def _off(one: dict[str, np.ndarray], other: dict[str, np.ndarray], at: int, to: int,
+         limits: Limits) -> bool:
+    """Whether two objects are further off each other than rounding."""
+    return not all(np.abs(one[name][at] - other[name][to]).max() <= getattr(limits, name)
+                   for name in ('boxes', 'scores', 'masks') if name in one)
 
 
 def _spared(lacking: dict[str, np.ndarray], limits: Limits, cut: Cut) -> float:
