@@ -361,8 +361,8 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--max-drop', type=float, metavar='D',
                         help='of the score by --int8, of 1 (default: 0.02)')
     parser.add_argument('--try', nargs='+', default=[], metavar='IMAGE', dest='pictures',
-                        help='pictures to compare on (default: the first of the validation split, '
-                             'or drawn ones)')
+                        help='pictures to compare on (default: the first of the test split, or '
+                             'drawn ones)')
     parser.add_argument('--force', action='store_true', help='replace a file')
 
 

@@ -97,12 +97,13 @@ def remember_texts(module: ModuleType) -> None:
     def pretty_text(self: Any) -> str:
         """Get formatted python config text."""
         key = repr(self.to_dict()), self._format_python_code
-        if key not in known:
+        text = known.get(key)
+        if text is None:
             text = formatted(self)
             while len(known) >= MOST_TEXTS:
-                del known[next(iter(known))]
+                known.pop(next(iter(known)), None)
             known[key] = text
-        return known[key]
+        return text
 
     module.Config.pretty_text = property(pretty_text)
 

@@ -35,7 +35,7 @@ from ..export.quantise import QUANTISERS
 from ..export.runtime import ExportedModel
 from ..ops import plain
 from ..storage import no_empty_folders
-from . import sources
+from . import checkpoints, sources
 from .config import load_config
 from .export_plan import LEAST, describe, inputs_for, pictures_for, plan_for
 from .outputs import check_folder
@@ -60,7 +60,7 @@ class ExportResult:
         differences: from the framework, and from the graph that was written.
         objects: how many objects, or pixels, were compared.
         milliseconds: of a batch, by what computed it.
-        scores: on the validation split, by precision; of int8 only.
+        scores: on the test split, by precision; of int8 only.
         notes: what the user should know.
         seconds: wall time of the whole call.
     """
@@ -95,12 +95,13 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
         batch: images at once, where sizes are fixed.
         dynamic: take any number of images, of any size.
         half: compute in float16; boxes, and outputs, stay in float32.
-        int8: a folder of pictures to find the scales of 8-bit layers from; scores on the validation
-            split say what they cost.
+        int8: a folder of pictures to find the scales of 8-bit layers from; scores on the test split
+            say what they cost.
         max_drop: by how much of 1 int8 may lower the score, 0.02 by default.
-        pictures: to compare on; by default the first of the validation split, or drawn ones.
+        pictures: to compare on; by default the first of the test split, or drawn ones.
         data: see :class:`~.predictor.Predictor`; with ``int8`` also what is scored on.
-        demo: the checkpoint is of ``train(..., demo=True)``.
+        demo: the checkpoint is of ``train(..., demo=True)``; with ``int8`` and without ``data``
+            what that trains on is drawn, if it is not there yet.
         options: settings to override, dotted names to values.
         force: replace a file.
         say: is told what is done.
@@ -116,9 +117,10 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     _check(to, part, size, batch, dynamic, half, int8, max_drop)
     path = _target(config, to, out, force)
     formats.check_installed(to)
-    calibration = [] if int8 is None else _calibration(int8, say)
     if demo and int8 is not None:       # what is scored on is there, or drawn
+        checkpoints.read(checkpoint)
         data = data_for(config if isinstance(config, Config) else load_config(config), data)
+    calibration = [] if int8 is None else _calibration(int8, say)
     predictor = Predictor(config, checkpoint, 'cpu', 0., data=data, demo=demo, options=options,
                           fused=False)
     plain(predictor.model)

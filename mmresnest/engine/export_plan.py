@@ -148,7 +148,7 @@ def describe(predictor: Predictor, plan: Shapes, part: str, precision: str,
 # ---- pictures ------------------------------------------------------------------------------------
 
 def pictures_for(cfg: Config, given: Sequence[str | os.PathLike]) -> list[np.ndarray]:
-    """Pictures to compare on: those given, or some of the validation split, or drawn ones."""
+    """Pictures to compare on: those given, or some of the test split, or drawn ones."""
     if given:
         found = sources.find(given)
         videos = [source.path for source in found if source.video]
@@ -161,7 +161,7 @@ def pictures_for(cfg: Config, given: Sequence[str | os.PathLike]) -> list[np.nda
 
 
 def _of_dataset(cfg: Config) -> list[np.ndarray]:
-    """The first pictures of the validation split, if it is there."""
+    """The first pictures of the test split, if it is there."""
     leaf = dataset_leaves(loader_of(cfg)['dataset'])[0]
     folder = Path(str(leaf.get('data_root') or '.'),
                   str((leaf.get('data_prefix') or {}).get('img')

@@ -273,7 +273,9 @@ def drawn_data(layout: str, launcher: str = 'none') -> Path:
 def _command() -> str:
     """The command that runs, for the report."""
     program, *arguments = sys.argv
-    name = 'mmresnest' if Path(program).stem == 'mmresnest' else program
+    path = Path(program)        # `python -m mmresnest` has the name of a file
+    name = 'mmresnest' if (path.parent.name if path.stem == '__main__' else path.stem) == \
+        'mmresnest' else program
     return shlex.join([name, *arguments])
 
 

@@ -22,8 +22,8 @@ class Limits:
         scores: difference of the scores of an object.
         boxes: of its sides, in pixels.
         masks: of the probabilities of its mask.
-        unmatched: share of the objects that only one of both finds, each by its score. Where it is
-            not 0, an object that is further off than this counts as not found.
+        unmatched: share of the objects of both that only one of them finds, each by its score.
+            Where it is not 0, an object that is further off than this counts as not found.
         edges: share of the pixels of a mask in the picture, or of 1000 if it has fewer.
     """
     maps: float
@@ -108,21 +108,20 @@ def differences(names: Sequence[str], expected: Arrays, found: Arrays, limits: L
 def _objects(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], limits: Limits,
              cut: Cut) -> list[Difference]:
     """Compares objects, image by image: each with the one of its class that is nearest."""
-    lonely, totals = 0., [0., 0.]
+    lonely, paired = 0., 0.
     worst = {name: np.float64(0) for name in ('scores', 'boxes', 'masks') if name in expected}
     for image in range(len(expected['scores'])):
         one, other = ({name: values[image] for name, values in outputs.items()}
                       for outputs in (expected, found))
         pairs, alone = matched(one, other, limits, cut)
         lonely += alone
-        totals = [total + float(each['scores'][each['labels'] >= 0].sum())
-                  for total, each in zip(totals, (one, other))]
+        paired += sum(float(one['scores'][left] + other['scores'][right]) for left, right in pairs)
         for name in worst:
             for left, right in pairs:       # np.maximum keeps what is not a number, max does not
                 worst[name] = np.maximum(worst[name],
                                          np.abs(one[name][left] - other[name][right]).max())
     limit = dict(scores=limits.scores, boxes=limits.boxes, masks=limits.masks)
-    return [Difference('objects that only one finds', lonely and lonely / max(totals),
+    return [Difference('objects that only one finds', lonely and lonely / (lonely + paired),
                        limits.unmatched),
             *(Difference('boxes, in pixels' if name == 'boxes' else name, float(value), limit[name])
               for name, value in worst.items())]
@@ -135,18 +134,37 @@ def matched(one: dict[str, np.ndarray], other: dict[str, np.ndarray], limits: Li
     spared = [_spared(other, limits, cut), _spared(one, limits, cut)]
     pairs = []
     for at in left:
-        near = [(float(np.abs(one['boxes'][at] - other['boxes'][to]).max())
-                 + abs(float(one['scores'][at] - other['scores'][to])), to)
-                for to in right if one['labels'][at] == other['labels'][to]]
+        near = [(_distance(one, other, at, to), to) for to in right
+                if one['labels'][at] == other['labels'][to]
+                and not (limits.unmatched and _off(one, other, at, to, limits))]
         distance, to = min(near, default=(np.inf, -1))
-        if distance <= 4 * limits.boxes + limits.scores and not (
-                limits.unmatched and _off(one, other, at, to, limits)):
+        if distance <= reach(limits):
             pairs.append((at, to))
             right.remove(to)
     paired = {at for at, _ in pairs}
-    alone = [*one['scores'][[at for at in left if at not in paired]], *other['scores'][right]]
-    most = [spared[0]] * (len(left) - len(pairs)) + [spared[1]] * len(right)
-    return pairs, float(sum(score for score, spare in zip(alone, most) if not score <= spare))
+    lone = [at for at in left if at not in paired]
+    moved = [(at, to) for at in lone for to in right if one['labels'][at] == other['labels'][to]
+             and _distance(one, other, at, to) <= reach(limits)]
+    # None is spared that both have, elsewhere; nor any if less than half could be compared.
+    few = 2 * len(pairs) < min(len(left), len(right) + len(pairs))
+    alone = 0.
+    for places, each, elsewhere, most in ((lone, one, {at for at, _ in moved}, spared[0]),
+                                          (right, other, {to for _, to in moved}, spared[1])):
+        scores = {place: float(each['scores'][place]) for place in places}
+        alone += sum(score for place, score in scores.items()
+                     if few or place in elsewhere or not score <= most)
+    return pairs, alone
+
+
+def reach(limits: Limits) -> float:
+    """How far off an object may be and still be the same, in px and score together."""
+    return 4 * limits.boxes + limits.scores
+
+
+def _distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray], at: int,
+              to: int) -> float:
+    return (float(np.abs(one['boxes'][at] - other['boxes'][to]).max())
+            + abs(float(one['scores'][at] - other['scores'][to])))
 
 
 def _off(one: dict[str, np.ndarray], other: dict[str, np.ndarray], at: int, to: int,

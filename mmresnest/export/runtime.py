@@ -62,9 +62,15 @@ class OnnxSession:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         asked = _providers(device, onnxruntime.get_available_providers())
-        self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=asked)
-        # It falls back without a word where a GPU cannot be used, as `auto` may.
-        if device.startswith('cuda') and CUDA not in self._session.get_providers():
+        try:        # without a fallback, which would say so on stdout and take the first GPU
+            self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=asked,
+                                                         enable_fallback=0)
+        except Exception:       # there are many kinds
+            if asked == [CPU]:
+                raise
+            self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=[CPU])
+        used = self._session.get_provider_options().get(CUDA, {})
+        if device.startswith('cuda') and used.get('device_id') != (device[5:] or '0'):
             raise UserError(f'--device {device}: ONNX Runtime can use no such GPU here; give cpu, '
                             'or mend it: pip uninstall onnxruntime, then pip install '
                             'onnxruntime-gpu, which takes the CUDA and cuDNN that it names')

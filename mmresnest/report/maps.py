@@ -33,17 +33,17 @@ def judge(results: LabelMaps) -> Judged:
     return Judged(results, overlap(results))
 
 
-def sections(runs: Mapping[str, Judged]) -> list[Section]:
-    """All sections, of one run or two."""
+def sections(runs: Mapping[str, Judged], alone: bool) -> list[Section]:
+    """All sections, of one run or two; ``alone`` if the page has no other."""
     classes = next(iter(runs.values())).results.classes
     scores = Section('overlap', 'Intersection over union', [
         'Over all pixels of the validation split; means are over the classes that are anywhere in '
         'truth or prediction.'])
     scores.tables += [compared('Over all classes', {run: _means(one.overlap)
-                                                    for run, one in runs.items()}),
+                                                    for run, one in runs.items()}, alone),
                       _by_class(runs, classes)]
     scores.figures.append(_bars({run: one.overlap.iou for run, one in runs.items()}, classes))
-    return [scores, _mistakes(runs, classes)]
+    return [scores, _mistakes(runs, classes, alone)]
 
 
 def _bars(runs: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
@@ -59,7 +59,7 @@ def _bars(runs: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
         'IoU'), note)
 
 
-def _mistakes(runs: Mapping[str, Judged], classes: Sequence[str]) -> Section:
+def _mistakes(runs: Mapping[str, Judged], classes: Sequence[str], alone: bool) -> Section:
     # A row for what is nothing makes the matrix square, as it is for detectors.
     tables = {run: np.pad(one.results.pixels, ((0, 1), (0, 0))) for run, one in runs.items()}
     rows, columns = [*classes, '(nothing)'], [*classes, '(none)']
@@ -67,7 +67,7 @@ def _mistakes(runs: Mapping[str, Judged], classes: Sequence[str]) -> Section:
         tables = {run: table[:-1, :-1] for run, table in tables.items()}
         rows, columns = list(classes), list(classes)
     return Section('mistakes', 'Mistakes', tables=[confused_pairs(
-        tables, classes, 'Classes taken for others, and the share of their pixels')],
+        tables, classes, 'Classes taken for others, and the share of their pixels', alone)],
         figures=confusion_figures(tables, rows, columns, 'pixels'))
 
 

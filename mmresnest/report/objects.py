@@ -42,12 +42,12 @@ def judge(results: Detections) -> Judged:
                   {kind: coco_precision(results, kind) for kind in kinds})
 
 
-def sections(runs: Mapping[str, Judged]) -> list[Section]:
-    """All sections, of one run or two."""
-    return [_precision(runs), _mistakes(runs), _histograms(runs)]
+def sections(runs: Mapping[str, Judged], alone: bool) -> list[Section]:
+    """All sections, of one run or two; ``alone`` if the page has no other."""
+    return [_precision(runs, alone), _mistakes(runs, alone), _histograms(runs)]
 
 
-def _precision(runs: Mapping[str, Judged]) -> Section:
+def _precision(runs: Mapping[str, Judged], alone: bool) -> Section:
     first = next(iter(runs.values()))
     section = Section('precision', 'Average precision', [
         'As COCO computes it, on the validation split. Small objects are below 32 x 32 px, large '
@@ -57,7 +57,7 @@ def _precision(runs: Mapping[str, Judged]) -> Section:
         if not found:
             continue
         section.tables.append(compared(f'Of {what}', {run: one.overall
-                                                      for run, one in found.items()}))
+                                                      for run, one in found.items()}, alone))
         section.tables.append(_by_class(what, found, first.results))
     section.figures.append(Figure(
         'precision-recall', 'Precision over recall, of boxes',
@@ -90,7 +90,7 @@ def _by_class(what: str, found: Mapping[str, Precision], results: Detections) ->
                   for name, count, line in zip(results.classes, objects, cells)])
 
 
-def _mistakes(runs: Mapping[str, Judged]) -> Section:
+def _mistakes(runs: Mapping[str, Judged], alone: bool) -> Section:
     section = Section('mistakes', 'Mistakes', [
         f'Detections from a score of {_thresholds(runs)} on, where F1 is best; paired with objects '
         f'from an IoU of {IOU:g} on, first those of the same class, then what is left of both, '
@@ -98,8 +98,8 @@ def _mistakes(runs: Mapping[str, Judged]) -> Section:
     classes = next(iter(runs.values())).results.classes
     rows, columns = [*classes, '(nothing there)'], [*classes, '(missed)']
     tables = {run: confusion(one.results, one.matches) for run, one in runs.items()}
-    section.tables += [_counts(runs), confused_pairs(
-        tables, classes, 'Classes taken for others, and the share of their objects')]
+    section.tables += [_counts(runs, alone), confused_pairs(
+        tables, classes, 'Classes taken for others, and the share of their objects', alone)]
     section.figures += confusion_figures(tables, rows, columns, 'objects')
     return section
 
@@ -110,7 +110,7 @@ def _thresholds(runs: Mapping[str, Judged]) -> str:
         f'{score} ({run})' for run, score in zip(runs, scores))
 
 
-def _counts(runs: Mapping[str, Judged]) -> Table:
+def _counts(runs: Mapping[str, Judged], alone: bool) -> Table:
     rows: dict[str, list[str]] = {}
     for one in runs.values():
         results, matches = one.results, one.matches
@@ -120,7 +120,7 @@ def _counts(runs: Mapping[str, Judged]) -> Table:
                             ('found', objects - lost), ('missed', lost),
                             ('false detections', wrong)):
             rows.setdefault(name, []).append(str(value))
-    return Table('Counts', ['', *heads(runs, 'count')],
+    return Table('Counts', ['', *heads(runs, 'count', alone)],
                  [[name, *cells] for name, cells in rows.items()])
 
 

@@ -63,7 +63,7 @@ def render(runs: Sequence[Run]) -> str:
     from jinja2 import Environment, FileSystemLoader
     _check_alike(runs)
     kind, judged = _judged(runs)
-    sections = kind.sections(judged) if judged else []
+    sections = kind.sections(judged, len(runs) == 1) if judged else []
     training = curves_section(runs)
     sections += [training] if training is not None else []
     cases, told = _gallery(kind, runs, judged) if judged else ([], [])

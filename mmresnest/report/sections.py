@@ -80,19 +80,18 @@ def difference(one: float, two: float, digits: int = 3) -> str:
     return NOTHING if math.isnan(two - one) else f'{two - one:+.{digits}f}'
 
 
-def heads(runs: Iterable[str], word: str) -> list[str]:
-    """What the columns of runs are called: as the runs, or, of one alone, what they hold.
+def heads(runs: Iterable[str], word: str, alone: bool) -> list[str]:
+    """What the columns of runs are called: as the runs, or what they hold if a run is alone.
 
-    The page has the name of a single run as its title; over figures of a few digits it would push
-    them off a phone's screen.
+    Its page has its name as the title; over figures of a few digits it would push them off a
+    phone's screen.
     """
-    names = list(runs)
-    return [word] if len(names) == 1 else names
+    return [word] if alone else list(runs)
 
 
-def compared(caption: str, runs: Mapping[str, Mapping[str, float]]) -> Table:
+def compared(caption: str, runs: Mapping[str, Mapping[str, float]], alone: bool) -> Table:
     """Scores by name, a column for each run and, of two, one for their difference."""
-    columns = [*heads(runs, 'value'), *(['difference'] if len(runs) > 1 else [])]
+    columns = [*heads(runs, 'value', alone), *(['difference'] if len(runs) > 1 else [])]
     rows = []
     for name in next(iter(runs.values())):
         values = [scores[name] for scores in runs.values()]
@@ -125,7 +124,7 @@ def confusion_figures(tables: Mapping[str, np.ndarray], rows: Sequence[str],
 
 
 def confused_pairs(tables: Mapping[str, np.ndarray], classes: Sequence[str], caption: str,
-                   count: int = 12) -> Table:
+                   alone: bool, count: int = 12) -> Table:
     """The pairs of classes that all runs together confuse most, as text."""
     wrong = _sum(tables)[:len(classes), :len(classes)].copy()
     np.fill_diagonal(wrong, 0)
@@ -136,7 +135,7 @@ def confused_pairs(tables: Mapping[str, np.ndarray], classes: Sequence[str], cap
             cells = [f'{one[row, column]} ({one[row, column] / max(one[row].sum(), 1):.1%})'
                      for one in tables.values()]
             lines.append([classes[row], classes[column], *cells])
-    return Table(caption, ['true', 'predicted', *heads(tables, 'count')],
+    return Table(caption, ['true', 'predicted', *heads(tables, 'count', alone)],
                  lines or [['none', *[NOTHING] * (1 + len(tables))]])
 
 
