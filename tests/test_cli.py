@@ -243,6 +243,15 @@ def test_as_a_module():
     assert (done.returncode, done.stdout) == (0, f'mmresnest {__version__}\n'), done.stderr
 
 
+@pytest.mark.parametrize('program, name', [
+    ('/a/bin/mmresnest', 'mmresnest'), ('/a/mmresnest/__main__.py', 'mmresnest'),
+    ('tools/train.py', 'tools/train.py'), ('/a/other/__main__.py', '/a/other/__main__.py')])
+def test_the_command_that_a_report_shows(program, name, monkeypatch):
+    from mmresnest.engine.train import _command
+    monkeypatch.setattr(sys, 'argv', [program, 'train', 'my config.py'])
+    assert _command() == f"{name} train 'my config.py'"
+
+
 def test_print_config(shapes, capsys):
     assert main(['print-config', DETECTOR, '--data', shapes, '--cfg-options',
                  'train_cfg.max_epochs=3', 'model.neck.in_channels=[1,2,3,4]']) == 0
