@@ -1,4 +1,4 @@
-"""Exports networks in every format and prints a table of differences and times.
+"""Exports networks in every format and prints the tables of docs/export.md.
 
 ``python tools/exports.py`` takes random weights, as differences and times do not depend on what
 they were trained for.
@@ -13,7 +13,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 SIZE = 320, 320
-FORMATS = ('onnx', 'openvino', 'torch-export', 'torchscript')
 NETWORKS = ('resnest50', 'res2net50_v1b', 'seresnext50_32x4d')
 DETECTORS = ('faster_rcnn_resnest50_fpn', 'faster_rcnn_res2net50_v1b_fpn',
              'faster_rcnn_seresnext50_32x4d_fpn', 'mask_rcnn_resnest50_fpn',
@@ -26,6 +25,7 @@ TITLES = ('Largest difference of the file from the graph in PyTorch',
 
 def rows() -> dict[str, tuple[str, str, tuple[str, ...]]]:
     """What a line is called -> config, part and formats."""
+    from mmresnest.cli import FORMATS
     found: dict[str, tuple[str, str, tuple[str, ...]]] = {
         f'{name}, backbone': (f'faster_rcnn_{name}_fpn', 'backbone', FORMATS) for name in NETWORKS}
     found[f'{NETWORKS[0]}, with FPN'] = f'faster_rcnn_{NETWORKS[0]}_fpn', 'neck', FORMATS
@@ -60,6 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--only', default='', help='of the lines those that have this in them')
     args = parser.parse_args()
+    from mmresnest.cli import FORMATS
     from mmresnest.errors import UserError
     chosen = {line: row for line, row in rows().items() if args.only in line}
     found: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -84,13 +85,12 @@ def main() -> int:
 
 def measured(name: str, part: str, to: str, folder: str) -> tuple[str, ...]:
     """The cells of a file, one for each title."""
-    from mmresnest.engine.export import export
-    from mmresnest.export.formats import FORMATS as KNOWN
+    from mmresnest.engine.export import FORMATS, export
     checkpoint = Path(folder, f'{name}.pth')
     if not checkpoint.exists():
         random_checkpoint(name, checkpoint)
     done = export(name, checkpoint, to=to, part=part, size=SIZE, force=True,
-                  out=Path(folder, f'model{KNOWN[to].suffix}'))
+                  out=Path(folder, f'model{FORMATS[to].suffix}'))
     worst = max((each for where, every in done.differences.items() for each in every
                  if where.startswith('file')), key=lambda each: each.value)
     return (f'{worst.value:.1g}{UNITS.get(worst.what, "")}',

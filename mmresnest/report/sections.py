@@ -11,7 +11,7 @@ import numpy as np
 
 from . import figures
 from .results import Results
-from .scalars import Curve, Curves
+from .scalars import Curve, Curves, main_score
 
 NOTHING = '–'
 
@@ -145,17 +145,13 @@ def _sum(tables: Mapping[str, np.ndarray]) -> np.ndarray:
 
 # ---- curves --------------------------------------------------------------------------------------
 
-#: scores that a run is judged by; the first that is there is drawn thicker
-MAIN = ('bbox_mAP', 'mIoU', 'PQ', 'segm_mAP', 'mAP', 'AP50')
-
-
 def curves_section(runs: Sequence[Run]) -> Section | None:
     """Losses, scores, learning rate, seconds and memory over iterations; None without a log."""
     if all(run.curves.empty for run in runs):
         return None
     section = Section('training', 'Training')
     scores = {run.name: _by_last_word(run.curves.scores) for run in runs}
-    main = next((name for name in MAIN if any(name in group for group in scores.values())), '')
+    main = main_score(name for group in scores.values() for name in group) or ''  # drawn thicker
     parts: list[tuple[str, str, Mapping[str, Mapping[str, Curve]], str, str]] = [
         ('losses', 'Training losses', {run.name: run.curves.losses for run in runs}, 'loss',
          'loss'),
