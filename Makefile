@@ -27,7 +27,7 @@ help:
 	@echo 'make soak    200 kills, every broken-off training, 10,000 broken files, a long training: about an hour'
 	@echo 'make docs    the site of README, docs/ and docstrings, built into site/'
 	@echo 'make check-install  wheel and sdist, each installed into an empty environment and used there'
-	@echo 'make lint    the same as env, then ruff, codespell and mypy'
+	@echo 'make lint    the same as env, then ruff (rules and format), codespell and mypy'
 	@echo 'make clean   remove $(VENV), work_dirs, site and what builds leave behind'
 	@echo
 	@echo 'PYTHON=$(PYTHON)   the Python (3.10 or newer) to build the environment from'
@@ -72,6 +72,7 @@ check-install: $(BIN)/.dev-$(STACK)
 
 lint: $(BIN)/.dev-$(STACK)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy
 

@@ -1,4 +1,5 @@
 """Metadata of mmresnest. Nothing here imports torch, an mm library or mmresnest itself."""
+
 import re
 from pathlib import Path
 
@@ -36,7 +37,8 @@ EXTRAS = {
         'mmcv-lite>=2.1,<2.2',  # mmdet 3.3 and mmseg 1.2 refuse 2.2
         'mmdet>=3.3,<3.4',
         'mmsegmentation>=1.2.2,<1.3',
-        'ftfy>=6', 'regex',  # mmsegmentation imports both and names neither
+        'ftfy>=6',
+        'regex',  # mmsegmentation imports both and names neither
     ],
     'safetensors': ['safetensors>=0.4'],  # checkpoints in that format
     'fast-eval': ['faster-coco-eval>=1.7'],  # --fast-eval: COCO's scores, several times faster
@@ -61,16 +63,30 @@ EXTRAS = {
     # without importing what they are of. MkDocs 2 has neither plugins nor hooks.
     'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5,<10', 'mkdocstrings[python]>=0.26'],
     'dev': [
-        'safetensors>=0.4', 'faster-coco-eval>=1.7', 'plotly>=6', 'jinja2>=3.1',
+        'safetensors>=0.4',
+        'faster-coco-eval>=1.7',
+        'plotly>=6',
+        'jinja2>=3.1',
         'tensorboard>=2.15',
-        'onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18', 'openvino>=2024.4',
-        'mkdocs>=1.6,<2', 'mkdocs-material>=9.5,<10', 'mkdocstrings[python]>=0.26',
+        'onnx>=1.16',
+        'onnxscript>=0.3',
+        'onnxruntime>=1.18',
+        'openvino>=2024.4',
+        'mkdocs>=1.6,<2',
+        'mkdocs-material>=9.5,<10',
+        'mkdocstrings[python]>=0.26',
         'shtab>=1.13',
-        'nbclient>=0.10', 'ipykernel>=6.29',  # tests run examples/, as a notebook is run
+        'nbclient>=0.10',
+        'ipykernel>=6.29',  # tests run examples/, as a notebook is run
         'build>=1.2',  # tools/check_install.py and RELEASING.md
-        'pytest>=8', 'pytest-xdist>=3.6',  # one test process a core
-        'hypothesis>=6.100', 'ruff>=0.6', 'codespell>=2.3', 'mypy>=1.11',
-        'setuptools>=64', 'wheel',  # tests/test_package.py builds without fetching anything
+        'pytest>=8',
+        'pytest-xdist>=3.6',  # one test process a core
+        'hypothesis>=6.100',
+        'ruff>=0.6',
+        'codespell>=2.3',
+        'mypy>=1.11',
+        'setuptools>=64',
+        'wheel',  # tests/test_package.py builds without fetching anything
     ],
 }
 
@@ -78,14 +94,14 @@ setup(
     name='mmresnest',
     version=version(),
     description='ResNeSt, Res2Net, SE-ResNeXt and ResNeXt as one residual trunk, '
-                'for MMDetection and MMSegmentation',
+    'for MMDetection and MMSegmentation',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author='The mmresnest authors',
     license='Apache-2.0',
     license_files=['LICENSE'],
     keywords='resnest res2net senet resnext mmdetection mmsegmentation object-detection '
-             'semantic-segmentation pytorch',
+    'semantic-segmentation pytorch',
     classifiers=[
         'Development Status :: 3 - Alpha',
         'Intended Audience :: Developers',
@@ -99,9 +115,16 @@ setup(
     packages=find_packages(include=['mmresnest', 'mmresnest.*']),
     # What is in .mim are links to folders and a file at the top: an editable install reads those
     # themselves, a wheel and an sdist carry copies. mim and mmengine look for models there.
-    package_data={'mmresnest': ['py.typed', 'report/templates/*', '.mim/model-index.yml',
-                                '.mim/configs/metafile.yml', '.mim/configs/**/*.py',
-                                '.mim/tools/*']},
+    package_data={
+        'mmresnest': [
+            'py.typed',
+            'report/templates/*',
+            '.mim/model-index.yml',
+            '.mim/configs/metafile.yml',
+            '.mim/configs/**/*.py',
+            '.mim/tools/*',
+        ]
+    },
     python_requires='>=3.10',
     install_requires=REQUIRES,
     extras_require=EXTRAS,

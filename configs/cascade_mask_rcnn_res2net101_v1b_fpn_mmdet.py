@@ -5,6 +5,7 @@ Expect:  box AP 46.4, mask AP 40.0 on val2017 (mmdet model zoo, Res2Net).
 Memory:  9.5 GB (mmdet model zoo, Res2Net)
 Weights: https://download.openmmlab.com/mmdetection/v2.0/res2net/cascade_mask_rcnn_r2_101_fpn_20e_coco/cascade_mask_rcnn_r2_101_fpn_20e_coco-8a7b41e1.pth
 """
+
 _base_ = [
     'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_20e_coco.py',
     '_base_/recipes/res2net_mmdet.py',
@@ -12,7 +13,7 @@ _base_ = [
 ]
 model = dict(
     data_preprocessor=_base_.pixels,
-    backbone=dict(_delete_=True, **_base_.backbone, **_base_.in_detector))
+    backbone=dict(_delete_=True, **_base_.backbone, **_base_.in_detector),
+)
 train_cfg = _base_.exact
-default_hooks = dict(
-    **_base_.safety, checkpoint=dict(type='mmresnest.CheckpointHook'))
+default_hooks = dict(**_base_.safety, checkpoint=dict(type='mmresnest.CheckpointHook'))

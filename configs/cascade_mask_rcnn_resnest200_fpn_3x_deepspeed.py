@@ -3,4 +3,5 @@
 Run:     tools/dist_train.sh configs/cascade_mask_rcnn_resnest200_fpn_3x_deepspeed.py 8
 Expect:  no published result; the same steps as without: see the config not named _deepspeed.
 """
+
 _base_ = ['cascade_mask_rcnn_resnest200_fpn_3x.py', '_base_/strategies/deepspeed.py']

@@ -3,6 +3,7 @@
 Run:     mmresnest train configs/cascade_mask_rcnn_resnest50_fpn_dcn.py
 Expect:  no published result.
 """
+
 _base_ = [
     '_base_/recipes/cascade_mask_rcnn.py',
     '_base_/backbones/resnest50.py',

@@ -3,5 +3,6 @@
 Run:     mmresnest train configs/cascade_rcnn_res2net101_v1b_fpn.py
 Expect:  no published result for this recipe; see the config named _mmdet.
 """
+
 _base_ = ['_base_/recipes/cascade_rcnn.py', '_base_/backbones/res2net101_v1b_26w_4s.py']
 model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)

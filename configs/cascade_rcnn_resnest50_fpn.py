@@ -3,5 +3,6 @@
 Run:     mmresnest train configs/cascade_rcnn_resnest50_fpn.py
 Expect:  box AP 45.41 on val2017 (the authors' detectron2 fork, README, Cascade R-CNN S-50).
 """
+
 _base_ = ['_base_/recipes/cascade_rcnn.py', '_base_/backbones/resnest50.py']
 model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)

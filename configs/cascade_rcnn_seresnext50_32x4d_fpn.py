@@ -3,5 +3,6 @@
 Run:     mmresnest train configs/cascade_rcnn_seresnext50_32x4d_fpn.py
 Expect:  no published result for this recipe.
 """
+
 _base_ = ['_base_/recipes/cascade_rcnn.py', '_base_/backbones/seresnext50_32x4d.py']
 model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)

@@ -4,5 +4,6 @@ Run:     mmresnest train configs/deeplabv3_resnest101_ade20k_encoding.py
 Expect:  mIoU 46.91 (multi-scale and flip) on ADE20K val (PyTorch-Encoding model zoo, DeepLabV3
          S-101).
 """
+
 _base_ = ['_base_/recipes/deeplabv3_encoding.py', '_base_/backbones/resnest101.py']
 model = dict(backbone=_base_.backbone)

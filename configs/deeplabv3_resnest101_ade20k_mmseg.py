@@ -5,5 +5,6 @@ Expect:  mIoU 45.71 (46.59 multi-scale and flip) on ADE20K val (mmseg model zoo,
 Memory:  14.6 GB (mmseg model zoo, ResNeSt)
 Weights: https://download.openmmlab.com/mmsegmentation/v0.5/resnest/deeplabv3_s101-d8_512x512_160k_ade20k/deeplabv3_s101-d8_512x512_160k_ade20k_20200807_144503-17ecabe5.pth
 """
+
 _base_ = 'deeplabv3_resnest101_ade20k.py'
 model = dict(backbone=dict(compat='mm'))

@@ -4,5 +4,6 @@ Run:     mmresnest train configs/deeplabv3_resnest101_cityscapes.py
 Expect:  no published result for this recipe; without the stride-1 pools of the dilated stages mIoU
          79.67: see the config named _mmseg.
 """
+
 _base_ = ['_base_/recipes/deeplabv3_cityscapes.py', '_base_/backbones/resnest101.py']
 model = dict(backbone=_base_.backbone)

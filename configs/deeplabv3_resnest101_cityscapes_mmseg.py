@@ -5,5 +5,6 @@ Expect:  mIoU 79.67 (80.51 multi-scale and flip) on Cityscapes val (mmseg model 
 Memory:  11.9 GB (mmseg model zoo, ResNeSt)
 Weights: https://download.openmmlab.com/mmsegmentation/v0.5/resnest/deeplabv3_s101-d8_512x1024_80k_cityscapes/deeplabv3_s101-d8_512x1024_80k_cityscapes_20200807_144429-b73c4270.pth
 """
+
 _base_ = 'deeplabv3_resnest101_cityscapes.py'
 model = dict(backbone=dict(compat='mm'))

@@ -3,5 +3,6 @@
 Run:     mmresnest train configs/deeplabv3_resnest200_cityscapes.py
 Expect:  no published result for this recipe.
 """
+
 _base_ = ['_base_/recipes/deeplabv3_cityscapes.py', '_base_/backbones/resnest200.py']
 model = dict(backbone=_base_.backbone)

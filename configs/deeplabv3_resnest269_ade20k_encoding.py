@@ -4,5 +4,6 @@ Run:     mmresnest train configs/deeplabv3_resnest269_ade20k_encoding.py
 Expect:  mIoU 47.60 (multi-scale and flip) on ADE20K val (PyTorch-Encoding model zoo, DeepLabV3
          S-269).
 """
+
 _base_ = ['_base_/recipes/deeplabv3_encoding.py', '_base_/backbones/resnest269.py']
 model = dict(backbone=_base_.backbone)

@@ -4,5 +4,6 @@ Run:     mmresnest train configs/deeplabv3_resnet101d_ade20k_encoding.py
 Expect:  no published result for this network; the authors' Gluon baseline with ResNet-101 has mIoU
          44.14 (ResNeSt README).
 """
+
 _base_ = ['_base_/recipes/deeplabv3_encoding.py', '_base_/backbones/resnet101d.py']
 model = dict(backbone=_base_.backbone)

@@ -3,5 +3,6 @@
 Run:     mmresnest train configs/deeplabv3_resnet50d_cityscapes.py
 Expect:  no published result for this recipe.
 """
+
 _base_ = ['_base_/recipes/deeplabv3_cityscapes.py', '_base_/backbones/resnet50d.py']
 model = dict(backbone=_base_.backbone)

@@ -3,5 +3,6 @@
 Run:     mmresnest train configs/deeplabv3plus_res2net50_v1b_cityscapes.py
 Expect:  no published result for this recipe.
 """
+
 _base_ = ['_base_/recipes/deeplabv3plus_cityscapes.py', '_base_/backbones/res2net50_v1b_26w_4s.py']
 model = dict(backbone=_base_.backbone)

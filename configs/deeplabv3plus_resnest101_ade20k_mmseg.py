@@ -5,5 +5,6 @@ Expect:  mIoU 46.47 (47.27 multi-scale and flip) on ADE20K val (mmseg model zoo,
 Memory:  16.2 GB (mmseg model zoo, ResNeSt)
 Weights: https://download.openmmlab.com/mmsegmentation/v0.5/resnest/deeplabv3plus_s101-d8_512x512_160k_ade20k/deeplabv3plus_s101-d8_512x512_160k_ade20k_20200807_144503-27b26226.pth
 """
+
 _base_ = 'deeplabv3plus_resnest101_ade20k.py'
 model = dict(backbone=dict(compat='mm'))

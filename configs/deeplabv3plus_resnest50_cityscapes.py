@@ -3,5 +3,6 @@
 Run:     mmresnest train configs/deeplabv3plus_resnest50_cityscapes.py
 Expect:  no published result for this recipe.
 """
+
 _base_ = ['_base_/recipes/deeplabv3plus_cityscapes.py', '_base_/backbones/resnest50.py']
 model = dict(backbone=_base_.backbone)

@@ -3,5 +3,6 @@
 Run:     mmresnest train configs/deeplabv3plus_seresnext101_32x4d_cityscapes.py
 Expect:  no published result for this recipe.
 """
+
 _base_ = ['_base_/recipes/deeplabv3plus_cityscapes.py', '_base_/backbones/seresnext101_32x4d.py']
 model = dict(backbone=_base_.backbone)

@@ -5,6 +5,7 @@ Expect:  box AP 43.0 on val2017 (mmdet model zoo, Res2Net).
 Memory:  7.4 GB (mmdet model zoo, Res2Net)
 Weights: https://download.openmmlab.com/mmdetection/v2.0/res2net/faster_rcnn_r2_101_fpn_2x_coco/faster_rcnn_r2_101_fpn_2x_coco-175f1da6.pth
 """
+
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py',
     '_base_/recipes/res2net_mmdet.py',
@@ -12,7 +13,7 @@ _base_ = [
 ]
 model = dict(
     data_preprocessor=_base_.pixels,
-    backbone=dict(_delete_=True, **_base_.backbone, **_base_.in_detector))
+    backbone=dict(_delete_=True, **_base_.backbone, **_base_.in_detector),
+)
 train_cfg = _base_.exact
-default_hooks = dict(
-    **_base_.safety, checkpoint=dict(type='mmresnest.CheckpointHook'))
+default_hooks = dict(**_base_.safety, checkpoint=dict(type='mmresnest.CheckpointHook'))

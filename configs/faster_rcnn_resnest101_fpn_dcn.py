@@ -3,6 +3,7 @@
 Run:     mmresnest train configs/faster_rcnn_resnest101_fpn_dcn.py
 Expect:  no published result.
 """
+
 _base_ = [
     '_base_/recipes/faster_rcnn.py',
     '_base_/backbones/resnest101.py',

@@ -3,6 +3,7 @@
 Run:     mmresnest train configs/faster_rcnn_resnest50_fpn_dcn.py
 Expect:  box AP 44.11 on val2017 (the authors' detectron2 fork, README, Faster R-CNN S-50-DCNv2).
 """
+
 _base_ = [
     '_base_/recipes/faster_rcnn.py',
     '_base_/backbones/resnest50.py',

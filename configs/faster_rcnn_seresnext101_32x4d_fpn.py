@@ -3,5 +3,6 @@
 Run:     mmresnest train configs/faster_rcnn_seresnext101_32x4d_fpn.py
 Expect:  no published result for this recipe.
 """
+
 _base_ = ['_base_/recipes/faster_rcnn.py', '_base_/backbones/seresnext101_32x4d.py']
 model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)

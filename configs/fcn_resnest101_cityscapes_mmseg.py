@@ -5,5 +5,6 @@ Expect:  mIoU 77.56 (78.98 multi-scale and flip) on Cityscapes val (mmseg model 
 Memory:  11.4 GB (mmseg model zoo, ResNeSt)
 Weights: https://download.openmmlab.com/mmsegmentation/v0.5/resnest/fcn_s101-d8_512x1024_80k_cityscapes/fcn_s101-d8_512x1024_80k_cityscapes_20200807_140631-f8d155b3.pth
 """
+
 _base_ = 'fcn_resnest101_cityscapes.py'
 model = dict(backbone=dict(compat='mm'))

@@ -4,6 +4,7 @@ Run:     mmresnest train configs/htc_res2net101_v1b_fpn.py
 Expect:  box AP 47.5, mask AP 41.3 on val2017 (the Res2Net authors' mmdetection fork, README, HTC
          R2-101).
 """
+
 _base_ = [
     'mmdet::htc/htc_r50_fpn_20e_coco.py',
     '_base_/recipes/res2net.py',
@@ -11,8 +12,8 @@ _base_ = [
 ]
 model = dict(
     data_preprocessor=_base_.pixels,
-    backbone=dict(_delete_=True, **_base_.backbone, **_base_.in_detector))
+    backbone=dict(_delete_=True, **_base_.backbone, **_base_.in_detector),
+)
 optim_wrapper = dict(optimizer=dict(lr=0.01))
 train_cfg = _base_.exact
-default_hooks = dict(
-    **_base_.safety, checkpoint=dict(type='mmresnest.CheckpointHook'))
+default_hooks = dict(**_base_.safety, checkpoint=dict(type='mmresnest.CheckpointHook'))

@@ -4,6 +4,7 @@ Run:     mmresnest train configs/htc_res2net101_v1b_fpn_mmdet.py
 Expect:  box AP 47.5, mask AP 41.6 on val2017 (mmdet model zoo, Res2Net).
 Weights: https://download.openmmlab.com/mmdetection/v2.0/res2net/htc_r2_101_fpn_20e_coco/htc_r2_101_fpn_20e_coco-3a8d2112.pth
 """
+
 _base_ = [
     'mmdet::htc/htc_r50_fpn_20e_coco.py',
     '_base_/recipes/res2net_mmdet.py',
@@ -11,7 +12,7 @@ _base_ = [
 ]
 model = dict(
     data_preprocessor=_base_.pixels,
-    backbone=dict(_delete_=True, **_base_.backbone, **_base_.in_detector))
+    backbone=dict(_delete_=True, **_base_.backbone, **_base_.in_detector),
+)
 train_cfg = _base_.exact
-default_hooks = dict(
-    **_base_.safety, checkpoint=dict(type='mmresnest.CheckpointHook'))
+default_hooks = dict(**_base_.safety, checkpoint=dict(type='mmresnest.CheckpointHook'))

@@ -4,5 +4,6 @@ Run:     mmresnest train configs/mask_rcnn_resnet101d_fpn.py
 Expect:  no published result for this recipe; the plain ResNet-101 has box AP 41.78, mask AP 37.51
          under it (the authors' detectron2 fork, README, Mask R-CNN R-101).
 """
+
 _base_ = ['_base_/recipes/mask_rcnn.py', '_base_/backbones/resnet101d.py']
 model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)

@@ -3,5 +3,6 @@
 Run:     mmresnest train configs/pspnet_seresnext50_32x4d_ade20k.py
 Expect:  no published result for this recipe.
 """
+
 _base_ = ['_base_/recipes/pspnet_ade20k.py', '_base_/backbones/seresnext50_32x4d.py']
 model = dict(backbone=_base_.backbone)

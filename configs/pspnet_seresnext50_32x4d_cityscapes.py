@@ -3,5 +3,6 @@
 Run:     mmresnest train configs/pspnet_seresnext50_32x4d_cityscapes.py
 Expect:  no published result for this recipe.
 """
+
 _base_ = ['_base_/recipes/pspnet_cityscapes.py', '_base_/backbones/seresnext50_32x4d.py']
 model = dict(backbone=_base_.backbone)

@@ -3,5 +3,6 @@
 Run:     mmresnest train configs/retinanet_resnest50_fpn.py
 Expect:  no published result.
 """
+
 _base_ = ['_base_/recipes/retinanet.py', '_base_/backbones/resnest50.py']
 model = dict(data_preprocessor=_base_.pixels, backbone=_base_.backbone)

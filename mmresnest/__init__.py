@@ -3,6 +3,7 @@
 Importing this package imports neither torch nor any mm library. It does put the repairs of
 :mod:`mmresnest.compat` in place, so it is what a script imports before it reads a config.
 """
+
 from typing import TYPE_CHECKING, Any
 
 from . import compat
@@ -21,10 +22,12 @@ def __getattr__(name: str) -> Any:
     """Imports what is asked for, and with it torch; for ``Predictor`` also mmengine."""
     if name == 'Predictor':
         from .engine.predictor import Predictor
+
         return Predictor
     if name not in ('build_backbone', 'list_archs'):
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     from . import zoo
+
     return getattr(zoo, name)
 
 

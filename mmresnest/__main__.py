@@ -1,4 +1,5 @@
 """``python -m mmresnest`` is ``mmresnest``, also where the folder of scripts is not on PATH."""
+
 import sys
 
 from .cli import main

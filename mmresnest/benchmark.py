@@ -15,6 +15,7 @@ machine does meets all of them alike. Given are the median over the rounds and t
 What cannot run here is left out, and why is said. Bytes saved are those that a forward pass in
 training leaves allocated, the peak is that of a whole step, both beyond weights and gradients.
 """
+
 import gc
 import multiprocessing
 import statistics
@@ -26,7 +27,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,23 +40,38 @@ from .trunk import ResTrunk
 from .variants import variant
 from .zoo import build_backbone
 
-FORMS = ('mmdet', 'mmdet-compiled', 'timm', 'onnxruntime', 'openvino', 'plain', 'lean', 'fused',
-         'compiled', 'fused-compiled', 'convolutions', 'mmdet-kept', 'lean-kept', 'fused-kept',
-         'convolutions-kept')
-KEPT = '-kept'                  # of a form in a process of its own, see above
+FORMS = (
+    'mmdet',
+    'mmdet-compiled',
+    'timm',
+    'onnxruntime',
+    'openvino',
+    'plain',
+    'lean',
+    'fused',
+    'compiled',
+    'fused-compiled',
+    'convolutions',
+    'mmdet-kept',
+    'lean-kept',
+    'fused-kept',
+    'convolutions-kept',
+)
+KEPT = '-kept'  # of a form in a process of its own, see above
 OURS = ('plain', 'lean', 'fused', 'compiled')
 MODES = ('inference', 'training')
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 
 Step = Callable[[], Any]
-Run = Callable[[], tuple[float, float]]     # a step, and the seconds it took: see ``timed``
+Run = Callable[[], tuple[float, float]]  # a step, and the seconds it took: see ``timed``
 
 
 class Case(NamedTuple):
     """What is run."""
+
     arch: str
     mode: str
-    size: tuple[int, int, int]          # batch, height, width
+    size: tuple[int, int, int]  # batch, height, width
     dtype: str
     device: str
 
@@ -63,6 +79,7 @@ class Case(NamedTuple):
 @dataclass(frozen=True)
 class Row:
     """One form's figures; times in milliseconds, memory in MiB."""
+
     arch: str
     mode: str
     size: str
@@ -71,21 +88,27 @@ class Row:
     form: str
     median: float
     quartiles: tuple[float, float]
-    cpu: float                          # processor time, which other programs hardly change
-    speed: float                        # of the first form's; above 1 is faster
-    saved: Optional[float] = None
-    peak: Optional[float] = None
+    cpu: float  # processor time, which other programs hardly change
+    speed: float  # of the first form's; above 1 is faster
+    saved: float | None = None
+    peak: float | None = None
 
 
 class Missing(Exception):
     """Why a form cannot be run here."""
 
 
-def benchmark(archs: Sequence[str], *, forms: Sequence[str] = FORMS,
-              sizes: Sequence[tuple[int, int, int]] = ((2, 320, 320),),
-              modes: Sequence[str] = MODES, dtypes: Sequence[str] = ('float32',),
-              device: str = 'cpu', repeats: int = 10,
-              say: Callable[[str], None] = lambda line: None) -> list[Row]:
+def benchmark(
+    archs: Sequence[str],
+    *,
+    forms: Sequence[str] = FORMS,
+    sizes: Sequence[tuple[int, int, int]] = ((2, 320, 320),),
+    modes: Sequence[str] = MODES,
+    dtypes: Sequence[str] = ('float32',),
+    device: str = 'cpu',
+    repeats: int = 10,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Row]:
     """Measures every form in every case.
 
     Args:
@@ -101,8 +124,11 @@ def benchmark(archs: Sequence[str], *, forms: Sequence[str] = FORMS,
     Raises:
         UserError: a name that is unknown, with the nearest legal one.
     """
-    for name, given, legal in (('form', forms, FORMS), ('mode', modes, MODES),
-                               ('dtype', dtypes, tuple(DTYPES))):
+    for name, given, legal in (
+        ('form', forms, FORMS),
+        ('mode', modes, MODES),
+        ('dtype', dtypes, tuple(DTYPES)),
+    ):
         for value in given:
             if value not in legal:
                 raise UserError(f'{name} {value!r} is unknown; {nearest(value, legal)}')
@@ -111,8 +137,12 @@ def benchmark(archs: Sequence[str], *, forms: Sequence[str] = FORMS,
     rows = []
     for arch in archs:
         variant(arch)
-        for case in (Case(arch, mode, size, dtype, device) for size in sizes for dtype in dtypes
-                     for mode in modes):
+        for case in (
+            Case(arch, mode, size, dtype, device)
+            for size in sizes
+            for dtype in dtypes
+            for mode in modes
+        ):
             say(f'{arch}, {case.mode}, {written(case.size)}, {dtype_of(case)}')
             rows += measure(case, forms, repeats, say)
     return rows
@@ -128,12 +158,13 @@ def dtype_of(case: Case) -> str:
     return f'{case.dtype} on {case.device}'
 
 
-def measure(case: Case, forms: Sequence[str], repeats: int,
-            say: Callable[[str], None]) -> list[Row]:
+def measure(
+    case: Case, forms: Sequence[str], repeats: int, say: Callable[[str], None]
+) -> list[Row]:
     """One case, all forms in turn."""
     image = torch.randn(case.size[0], 3, *case.size[1:], device=case.device)
     runs: dict[str, Run] = {}
-    memory: dict[str, tuple[Optional[float], Optional[float]]] = {}
+    memory: dict[str, tuple[float | None, float | None]] = {}
     with ExitStack() as stack:
         for form in forms:
             memory[form] = None, None
@@ -159,11 +190,24 @@ def measure(case: Case, forms: Sequence[str], repeats: int,
     for form, taken in times.items():
         wall = [seconds * 1e3 for seconds, _ in taken]
         median = statistics.median(wall)
-        low, _, high = statistics.quantiles(wall, n=4, method='inclusive') if len(wall) > 1 else (
-            wall * 3)
-        rows.append(Row(case.arch, case.mode, written(case.size), case.dtype, case.device, form,
-                        median, (low, high), statistics.median(cpu * 1e3 for _, cpu in taken),
-                        (rows[0].median if rows else median) / median, *memory[form]))
+        low, _, high = (
+            statistics.quantiles(wall, n=4, method='inclusive') if len(wall) > 1 else (wall * 3)
+        )
+        rows.append(
+            Row(
+                case.arch,
+                case.mode,
+                written(case.size),
+                case.dtype,
+                case.device,
+                form,
+                median,
+                (low, high),
+                statistics.median(cpu * 1e3 for _, cpu in taken),
+                (rows[0].median if rows else median) / median,
+                *memory[form],
+            )
+        )
     return rows
 
 
@@ -198,8 +242,11 @@ class Elsewhere(AbstractContextManager):
         self.form = form
         context = multiprocessing.get_context('spawn')
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, daemon=True, args=(
-            theirs, form.removesuffix(KEPT), case, torch.get_num_threads()))
+        self.process = context.Process(
+            target=serve,
+            daemon=True,
+            args=(theirs, form.removesuffix(KEPT), case, torch.get_num_threads()),
+        )
         self.process.start()
         theirs.close()
         try:
@@ -216,13 +263,15 @@ class Elsewhere(AbstractContextManager):
             self.pipe.send(True)
             found: tuple[float, float] = self.pipe.recv()
         except (EOFError, OSError) as error:
-            raise UserError(f'the process of {self.form} ended early, see above; leave the form '
-                            'out, or give it more memory') from error
+            raise UserError(
+                f'the process of {self.form} ended early, see above; leave the form '
+                'out, or give it more memory'
+            ) from error
         return found
 
     def __exit__(self, *_: Any) -> None:
         """Ends the process."""
-        with suppress(OSError):             # it may have ended by itself
+        with suppress(OSError):  # it may have ended by itself
             self.pipe.send(False)
         self.process.join()
 
@@ -252,16 +301,17 @@ def synchronise(device: str) -> None:
 # Steps -------------------------------------------------------------------------------------------
 
 
-def step_of(forward: Step, model: Optional[nn.Module], case: Case) -> Step:
+def step_of(forward: Step, model: nn.Module | None, case: Case) -> Step:
     """A step of the mode asked for, over a forward pass."""
     if case.mode == 'inference':
         return torch.no_grad()(forward)
     if model is None:
-        return forward                                  # its step includes the backward pass
+        return forward  # its step includes the backward pass
 
     def step() -> None:
         model.zero_grad()
         sum(m.float().mean() for m in forward()).backward()
+
     return step
 
 
@@ -272,7 +322,7 @@ def autocast(case: Case) -> AbstractContextManager:
     return torch.autocast(torch.device(case.device).type, DTYPES[case.dtype])
 
 
-def prepare(form: str, case: Case, image: Tensor) -> tuple[Step, Optional[nn.Module]]:
+def prepare(form: str, case: Case, image: Tensor) -> tuple[Step, nn.Module | None]:
     """A form's forward pass, and its module where it is one of torch.
 
     Raises:
@@ -302,6 +352,7 @@ def prepare(form: str, case: Case, image: Tensor) -> tuple[Step, Optional[nn.Mod
     def forward() -> Any:
         with autocast(case):
             return model(image)
+
     return forward, model
 
 
@@ -316,28 +367,44 @@ def theirs(case: Case) -> nn.Module:
     if find_spec('mmdet') is None:
         raise Missing('mmdet is not installed')
     import mmdet.models
+
     row = variant(case.arch)
     trunk = row.trunk
     depth = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}.get(row.depths)
     deep = not isinstance(trunk.get('stem', 64), int)
     own: dict[str, Any] = {}
     if trunk['kind'] == 'split' and deep and depth is not None and not trunk.get('avd_first'):
-        own = dict(type='ResNeSt', stem_channels=trunk['stem'][-1], radix=trunk.get('radix', 2),
-                   reduction_factor=4, avg_down_stride=True)
+        own = dict(
+            type='ResNeSt',
+            stem_channels=trunk['stem'][-1],
+            radix=trunk.get('radix', 2),
+            reduction_factor=4,
+            avg_down_stride=True,
+        )
     elif trunk['kind'] == 'res2' and deep and depth is not None:
-        own = dict(type='Res2Net', scales=trunk.get('scales', 4),
-                   base_width=trunk.get('base_width', 26))
-    elif trunk['kind'] in ('resnext', 'se') and not deep and depth is not None and not set(
-            row.differs) & {'ceil_pool', 'stride_in_1x1'}:
-        own = dict(type='ResNeXt', groups=trunk.get('groups', 1),
-                   base_width=trunk.get('base_width', 64))
+        own = dict(
+            type='Res2Net', scales=trunk.get('scales', 4), base_width=trunk.get('base_width', 26)
+        )
+    elif (
+        trunk['kind'] in ('resnext', 'se')
+        and not deep
+        and depth is not None
+        and not set(row.differs) & {'ceil_pool', 'stride_in_1x1'}
+    ):
+        own = dict(
+            type='ResNeXt', groups=trunk.get('groups', 1), base_width=trunk.get('base_width', 64)
+        )
     if not own:
         raise Missing('mmdet has no such network')
     model = getattr(mmdet.models, own.pop('type'))(depth=depth, **own)
     if trunk['kind'] == 'se':
         for block in [m for m in model.modules() if hasattr(m, 'norm3_name')]:
-            block.add_module(block.norm3_name, nn.Sequential(
-                block.norm3, PlainGate(block.norm3.num_features, trunk.get('reduction', 16))))
+            block.add_module(
+                block.norm3_name,
+                nn.Sequential(
+                    block.norm3, PlainGate(block.norm3.num_features, trunk.get('reduction', 16))
+                ),
+            )
     state = ours(case).state_dict()
     if state.keys() == model.state_dict().keys():
         model.load_state_dict(state)
@@ -350,8 +417,12 @@ class PlainGate(nn.Module):
     def __init__(self, channels: int, reduction: int):
         super().__init__()
         self.fc = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels // reduction, 1),
-            nn.ReLU(inplace=True), nn.Conv2d(channels // reduction, channels, 1), nn.Sigmoid())
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, channels // reduction, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels // reduction, channels, 1),
+            nn.Sigmoid(),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """B C H W -> the same."""
@@ -364,11 +435,18 @@ def timm(case: Case) -> nn.Module:
         raise Missing('timm is not installed')
     try:
         from timm import create_model, list_models
-    except (ImportError, RuntimeError) as error:        # its torchvision, beside another torch
+    except (ImportError, RuntimeError) as error:  # its torchvision, beside another torch
         raise Missing(f'timm cannot be imported: {error}') from error
-    names = dict(resnest50='resnest50d', resnest101='resnest101e', resnest200='resnest200e',
-                 resnest269='resnest269e', resnest14='resnest14d', resnest26='resnest26d',
-                 res2net50_v1b_26w_4s='res2net50d', res2net101_v1b_26w_4s='res2net101d')
+    names = dict(
+        resnest50='resnest50d',
+        resnest101='resnest101e',
+        resnest200='resnest200e',
+        resnest269='resnest269e',
+        resnest14='resnest14d',
+        resnest26='resnest26d',
+        res2net50_v1b_26w_4s='res2net50d',
+        res2net101_v1b_26w_4s='res2net101d',
+    )
     name = names.get(case.arch, case.arch)
     if name not in list_models(name):
         raise Missing('timm has no such network')
@@ -382,7 +460,7 @@ def export(model: nn.Module, image: Tensor) -> bytes:
         raise Missing('onnx is not installed')
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'model.onnx')
-        model.eval()                                    # mmdet's returns None
+        model.eval()  # mmdet's returns None
         torch.onnx.export(model, (image,), path, dynamo=False)
         return path.read_bytes()
 
@@ -392,10 +470,10 @@ def onnxruntime(model: nn.Module, image: Tensor) -> Step:
     if find_spec('onnxruntime') is None:
         raise Missing('onnxruntime is not installed')
     from onnxruntime import InferenceSession, SessionOptions
+
     options = SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = InferenceSession(export(model, image), options,
-                               providers=['CPUExecutionProvider'])
+    session = InferenceSession(export(model, image), options, providers=['CPUExecutionProvider'])
     feed = {session.get_inputs()[0].name: image.numpy()}
     return lambda: session.run(None, feed)
 
@@ -405,13 +483,16 @@ def openvino(model: nn.Module, image: Tensor) -> Step:
     if find_spec('openvino') is None:
         raise Missing('openvino is not installed')
     from openvino import Core
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'model.onnx')
         path.write_bytes(export(model, image))
         core = Core()
-        compiled = core.compile_model(core.read_model(path), 'CPU', {
-            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-            'INFERENCE_PRECISION_HINT': 'f32'})
+        compiled = core.compile_model(
+            core.read_model(path),
+            'CPU',
+            {'INFERENCE_NUM_THREADS': torch.get_num_threads(), 'INFERENCE_PRECISION_HINT': 'f32'},
+        )
     request = compiled.create_infer_request()
     array = image.numpy()
     return lambda: request.infer([array])
@@ -426,6 +507,7 @@ def convolutions(network: nn.Module, image: Tensor, case: Case) -> Step:
         if isinstance(conv, nn.Conv2d):
             x = inputs[0].detach().contiguous(memory_format=torch.channels_last)
             calls.append((conv, x.requires_grad_(training), torch.randn_like(output)))
+
     convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     hooks = [conv.register_forward_hook(keep) for conv in convs]
     with torch.no_grad(), autocast(case):
@@ -439,19 +521,20 @@ def convolutions(network: nn.Module, image: Tensor, case: Case) -> Step:
                 y = conv(x)
                 if training:
                     torch.autograd.grad(y, (x, conv.weight), gradient)
+
     return step
 
 
 # Memory and profile ------------------------------------------------------------------------------
 
 
-def memory_of(forward: Step, step: Step, case: Case) -> tuple[Optional[float], Optional[float]]:
+def memory_of(forward: Step, step: Step, case: Case) -> tuple[float | None, float | None]:
     """MiB left allocated by a forward pass in training, and the peak of a step."""
     saved = traffic(forward, case.device)[0] if case.mode == 'training' else None
     return saved, traffic(step, case.device)[1]
 
 
-def traffic(run: Step, device: str) -> tuple[Optional[float], Optional[float]]:
+def traffic(run: Step, device: str) -> tuple[float | None, float | None]:
     """MiB that a run leaves allocated while its result is held, and its peak."""
     gc.collect()
     kind = torch.device(device).type
@@ -467,8 +550,9 @@ def traffic(run: Step, device: str) -> tuple[Optional[float], Optional[float]]:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         result = run()
     del result
-    events = [event for event in seen.profiler.kineto_results.events() if
-              event.name() == '[memory]']
+    events = [
+        event for event in seen.profiler.kineto_results.events() if event.name() == '[memory]'
+    ]
     held = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
@@ -485,8 +569,9 @@ def profiled(case: Case, form: str, operations: int = 15) -> str:
         operations: lines of the second table.
     """
     if form not in OURS[:3]:
-        raise UserError(f'only plain, lean and fused are profiled, not {form!r}; '
-                        f'{nearest(form, OURS[:3])}')
+        raise UserError(
+            f'only plain, lean and fused are profiled, not {form!r}; {nearest(form, OURS[:3])}'
+        )
     image = torch.randn(case.size[0], 3, *case.size[1:], device=case.device)
     forward, model = prepare(form, case, image)
     assert isinstance(model, ResTrunk)
@@ -497,54 +582,107 @@ def profiled(case: Case, form: str, operations: int = 15) -> str:
     def mark(*_: Any) -> None:
         synchronise(case.device)
         marks.append(time.perf_counter())
-    hooks = [model.stages[0][0].register_forward_pre_hook(mark),      # a trunk calls blocks only
-             *(stage[-1].register_forward_hook(mark) for stage in model.stages)]
+
+    hooks = [
+        model.stages[0][0].register_forward_pre_hook(mark),  # a trunk calls blocks only
+        *(stage[-1].register_forward_hook(mark) for stage in model.stages),
+    ]
     start = time.perf_counter()
     step()
     for hook in hooks:
         hook.remove()
     names = ['stem', *(f'layer{index + 1}' for index in range(len(model.stages)))]
-    lines = [f'{name:<10}{(end - begin) * 1e3:9.1f} ms'
-             for name, begin, end in zip(names, [start, *marks], marks)]
+    lines = [
+        f'{name:<10}{(end - begin) * 1e3:9.1f} ms'
+        for name, begin, end in zip(names, [start, *marks], marks)
+    ]
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if 'cuda' in case.device else [])]
     with profile(activities=activities) as seen:
         step()
     averages = sorted(seen.key_averages(), key=lambda one: -one.self_cpu_time_total)
     total = sum(one.self_cpu_time_total for one in averages)
-    lines += ['', *(f'{one.key[:48]:<50}{one.self_cpu_time_total / 1e3:9.1f} ms '
-                    f'{one.self_cpu_time_total / total:6.1%} {one.count:6d} calls'
-                    for one in averages[:operations])]
+    lines += [
+        '',
+        *(
+            f'{one.key[:48]:<50}{one.self_cpu_time_total / 1e3:9.1f} ms '
+            f'{one.self_cpu_time_total / total:6.1%} {one.count:6d} calls'
+            for one in averages[:operations]
+        ),
+    ]
     return '\n'.join(lines)
 
 
 # What is shown -----------------------------------------------------------------------------------
 
-COLUMNS = ('arch', 'mode', 'size', 'dtype', 'form', 'median ms', 'quartiles', 'CPU ms', 'speed',
-           'saved MiB', 'peak MiB')
+COLUMNS = (
+    'arch',
+    'mode',
+    'size',
+    'dtype',
+    'form',
+    'median ms',
+    'quartiles',
+    'CPU ms',
+    'speed',
+    'saved MiB',
+    'peak MiB',
+)
 
 
 def table(rows: Iterable[Row]) -> str:
     """The rows as text."""
     number = lambda value: '' if value is None else f'{value:.1f}'
-    cells = [COLUMNS, *(
-        (row.arch, row.mode, row.size, row.dtype, row.form, number(row.median),
-         f'{row.quartiles[0]:.1f}-{row.quartiles[1]:.1f}', number(row.cpu), f'{row.speed:.2f}x',
-         number(row.saved), number(row.peak)) for row in rows)]
+    cells = [
+        COLUMNS,
+        *(
+            (
+                row.arch,
+                row.mode,
+                row.size,
+                row.dtype,
+                row.form,
+                number(row.median),
+                f'{row.quartiles[0]:.1f}-{row.quartiles[1]:.1f}',
+                number(row.cpu),
+                f'{row.speed:.2f}x',
+                number(row.saved),
+                number(row.peak),
+            )
+            for row in rows
+        ),
+    ]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    return '\n'.join('  '.join(cell.ljust(width) if index < 5 else cell.rjust(width) for
-                               index, (cell, width) in enumerate(zip(line, widths))).rstrip()
-                     for line in cells)
+    return '\n'.join(
+        '  '.join(
+            cell.ljust(width) if index < 5 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in cells
+    )
 
 
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
     import platform
+
     cpu = Path('/proc/cpuinfo')
-    models = [line.partition(':')[2].strip() for line in cpu.read_text().splitlines()
-              if line.startswith('model name')] if cpu.is_file() else []
+    models = (
+        [
+            line.partition(':')[2].strip()
+            for line in cpu.read_text().splitlines()
+            if line.startswith('model name')
+        ]
+        if cpu.is_file()
+        else []
+    )
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return dict(cpu=models[0] if models else platform.processor(), threads=torch.get_num_threads(),
-                gpus=gpus, torch=torch.__version__, system=platform.system())
+    return dict(
+        cpu=models[0] if models else platform.processor(),
+        threads=torch.get_num_threads(),
+        gpus=gpus,
+        torch=torch.__version__,
+        system=platform.system(),
+    )
 
 
 def as_json(rows: Iterable[Row]) -> dict[str, Any]:
@@ -555,18 +693,32 @@ def as_json(rows: Iterable[Row]) -> dict[str, Any]:
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Bars per case: the median of each form, and the quartiles."""
     from matplotlib.figure import Figure
+
     cases = list(dict.fromkeys((row.arch, row.mode, row.size, row.dtype) for row in rows))
-    figure = Figure(figsize=(8, 0.6 + sum(0.55 + 0.25 * sum(
-        (row.arch, row.mode, row.size, row.dtype) == case for row in rows) for case in cases)),
-        layout='constrained')
+    figure = Figure(
+        figsize=(
+            8,
+            0.6
+            + sum(
+                0.55 + 0.25 * sum((row.arch, row.mode, row.size, row.dtype) == case for row in rows)
+                for case in cases
+            ),
+        ),
+        layout='constrained',
+    )
     panels = figure.subplots(len(cases), 1, squeeze=False)[:, 0]
     for panel, case in zip(panels, cases):
         own = [row for row in rows if (row.arch, row.mode, row.size, row.dtype) == case]
-        spread = [[row.median - row.quartiles[0] for row in own],
-                  [row.quartiles[1] - row.median for row in own]]
-        bars = panel.barh([row.form for row in own], [row.median for row in own], xerr=spread,
-                          color=['#0072B2' if row.form.split('-')[0] in OURS else '#999999'
-                                 for row in own])
+        spread = [
+            [row.median - row.quartiles[0] for row in own],
+            [row.quartiles[1] - row.median for row in own],
+        ]
+        bars = panel.barh(
+            [row.form for row in own],
+            [row.median for row in own],
+            xerr=spread,
+            color=['#0072B2' if row.form.split('-')[0] in OURS else '#999999' for row in own],
+        )
         panel.bar_label(bars, [f' {row.speed:.2f}x' for row in own])
         panel.invert_yaxis()
         panel.margins(x=0.12)

@@ -6,6 +6,7 @@ that hold each other twice, thirty levels deep.  So its pickle is gone through o
 in the place of all that it names: nothing of it is called, and no tensor is made.  What passes is
 left to torch, which refuses code by itself; most of that is refused here already.
 """
+
 from __future__ import annotations
 
 import os
@@ -19,41 +20,100 @@ from typing import IO, Any, NamedTuple
 
 from .errors import UserError
 
-MOST_STEPS = 2 ** 21
+MOST_STEPS = 2**21
 """Operations of a pickle; a network with the state of its optimiser has some hundred thousand."""
 
-MOST_NODES = 10 ** 6
+MOST_NODES = 10**6
 """Parts of all nested containers, with what is held twice counted twice."""
 
 MOST_LEVELS = 100
 
-SHARED, SPARE = 8, 2 ** 26
+SHARED, SPARE = 8, 2**26
 """Tensors may share storages and expand: to so many times the file's size, and so many bytes."""
 
-MAGIC = 0x1950a86a20f9469cfc6c
+MAGIC = 0x1950A86A20F9469CFC6C
 """The number with which torch.save began a file before it wrote archives."""
 
 #: bytes of an element, by the name of a storage's class
-ITEMS = {'Double': 8, 'Float': 4, 'Half': 2, 'BFloat16': 2, 'Long': 8, 'Int': 4, 'Short': 2,
-         'Char': 1, 'Byte': 1, 'Bool': 1, 'ComplexDouble': 16, 'ComplexFloat': 8, 'QInt8': 1,
-         'QUInt8': 1, 'QInt32': 4, 'Untyped': 1}
+ITEMS = {
+    'Double': 8,
+    'Float': 4,
+    'Half': 2,
+    'BFloat16': 2,
+    'Long': 8,
+    'Int': 4,
+    'Short': 2,
+    'Char': 1,
+    'Byte': 1,
+    'Bool': 1,
+    'ComplexDouble': 16,
+    'ComplexFloat': 8,
+    'QInt8': 1,
+    'QUInt8': 1,
+    'QInt32': 4,
+    'Untyped': 1,
+}
 
 #: what torch reads of pickle's language
-OPERATIONS = ('GLOBAL', 'NEWOBJ', 'REDUCE', 'BUILD', 'APPEND', 'APPENDS', 'SETITEM', 'SETITEMS',
-              'MARK', 'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'NONE', 'NEWFALSE', 'NEWTRUE',
-              'EMPTY_TUPLE', 'EMPTY_LIST', 'EMPTY_DICT', 'EMPTY_SET', 'BININT', 'BININT1',
-              'BININT2', 'BINFLOAT', 'BINUNICODE', 'SHORT_BINSTRING', 'BINPERSID', 'BINGET',
-              'LONG_BINGET', 'BINPUT', 'LONG_BINPUT', 'LONG1', 'PROTO', 'STOP')
+OPERATIONS = (
+    'GLOBAL',
+    'NEWOBJ',
+    'REDUCE',
+    'BUILD',
+    'APPEND',
+    'APPENDS',
+    'SETITEM',
+    'SETITEMS',
+    'MARK',
+    'TUPLE',
+    'TUPLE1',
+    'TUPLE2',
+    'TUPLE3',
+    'NONE',
+    'NEWFALSE',
+    'NEWTRUE',
+    'EMPTY_TUPLE',
+    'EMPTY_LIST',
+    'EMPTY_DICT',
+    'EMPTY_SET',
+    'BININT',
+    'BININT1',
+    'BININT2',
+    'BINFLOAT',
+    'BINUNICODE',
+    'SHORT_BINSTRING',
+    'BINPERSID',
+    'BINGET',
+    'LONG_BINGET',
+    'BINPUT',
+    'LONG_BINPUT',
+    'LONG1',
+    'PROTO',
+    'STOP',
+)
 
 #: functions whose results are as large as what they are given
-PLAIN = frozenset((
-    'builtins.bytes', 'builtins.complex', 'builtins.getattr', 'builtins.set',
-    'collections.Counter',      # the milestones of a MultiStepLR
-    'mmengine.logging.history_buffer.HistoryBuffer', 'numpy.dtype', 'numpy.ndarray',
-    'numpy._core.multiarray._reconstruct', 'numpy._core.multiarray.scalar',
-    'numpy.core.multiarray._reconstruct', 'numpy.core.multiarray.scalar',
-    'torch._utils._rebuild_parameter', 'torch._utils._rebuild_parameter_with_state',
-    'torch.device', 'torch.nn.parameter.Parameter', 'torch.serialization._get_layout'))
+PLAIN = frozenset(
+    (
+        'builtins.bytes',
+        'builtins.complex',
+        'builtins.getattr',
+        'builtins.set',
+        'collections.Counter',  # the milestones of a MultiStepLR
+        'mmengine.logging.history_buffer.HistoryBuffer',
+        'numpy.dtype',
+        'numpy.ndarray',
+        'numpy._core.multiarray._reconstruct',
+        'numpy._core.multiarray.scalar',
+        'numpy.core.multiarray._reconstruct',
+        'numpy.core.multiarray.scalar',
+        'torch._utils._rebuild_parameter',
+        'torch._utils._rebuild_parameter_with_state',
+        'torch.device',
+        'torch.nn.parameter.Parameter',
+        'torch.serialization._get_layout',
+    )
+)
 
 
 def check(file: str | os.PathLike | IO[bytes], name: str | None = None) -> None:
@@ -92,8 +152,17 @@ def _plainly() -> Iterator[None]:
         yield
     except (UserError, pickle.UnpicklingError, EOFError):
         raise
-    except (zipfile.BadZipFile, LookupError, AttributeError, TypeError, ValueError, OverflowError,
-            NotImplementedError, RuntimeError, MemoryError) as error:
+    except (
+        zipfile.BadZipFile,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        NotImplementedError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
         raise pickle.UnpicklingError(f'{type(error).__name__}: {error}') from error
 
 
@@ -106,13 +175,20 @@ def _check_archive(file: IO[bytes], size: int, name: str) -> None:
         pickles = [path for path in records if path.lower().endswith('/data.pkl')]
         if len(pickles) != 1:
             raise pickle.UnpicklingError(f'{len(pickles)} records data.pkl in the archive')
-        folder = pickles[0][:-len('data.pkl')]
+        folder = pickles[0][: -len('data.pkl')]
         if folder + 'constants.pkl' in records:
-            raise UserError(f'{name} is a TorchScript archive, which is a program and holds more '
-                            f'than weights; save the state_dict() of its model by torch.save')
+            raise UserError(
+                f'{name} is a TorchScript archive, which is a program and holds more '
+                f'than weights; save the state_dict() of its model by torch.save'
+            )
         with archive.open(pickles[0]) as opened:
-            reader = _Reader(opened, records[pickles[0]], size, name,
-                             lambda key: records.get(f'{folder}data/{key}', -1))
+            reader = _Reader(
+                opened,
+                records[pickles[0]],
+                size,
+                name,
+                lambda key: records.get(f'{folder}data/{key}', -1),
+            )
             check_nesting(reader.load(), name)
 
 
@@ -121,18 +197,28 @@ def _records(archive: zipfile.ZipFile, size: int, name: str) -> dict[str, int]:
     entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
     claimed = sum(entry.file_size for entry in entries)
     if claimed > size:
-        raise UserError(f'{name} cannot be read as a checkpoint: it has {size} bytes and unpacks '
-                        f'to {claimed}, which torch.save does not write')
+        raise UserError(
+            f'{name} cannot be read as a checkpoint: it has {size} bytes and unpacks '
+            f'to {claimed}, which torch.save does not write'
+        )
     # Archives that two readers read differently: here the records, there others.
     ends = [entry.header_offset + 30 + entry.compress_size for entry in entries]
     starts = [entry.header_offset for entry in entries] + [archive.start_dir]
-    names = {path.lower() for path in archive.namelist()}       # torch looks up records like this
-    if (any(end > start for end, start in zip(ends, starts[1:])) or starts[0] != 0
-            or len(names) != len(entries) or archive.comment
-            or any(entry.compress_type != zipfile.ZIP_STORED
-                   or entry.compress_size != entry.file_size for entry in entries)):
-        raise UserError(f'{name} cannot be read as a checkpoint: the records of its archive are '
-                        f'compressed, overlap, or have one name, which torch.save does not write')
+    names = {path.lower() for path in archive.namelist()}  # torch looks up records like this
+    if (
+        any(end > start for end, start in zip(ends, starts[1:]))
+        or starts[0] != 0
+        or len(names) != len(entries)
+        or archive.comment
+        or any(
+            entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size
+            for entry in entries
+        )
+    ):
+        raise UserError(
+            f'{name} cannot be read as a checkpoint: the records of its archive are '
+            f'compressed, overlap, or have one name, which torch.save does not write'
+        )
     return {entry.filename: entry.file_size for entry in entries}
 
 
@@ -144,8 +230,10 @@ def _check_legacy(file: IO[bytes], size: int, name: str) -> None:
         check_nesting(reader.load(), name)
     claimed = sum(storage.size for storage in reader.storages.values())
     if claimed > size - file.tell():
-        raise UserError(f'{name} cannot be read as a checkpoint: {size - file.tell()} bytes are '
-                        f'left for tensors that claim {claimed}')
+        raise UserError(
+            f'{name} cannot be read as a checkpoint: {size - file.tell()} bytes are '
+            f'left for tensors that claim {claimed}'
+        )
 
 
 # Pickles -----------------------------------------------------------------------------------------
@@ -160,7 +248,7 @@ class _Name(NamedTuple):
 class _Storage(NamedTuple):
     """The memory of a tensor."""
 
-    size: int       # in bytes
+    size: int  # in bytes
     item: int
 
 
@@ -191,12 +279,14 @@ class _Counted:
         self.file, self.left, self.name, self.steps = file, left, name, 0
 
     def read(self, count: int) -> bytes:
-        if count > self.left:           # before memory for that many is asked for
+        if count > self.left:  # before memory for that many is asked for
             raise EOFError(f'{count} bytes are wanted and {self.left} are left')
         self.steps += 1
-        if self.steps > 2 * MOST_STEPS:     # an operation and what it is given
-            raise UserError(f'{self.name} cannot be read as a checkpoint: it describes more than '
-                            f'{MOST_STEPS} objects')
+        if self.steps > 2 * MOST_STEPS:  # an operation and what it is given
+            raise UserError(
+                f'{self.name} cannot be read as a checkpoint: it describes more than '
+                f'{MOST_STEPS} objects'
+            )
         self.left -= count
         return self.file.read(count)
 
@@ -221,10 +311,11 @@ class _Reader(pickle._Unpickler):
             follow the pickle.
     """
 
-    stack: list[Any]        # as load() makes it
+    stack: list[Any]  # as load() makes it
 
-    def __init__(self, file: IO[bytes], left: int, size: int, name: str,
-                 record: Callable[[str], int] | None) -> None:
+    def __init__(
+        self, file: IO[bytes], left: int, size: int, name: str, record: Callable[[str], int] | None
+    ) -> None:
         super().__init__(_Counted(file, left, name), encoding='utf-8')
         self.name, self.record = name, record
         self.storages: dict[Any, _Storage] = {}
@@ -232,12 +323,14 @@ class _Reader(pickle._Unpickler):
 
     def refuse(self, said: str) -> UserError:
         """The error for a claim."""
-        return UserError(f'{self.name} cannot be read as a checkpoint: {said}, which torch.save '
-                         f'does not write; fetch it again, or from another source')
+        return UserError(
+            f'{self.name} cannot be read as a checkpoint: {said}, which torch.save '
+            f'does not write; fetch it again, or from another source'
+        )
 
     def find_class(self, module: str, name: str) -> Any:
         """Looks nothing up."""
-        renamed = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}    # as Python 2 called them
+        renamed = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}  # as Python 2 called them
         return _Name(f'{renamed.get(module, module)}.{name}')
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -250,8 +343,10 @@ class _Reader(pickle._Unpickler):
         claimed = _Storage(numel * item, item)
         if self.record is not None:
             if claimed.size > self.record(key):
-                raise self.refuse(f'its storage {key!r:.20} claims {claimed.size} bytes and has '
-                                  f'{max(self.record(key), 0)}')
+                raise self.refuse(
+                    f'its storage {key!r:.20} claims {claimed.size} bytes and has '
+                    f'{max(self.record(key), 0)}'
+                )
             return claimed
         root = self.storages.setdefault(key, claimed)
         if pid[5] is None:
@@ -282,33 +377,44 @@ class _Reader(pickle._Unpickler):
         if name == 'torch._tensor._rebuild_from_type_v2':
             function, _, inner, state = arguments
             return _Made(self.made(function, inner), state)
-        if name == '_codecs.encode' and arguments[1:] == ('latin1',):    # bytes, in protocol 2
+        if name == '_codecs.encode' and arguments[1:] == ('latin1',):  # bytes, in protocol 2
             return arguments[0].encode('latin1')
-        if name in ('torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2',
-                    'torch._utils._rebuild_qtensor'):
+        if name in (
+            'torch._utils._rebuild_tensor',
+            'torch._utils._rebuild_tensor_v2',
+            'torch._utils._rebuild_qtensor',
+        ):
             return self.tensor(arguments[0].item, *arguments)
         if name == 'torch._utils._rebuild_tensor_v3':
             return self.tensor(_item_of(arguments[6]), *arguments)
         if name not in PLAIN:
             raise pickle.UnpicklingError(
-                f'Unsupported global: GLOBAL {name.removeprefix("builtins.")}')
+                f'Unsupported global: GLOBAL {name.removeprefix("builtins.")}'
+            )
         return _Made(*arguments)
 
-    def tensor(self, item: int, storage: _Storage, offset: int, size: tuple, stride: tuple,
-               *more: Any) -> _Made:
+    def tensor(
+        self, item: int, storage: _Storage, offset: int, size: tuple, stride: tuple, *more: Any
+    ) -> _Made:
         """A tensor that lies within its storage, and does not expand to more than the file is."""
-        if len(size) != len(stride) or any(type(number) is not int or number < 0
-                                           for number in (offset, *size, *stride)):
-            raise self.refuse(f'a tensor claims the shape {size!r:.60}, the strides '
-                              f'{stride!r:.60} and the offset {offset!r:.20}')
+        if len(size) != len(stride) or any(
+            type(number) is not int or number < 0 for number in (offset, *size, *stride)
+        ):
+            raise self.refuse(
+                f'a tensor claims the shape {size!r:.60}, the strides '
+                f'{stride!r:.60} and the offset {offset!r:.20}'
+            )
         last = sum((count - 1) * step for count, step in zip(size, stride))
         if 0 not in size and (offset + last + 1) * item > storage.size:
-            raise self.refuse(f'a tensor of the shape {size!r:.60} and the strides {stride!r:.60} '
-                              f'lies outside its storage of {storage.size} bytes')
+            raise self.refuse(
+                f'a tensor of the shape {size!r:.60} and the strides {stride!r:.60} '
+                f'lies outside its storage of {storage.size} bytes'
+            )
         self.left -= prod(size) * item
         if self.left < 0:
-            raise self.refuse(f'its tensors claim many times what it has: one the shape '
-                              f'{size!r:.60}')
+            raise self.refuse(
+                f'its tensors claim many times what it has: one the shape {size!r:.60}'
+            )
         return _Made(*more)
 
     def build(self) -> None:
@@ -320,8 +426,9 @@ class _Reader(pickle._Unpickler):
         elif isinstance(made, _Ordered) and isinstance(state, dict):
             made.state = state
         else:
-            raise pickle.UnpicklingError(f'Can only build tensors and dictionaries, but got '
-                                         f'{type(made).__name__}')
+            raise pickle.UnpicklingError(
+                f'Can only build tensors and dictionaries, but got {type(made).__name__}'
+            )
 
     def item(self) -> None:
         """One item of a dictionary."""
@@ -333,18 +440,27 @@ class _Reader(pickle._Unpickler):
         _check_keys(self.stack[::2])
         _THEIRS[pickle.SETITEMS[0]](self)
 
-    dispatch = _Operations((code, _THEIRS[code])
-                           for code in (getattr(pickle, word)[0] for word in OPERATIONS))
-    dispatch.update({pickle.REDUCE[0]: call, pickle.NEWOBJ[0]: call, pickle.BUILD[0]: build,
-                     pickle.SETITEM[0]: item, pickle.SETITEMS[0]: items})
+    dispatch = _Operations(
+        (code, _THEIRS[code]) for code in (getattr(pickle, word)[0] for word in OPERATIONS)
+    )
+    dispatch.update(
+        {
+            pickle.REDUCE[0]: call,
+            pickle.NEWOBJ[0]: call,
+            pickle.BUILD[0]: build,
+            pickle.SETITEM[0]: item,
+            pickle.SETITEMS[0]: items,
+        }
+    )
 
 
 def _check_keys(keys: Iterable[Any]) -> None:
     """Numbers and texts only: hashing a tuple goes through whatever is nested in it."""
     for key in keys:
         if not isinstance(key, (str, bytes, int, float, type(None))):
-            raise pickle.UnpicklingError(f'Unsupported key of a dictionary or set: a '
-                                         f'{type(key).__name__}')
+            raise pickle.UnpicklingError(
+                f'Unsupported key of a dictionary or set: a {type(key).__name__}'
+            )
 
 
 def _item_of(dtype: Any) -> int:
@@ -370,7 +486,7 @@ def check_nesting(root: Any, name: str) -> int:
     Raises:
         UserError: they are too many, too deep, or hold themselves.
     """
-    done: dict[int, tuple[int, int]] = {}      # by identity: parts, levels
+    done: dict[int, tuple[int, int]] = {}  # by identity: parts, levels
     opened: set[int] = set()
     stack = [root]
     while stack:
@@ -389,9 +505,11 @@ def check_nesting(root: Any, name: str) -> int:
             total += sum(parts for parts, _ in known)
             levels = 1 + max((levels for _, levels in known), default=0)
             if total > MOST_NODES + 4 * len(done) or levels > MOST_LEVELS:
-                raise UserError(f'{name} cannot be read: what it holds is nested {levels} levels '
-                                f'deep and has {total} parts when unfolded, of which '
-                                f'{MOST_LEVELS} and {MOST_NODES} are accepted')
+                raise UserError(
+                    f'{name} cannot be read: what it holds is nested {levels} levels '
+                    f'deep and has {total} parts when unfolded, of which '
+                    f'{MOST_LEVELS} and {MOST_NODES} are accepted'
+                )
             done[id(value)] = total, levels
             stack.pop()
         elif id(value) in opened:

@@ -3,6 +3,7 @@
 The script is static: pressing Tab starts no Python. What an argument takes is told by its metavar,
 or by :data:`WORDS` where the words are checked later than by the parser, by what needs torch.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -19,8 +20,19 @@ WORDS = {
     'dtypes': ('float32', 'bfloat16', 'float16'),
     'split': ('train', 'val', 'test'),
     'layouts': ('coco', 'ade20k', 'cityscapes', 'panoptic'),
-    'to': ('official', 'timm', 'torchvision', 'cadene', 'timm-legacy', 'mmpretrain',
-           'mmpretrain-gn', 'detectron2', 'mmdet', 'mmseg', 'mmdet-gn'),
+    'to': (
+        'official',
+        'timm',
+        'torchvision',
+        'cadene',
+        'timm-legacy',
+        'mmpretrain',
+        'mmpretrain-gn',
+        'detectron2',
+        'mmdet',
+        'mmseg',
+        'mmdet-gn',
+    ),
 }
 """Argument -> what it takes; tests compare them with what checks them."""
 
@@ -28,7 +40,7 @@ FOLDERS = ('DIR', 'WORK_DIR', 'CALIB')
 FILES = ('FILE', 'OUT', 'IN', 'IMAGE', 'CHECKPOINT')
 
 PREAMBLES = {  # a config is one of ours or a file
-    'bash': "_mmresnest_configs() {{ compgen -W '{names}' -- \"$1\"; compgen -f -- \"$1\"; }}",
+    'bash': '_mmresnest_configs() {{ compgen -W \'{names}\' -- "$1"; compgen -f -- "$1"; }}',
     'zsh': '_mmresnest_configs() {{ compadd -- {names}; _files }}',
 }
 CONFIGS = {
@@ -52,8 +64,10 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
     try:
         import shtab
     except ImportError as error:
-        raise UserError('completion: its scripts are written by shtab, which is not installed: '
-                        'pip install "mmresnest[completion]"') from error
+        raise UserError(
+            'completion: its scripts are written by shtab, which is not installed: '
+            'pip install "mmresnest[completion]"'
+        ) from error
     names = ' '.join(shipped_configs())
     for action in _actions(parser):
         if action.dest == 'config':
@@ -78,4 +92,4 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 
 
 def _complete(action: argparse.Action, how: dict[str, Any]) -> None:
-    vars(action)['complete'] = how      # where shtab looks for it
+    vars(action)['complete'] = how  # where shtab looks for it

@@ -9,6 +9,7 @@ Evaluation-mode batch norm is a factor and a shift of each channel, k (W x) + b,
 the weights of the convolution before it. The convolutions of a Res2Net block without hierarchy do
 not see each other's results: they are one grouped convolution.
 """
+
 import copy
 import ctypes
 from collections import Counter
@@ -33,8 +34,8 @@ Model = TypeVar('Model', bound=nn.Module)
 
 # malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-NEVER = -1                      # disables trimming: mallopt(3)
-PAD = 64 * 2**20                # bytes by which the heap grows at least
+NEVER = -1  # disables trimming: mallopt(3)
+PAD = 64 * 2**20  # bytes by which the heap grows at least
 
 #: class -> names of convolutions and of the norms behind them
 PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
@@ -62,11 +63,16 @@ def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model
     Raises:
         UserError: the model is in training mode, where its norms depend on the batch.
     """
-    training = [name or 'the model itself' for name, module in model.named_modules()
-                if module.training and (module is model or isinstance(module, _BatchNorm))]
+    training = [
+        name or 'the model itself'
+        for name, module in model.named_modules()
+        if module.training and (module is model or isinstance(module, _BatchNorm))
+    ]
     if training:
-        raise UserError(f'fuse: the model is in training mode ({training[0]}), where norms depend '
-                        f'on the batch and cannot be folded; call model.eval() first')
+        raise UserError(
+            f'fuse: the model is in training mode ({training[0]}), where norms depend '
+            f'on the batch and cannot be folded; call model.eval() first'
+        )
     if not inplace:
         model = copy.deepcopy(model)
     lean(model)
@@ -120,10 +126,15 @@ def pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
 def fold_into(parent: nn.Module, conv_name: str, norm_name: str) -> None:
     """Folds a batch norm into the plain convolution before it; leaves any other pair as it is."""
     conv, norm = parent.get_submodule(conv_name), parent.get_submodule(norm_name)
-    if not isinstance(conv, nn.Conv2d) or hasattr(conv, 'conv_offset') or \
-            not isinstance(norm, _BatchNorm) or norm.running_mean is None or \
-            norm.running_var is None or norm.weight is None or \
-            not isinstance(conv.weight, nn.Parameter):          # it is computed from others
+    if (
+        not isinstance(conv, nn.Conv2d)
+        or hasattr(conv, 'conv_offset')
+        or not isinstance(norm, _BatchNorm)
+        or norm.running_mean is None
+        or norm.running_var is None
+        or norm.weight is None
+        or not isinstance(conv.weight, nn.Parameter)
+    ):  # it is computed from others
         return
     folded = affine(conv, norm, norm.running_mean, norm.running_var, None)
     conv.weight, conv.bias = nn.Parameter(folded.weight), nn.Parameter(folded.bias)
@@ -137,7 +148,7 @@ class MergedRes2NetBottleneck(LeanRes2NetBottleneck):
     def mix(self, x: Tensor) -> Tensor:
         """B ws H W -> B ws H' W'."""
         left, right = x.split([self.width * (self.scales - 1), self.width], 1)
-        y = conv_norm(self.convs[0], self.bns[0], left.clone(), relu=True)       # B w(s-1) H' W'
+        y = conv_norm(self.convs[0], self.bns[0], left.clone(), relu=True)  # B w(s-1) H' W'
         return torch.cat([y, self.pool(right)], 1)
 
     mixed = mix
@@ -173,8 +184,11 @@ def compile_backbone(model: Model, **options: Any) -> Model:
     options = {'dynamic': True, **options}
     if options['dynamic']:
         one_graph_for_all_sizes()
-    parts = [part for name in ('backbone', 'neck')
-             if isinstance(part := getattr(model, name, None), nn.Module)]
+    parts = [
+        part
+        for name in ('backbone', 'neck')
+        if isinstance(part := getattr(model, name, None), nn.Module)
+    ]
     for part in parts or [model]:
         part.compile(**options)
     return model
@@ -189,9 +203,12 @@ def one_graph_for_all_sizes() -> None:
         UserError: this torch has no such setting.
     """
     from torch.fx.experimental import _config
+
     if not hasattr(_config, 'use_duck_shape'):
-        raise UserError('compiling for all sizes (--compile) takes torch 2.5 or newer, and this '
-                        f'is {torch.__version__}; update it, or compile with dynamic=False')
+        raise UserError(
+            'compiling for all sizes (--compile) takes torch 2.5 or newer, and this '
+            f'is {torch.__version__}; update it, or compile with dynamic=False'
+        )
     _config.use_duck_shape = False
 
 
@@ -201,8 +218,11 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
 
     Compiled code calls no norms that could be watched, and a batch of one would be another graph.
     """
-    compiled = [(module, call) for module in model.modules()
-                if (call := getattr(module, '_compiled_call_impl', None)) is not None]
+    compiled = [
+        (module, call)
+        for module in model.modules()
+        if (call := getattr(module, '_compiled_call_impl', None)) is not None
+    ]
     for module, _ in compiled:
         module._compiled_call_impl = None
     try:
@@ -227,9 +247,13 @@ def keep_memory() -> None:
     try:
         mallopt = ctypes.CDLL('libc.so.6').mallopt
     except (OSError, AttributeError):
-        raise UserError('keep_memory sets what glibc does, the C library of most Linux systems, '
-                        'and it is not here; leave it (--keep-memory) out') from None
+        raise UserError(
+            'keep_memory sets what glibc does, the C library of most Linux systems, '
+            'and it is not here; leave it (--keep-memory) out'
+        ) from None
     for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, PAD)):
         if not mallopt(name, value):
-            raise UserError(f'keep_memory: mallopt of the C library refuses its setting {name}; '
-                            'leave it (--keep-memory) out')
+            raise UserError(
+                f'keep_memory: mallopt of the C library refuses its setting {name}; '
+                'leave it (--keep-memory) out'
+            )

@@ -3,6 +3,7 @@
 A check is a function that yields :class:`Finding`s. What it looks at it asks of the few functions
 under *What is there*, so that tests can show it any machine.
 """
+
 import importlib
 import json
 import os
@@ -27,10 +28,18 @@ from .switches import TRUST, is_on
 from .version import __version__
 
 STACKS = {
-    'onedl': {'mmengine': 'onedl-mmengine', 'mmcv': 'onedl-mmcv', 'mmdet': 'onedl-mmdetection',
-              'mmseg': 'onedl-mmsegmentation'},
-    'openmmlab': {'mmengine': 'mmengine', 'mmcv': 'mmcv', 'mmdet': 'mmdet',
-                  'mmseg': 'mmsegmentation'},
+    'onedl': {
+        'mmengine': 'onedl-mmengine',
+        'mmcv': 'onedl-mmcv',
+        'mmdet': 'onedl-mmdetection',
+        'mmseg': 'onedl-mmsegmentation',
+    },
+    'openmmlab': {
+        'mmengine': 'mmengine',
+        'mmcv': 'mmcv',
+        'mmdet': 'mmdet',
+        'mmseg': 'mmsegmentation',
+    },
 }
 """Import name -> distribution, of each stack."""
 
@@ -59,8 +68,11 @@ class Finding:
 
 def installed() -> dict[str, str]:
     """Distribution -> version, of everything that pip knows."""
-    return {found.metadata['Name'].lower().replace('_', '-'): found.version
-            for found in metadata.distributions() if found.metadata['Name']}
+    return {
+        found.metadata['Name'].lower().replace('_', '-'): found.version
+        for found in metadata.distributions()
+        if found.metadata['Name']
+    }
 
 
 @cache
@@ -110,30 +122,43 @@ def python() -> Iterator[Finding]:
 def stack() -> Iterator[Finding]:
     """Which of the two stacks is installed, and whether it is whole and alone."""
     there = installed()
-    found = {name: {module: f'{distribution} {there[distribution]}'
-                    for module, distribution in modules.items() if distribution in there}
-             for name, modules in STACKS.items()}
+    found = {
+        name: {
+            module: f'{distribution} {there[distribution]}'
+            for module, distribution in modules.items()
+            if distribution in there
+        }
+        for name, modules in STACKS.items()
+    }
     for other in ALSO_MMCV:
         if other in there:
             found['openmmlab'].setdefault('mmcv', f'{other} {there[other]}')
     present = [name for name, modules in found.items() if modules]
     if not present:
-        yield Finding('error', 'no mm libraries are installed: the networks work, training not',
-                      "pip install 'mmresnest[onedl]'")
+        yield Finding(
+            'error',
+            'no mm libraries are installed: the networks work, training not',
+            "pip install 'mmresnest[onedl]'",
+        )
     elif len(present) == 2:
         listed = '; '.join(f'{name}: {", ".join(found[name].values())}' for name in present)
         known = {*ALSO_MMCV, *(name for modules in STACKS.values() for name in modules.values())}
-        yield Finding('error', f'libraries of both stacks are installed ({listed})',
-                      f"pip uninstall {' '.join(sorted(known & set(there)))}; "
-                      "then pip install 'mmresnest[onedl]'")
+        yield Finding(
+            'error',
+            f'libraries of both stacks are installed ({listed})',
+            f'pip uninstall {" ".join(sorted(known & set(there)))}; '
+            "then pip install 'mmresnest[onedl]'",
+        )
     for name in present:
         missing = [module for module in STACKS[name] if module not in found[name]]
         yield Finding('ok', f'stack {name}: {", ".join(found[name].values())}')
         if missing and len(present) == 1:
             essential = {'mmengine', 'mmcv'} & set(missing)
-            yield Finding('error' if essential else 'warning',
-                          f'of the {name} stack, {", ".join(missing)} is missing',
-                          f"pip install 'mmresnest[{name}]'")
+            yield Finding(
+                'error' if essential else 'warning',
+                f'of the {name} stack, {", ".join(missing)} is missing',
+                f"pip install 'mmresnest[{name}]'",
+            )
 
 
 def one_owner_each() -> Iterator[Finding]:
@@ -141,14 +166,20 @@ def one_owner_each() -> Iterator[Finding]:
     for module in STACKS['onedl']:
         several = owners(module)
         if len(several) > 1:
-            yield Finding('error', f'{" and ".join(several)} both provide {module}: the one that '
-                          'was installed last has overwritten files of the other',
-                          f'pip uninstall {" ".join(several)}; then install the one you want')
+            yield Finding(
+                'error',
+                f'{" and ".join(several)} both provide {module}: the one that '
+                'was installed last has overwritten files of the other',
+                f'pip uninstall {" ".join(several)}; then install the one you want',
+            )
     several = owners('cv2')
     versions = {installed().get(name) for name in several}
     if len(versions) > 1:
-        yield Finding('warning', f'{" and ".join(several)} both provide cv2, in different versions',
-                      f'pip uninstall {" ".join(several)}; then pip install opencv-python')
+        yield Finding(
+            'warning',
+            f'{" and ".join(several)} both provide cv2, in different versions',
+            f'pip uninstall {" ".join(several)}; then pip install opencv-python',
+        )
 
 
 def version_gates() -> Iterator[Finding]:
@@ -159,8 +190,12 @@ def version_gates() -> Iterator[Finding]:
     for name in ('mmcv', *ALSO_MMCV):
         version = there.get(name)
         if version and not (2, 0) <= release(version) < (2, 2):
-            yield Finding('error', f'{name} {version}: mmdet and mmsegmentation accept mmcv from '
-                          '2.0 up to, not including, 2.2', f"pip install '{name}>=2.1,<2.2'")
+            yield Finding(
+                'error',
+                f'{name} {version}: mmdet and mmsegmentation accept mmcv from '
+                '2.0 up to, not including, 2.2',
+                f"pip install '{name}>=2.1,<2.2'",
+            )
 
 
 def pytorch() -> Iterator[Finding]:
@@ -175,24 +210,34 @@ def pytorch() -> Iterator[Finding]:
         device = ', '.join(
             f'{torch.cuda.get_device_name(index)} '
             f'({torch.cuda.get_device_properties(index).total_memory / 2**30:.0f} GiB)'
-            for index in range(torch.cuda.device_count()))
+            for index in range(torch.cuda.device_count())
+        )
     elif torch.backends.mps.is_available():
         device = 'MPS'
     yield Finding('ok', f'torch {torch.__version__}, CUDA {torch.version.cuda or "none"}, {device}')
     if torch.version.cuda and device == 'no GPU':
-        yield Finding('note', 'this torch can use a GPU, but sees none',
-                      'if there is one: is its driver as new as that CUDA (nvidia-smi)?')
+        yield Finding(
+            'note',
+            'this torch can use a GPU, but sees none',
+            'if there is one: is its driver as new as that CUDA (nvidia-smi)?',
+        )
     if release(torch.__version__) < (2, 6):
-        yield Finding('warning', f'torch {torch.__version__} runs whatever code a checkpoint '
-                      'brings along', 'load only what you trust, or use torch 2.6 or later')
+        yield Finding(
+            'warning',
+            f'torch {torch.__version__} runs whatever code a checkpoint brings along',
+            'load only what you trust, or use torch 2.6 or later',
+        )
 
 
 def trust() -> Iterator[Finding]:
     """Whether the protection against code in checkpoints is switched off."""
     for name in (TRUST, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'):
         if is_on(name):
-            yield Finding('warning', f'{name} is set: every checkpoint may run code',
-                          f'unset {name}, and set it only for the one command that needs it')
+            yield Finding(
+                'warning',
+                f'{name} is set: every checkpoint may run code',
+                f'unset {name}, and set it only for the one command that needs it',
+            )
 
 
 def operators() -> Iterator[Finding]:
@@ -202,8 +247,11 @@ def operators() -> Iterator[Finding]:
     try:
         used = ext.describe()
     except Exception as error:
-        yield Finding('error', 'the compiled operators of mmcv do not load with this torch '
-                      f'({first_line(error)})', f'install mmcv anew: {ext.advice()}')
+        yield Finding(
+            'error',
+            f'the compiled operators of mmcv do not load with this torch ({first_line(error)})',
+            f'install mmcv anew: {ext.advice()}',
+        )
         return
     by = {kind: sorted(name for name in used if used[name] == kind) for kind in set(used.values())}
     if set(by) == {'compiled mmcv'}:
@@ -222,9 +270,11 @@ def vision() -> Iterator[Finding]:
     if torchvision is None:
         yield Finding('ok', 'torchvision is not installed, and not needed')
     elif isinstance(torchvision, Exception):
-        yield Finding('warning', f'torchvision does not go with this torch '
-                      f'({first_line(torchvision)})',
-                      'pip install the one released with your torch, or uninstall it')
+        yield Finding(
+            'warning',
+            f'torchvision does not go with this torch ({first_line(torchvision)})',
+            'pip install the one released with your torch, or uninstall it',
+        )
     else:
         yield Finding('ok', f'torchvision {torchvision.__version__}')
 
@@ -232,12 +282,20 @@ def vision() -> Iterator[Finding]:
 def imports() -> Iterator[Finding]:
     """Whether the libraries can be imported at all, compiled parts and numpy's ABI included."""
     listed = []
-    for module in ('numpy', 'cv2', 'pycocotools.mask', 'mmengine', 'mmcv.ops', 'mmdet.apis',
-                   'mmseg.apis'):
+    for module in (
+        'numpy',
+        'cv2',
+        'pycocotools.mask',
+        'mmengine',
+        'mmcv.ops',
+        'mmdet.apis',
+        'mmseg.apis',
+    ):
         found = attempt(module)
         if isinstance(found, Exception):
-            yield Finding('error', f'import {module} fails ({first_line(found)})',
-                          cure(found, module))
+            yield Finding(
+                'error', f'import {module} fails ({first_line(found)})', cure(found, module)
+            )
         elif found is not None and '.' not in module:
             listed.append(f'{module} {found.__version__}')
     yield Finding('ok', ', '.join(listed))
@@ -248,8 +306,10 @@ def cure(error: Exception, module: str) -> str:
     said = str(error)
     name = getattr(error, 'name', None)
     if any(mark in said for mark in ('numpy.dtype size', '_ARRAY_API', 'NumPy 1.x', 'multiarray')):
-        return (f'{module.partition(".")[0]} was compiled for another numpy: install it anew, or '
-                "pip install 'numpy<2' for what has no newer release")
+        return (
+            f'{module.partition(".")[0]} was compiled for another numpy: install it anew, or '
+            "pip install 'numpy<2' for what has no newer release"
+        )
     if isinstance(error, ModuleNotFoundError) and name in ('ftfy', 'regex'):
         return 'pip install ftfy regex (mmsegmentation imports both and does not ask for them)'
     if isinstance(error, ModuleNotFoundError) and name:
@@ -262,8 +322,11 @@ def cure(error: Exception, module: str) -> str:
 def setuptools() -> Iterator[Finding]:
     """pkg_resources, which setuptools no longer has since 82."""
     if 'openmim' in installed() and util.find_spec('pkg_resources') is None:
-        yield Finding('warning', 'the command mim needs pkg_resources, which setuptools 82 dropped',
-                      "pip install 'setuptools<81'; mmresnest itself does without")
+        yield Finding(
+            'warning',
+            'the command mim needs pkg_resources, which setuptools 82 dropped',
+            "pip install 'setuptools<81'; mmresnest itself does without",
+        )
 
 
 def data() -> Iterator[Finding]:
@@ -273,12 +336,18 @@ def data() -> Iterator[Finding]:
         if (path / part).exists():
             yield Finding('ok', f'{name} is at {path}')
         elif path.exists():
-            yield Finding('warning', f'{path} has no {part}: it is not laid out as {name} is',
-                          f'docs/data.md shows how {name} is laid out')
+            yield Finding(
+                'warning',
+                f'{path} has no {part}: it is not laid out as {name} is',
+                f'docs/data.md shows how {name} is laid out',
+            )
         else:
-            yield Finding('note', f'{name} is not at {path}',
-                          f'link {folder} to where it is; --data DIR trains on data of your own, '
-                          '--demo on drawn shapes')
+            yield Finding(
+                'note',
+                f'{name} is not at {path}',
+                f'link {folder} to where it is; --data DIR trains on data of your own, '
+                '--demo on drawn shapes',
+            )
 
 
 def room() -> Iterator[Finding]:
@@ -290,18 +359,27 @@ def room() -> Iterator[Finding]:
     threads = torch.get_num_threads() if isinstance(torch, ModuleType) else 0
     yield Finding('ok', f'{free:.0f} GiB free in {Path.cwd()}, {cores} cores, {threads} threads')
     if free < 5:
-        yield Finding('warning', f'only {free:.1f} GiB are free: a checkpoint of a detector takes '
-                      'about 0.3 GiB, and three are kept', 'give --work-dir on a larger disk')
+        yield Finding(
+            'warning',
+            f'only {free:.1f} GiB are free: a checkpoint of a detector takes '
+            'about 0.3 GiB, and three are kept',
+            'give --work-dir on a larger disk',
+        )
     if threads > (cores or threads):
-        yield Finding('warning', f'torch uses {threads} threads on {cores} cores',
-                      f'export OMP_NUM_THREADS={cores}')
+        yield Finding(
+            'warning',
+            f'torch uses {threads} threads on {cores} cores',
+            f'export OMP_NUM_THREADS={cores}',
+        )
 
 
 def network() -> Iterator[Finding]:
     """Whether the hosts of published weights answer; asked for, since it takes its time."""
     from .variants import VARIANTS
-    hosts = {urlsplit(weights.url)[:2]
-             for variant in VARIANTS.values() for weights in variant.weights}
+
+    hosts = {
+        urlsplit(weights.url)[:2] for variant in VARIANTS.values() for weights in variant.weights
+    }
     for scheme, host in sorted(hosts):
         try:
             request = urllib.request.Request(f'{scheme}://{host}/', method='HEAD')
@@ -309,15 +387,29 @@ def network() -> Iterator[Finding]:
         except urllib.error.HTTPError:
             pass  # it answers
         except OSError as error:
-            yield Finding('warning', f'{host} cannot be reached ({first_line(error)})',
-                          'weights from there: download them elsewhere, and give the file')
+            yield Finding(
+                'warning',
+                f'{host} cannot be reached ({first_line(error)})',
+                'weights from there: download them elsewhere, and give the file',
+            )
             continue
         yield Finding('ok', f'{host} answers')
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    python, stack, one_owner_each, version_gates, pytorch, operators, vision, imports, setuptools,
-    trust, data, room)
+    python,
+    stack,
+    one_owner_each,
+    version_gates,
+    pytorch,
+    operators,
+    vision,
+    imports,
+    setuptools,
+    trust,
+    data,
+    room,
+)
 
 
 def examine(with_network: bool = False) -> list[Finding]:
@@ -334,8 +426,13 @@ def examine(with_network: bool = False) -> list[Finding]:
         try:
             findings += check()
         except Exception as error:  # a doctor must not die of the disease
-            findings.append(Finding('warning', f'the check {check.__name__!r} failed itself '
-                                    f'({first_line(error)})', 'please report this'))
+            findings.append(
+                Finding(
+                    'warning',
+                    f'the check {check.__name__!r} failed itself ({first_line(error)})',
+                    'please report this',
+                )
+            )
     return findings
 
 
@@ -356,12 +453,15 @@ def report(findings: Sequence[Finding], colour: bool = False, width: int = 100) 
         if colour:
             level = f'\033[{LEVELS[finding.level]}m{level}\033[0m'
         for mark, text in (('', finding.what), ('-> ', finding.remedy)):
-            for index, line in enumerate(wrap(text, width - 9 - len(mark), break_long_words=False,
-                                              break_on_hyphens=False)):
+            for index, line in enumerate(
+                wrap(text, width - 9 - len(mark), break_long_words=False, break_on_hyphens=False)
+            ):
                 start = level if not mark and index == 0 else ' ' * 9
                 lines.append(start + (mark if index == 0 else ' ' * len(mark)) + line)
-    counts = [(sum(finding.level == level for finding in findings), level)
-              for level in ('error', 'warning')]
+    counts = [
+        (sum(finding.level == level for finding in findings), level)
+        for level in ('error', 'warning')
+    ]
     said = ', '.join(f'{count} {level}{"s" * (count > 1)}' for count, level in counts if count)
     return '\n'.join([*lines, '', said or 'Nothing is wrong.'])
 

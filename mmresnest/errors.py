@@ -1,8 +1,9 @@
 """Errors that a user can mend: what was wrong, where, and what to do next."""
+
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-MOST = 24       # legal values that a message lists in full
+MOST = 24  # legal values that a message lists in full
 
 
 class UserError(ValueError):
@@ -40,5 +41,5 @@ def nearest(name: object, legal: Iterable[str], count: int = 3) -> str:
     if close:
         return 'nearest: ' + ', '.join(close)
     if len(legal) > MOST:
-        legal[MOST // 2:] = [f'and {len(legal) - MOST // 2} more']
+        legal[MOST // 2 :] = [f'and {len(legal) - MOST // 2} more']
     return 'legal: ' + ', '.join(legal)

@@ -9,11 +9,12 @@ Our own keys are those of mmdet and mmseg: ``stem.N`` for deep stems (theirs is 
 the numbers count norms and ReLUs), ``conv1``/``bn1`` for plain ones, ``fc`` for the classifier,
 which backbones do not have and loading therefore drops.
 """
+
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple, Optional, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class Change(NamedTuple):
 
     Both are given the tensor and the channels of the map that its block mixes.
     """
+
     read: Callable[[Tensor, int], Tensor]
     write: Callable[[Tensor, int], Tensor]
 
@@ -41,9 +43,10 @@ class Change(NamedTuple):
 @dataclass(frozen=True)
 class Layout:
     """How a publisher spells the keys of a network."""
-    deep: Pairs                     # the stem of three convolutions
-    plain: Pairs                    # the stem of one
-    rest: Pairs                     # the stages
+
+    deep: Pairs  # the stem of three convolutions
+    plain: Pairs  # the stem of one
+    rest: Pairs  # the stages
     #: a checkpoint is in this layout if it has one of these keys, tried in the order of LAYOUTS
     marks: tuple[str, ...]
     #: further rules, tried first, where shortcuts are of this form (see ``Form.shortcut``)
@@ -52,41 +55,53 @@ class Layout:
     values: Mapping[str, Change] = field(default_factory=dict)
     #: further rules, tried first, where attention splits the map, and where it does not
     split: tuple[Pairs, Pairs] = ((), ())
-    stage: str = 'layer1.0.'        # how the keys of the first stage begin
-    head: str = 'fc.'               # the classifier
-    outer: str = ''                 # where a classifier's checkpoint has the backbone
+    stage: str = 'layer1.0.'  # how the keys of the first stage begin
+    head: str = 'fc.'  # the classifier
+    outer: str = ''  # where a classifier's checkpoint has the backbone
 
 
 class Form(NamedTuple):
     """What of a network decides how its keys are spelt."""
-    deep: bool                      # three convolutions in the stem
-    shortcut: str                   # 'pooled', 'strided', or 'ladder': pooled, in a Res2Net
-    split: bool                     # split attention
+
+    deep: bool  # three convolutions in the stem
+    shortcut: str  # 'pooled', 'strided', or 'ladder': pooled, in a Res2Net
+    split: bool  # split attention
 
     def pairs(self, layout: Layout) -> Pairs:
         """The rules of a layout for such a network."""
-        return (*(layout.deep if self.deep else layout.plain),
-                *layout.shortcuts.get(self.shortcut, ()), *layout.split[not self.split],
-                *layout.rest)
+        return (
+            *(layout.deep if self.deep else layout.plain),
+            *layout.shortcuts.get(self.shortcut, ()),
+            *layout.split[not self.split],
+            *layout.rest,
+        )
 
 
 def conv_norms(theirs_conv: str, theirs_norm: str, start: int = 1) -> Pairs:
     """The three convolutions and norms of a deep stem, numbered by the publisher from ``start``."""
-    return tuple(pair for index in range(3) for pair in (
-        (theirs_conv.format(index + start) + '.*', f'stem.{3 * index}.*'),
-        (theirs_norm.format(index + start) + '.*', f'stem.{3 * index + 1}.*')))
+    return tuple(
+        pair
+        for index in range(3)
+        for pair in (
+            (theirs_conv.format(index + start) + '.*', f'stem.{3 * index}.*'),
+            (theirs_norm.format(index + start) + '.*', f'stem.{3 * index + 1}.*'),
+        )
+    )
 
 
 def of_stages(*pairs: Pair) -> Pairs:
     """detectron2 counts its stages from two: ``res2`` is our ``layer1``."""
-    return tuple((theirs.format(stage + 1), ours.format(stage))
-                 for stage in STAGES for theirs, ours in pairs)
+    return tuple(
+        (theirs.format(stage + 1), ours.format(stage)) for stage in STAGES for theirs, ours in pairs
+    )
 
 
 def projection(conv: int) -> Pairs:
     """detectron2's shortcut, where its convolution is our ``downsample.<conv>``."""
-    return of_stages(('res{}.#.shortcut.weight', f'layer{{}}.#.downsample.{conv}.weight'),
-                     ('res{}.#.shortcut.norm.*', f'layer{{}}.#.downsample.{conv + 1}.*'))
+    return of_stages(
+        ('res{}.#.shortcut.weight', f'layer{{}}.#.downsample.{conv}.weight'),
+        ('res{}.#.shortcut.norm.*', f'layer{{}}.#.downsample.{conv + 1}.*'),
+    )
 
 
 # Deformable convolutions of the ResNeSt authors' fork of detectron2 (resnest/d2/resnest.py, class
@@ -97,6 +112,7 @@ def projection(conv: int) -> Pairs:
 #
 #   W[o, c] = W_G[o, c - g C / G]    where g = floor(o G / O) = floor(c G / C),    else 0
 
+
 def whole(weight: Tensor, channels: int) -> Tensor:
     """O C/G 3 3 -> O C 3 3."""
     share = weight.shape[1]
@@ -104,11 +120,13 @@ def whole(weight: Tensor, channels: int) -> Tensor:
         return weight
     groups = channels // share
     if share * groups != channels or len(weight) % groups:
-        raise UserError(f'offsets by a convolution of shape {tuple(weight.shape)} do not go with '
-                        f'a map of {channels} channels')
+        raise UserError(
+            f'offsets by a convolution of shape {tuple(weight.shape)} do not go with '
+            f'a map of {channels} channels'
+        )
     result = weight.new_zeros((len(weight), channels, *weight.shape[2:]))
     for rows, block, at in zip(result.chunk(groups), weight.chunk(groups), range(groups)):
-        rows[:, at * share:(at + 1) * share] = block
+        rows[:, at * share : (at + 1) * share] = block
     return result
 
 
@@ -118,36 +136,54 @@ def grouped(weight: Tensor, channels: int) -> Tensor:
         groups, rest = divmod(len(weight), per_group)
         if rest or channels % groups:
             continue
-        blocks = torch.cat([rows.chunk(groups, 1)[at]
-                            for at, rows in enumerate(weight.chunk(groups))])
+        blocks = torch.cat(
+            [rows.chunk(groups, 1)[at] for at, rows in enumerate(weight.chunk(groups))]
+        )
         if torch.equal(whole(blocks, channels), weight):
             return blocks.contiguous()
-    raise UserError(f'a convolution of shape {tuple(weight.shape)} that makes offsets from all '
-                    f'channels: the detectron2 layout has each deformable group made from its own')
+    raise UserError(
+        f'a convolution of shape {tuple(weight.shape)} that makes offsets from all '
+        f'channels: the detectron2 layout has each deformable group made from its own'
+    )
 
 
 def of_all_channels(weight: Tensor, channels: int) -> Tensor:
     """The same: without split attention detectron2 itself makes offsets from all channels."""
     if weight.shape[1] != channels:
-        raise UserError(f'offsets by a grouped convolution of shape {tuple(weight.shape)} could '
-                        f'not be written back: only networks with split attention have them')
+        raise UserError(
+            f'offsets by a grouped convolution of shape {tuple(weight.shape)} could '
+            f'not be written back: only networks with split attention have them'
+        )
     return weight
 
 
 SAME_STEM: Pairs = (('conv1.*', 'conv1.*'), ('bn1.*', 'bn1.*'))
 GN_STEM: Pairs = (('conv1.*', 'conv1.*'), ('gn1.*', 'bn1.*'))
-GN_BLOCKS: Pairs = (('layer#.#.gn#.*', 'layer#.#.bn#.*'),
-                    ('layer#.#.conv2.gn#.*', 'layer#.#.conv2.bn#.*'), BLOCKS)
-SE_LAYER: Pairs = (('layer#.#.se_layer.conv1.conv.*', 'layer#.#.se.fc1.*'),
-                   ('layer#.#.se_layer.conv2.conv.*', 'layer#.#.se.fc2.*'))
+GN_BLOCKS: Pairs = (
+    ('layer#.#.gn#.*', 'layer#.#.bn#.*'),
+    ('layer#.#.conv2.gn#.*', 'layer#.#.conv2.bn#.*'),
+    BLOCKS,
+)
+SE_LAYER: Pairs = (
+    ('layer#.#.se_layer.conv1.conv.*', 'layer#.#.se.fc1.*'),
+    ('layer#.#.se_layer.conv2.conv.*', 'layer#.#.se.fc2.*'),
+)
 NO_POOL_IN_STAGE_1: Mapping[str, Pairs] = {
-    'pooled': (('layer1.0.downsample.0.*', 'layer1.0.downsample.1.*'),
-               ('layer1.0.downsample.1.*', 'layer1.0.downsample.2.*'))}
+    'pooled': (
+        ('layer1.0.downsample.0.*', 'layer1.0.downsample.1.*'),
+        ('layer1.0.downsample.1.*', 'layer1.0.downsample.2.*'),
+    )
+}
 NORM_IN_CONV = tuple(
-    pair for number in (1, 2, 3) for pair in (
+    pair
+    for number in (1, 2, 3)
+    for pair in (
         (f'res{{}}.#.conv{number}.norm.*', f'layer{{}}.#.bn{number}.*'),
-        (f'res{{}}.#.conv{number}.weight', f'layer{{}}.#.conv{number}.weight')))
+        (f'res{{}}.#.conv{number}.weight', f'layer{{}}.#.conv{number}.weight'),
+    )
+)
 
+# fmt: off
 LAYOUTS: Mapping[str, Layout] = {
     # Cadene's pretrained-models and timm's legacy_*: SENet's Caffe names
     'cadene': Layout(
@@ -194,18 +230,27 @@ LAYOUTS: Mapping[str, Layout] = {
         deep=(('stem.#.*', 'stem.#.*'),), plain=SAME_STEM, rest=(BLOCKS,),
         marks=('stem.0.weight',)),
 }
+# fmt: on
 
 #: what else people call a layout
-OTHER_NAMES = dict(timm='official', torchvision='official', gluon='official', mmseg='mmdet',
-                   mmresnest='mmdet', mmcls='mmpretrain', d2='detectron2',
-                   **{'timm-legacy': 'cadene'})
+OTHER_NAMES = dict(
+    timm='official',
+    torchvision='official',
+    gluon='official',
+    mmseg='mmdet',
+    mmresnest='mmdet',
+    mmcls='mmpretrain',
+    d2='detectron2',
+    **{'timm-legacy': 'cadene'},
+)
 
 #: every key that a network of this package, or its classifier, can have
 OURS = re.compile(
     r'(stem\.\d|conv1|bn1|fc|layer[1-4]\.\d+\.('
     r'conv[123]|bn[123]|conv2\.(conv|bn0|fc1|bn1|fc2)|convs\.\d+|bns\.\d+|se\.fc[12]'
     r'|downsample\.[012])(\.conv_offset)?)'
-    r'\.(weight|bias|running_mean|running_var|num_batches_tracked)')
+    r'\.(weight|bias|running_mean|running_var|num_batches_tracked)'
+)
 
 
 def layout_named(name: str) -> str:
@@ -222,11 +267,12 @@ def layout_named(name: str) -> str:
 
 class Match(NamedTuple):
     """Where in a checkpoint a backbone is, and how it is spelt."""
+
     prefix: str
     layout: str
     form: Form
 
-    def native(self, key: str) -> Optional[str]:
+    def native(self, key: str) -> str | None:
         """Our spelling of a key of the checkpoint; None for what is not the network's.
 
         Raises:
@@ -235,10 +281,10 @@ class Match(NamedTuple):
         layout = LAYOUTS[self.layout]
         root = self.prefix.removesuffix(layout.outer)
         if key.startswith(root + layout.head):
-            return CLASSIFIER + key[len(root + layout.head):]
+            return CLASSIFIER + key[len(root + layout.head) :]
         if not key.startswith(self.prefix):
             return None
-        return rename(key[len(self.prefix):], self.layout, self.form)
+        return rename(key[len(self.prefix) :], self.layout, self.form)
 
     def knows(self, key: str) -> bool:
         """Whether :meth:`native` has a name for it."""
@@ -248,13 +294,16 @@ class Match(NamedTuple):
             return False
 
 
-def recognise(keys: Iterable[str]) -> Optional[Match]:
+def recognise(keys: Iterable[str]) -> Match | None:
     """Finds a backbone among the keys of a checkpoint, at any prefix; None if there is none."""
     keys = set(keys)
     for name, layout in LAYOUTS.items():
         for mark in layout.marks:
-            prefixes = [key[:-len(mark)] for key in keys
-                        if key.endswith(mark) and (key == mark or key[-len(mark) - 1] == '.')]
+            prefixes = [
+                key[: -len(mark)]
+                for key in keys
+                if key.endswith(mark) and (key == mark or key[-len(mark) - 1] == '.')
+            ]
             # the block's own conv1.weight ends like the stem's: a stage must stand beside it
             for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix)):
                 if any(key.startswith(prefix + layout.stage) for key in keys):
@@ -262,21 +311,29 @@ def recognise(keys: Iterable[str]) -> Optional[Match]:
                     root = prefix.removesuffix('backbone.')
                     if root != prefix and root + 'head.fc.weight' in keys:
                         name = {'official': 'mmpretrain', 'mmdet-gn': 'mmpretrain-gn'}.get(
-                            name, name)
+                            name, name
+                        )
                     return Match(prefix, name, form_of(prefix, keys))
     return None
 
 
 def form_of(prefix: str, keys: set[str]) -> Form:
     """What the keys, in any layout, say of the network."""
+
     def has(*names: str) -> bool:
         return any(prefix + name in keys for name in names)
 
-    deep = has('stem.0.weight', 'stem.0.conv.weight', 'conv1.0.weight', 'layer0.conv2.weight',
-               'stem.conv1_1.weight')
+    deep = has(
+        'stem.0.weight',
+        'stem.0.conv.weight',
+        'conv1.0.weight',
+        'layer0.conv2.weight',
+        'stem.conv1_1.weight',
+    )
     # A pool has no key of its own, but takes a number. detectron2 does not number.
-    pooled = has('stem.conv1_1.weight',
-                 *(f'layer{stage}.0.downsample.2.weight' for stage in STAGES))
+    pooled = has(
+        'stem.conv1_1.weight', *(f'layer{stage}.0.downsample.2.weight' for stage in STAGES)
+    )
     split = has('layer1.0.conv2.conv.weight', 'res2.0.conv2.conv.weight')
     if pooled and has('layer1.0.convs.0.weight'):
         return Form(deep, 'ladder', split)
@@ -300,7 +357,7 @@ def exchange(native: Mapping[str, Any], layout: str, reverse: bool = False) -> d
             if pattern_of(spelling).fullmatch(key) and isinstance(value, Tensor):
                 mixed = native.get('.'.join(key.split('.')[:2]) + '.conv1.weight')
                 if mixed is None:
-                    continue            # whoever asked says what is missing
+                    continue  # whoever asked says what is missing
                 try:
                     result[key] = (change.write if reverse else change.read)(value, len(mixed))
                 except UserError as error:
@@ -347,10 +404,12 @@ def convert(state: Mapping[str, Value], to: str = 'mmdet') -> dict[str, Value]:
     to = layout_named(to)
     found = recognise(state)
     if found is None:
-        raise UserError('no network of this package is recognised by its keys, which begin '
-                        + ', '.join(list(state)[:3]))
+        raise UserError(
+            'no network of this package is recognised by its keys, which begin '
+            + ', '.join(list(state)[:3])
+        )
     layout = LAYOUTS[to]
-    spelt: dict[str, str] = {}          # our key -> its own
+    spelt: dict[str, str] = {}  # our key -> its own
     native: dict[str, Value] = {}
     for key, value in state.items():
         ours = found.native(key)
@@ -360,14 +419,21 @@ def convert(state: Mapping[str, Value], to: str = 'mmdet') -> dict[str, Value]:
     converted: dict[str, Value] = {}
     for ours, value in exchange(exchange(native, found.layout), to, reverse=True).items():
         try:
-            theirs = (layout.head + ours[len(CLASSIFIER):] if ours.startswith(CLASSIFIER)
-                      else layout.outer + rename(ours, to, found.form, reverse=True))
+            theirs = (
+                layout.head + ours[len(CLASSIFIER) :]
+                if ours.startswith(CLASSIFIER)
+                else layout.outer + rename(ours, to, found.form, reverse=True)
+            )
         except UserError:
-            raise UserError(f'the {to} layout has no name for {spelt[ours]!r}: its publisher has '
-                            f'no such network') from None
+            raise UserError(
+                f'the {to} layout has no name for {spelt[ours]!r}: its publisher has '
+                f'no such network'
+            ) from None
         converted[theirs] = value
     back = recognise(converted)
     if len(converted) < len(state) or back is None or back.form != found.form:
-        raise UserError(f'the {to} layout cannot spell this network so that it could be read back: '
-                        f'its publisher has no such network')
+        raise UserError(
+            f'the {to} layout cannot spell this network so that it could be read back: '
+            f'its publisher has no such network'
+        )
     return converted

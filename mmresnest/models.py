@@ -5,9 +5,10 @@
 
 The second form takes the argument names which mmdet and mmseg use for the same network.
 """
+
 import logging
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any
 
 import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
@@ -64,14 +65,24 @@ class Backbone(ResTrunk, BaseModule):
     #: depth -> row of the variant table; a pair gives the row and other depths
     networks: dict[int, Any] = {}
 
-    def __init__(self, arch: Optional[str] = None, *, depth: Optional[int] = None,
-                 num_stages: int = 4, stem_channels: Optional[int] = None,
-                 deep_stem: Optional[bool] = None, style: Optional[str] = None,
-                 norm_cfg: Optional[dict] = None, conv_cfg: Optional[dict] = None,
-                 dcn: Optional[dict] = None,
-                 stage_with_dcn: Sequence[bool] = (False, False, False, False),
-                 plugins: Optional[list] = None, pretrained: Optional[str] = None,
-                 init_cfg: Union[dict, list, None] = None, **trunk: Any):
+    def __init__(
+        self,
+        arch: str | None = None,
+        *,
+        depth: int | None = None,
+        num_stages: int = 4,
+        stem_channels: int | None = None,
+        deep_stem: bool | None = None,
+        style: str | None = None,
+        norm_cfg: dict | None = None,
+        conv_cfg: dict | None = None,
+        dcn: dict | None = None,
+        stage_with_dcn: Sequence[bool] = (False, False, False, False),
+        plugins: list | None = None,
+        pretrained: str | None = None,
+        init_cfg: dict | list | None = None,
+        **trunk: Any,
+    ):
         args = self.network(arch, depth)
         for name, value in trunk.items():
             args[DIALECT.get(name, name)] = value
@@ -83,39 +94,47 @@ class Backbone(ResTrunk, BaseModule):
         if plugins is not None:
             raise ArgumentError('plugins is not supported; legal: None')
         if conv_cfg is not None and conv_cfg.get('type') not in (None, 'Conv', 'Conv2d'):
-            raise ArgumentError(f"conv_cfg={conv_cfg} is not supported; legal: None, "
-                                f"dict(type='Conv2d'); deformable convolutions are dcn=")
+            raise ArgumentError(
+                f'conv_cfg={conv_cfg} is not supported; legal: None, '
+                f"dict(type='Conv2d'); deformable convolutions are dcn="
+            )
         args['stem'] = stem_of(args.get('stem', 64), stem_channels, deep_stem)
         if style is not None:
             args['stride_in_1x1'] = caffe(style, args['kind'])
         if args.get('compat') == 'mm' and args['kind'] == 'split' and args.get('groups', 1) == 1:
-            args['base_width'] = 64        # mmdet and mmseg ignore base_width without groups
-        super().__init__(norm=norm_maker(norm_cfg), convs3x3=conv_makers(dcn, stage_with_dcn),
-                         **args)
+            args['base_width'] = 64  # mmdet and mmseg ignore base_width without groups
+        super().__init__(
+            norm=norm_maker(norm_cfg), convs3x3=conv_makers(dcn, stage_with_dcn), **args
+        )
         if pretrained is not None:
             if init_cfg is not None:
                 raise ArgumentError('pretrained and init_cfg cannot both be given; keep init_cfg')
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         self.init_cfg = init_cfg
         self.arch = arch
-        if args.get('compat') is None:      # 'mm' asks for mmdet's bits
+        if args.get('compat') is None:  # 'mm' asks for mmdet's bits
             lean(self)
         weights.convert_on_load(self, say)
 
     @classmethod
-    def network(cls, arch: Optional[str], depth: Optional[int]) -> dict[str, Any]:
+    def network(cls, arch: str | None, depth: int | None) -> dict[str, Any]:
         """The trunk's arguments for a row of the table or for a depth."""
         if arch is not None:
             if depth is not None:
-                raise ArgumentError(f'arch={arch!r} and depth={depth} cannot both be given; '
-                                    f'keep arch')
+                raise ArgumentError(
+                    f'arch={arch!r} and depth={depth} cannot both be given; keep arch'
+                )
             return variant(arch, cls.__name__).trunk
         if depth is None:
-            raise ArgumentError(f'{cls.__name__} needs arch= (a published network) or depth=; '
-                                f'{nearest("", [*cls.networks.values()][:1])}')
+            raise ArgumentError(
+                f'{cls.__name__} needs arch= (a published network) or depth=; '
+                f'{nearest("", [*cls.networks.values()][:1])}'
+            )
         if depth not in cls.networks:
-            raise ArgumentError(f'depth={depth!r} is not a {cls.__name__}; legal: '
-                                f'{", ".join(map(str, cls.networks))}')
+            raise ArgumentError(
+                f'depth={depth!r} is not a {cls.__name__}; legal: '
+                f'{", ".join(map(str, cls.networks))}'
+            )
         row = cls.networks[depth]
         if isinstance(row, tuple):
             return dict(VARIANTS[row[0]].trunk, depths=row[1])
@@ -124,8 +143,21 @@ class Backbone(ResTrunk, BaseModule):
     @classmethod
     def dialect(cls, kind: str) -> set[str]:
         """Every argument name that a network of this class obeys."""
-        own = {'arch', 'depth', 'num_stages', 'stem_channels', 'deep_stem', 'style', 'norm_cfg',
-               'conv_cfg', 'dcn', 'stage_with_dcn', 'plugins', 'pretrained', 'init_cfg'}
+        own = {
+            'arch',
+            'depth',
+            'num_stages',
+            'stem_channels',
+            'deep_stem',
+            'style',
+            'norm_cfg',
+            'conv_cfg',
+            'dcn',
+            'stage_with_dcn',
+            'plugins',
+            'pretrained',
+            'init_cfg',
+        }
         return own | set(DIALECT) | legal_arguments(kind) - {'norm', 'convs3x3'}
 
     def init_weights(self) -> None:
@@ -135,7 +167,8 @@ class Backbone(ResTrunk, BaseModule):
             if not self.is_init:
                 content, checkpoint = None, source['checkpoint']
                 if '://' in checkpoint and not checkpoint.startswith(
-                        (weights.SCHEME, 'http://', 'https://')):
+                    (weights.SCHEME, 'http://', 'https://')
+                ):
                     content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
                 say(str(weights.load(self, checkpoint, source.get('prefix'), content)))
                 self._is_init = True
@@ -148,21 +181,30 @@ def say(line: str) -> None:
     print_log(line, logger='current')
 
 
-def pretrained_in(init_cfg: Union[dict, list, None]) -> Optional[dict]:
+def pretrained_in(init_cfg: dict | list | None) -> dict | None:
     """The initialisation from a checkpoint, if it is one.
 
     Raises:
         ArgumentError: it names no checkpoint, or other initialisations stand beside it.
     """
     configs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    found = next((config for config in configs if isinstance(config, dict) and
-                  config.get('type') == 'Pretrained'), None)
+    found = next(
+        (
+            config
+            for config in configs
+            if isinstance(config, dict) and config.get('type') == 'Pretrained'
+        ),
+        None,
+    )
     if found is not None and len(configs) > 1:
-        raise ArgumentError("init_cfg: Pretrained fills every tensor, so whatever stands beside it "
-                            "has no effect; keep dict(type='Pretrained', checkpoint=...) alone")
+        raise ArgumentError(
+            'init_cfg: Pretrained fills every tensor, so whatever stands beside it '
+            "has no effect; keep dict(type='Pretrained', checkpoint=...) alone"
+        )
     if found is not None and not isinstance(found.get('checkpoint'), str):
-        raise ArgumentError("init_cfg: Pretrained needs checkpoint=, a path, a URL or "
-                            "'mmresnest://<arch>'")
+        raise ArgumentError(
+            "init_cfg: Pretrained needs checkpoint=, a path, a URL or 'mmresnest://<arch>'"
+        )
     return found
 
 
@@ -170,11 +212,12 @@ def refuse_unknown(legal: set[str], given: dict[str, Any], name: str) -> None:
     """Raises for the first argument that the network would not obey."""
     for argument in given:
         if argument not in legal:
-            raise ArgumentError(f'{argument!r} is not an argument of {name}; '
-                                f'{nearest(argument, sorted(legal))}')
+            raise ArgumentError(
+                f'{argument!r} is not an argument of {name}; {nearest(argument, sorted(legal))}'
+            )
 
 
-def stem_of(stem: Any, channels: Optional[int], deep: Optional[bool]) -> Any:
+def stem_of(stem: Any, channels: int | None, deep: bool | None) -> Any:
     """The trunk's ``stem`` from the words of mmdet: channels after it, and whether it is deep."""
     was_deep = not isinstance(stem, int)
     if channels is None:
@@ -192,12 +235,14 @@ def caffe(style: str, kind: str) -> bool:
     if style not in ('pytorch', 'caffe'):
         raise ArgumentError(f"style={style!r} is unknown; legal: 'pytorch', 'caffe'")
     if style == 'caffe' and kind in ('split', 'res2'):
-        raise ArgumentError("style='caffe' does not exist for this network: the stride of its "
-                            "blocks is part of the 3x3; legal: 'pytorch'")
+        raise ArgumentError(
+            "style='caffe' does not exist for this network: the stride of its "
+            "blocks is part of the 3x3; legal: 'pytorch'"
+        )
     return style == 'caffe'
 
 
-def norm_maker(norm_cfg: Optional[dict]):
+def norm_maker(norm_cfg: dict | None):
     """Channels -> norm layer, as ``norm_cfg`` describes it."""
     config = dict(norm_cfg or dict(type='BN'))
     if config.get('type') not in NORMS:
@@ -210,16 +255,23 @@ def norm_maker(norm_cfg: Optional[dict]):
         try:
             return build_norm_layer(config, channels)[1]
         except ValueError as error:
-            raise ArgumentError(f'norm_cfg={config} does not fit a layer of {channels} channels '
-                                f'({error}); choose num_groups that divides it, or BN') from error
+            raise ArgumentError(
+                f'norm_cfg={config} does not fit a layer of {channels} channels '
+                f'({error}); choose num_groups that divides it, or BN'
+            ) from error
+
     return norm
 
 
 def synchronises() -> bool:
     """Whether SyncBN has something to synchronise and can do so."""
     distributed = torch.distributed
-    return (torch.cuda.is_available() and distributed.is_available() and
-            distributed.is_initialized() and distributed.get_world_size() > 1)
+    return (
+        torch.cuda.is_available()
+        and distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
 
 
 _said: set[str] = set()
@@ -232,59 +284,82 @@ def say_once(message: str) -> None:
         print_log('mmresnest: ' + message, logger='current', level=logging.WARNING)
 
 
-def conv_makers(dcn: Optional[dict], stages: Sequence[bool]):
+def conv_makers(dcn: dict | None, stages: Sequence[bool]):
     """One maker of 3x3 convolutions per stage, or None where all are plain."""
     if dcn is None:
         if any(stages):
-            raise ArgumentError("stage_with_dcn is given without dcn; write "
-                                "dcn=dict(type='DCNv2', deform_groups=1)")
+            raise ArgumentError(
+                "stage_with_dcn is given without dcn; write dcn=dict(type='DCNv2', deform_groups=1)"
+            )
         return None
-    config = dict(dcn)                              # the config is the caller's: never popped from
+    config = dict(dcn)  # the config is the caller's: never popped from
     fallback = config.pop('fallback_on_stride', False)
     if config.get('type') not in DCNS:
         raise ArgumentError(f'dcn={dcn} is not supported; legal types: {", ".join(DCNS)}')
     if len(stages) != 4:
-        raise ArgumentError(f'stage_with_dcn={tuple(stages)} must have one entry for each of '
-                            f'the 4 stages')
+        raise ArgumentError(
+            f'stage_with_dcn={tuple(stages)} must have one entry for each of the 4 stages'
+        )
 
-    def deformable(in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1,
-                   groups: int = 1) -> nn.Module:
+    def deformable(
+        in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, groups: int = 1
+    ) -> nn.Module:
         if fallback and stride > 1:
-            return conv3x3(in_channels, out_channels, stride=stride, dilation=dilation,
-                           groups=groups)
-        return build_conv_layer(config, in_channels, out_channels, 3, stride=stride,
-                                padding=dilation, dilation=dilation, groups=groups, bias=False)
+            return conv3x3(
+                in_channels, out_channels, stride=stride, dilation=dilation, groups=groups
+            )
+        return build_conv_layer(
+            config,
+            in_channels,
+            out_channels,
+            3,
+            stride=stride,
+            padding=dilation,
+            dilation=dilation,
+            groups=groups,
+            bias=False,
+        )
+
     return [deformable if used else conv3x3 for used in stages]
 
 
 @MODELS.register_module()
 class ResNet(Backbone):
     """ResNet (arXiv:1512.03385) and ResNet-D (arXiv:1812.01187)."""
+
     networks = {50: 'resnet50', 101: 'resnet101', 152: 'resnet152'}
 
 
 @MODELS.register_module()
 class ResNeXt(Backbone):
     """ResNeXt (arXiv:1611.05431): ``groups`` and ``base_width`` (default 32x4d)."""
+
     networks = {50: 'resnext50_32x4d', 101: 'resnext101_32x4d', 152: ('resnext50_32x4d', R152)}
 
 
 @MODELS.register_module()
 class SEResNet(Backbone):
     """SE-ResNet (arXiv:1709.01507): ``reduction`` (default 16)."""
+
     networks = {50: 'seresnet50', 101: 'seresnet101', 152: 'seresnet152'}
 
 
 @MODELS.register_module()
 class SEResNeXt(Backbone):
     """SE-ResNeXt (arXiv:1709.01507): ``groups``, ``base_width`` (default 32x4d), ``reduction``."""
-    networks = {26: ('seresnext50_32x4d', (2, 2, 2, 2)), 50: 'seresnext50_32x4d',
-                101: 'seresnext101_32x4d', 152: ('seresnext50_32x4d', R152)}
+
+    networks = {
+        26: ('seresnext50_32x4d', (2, 2, 2, 2)),
+        50: 'seresnext50_32x4d',
+        101: 'seresnext101_32x4d',
+        152: ('seresnext50_32x4d', R152),
+    }
 
 
 @MODELS.register_module()
 class SENet(Backbone):
     """SENet-154 (arXiv:1709.01507)."""
+
     networks = {154: 'senet154'}
 
 
@@ -294,8 +369,12 @@ class Res2Net(Backbone):
 
     By ``depth``, the v1b networks (26w x 4s, deep stem, pooled shortcuts), as in mmdet.
     """
-    networks = {50: 'res2net50_v1b_26w_4s', 101: 'res2net101_v1b_26w_4s',
-                152: 'res2net152_v1b_26w_4s'}
+
+    networks = {
+        50: 'res2net50_v1b_26w_4s',
+        101: 'res2net101_v1b_26w_4s',
+        152: 'res2net152_v1b_26w_4s',
+    }
 
 
 @MODELS.register_module()
@@ -303,5 +382,13 @@ class ResNeSt(Backbone):
     """ResNeSt (arXiv:2004.08955): ``radix``, ``groups``, ``base_width``, ``reduction_factor``,
     ``avg_down_stride``, ``avd_first`` (the "fast" networks).
     """
-    networks = {14: 'resnest14', 26: 'resnest26', 50: 'resnest50', 101: 'resnest101',
-                152: ('resnest101', R152), 200: 'resnest200', 269: 'resnest269'}
+
+    networks = {
+        14: 'resnest14',
+        26: 'resnest26',
+        50: 'resnest50',
+        101: 'resnest101',
+        152: ('resnest101', R152),
+        200: 'resnest200',
+        269: 'resnest269',
+    }

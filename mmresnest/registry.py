@@ -4,6 +4,7 @@ A child scope, because the names are taken: a ``ResNeSt`` registered at mmengine
 silently shadowed by mmdet's and mmseg's own, and registered in theirs it is refused. With
 ``locations``, ``type='mmresnest.ResNeSt'`` builds from any mmdet or mmseg config as it is.
 """
+
 from importlib.util import find_spec
 
 from mmengine.registry import HOOKS as ROOT_HOOKS
@@ -14,18 +15,40 @@ from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
 from mmengine.registry import VISBACKENDS as ROOT_VISBACKENDS
 from mmengine.registry import Registry
 
-MODELS = Registry('model', parent=ROOT_MODELS, scope='mmresnest',
-                  locations=['mmresnest.models', 'mmresnest.heads'])
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmresnest', locations=[
-    'mmresnest.engine.hooks', 'mmresnest.engine.images', 'mmresnest.engine.live',
-    'mmresnest.engine.numbers', 'mmresnest.engine.progress', 'mmresnest.engine.saving',
-    'mmresnest.engine.signals'])
+MODELS = Registry(
+    'model',
+    parent=ROOT_MODELS,
+    scope='mmresnest',
+    locations=['mmresnest.models', 'mmresnest.heads'],
+)
+HOOKS = Registry(
+    'hook',
+    parent=ROOT_HOOKS,
+    scope='mmresnest',
+    locations=[
+        'mmresnest.engine.hooks',
+        'mmresnest.engine.images',
+        'mmresnest.engine.live',
+        'mmresnest.engine.numbers',
+        'mmresnest.engine.progress',
+        'mmresnest.engine.saving',
+        'mmresnest.engine.signals',
+    ],
+)
 LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='mmresnest', locations=['mmresnest.engine.loops'])
-STRATEGIES = Registry('strategy', parent=ROOT_STRATEGIES, scope='mmresnest',
-                      locations=['mmresnest.engine.strategies'])
-VISBACKENDS = Registry('vis_backend', parent=ROOT_VISBACKENDS, scope='mmresnest',
-                       locations=['mmresnest.engine.live'])
-METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmresnest', locations=[
-    f'mmresnest.engine.{module}' for toolbox, module in (('mmdet', 'coco_metric'),
-                                                         ('mmseg', 'iou_metric'))
-    if find_spec(toolbox)])       # either toolbox serves without the other
+STRATEGIES = Registry(
+    'strategy', parent=ROOT_STRATEGIES, scope='mmresnest', locations=['mmresnest.engine.strategies']
+)
+VISBACKENDS = Registry(
+    'vis_backend', parent=ROOT_VISBACKENDS, scope='mmresnest', locations=['mmresnest.engine.live']
+)
+METRICS = Registry(
+    'metric',
+    parent=ROOT_METRICS,
+    scope='mmresnest',
+    locations=[
+        f'mmresnest.engine.{module}'
+        for toolbox, module in (('mmdet', 'coco_metric'), ('mmseg', 'iou_metric'))
+        if find_spec(toolbox)
+    ],
+)  # either toolbox serves without the other

@@ -1,4 +1,5 @@
 """The safetensors format, by its own library: an extra, since few checkpoints here need it."""
+
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,8 +24,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework='pt') as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(f'{path} cannot be read as a safetensors file ({error}); it is truncated '
-                        f'or damaged: fetch it again') from error
+        raise UserError(
+            f'{path} cannot be read as a safetensors file ({error}); it is truncated '
+            f'or damaged: fetch it again'
+        ) from error
 
 
 def dump(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> bytes:
@@ -37,5 +40,4 @@ def dump(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> bytes:
         from safetensors.torch import save
     except ImportError as error:
         raise UserError(f'writing a .safetensors file {MISSING}') from error
-    return save({name: value.contiguous() for name, value in tensors.items()},
-                metadata=dict(texts))
+    return save({name: value.contiguous() for name, value in tensors.items()}, metadata=dict(texts))

@@ -1,4 +1,5 @@
 """The configs that come with mmresnest. Listing them takes neither torch nor mmengine."""
+
 from pathlib import Path
 
 

@@ -2,6 +2,7 @@
 
 He et al., arXiv:1512.03385, table 1 (7x7); He et al., arXiv:1812.01187, figure 2b (three 3x3).
 """
+
 from collections.abc import Sequence
 
 from torch import nn
@@ -13,8 +14,11 @@ def deep_stem(widths: Sequence[int], norm: Norm, in_channels: int = 3) -> nn.Seq
     """B 3 H W -> B widths[2] H/2 W/2 by three 3x3 convolutions, each with norm and ReLU."""
     layers: list[nn.Module] = []
     for index, width in enumerate(widths):
-        layers += [nn.Conv2d(in_channels, width, 3, 2 if index == 0 else 1, 1, bias=False),
-                   norm(width), nn.ReLU(inplace=True)]
+        layers += [
+            nn.Conv2d(in_channels, width, 3, 2 if index == 0 else 1, 1, bias=False),
+            norm(width),
+            nn.ReLU(inplace=True),
+        ]
         in_channels = width
     return nn.Sequential(*layers)
 

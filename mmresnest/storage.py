@@ -4,6 +4,7 @@ A file is written under another name in its folder, flushed to the disk, read ag
 renamed; whoever is killed meanwhile leaves the old one as it was.  Beside ``x.pth`` stands
 ``x.pth.sha256``, in the form that ``sha256sum --check`` reads.
 """
+
 from __future__ import annotations
 
 import errno
@@ -17,13 +18,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-CHUNK = 2 ** 20         # bytes that are read at once
+CHUNK = 2**20  # bytes that are read at once
 PART = '.part'
 """How the name of a file ends that is being written, after the number of the process."""
 
 
-def write_whole(path: str | os.PathLike, write: Callable[[Any], None],
-                ready: Callable[[], None] | None = None) -> str:
+def write_whole(
+    path: str | os.PathLike, write: Callable[[Any], None], ready: Callable[[], None] | None = None
+) -> str:
     """Writes a file so that nobody ever sees half of it.
 
     Args:
@@ -47,7 +49,7 @@ def write_whole(path: str | os.PathLike, write: Callable[[Any], None],
             write(out)
             out.close()
             os.fsync(raw.fileno())
-            if hasattr(os, 'posix_fadvise'):    # so that it is read from the disk, not from memory
+            if hasattr(os, 'posix_fadvise'):  # so that it is read from the disk, not from memory
                 os.posix_fadvise(raw.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if sha256_of(part) != out.digest:
             raise OSError(errno.EIO, 'what was read back is not what was written', str(part))
@@ -56,7 +58,7 @@ def write_whole(path: str | os.PathLike, write: Callable[[Any], None],
         os.replace(part, file)
         _flush_folder(file.parent)
     finally:
-        with suppress(OSError):         # the folder may be what cannot be written to
+        with suppress(OSError):  # the folder may be what cannot be written to
             part.unlink(missing_ok=True)
     return out.digest
 
@@ -69,7 +71,7 @@ def no_empty_folders(*folders: Path) -> Iterator[None]:
         yield
     finally:
         for folder in sorted(new, key=lambda each: len(each.parts), reverse=True):
-            with suppress(OSError):     # one that is not empty stays
+            with suppress(OSError):  # one that is not empty stays
                 folder.rmdir()
 
 
@@ -109,7 +111,7 @@ class _Hashed:
             except OSError as error:
                 self.failure = error
         if self.failure is not None:
-            with suppress(OSError):     # closing tries to write the rest again
+            with suppress(OSError):  # closing tries to write the rest again
                 self.file.close()
             raise self.failure
 

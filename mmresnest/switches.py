@@ -1,4 +1,5 @@
 """What is switched on by the environment, and so in child processes, too."""
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,10 +1,11 @@
 """ResTrunk: stem, stages, and the rules that hold for every kind of bottleneck."""
+
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from typing import Any, Optional, Union
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,32 +58,60 @@ class ResTrunk(nn.Module):
         ArgumentError: an argument that is unknown or cannot be obeyed, with the legal values.
     """
 
-    conv1: nn.Module            # } of a plain stem
-    bn1: nn.Module              # }
+    conv1: nn.Module  # } of a plain stem
+    bn1: nn.Module  # }
 
     #: another walk through the stem, put here from outside; takes the trunk and the image
-    entrance: Optional[Callable[['ResTrunk', Tensor], Tensor]] = None
+    entrance: Callable[['ResTrunk', Tensor], Tensor] | None = None
 
-    def __init__(self, kind: str, depths: Sequence[int], *,
-                 stem: Union[int, Sequence[int]] = 64, in_channels: int = 3,
-                 base_channels: int = 64, pooled_shortcut: bool = False, shortcut_kernel: int = 1,
-                 stride_in_1x1: bool = False, ceil_pool: bool = False,
-                 strides: Sequence[int] = (1, 2, 2, 2), dilations: Sequence[int] = (1, 1, 1, 1),
-                 contract_dilation: Optional[bool] = None,
-                 multi_grid: Optional[Sequence[int]] = None,
-                 out_indices: Sequence[int] = (0, 1, 2, 3), frozen_stages: int = -1,
-                 norm_eval: bool = False, with_cp: bool = False, drop_path_rate: float = 0.0,
-                 zero_init_residual: bool = True, norm: Norm = nn.BatchNorm2d,
-                 convs3x3: Optional[Sequence[Conv3x3]] = None, compat: Optional[str] = None,
-                 channels_last: bool = True, **block: Any):
+    def __init__(
+        self,
+        kind: str,
+        depths: Sequence[int],
+        *,
+        stem: int | Sequence[int] = 64,
+        in_channels: int = 3,
+        base_channels: int = 64,
+        pooled_shortcut: bool = False,
+        shortcut_kernel: int = 1,
+        stride_in_1x1: bool = False,
+        ceil_pool: bool = False,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1),
+        contract_dilation: bool | None = None,
+        multi_grid: Sequence[int] | None = None,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        drop_path_rate: float = 0.0,
+        zero_init_residual: bool = True,
+        norm: Norm = nn.BatchNorm2d,
+        convs3x3: Sequence[Conv3x3] | None = None,
+        compat: str | None = None,
+        channels_last: bool = True,
+        **block: Any,
+    ):
         super().__init__()
-        check(kind, depths, strides, dilations, out_indices, frozen_stages, drop_path_rate, compat,
-              multi_grid, stem)
+        check(
+            kind,
+            depths,
+            strides,
+            dilations,
+            out_indices,
+            frozen_stages,
+            drop_path_rate,
+            compat,
+            multi_grid,
+            stem,
+        )
         self.out_indices, self.frozen_stages = tuple(out_indices), frozen_stages
         self.norm_eval, self.with_cp, self.channels_last = norm_eval, with_cp, channels_last
         for name in block.keys() - block_arguments(kind):
-            raise ArgumentError(f'{name!r} is not an argument of a {kind!r} network; '
-                                f'{nearest(name, sorted(legal_arguments(kind)))}')
+            raise ArgumentError(
+                f'{name!r} is not an argument of a {kind!r} network; '
+                f'{nearest(name, sorted(legal_arguments(kind)))}'
+            )
         contract = compat != 'mm' if contract_dilation is None else contract_dilation
         build: Callable[..., Bottleneck] = partial(KINDS[kind], **block)
 
@@ -99,19 +128,40 @@ class ResTrunk(nn.Module):
         total = sum(depths)
         rates = iter([drop_path_rate * index / max(total - 1, 1) for index in range(total)])
         out_channels = []
-        for stage in range(max(self.out_indices) + 1):   # a stage that nobody reads is not built
-            grid = dilations_of(dilations[stage], depths[stage], contract,
-                                multi_grid if stage == len(depths) - 1 else None)
-            site = Site(channels, base_channels << stage, strides[stage], grid[0], stage, True,
-                        base_channels, stride_in_1x1, compat == 'mm', compat == 'mm')
+        for stage in range(max(self.out_indices) + 1):  # a stage that nobody reads is not built
+            grid = dilations_of(
+                dilations[stage],
+                depths[stage],
+                contract,
+                multi_grid if stage == len(depths) - 1 else None,
+            )
+            site = Site(
+                channels,
+                base_channels << stage,
+                strides[stage],
+                grid[0],
+                stage,
+                True,
+                base_channels,
+                stride_in_1x1,
+                compat == 'mm',
+                compat == 'mm',
+            )
             parts = Parts(norm, conv3x3 if convs3x3 is None else convs3x3[stage])
             blocks = []
             for dilation in grid:
                 site = replace(site, dilation=dilation)
                 rate = next(rates)
-                blocks.append(build(site, replace(
-                    parts, drop_path=DropPath(rate) if rate > 0 else nn.Identity(),
-                    shortcut=shortcut(site, norm, pooled_shortcut, shortcut_kernel))))
+                blocks.append(
+                    build(
+                        site,
+                        replace(
+                            parts,
+                            drop_path=DropPath(rate) if rate > 0 else nn.Identity(),
+                            shortcut=shortcut(site, norm, pooled_shortcut, shortcut_kernel),
+                        ),
+                    )
+                )
                 channels = site.planes * Bottleneck.expansion
                 site = replace(site, in_channels=channels, stride=1, first=False)
             self.add_module(f'layer{stage + 1}', nn.Sequential(*blocks))
@@ -126,8 +176,11 @@ class ResTrunk(nn.Module):
     @property
     def stages(self) -> list[nn.Sequential]:
         """The stages that are built, in order."""
-        return [module for name, module in self.named_children()
-                if name.startswith('layer') and isinstance(module, nn.Sequential)]
+        return [
+            module
+            for name, module in self.named_children()
+            if name.startswith('layer') and isinstance(module, nn.Sequential)
+        ]
 
     @property
     def stem_parts(self) -> list[nn.Module]:
@@ -159,8 +212,8 @@ class ResTrunk(nn.Module):
     def train(self, mode: bool = True) -> 'ResTrunk':
         """Sets the mode, keeping frozen stages (and, with ``norm_eval``, norms) in evaluation."""
         super().train(mode)
-        if self.frozen_stages >= 0:                      # 0 freezes the stem alone
-            for part in (*self.stem_parts, *self.stages[:self.frozen_stages]):
+        if self.frozen_stages >= 0:  # 0 freezes the stem alone
+            for part in (*self.stem_parts, *self.stages[: self.frozen_stages]):
                 part.eval().requires_grad_(False)
         if self.norm_eval:
             for module in self.modules():
@@ -175,8 +228,18 @@ def lay_out(module: nn.Module, memory_format: torch.memory_format) -> None:
     module.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
-def check(kind, depths, strides, dilations, out_indices, frozen_stages, drop_path_rate, compat,
-          multi_grid, stem) -> None:
+def check(
+    kind,
+    depths,
+    strides,
+    dilations,
+    out_indices,
+    frozen_stages,
+    drop_path_rate,
+    compat,
+    multi_grid,
+    stem,
+) -> None:
     """Refuses geometry that cannot be built, before anything is built."""
     if kind not in KINDS:
         raise ArgumentError(f'kind={kind!r} is unknown; {nearest(kind, KINDS)}')
@@ -185,49 +248,67 @@ def check(kind, depths, strides, dilations, out_indices, frozen_stages, drop_pat
         raise ArgumentError(f'num_stages={stages} is not supported; legal: 1, 2, 3, 4')
     for name, values in (('strides', strides), ('dilations', dilations)):
         if len(values) < stages or any(value < 1 for value in values):
-            raise ArgumentError(f'{name}={tuple(values)} must give a number above 0 for each of '
-                                f'the {stages} stages')
-    if not out_indices or list(out_indices) != sorted(set(out_indices)) or not (
-            0 <= min(out_indices) and max(out_indices) < stages):
-        raise ArgumentError(f'out_indices={tuple(out_indices)} must be ascending stage indices; '
-                            f'legal: {", ".join(map(str, range(stages)))}')
+            raise ArgumentError(
+                f'{name}={tuple(values)} must give a number above 0 for each of the {stages} stages'
+            )
+    if (
+        not out_indices
+        or list(out_indices) != sorted(set(out_indices))
+        or not (0 <= min(out_indices) and max(out_indices) < stages)
+    ):
+        raise ArgumentError(
+            f'out_indices={tuple(out_indices)} must be ascending stage indices; '
+            f'legal: {", ".join(map(str, range(stages)))}'
+        )
     if not -1 <= frozen_stages <= stages:
-        raise ArgumentError(f'frozen_stages={frozen_stages} is not supported; legal: -1 (nothing), '
-                            f'0 (the stem) to {stages}')
+        raise ArgumentError(
+            f'frozen_stages={frozen_stages} is not supported; legal: -1 (nothing), '
+            f'0 (the stem) to {stages}'
+        )
     if not 0 <= drop_path_rate < 1:
         raise ArgumentError(f'drop_path_rate={drop_path_rate} must lie in [0, 1)')
     if compat not in (None, 'mm'):
         raise ArgumentError(f"compat={compat!r} is unknown; legal: None, 'mm'")
     if multi_grid is not None and len(multi_grid) != depths[-1]:
-        raise ArgumentError(f'multi_grid={tuple(multi_grid)} must give one dilation for each of '
-                            f'the {depths[-1]} blocks of the last stage')
+        raise ArgumentError(
+            f'multi_grid={tuple(multi_grid)} must give one dilation for each of '
+            f'the {depths[-1]} blocks of the last stage'
+        )
     if not isinstance(stem, int) and len(stem) != 3:
         raise ArgumentError(f'stem={tuple(stem)} must be one width (7x7) or three (deep)')
 
 
 def block_arguments(kind: str) -> set[str]:
     """The arguments of a kind of bottleneck, those it inherits included."""
-    return {name for cls in KINDS[kind].__mro__ if issubclass(cls, Bottleneck)
-            for name, parameter in signature(cls.__init__).parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY}
+    return {
+        name
+        for cls in KINDS[kind].__mro__
+        if issubclass(cls, Bottleneck)
+        for name, parameter in signature(cls.__init__).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
 
 
 def legal_arguments(kind: str) -> set[str]:
     """Every argument that a trunk of this kind obeys."""
-    own = {name for name, parameter in signature(ResTrunk.__init__).parameters.items()
-           if name != 'self' and parameter.kind is not parameter.VAR_KEYWORD}
+    own = {
+        name
+        for name, parameter in signature(ResTrunk.__init__).parameters.items()
+        if name != 'self' and parameter.kind is not parameter.VAR_KEYWORD
+    }
     return own | block_arguments(kind)
 
 
-def dilations_of(dilation: int, depth: int, contract: bool,
-                 multi_grid: Optional[Sequence[int]]) -> list[int]:
+def dilations_of(
+    dilation: int, depth: int, contract: bool, multi_grid: Sequence[int] | None
+) -> list[int]:
     """The dilation of each block of a stage."""
     if multi_grid is not None:
         return list(multi_grid)
     return [dilation // 2 if contract and dilation > 1 else dilation] + [dilation] * (depth - 1)
 
 
-def shortcut(site: Site, norm: Norm, pooled: bool, kernel: int) -> Optional[nn.Module]:
+def shortcut(site: Site, norm: Norm, pooled: bool, kernel: int) -> nn.Module | None:
     """The projection where a block changes size or channels, else nothing."""
     out_channels = site.planes * Bottleneck.expansion
     if site.stride == 1 and site.in_channels == out_channels:
@@ -236,13 +317,23 @@ def shortcut(site: Site, norm: Norm, pooled: bool, kernel: int) -> Optional[nn.M
         # Where dilation took a stride away, the kernel stays and is dilated like the block's own.
         kernel = kernel if site.stride > 1 or site.stage > 0 else 1
         dilation = site.dilation if kernel > 1 else 1
-        return nn.Sequential(nn.Conv2d(site.in_channels, out_channels, kernel, site.stride,
-                                       kernel // 2 * dilation, dilation, bias=False),
-                             norm(out_channels))
+        return nn.Sequential(
+            nn.Conv2d(
+                site.in_channels,
+                out_channels,
+                kernel,
+                site.stride,
+                kernel // 2 * dilation,
+                dilation,
+                bias=False,
+            ),
+            norm(out_channels),
+        )
     # A place for the pool also where the stride is 1: the keys of the checkpoints count it.
     pool = nn.Identity() if site.stride == 1 else CeilAvgPool2d(site.stride)
     return nn.Sequential(
-        pool, nn.Conv2d(site.in_channels, out_channels, 1, bias=False), norm(out_channels))
+        pool, nn.Conv2d(site.in_channels, out_channels, 1, bias=False), norm(out_channels)
+    )
 
 
 def initialise(trunk: nn.Module, zero_init_residual: bool) -> None:
@@ -268,18 +359,24 @@ def rerun(block: nn.Module, x: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return checkpoint(block, x, use_reentrant=False)
-    return checkpoint(block, x, use_reentrant=False,
-                      context_fn=lambda: (nullcontext(), statistics_kept(block)))
+    return checkpoint(
+        block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), statistics_kept(block))
+    )
 
 
 @contextmanager
 def statistics_kept(block: nn.Module) -> Iterator[None]:
     """Lets norms compute as in training and leaves their running statistics as they are."""
-    norms = [module for module in block.modules()
-             if isinstance(module, _BatchNorm) and module.training and module.track_running_stats]
+    norms = [
+        module
+        for module in block.modules()
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
+    ]
     counts = [norm.num_batches_tracked for norm in norms]
-    before = [(norm.momentum, None if count is None else count.clone())
-              for norm, count in zip(norms, counts)]
+    before = [
+        (norm.momentum, None if count is None else count.clone())
+        for norm, count in zip(norms, counts)
+    ]
     for norm in norms:
         norm.momentum = 0.0
     try:

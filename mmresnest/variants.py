@@ -4,10 +4,11 @@ Parameters and multiply-adds are re-derived by the tests. Accuracies cannot be: 
 publishers', and the comment above each family says where they stand. What could not be found in a
 publisher's own words is None.
 """
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Optional
+from typing import Any
 
 from .errors import ArgumentError, nearest
 
@@ -15,19 +16,21 @@ from .errors import ArgumentError, nearest
 @dataclass(frozen=True)
 class Family:
     """What the members of a family share."""
-    type: str                       # the registered class
-    trunk: Mapping[str, Any]        # what every member passes to ResTrunk
+
+    type: str  # the registered class
+    trunk: Mapping[str, Any]  # what every member passes to ResTrunk
 
 
 @dataclass(frozen=True)
 class Weights:
     """One public file. Its name ends in the first hex digits of its sha256."""
+
     url: str
-    layout: str                     # how its keys are spelt: a key of weights.LAYOUTS
+    layout: str  # how its keys are spelt: a key of weights.LAYOUTS
     licence: str
-    top1: Optional[float] = None    # where it is not its row's, as published, at `crop`
-    crop: Optional[int] = None
-    note: str = ''                  # who trained it, or made it of what
+    top1: float | None = None  # where it is not its row's, as published, at `crop`
+    crop: int | None = None
+    note: str = ''  # who trained it, or made it of what
 
     @property
     def file(self) -> str:
@@ -43,15 +46,16 @@ class Weights:
 @dataclass(frozen=True)
 class Variant:
     """A published network."""
+
     name: str
     family: Family
     depths: tuple[int, int, int, int]
-    differs: Mapping[str, Any]      # from its family
-    params: float                   # millions, with the 1000-way classifier
-    macs: float                     # billions at 224 px, with the classifier
-    top1: Optional[float]           # ImageNet per cent of `weights`, at `crop`; None: not published
-    crop: Optional[int]
-    weights: tuple[Weights, ...] = ()   # one set of weights, on several hosts: any may be fetched
+    differs: Mapping[str, Any]  # from its family
+    params: float  # millions, with the 1000-way classifier
+    macs: float  # billions at 224 px, with the classifier
+    top1: float | None  # ImageNet per cent of `weights`, at `crop`; None: not published
+    crop: int | None
+    weights: tuple[Weights, ...] = ()  # one set of weights, on several hosts: any may be fetched
 
     @property
     def type(self) -> str:
@@ -77,8 +81,8 @@ def family(type_: str, **trunk: Any) -> Family:
 R14, R26, R50, R101 = (1, 1, 1, 1), (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3)
 R152, R200, R269 = (3, 8, 36, 3), (3, 24, 36, 3), (3, 30, 48, 8)
 
-DEEP, WIDE = (32, 32, 64), (64, 64, 128)        # the three widths of a deep stem
-D = dict(stem=DEEP, pooled_shortcut=True)       # the "D" form: deep stem, pooled shortcuts
+DEEP, WIDE = (32, 32, 64), (64, 64, 128)  # the three widths of a deep stem
+D = dict(stem=DEEP, pooled_shortcut=True)  # the "D" form: deep stem, pooled shortcuts
 
 RESNEST = family('ResNeSt', kind='split', **D)
 FAST = family('ResNeSt', kind='split', avd_first=True, **D)
@@ -96,12 +100,13 @@ SERESNEXT_D = family('SEResNeXt', kind='se', **D)
 LEGACY_SERESNET = family('SEResNet', kind='se', ceil_pool=True, stride_in_1x1=True)
 LEGACY_SERESNEXT = family('SEResNeXt', kind='se', ceil_pool=True)
 SENET = family('SENet', kind='se', stem=WIDE, shortcut_kernel=3, reduce_first=2)
-LEGACY_SENET = family('SENet', kind='se', stem=WIDE, shortcut_kernel=3, reduce_first=2,
-                      ceil_pool=True)
+LEGACY_SENET = family(
+    'SENet', kind='se', stem=WIDE, shortcut_kernel=3, reduce_first=2, ceil_pool=True
+)
 
 APACHE, BSD, UNKNOWN = 'Apache-2.0', 'BSD-3-Clause', 'unknown'
-NC = 'CC-BY-NC-SA-4.0'          # Res2Net's authors: commercial use needs their permission
-NC4 = 'CC-BY-NC-4.0'            # Facebook's weights that learnt from Instagram and YFCC-100M
+NC = 'CC-BY-NC-SA-4.0'  # Res2Net's authors: commercial use needs their permission
+NC4 = 'CC-BY-NC-4.0'  # Facebook's weights that learnt from Instagram and YFCC-100M
 TIMM = 'https://github.com/rwightman/pytorch-image-models/releases/download/'
 GLUON = 'https://github.com/rwightman/pytorch-pretrained-gluonresnet/releases/download/v0.1/gluon_'
 PYTORCH = 'https://download.pytorch.org/models/'
@@ -136,8 +141,9 @@ def cadene(name: str, resaved: str = '') -> tuple[Weights, ...]:
     """
     original = Weights(f'http://data.lip6.fr/cadene/pretrainedmodels/{name}.pth', 'cadene', BSD)
     if resaved:
-        return original, Weights(f'{TIMM}v0.1-weights/{resaved}.pth', 'cadene', BSD,
-                                 note='saved anew by timm')
+        return original, Weights(
+            f'{TIMM}v0.1-weights/{resaved}.pth', 'cadene', BSD, note='saved anew by timm'
+        )
     # the same file comes over https from GitHub, over plain http from the university
     return Weights(f'{TIMM}v0.1-cadene/{name}.pth', 'cadene', BSD), original
 
@@ -246,8 +252,14 @@ def torchvision2(name: str, top1: float) -> Weights:
 def mmpretrain(name: str, top1: float, converted: bool = False) -> Weights:
     """A file of OpenMMLab's: of its own training, or the first choice's weights, converted."""
     licence = NC if converted and 'res2net' in name else APACHE
-    return Weights(f'{OPENMMLAB}mmclassification/v0/{name}.pth', 'mmpretrain', licence, top1, 224,
-                   "mmpretrain, from the authors'" if converted else 'mmpretrain')
+    return Weights(
+        f'{OPENMMLAB}mmclassification/v0/{name}.pth',
+        'mmpretrain',
+        licence,
+        top1,
+        224,
+        "mmpretrain, from the authors'" if converted else 'mmpretrain',
+    )
 
 
 def third_party(name: str, licence: str, note: str) -> Weights:
@@ -425,7 +437,7 @@ ALIASES = {
 VARIANTS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in TABLE})
 
 
-def list_archs(type: Optional[str] = None) -> list[str]:
+def list_archs(type: str | None = None) -> list[str]:
     """The names that ``arch=`` accepts.
 
     Args:
@@ -434,7 +446,7 @@ def list_archs(type: Optional[str] = None) -> list[str]:
     return [row.name for row in TABLE if type in (None, row.type)]
 
 
-def variant(arch: str, type: Optional[str] = None) -> Variant:
+def variant(arch: str, type: str | None = None) -> Variant:
     """The row of a network.
 
     Args:
@@ -448,6 +460,7 @@ def variant(arch: str, type: Optional[str] = None) -> Variant:
     if row is None:
         raise ArgumentError(f'arch={arch!r} is unknown; {nearest(arch, list_archs(type))}')
     if type not in (None, row.type):
-        raise ArgumentError(f"arch={arch!r} is a {row.type}, not a {type}; "
-                            f"write type='mmresnest.{row.type}'")
+        raise ArgumentError(
+            f"arch={arch!r} is a {row.type}, not a {type}; write type='mmresnest.{row.type}'"
+        )
     return row

@@ -1,2 +1,3 @@
 """The version, readable by ``setup.py`` without importing the package."""
+
 __version__ = '0.1.0'

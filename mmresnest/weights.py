@@ -7,6 +7,7 @@ stays empty than a line in a log. Either way all tensors are filled, or an error
 are not. The exception: ``load_state_dict(..., strict=False)`` of the network itself loads a part,
 as everywhere in PyTorch; so does a checkpoint that has nothing at all under the network's prefix.
 """
+
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import torch
@@ -32,11 +33,23 @@ from .storage import sha256_of, write_whole
 from .switches import TRUST, is_on
 from .variants import TABLE, Variant, variant
 
-__all__ = ['CLASSIFIER', 'LAYOUTS', 'PUBLISHED', 'SCHEME', 'Report', 'convert',
-           'convert_file', 'convert_on_load', 'fetch', 'load', 'read', 'recognise']
+__all__ = [
+    'CLASSIFIER',
+    'LAYOUTS',
+    'PUBLISHED',
+    'SCHEME',
+    'Report',
+    'convert',
+    'convert_file',
+    'convert_on_load',
+    'fetch',
+    'load',
+    'read',
+    'recognise',
+]
 
-SCHEME = 'mmresnest://'         # + arch: the published weights of a row of the variant table
-NOTE = 'mmresnest'              # where in a state dict's metadata our facts stand
+SCHEME = 'mmresnest://'  # + arch: the published weights of a row of the variant table
+NOTE = 'mmresnest'  # where in a state dict's metadata our facts stand
 
 #: file name -> the hex digits with which its sha256 begins
 PUBLISHED = {weights.file: weights.sha256 for row in TABLE for weights in row.weights}
@@ -49,17 +62,23 @@ Say = Callable[[str], None]
 
 #: fact -> what it says of the network that a checkpoint was trained in
 MEANING = {
-    'ceil_pool': ('the max pool of Caffe, which rounds sizes up and does not pad, behind the stem',
-                  'a padded max pool behind the stem, as PyTorch has it'),
-    'avd_first': ('pools before the 3x3 convolutions (a "fast" ResNeSt)',
-                  'no pools before the 3x3 convolutions'),
+    'ceil_pool': (
+        'the max pool of Caffe, which rounds sizes up and does not pad, behind the stem',
+        'a padded max pool behind the stem, as PyTorch has it',
+    ),
+    'avd_first': (
+        'pools before the 3x3 convolutions (a "fast" ResNeSt)',
+        'no pools before the 3x3 convolutions',
+    ),
 }
 
 
 def facts_of(trunk: nn.Module) -> dict[str, bool]:
     """What the weights of a network are for, and their names and shapes do not tell."""
-    return dict(ceil_pool=bool(getattr(getattr(trunk, 'maxpool', None), 'ceil_mode', False)),
-                avd_first=any(getattr(module, 'avd_first', False) for module in trunk.modules()))
+    return dict(
+        ceil_pool=bool(getattr(getattr(trunk, 'maxpool', None), 'ceil_mode', False)),
+        avd_first=any(getattr(module, 'avd_first', False) for module in trunk.modules()),
+    )
 
 
 def facts_of_row(row: Variant) -> dict[str, bool]:
@@ -67,7 +86,7 @@ def facts_of_row(row: Variant) -> dict[str, bool]:
     return {fact: bool(row.trunk.get(fact, False)) for fact in MEANING}
 
 
-def known_facts(file: str, layout: str, noted: Optional[Facts]) -> Facts:
+def known_facts(file: str, layout: str, noted: Facts | None) -> Facts:
     """What is known of the network behind a checkpoint: by our note in it, its name, its layout."""
     if noted:
         return {fact: bool(noted[fact]) for fact in MEANING if fact in noted}
@@ -83,19 +102,23 @@ def check_facts(trunk: nn.Module, known: Facts, native: Mapping[str, Tensor], so
     for fact, value in known.items():
         if own[fact] != value:
             alike = like(native, known)
-            advice = (f'write {named(alike)}' if alike else
-                      f'build the network with {fact}={value}')
-            raise UserError(f'{source} was trained with {MEANING[fact][not value]}, and this '
-                            f'network has {MEANING[fact][value]}: its features would be wrong; '
-                            f'{advice}')
+            advice = f'write {named(alike)}' if alike else f'build the network with {fact}={value}'
+            raise UserError(
+                f'{source} was trained with {MEANING[fact][not value]}, and this '
+                f'network has {MEANING[fact][value]}: its features would be wrong; '
+                f'{advice}'
+            )
 
 
 def like(state: Mapping[str, Tensor], known: Facts) -> list[str]:
     """The archs whose tensors have the names and shapes of this state dict (in our layout)."""
     from .trunk import ResTrunk
+
     shapes = {key: tuple(value.shape) for key, value in state.items()}
-    depths = tuple(len({key.split('.')[1] for key in shapes if key.startswith(f'layer{stage}.')})
-                   for stage in (1, 2, 3, 4))
+    depths = tuple(
+        len({key.split('.')[1] for key in shapes if key.startswith(f'layer{stage}.')})
+        for stage in (1, 2, 3, 4)
+    )
     matches = []
     for row in TABLE:
         facts = facts_of_row(row)
@@ -103,8 +126,11 @@ def like(state: Mapping[str, Tensor], known: Facts) -> list[str]:
             continue
         with torch.device('meta'):
             trunk = ResTrunk(**row.trunk).state_dict()
-        if all(shapes.get(key) == tuple(value.shape) for key, value in trunk.items()
-               if not key.endswith('num_batches_tracked') and not is_first_conv(key)):
+        if all(
+            shapes.get(key) == tuple(value.shape)
+            for key, value in trunk.items()
+            if not key.endswith('num_batches_tracked') and not is_first_conv(key)
+        ):
             matches.append(row.name)
     return matches
 
@@ -120,6 +146,7 @@ def named(archs: list[str]) -> str:
 @dataclass(frozen=True)
 class Report:
     """What was loaded, in one line."""
+
     source: str
     layout: str
     filled: int
@@ -130,19 +157,23 @@ class Report:
     def __str__(self) -> str:
         left = f', left out {", ".join(self.left_out)}' if self.left_out else ''
         notes = ''.join(f'; {note}' for note in self.notes)
-        return (f'mmresnest: {self.filled} of {self.total} backbone tensors filled from '
-                f'{self.source} ({self.layout} layout{left}){notes}')
+        return (
+            f'mmresnest: {self.filled} of {self.total} backbone tensors filled from '
+            f'{self.source} ({self.layout} layout{left}){notes}'
+        )
 
 
 class Fit(NamedTuple):
     """A checkpoint's tensors as a network takes them."""
+
     tensors: dict[str, Tensor]
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def fit(trunk: nn.Module, native: Mapping[str, Tensor], source: str, known: Facts,
-        partly: bool = False) -> Fit:
+def fit(
+    trunk: nn.Module, native: Mapping[str, Tensor], source: str, known: Facts, partly: bool = False
+) -> Fit:
     """Leaves out what the network has no place for, and adapts its stem.
 
     Args:
@@ -156,16 +187,23 @@ def fit(trunk: nn.Module, native: Mapping[str, Tensor], source: str, known: Fact
         UserError: the checkpoint is another network's, or lacks tensors.
     """
     unbuilt = {f'layer{stage}' for stage in (1, 2, 3, 4) if not hasattr(trunk, f'layer{stage}')}
-    left_out = sorted({name for key in native if (name := key.split('.')[0]) in unbuilt
-                       or key.startswith(CLASSIFIER)})
+    left_out = sorted(
+        {
+            name
+            for key in native
+            if (name := key.split('.')[0]) in unbuilt or key.startswith(CLASSIFIER)
+        }
+    )
     kept = {key: value for key, value in native.items() if key.split('.')[0] not in left_out}
     own = trunk.state_dict()
     check_facts(trunk, known, native, source)
     if not partly and (differences := compare(own, kept)):
         alike = like(native, known)
         advice = offsets_advice(own, kept) or (
-            f'it looks like {named(alike)}: write that' if alike else
-            'it is none of the published networks')
+            f'it looks like {named(alike)}: write that'
+            if alike
+            else 'it is none of the published networks'
+        )
         raise UserError(f'{source} does not fit this network: {"; ".join(differences)}; {advice}')
     return Fit(kept, tuple(left_out), tuple(adapt_stem(own, kept)))
 
@@ -176,32 +214,43 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]
     missing = [key for key in own if key not in given and not key.endswith('num_batches_tracked')]
     foreign = [key for key in given if key not in own]
     shapes = [key for key in own if key in given and shape(key, own) != shape(key, given)]
-    problems = [f'{len(keys)} {what}, such as {keys[0]}' for keys, what in (
-        (missing, 'tensors of the network are not in the file'),
-        (foreign, 'tensors of the file are not in the network')) if keys]
+    problems = [
+        f'{len(keys)} {what}, such as {keys[0]}'
+        for keys, what in (
+            (missing, 'tensors of the network are not in the file'),
+            (foreign, 'tensors of the file are not in the network'),
+        )
+        if keys
+    ]
     if shapes:
         key = shapes[0]
-        problems.append(f'{len(shapes)} shapes differ, such as {key}: '
-                        f'{tuple(given[key].shape)} in the file, {tuple(own[key].shape)} here')
+        problems.append(
+            f'{len(shapes)} shapes differ, such as {key}: '
+            f'{tuple(given[key].shape)} in the file, {tuple(own[key].shape)} here'
+        )
     return problems
 
 
 def offsets_advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     """What to write where networks differ in deformable convolutions alone; '' elsewhere."""
-    plain = [{key: value for key, value in state.items() if '.conv_offset.' not in key}
-             for state in (own, given)]
-    offsets = {key: value for key, value in given.items()
-               if key.endswith('.conv_offset.weight')}
+    plain = [
+        {key: value for key, value in state.items() if '.conv_offset.' not in key}
+        for state in (own, given)
+    ]
+    offsets = {key: value for key, value in given.items() if key.endswith('.conv_offset.weight')}
     if compare(*plain):
         return ''
     if not offsets:
         return 'it has no deformable convolutions: leave out dcn'
-    stages = tuple(any(key.startswith(f'layer{stage}.') for key in offsets)
-                   for stage in (1, 2, 3, 4))
+    stages = tuple(
+        any(key.startswith(f'layer{stage}.') for key in offsets) for stage in (1, 2, 3, 4)
+    )
     made = len(next(iter(offsets.values())))
     kind, groups = ('DCNv2', made // 27) if made % 27 == 0 else ('DCN', made // 18)
-    return (f"it has deformable convolutions: write dcn=dict(type='{kind}', "
-            f"deform_groups={groups}), stage_with_dcn={stages}")
+    return (
+        f"it has deformable convolutions: write dcn=dict(type='{kind}', "
+        f'deform_groups={groups}), stage_with_dcn={stages}'
+    )
 
 
 def shape(key: str, state: Mapping[str, Tensor]) -> tuple[int, ...]:
@@ -244,12 +293,16 @@ ZOO = re.compile(r'resnest\d+_d2-|_mmdetv2-|_\d{8}_\d{6}-[0-9a-f]{8}\.pth$')
 
 def zoo_advice(trunk: nn.Module, from_zoo: bool) -> tuple[str, ...]:
     """A hint where other toolboxes' own classes would compute something else."""
-    pools = any(isinstance(module, nn.AvgPool2d) and (module.kernel_size, module.stride) == (3, 1)
-                for module in trunk.modules())
+    pools = any(
+        isinstance(module, nn.AvgPool2d) and (module.kernel_size, module.stride) == (3, 1)
+        for module in trunk.modules()
+    )
     if not (from_zoo and pools):
         return ()
-    return ("this network has average pools of stride 1, as published, and those of mmdet, mmseg "
-            "and detectron2's fork have none: for what they have trained, write compat='mm'",)
+    return (
+        'this network has average pools of stride 1, as published, and those of mmdet, mmseg '
+        "and detectron2's fork have none: for what they have trained, write compat='mm'",
+    )
 
 
 # ... through load_state_dict ---------------------------------------------------------------------
@@ -277,8 +330,14 @@ def note_facts(trunk: nn.Module, state: Mapping[str, Tensor], prefix: str, metad
     metadata[NOTE] = facts_of(trunk)
 
 
-def on_load(trunk: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Mapping[str, Any],
-            *_: Any, say: Say) -> None:
+def on_load(
+    trunk: nn.Module,
+    state: dict[str, Tensor],
+    prefix: str,
+    metadata: Mapping[str, Any],
+    *_: Any,
+    say: Say,
+) -> None:
     """Rewrites, in place, what ``load_state_dict`` is about to read.
 
     Whether it was asked to be strict is not told: torch and mmengine pass True to every hook and
@@ -288,26 +347,29 @@ def on_load(trunk: nn.Module, state: dict[str, Tensor], prefix: str, metadata: M
     Raises:
         UserError: see :func:`fit`.
     """
-    full = {key[len(prefix):]: key for key in state if key.startswith(prefix)}
-    if not full:                        # heads alone, say: nothing is claimed for the backbone
+    full = {key[len(prefix) :]: key for key in state if key.startswith(prefix)}
+    if not full:  # heads alone, say: nothing is claimed for the backbone
         return
     if any(hasattr(weight, 'ds_id') for weight in trunk.parameters()):
-        return                          # DeepSpeed at stage 3: weights are elsewhere, these empty
+        return  # DeepSpeed at stage 3: weights are elsewhere, these empty
     given = {short: state[key] for short, key in full.items()}
     noted = metadata.get(NOTE)
     source = f'{prefix}* of the checkpoint' if prefix else 'the state dict'
     layout, native = by_our_names(trunk, given)
     if layout is None:
         if not prefix:
-            return                      # no network: PyTorch tells
+            return  # no network: PyTorch tells
         layout = 'mmdet'
     try:
-        tensors, left_out, notes = fit(trunk, native, source, known_facts('', layout, noted),
-                                       partly=not prefix)
+        tensors, left_out, notes = fit(
+            trunk, native, source, known_facts('', layout, noted), partly=not prefix
+        )
     except UserError as error:
         if prefix:
-            raise UserError(f'{error}. To load a part on purpose, load it into the backbone itself '
-                            f'with strict=False') from error
+            raise UserError(
+                f'{error}. To load a part on purpose, load it into the backbone itself '
+                f'with strict=False'
+            ) from error
         raise
     for key in full.values():
         del state[key]
@@ -315,12 +377,14 @@ def on_load(trunk: nn.Module, state: dict[str, Tensor], prefix: str, metadata: M
     if prefix or left_out or notes:
         own = trunk.state_dict()
         notes += zoo_advice(trunk, layout in ('mmdet', 'detectron2') and noted is None)
-        say(str(Report(source, layout, len(own.keys() & tensors.keys()), len(own), left_out,
-                       notes)))
+        say(
+            str(Report(source, layout, len(own.keys() & tensors.keys()), len(own), left_out, notes))
+        )
 
 
-def by_our_names(trunk: nn.Module, given: Mapping[str, Tensor]
-                 ) -> tuple[Optional[str], dict[str, Tensor]]:
+def by_our_names(
+    trunk: nn.Module, given: Mapping[str, Tensor]
+) -> tuple[str | None, dict[str, Tensor]]:
     """The layout of a network's state dict, and its tensors by our names.
 
     Keys that the layout does not know stay as they are, as do all where no layout is recognised,
@@ -333,8 +397,9 @@ def by_our_names(trunk: nn.Module, given: Mapping[str, Tensor]
         return None, dict(given)
     if found.layout == 'mmdet':
         return 'mmdet', dict(given)
-    native = {found.native(key) or key if found.knows(key) else key: value
-              for key, value in given.items()}
+    native = {
+        found.native(key) or key if found.knows(key) else key: value for key, value in given.items()
+    }
     return found.layout, exchange(native, found.layout)
 
 
@@ -344,12 +409,13 @@ def expected(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     Nothing is judged: what does not fit is still there, or still missing.
     """
     from .trunk import ResTrunk
+
     result = dict(state)
     for name, trunk in model.named_modules():
         if not isinstance(trunk, ResTrunk):
             continue
         prefix = name + '.' if name else ''
-        inside = {key[len(prefix):]: result.pop(key) for key in state if key.startswith(prefix)}
+        inside = {key[len(prefix) :]: result.pop(key) for key in state if key.startswith(prefix)}
         _, native = by_our_names(trunk, inside)
         adapt_stem(trunk.state_dict(), native)
         result.update({prefix + key: value for key, value in native.items()})
@@ -359,8 +425,12 @@ def expected(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]
 # ... from a file ---------------------------------------------------------------------------------
 
 
-def load(trunk: nn.Module, checkpoint: str, prefix: Optional[str] = None,
-         content: Optional[Mapping[str, Any]] = None) -> Report:
+def load(
+    trunk: nn.Module,
+    checkpoint: str,
+    prefix: str | None = None,
+    content: Mapping[str, Any] | None = None,
+) -> Report:
     """Fills every tensor of a trunk from a file or a URL, or raises.
 
     Args:
@@ -383,27 +453,36 @@ def load(trunk: nn.Module, checkpoint: str, prefix: Optional[str] = None,
         state = {key: value for key, value in state.items() if key.startswith(prefix)}
     found = recognise(state)
     if found is None:
-        raise UserError(f'{checkpoint}: no backbone of this package is recognised by its keys'
-                        + (f' under prefix={prefix!r}' if prefix else '')
-                        + f', which begin {", ".join(list(state)[:3]) or "nowhere: it is empty"}')
+        raise UserError(
+            f'{checkpoint}: no backbone of this package is recognised by its keys'
+            + (f' under prefix={prefix!r}' if prefix else '')
+            + f', which begin {", ".join(list(state)[:3]) or "nowhere: it is empty"}'
+        )
     native: dict[str, Tensor] = {}
     beside: set[str] = set()
     for key, value in state.items():
         if found.knows(key):
             native[found.native(key) or key] = value
         elif not found.prefix:
-            beside.add(key.split('.')[0])       # beside a bare network: left out, by name
+            beside.add(key.split('.')[0])  # beside a bare network: left out, by name
         elif key.startswith(found.prefix):
-            native[key[len(found.prefix):]] = value     # within it: fit() refuses
+            native[key[len(found.prefix) :]] = value  # within it: fit() refuses
     noted = notes_in(whole, found.prefix)
     known = known_facts(file.rpartition('/')[2], found.layout, noted)
     tensors, left_out, notes = fit(trunk, exchange(native, found.layout), checkpoint, known)
-    trunk.load_state_dict(tensors, strict=False)       # compare() was stricter, and told more
-    from_zoo = noted is None and (bool(ZOO.search(file)) or file.startswith('open-mmlab://') or
-                                  found.layout == 'detectron2')
+    trunk.load_state_dict(tensors, strict=False)  # compare() was stricter, and told more
+    from_zoo = noted is None and (
+        bool(ZOO.search(file)) or file.startswith('open-mmlab://') or found.layout == 'detectron2'
+    )
     own = trunk.state_dict()
-    return Report(str(checkpoint), found.layout, len(own.keys() & tensors.keys()), len(own),
-                  tuple(sorted({*left_out, *beside})), notes + zoo_advice(trunk, from_zoo))
+    return Report(
+        str(checkpoint),
+        found.layout,
+        len(own.keys() & tensors.keys()),
+        len(own),
+        tuple(sorted({*left_out, *beside})),
+        notes + zoo_advice(trunk, from_zoo),
+    )
 
 
 WRAPPERS = ('state_dict', 'model', 'model_ema', 'state_dict_ema')
@@ -418,21 +497,26 @@ def unwrap(content: Any, source: str) -> Mapping[str, Any]:
     for _ in WRAPPERS:
         if not isinstance(content, Mapping):
             break
-        content = next((content[name] for name in WRAPPERS
-                        if isinstance(content.get(name), Mapping)), content)
+        content = next(
+            (content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), content
+        )
     if not isinstance(content, Mapping) or not any(
-            isinstance(value, Tensor) for value in content.values()):
+        isinstance(value, Tensor) for value in content.values()
+    ):
         raise UserError(f'{source} holds no tensors by name: it is not a checkpoint')
     return content
 
 
 def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a state dict by name, without the prefix of DistributedDataParallel."""
-    return {key.removeprefix('module.'): value for key, value in state.items()
-            if isinstance(key, str) and isinstance(value, Tensor)}
+    return {
+        key.removeprefix('module.'): value
+        for key, value in state.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
 
 
-def notes_in(state: Mapping[str, Any], prefix: str) -> Optional[Facts]:
+def notes_in(state: Mapping[str, Any], prefix: str) -> Facts | None:
     """Our note in a state dict, where a network below this prefix has left one."""
     metadata = getattr(state, '_metadata', None) or {}
     for outer in ('', 'module.'):
@@ -464,7 +548,7 @@ def locate(checkpoint: str) -> tuple[Path, bool]:
     """The file behind a path, a URL or ``mmresnest://arch``, its hash checked; whether fetched."""
     fetched = True
     if checkpoint.startswith(SCHEME):
-        path = fetch(variant(checkpoint[len(SCHEME):]))
+        path = fetch(variant(checkpoint[len(SCHEME) :]))
         wanted = PUBLISHED.get(path.name)
     elif checkpoint.startswith(('http://', 'https://')):
         path, wanted = download((checkpoint,), checkpoint), hash_in(checkpoint)
@@ -484,8 +568,10 @@ def fetch(row: Variant) -> Path:
         UserError: none were published, or no host can be reached; says what to put where by hand.
     """
     if not row.weights:
-        raise UserError(f'no weights were published for {row.name}; train from scratch with '
-                        f'--from-scratch, or give a checkpoint of your own')
+        raise UserError(
+            f'no weights were published for {row.name}; train from scratch with '
+            f'--from-scratch, or give a checkpoint of your own'
+        )
     return download(tuple(weights.url for weights in row.weights), row.name)
 
 
@@ -498,7 +584,7 @@ def download(urls: tuple[str, ...], what: str) -> Path:
     try:
         if here is None and int(os.environ.get('LOCAL_RANK', 0)) == 0:
             here = web.fetch(urls, folders[0], what, [hash_in(url) for url in urls])
-    finally:                        # one process of a machine fetches, or fails, for all of them
+    finally:  # one process of a machine fetches, or fails, for all of them
         if distributed.is_available() and distributed.is_initialized():
             distributed.barrier()
     here = here or next((file for file in files if file.is_file()), None)
@@ -513,19 +599,21 @@ def cache_of(url: str) -> Path:
     return folder if hash_in(url) else folder / urlsplit(url).netloc.replace(':', '_')
 
 
-def hash_in(url: str) -> Optional[str]:
+def hash_in(url: str) -> str | None:
     """The sha256 prefix that a published name ends with, by torch hub's and mm's convention."""
     name = web.file_name(url)
     found = re.search(r'-([0-9a-f]{8,64})\.\w+$', name)
-    by_name = found.group(1) if found and not found.group(1).isdigit() else None    # not a date
+    by_name = found.group(1) if found and not found.group(1).isdigit() else None  # not a date
     return PUBLISHED.get(name, by_name)
 
 
-def verify_hash(path: Path, wanted: Optional[str]) -> None:
+def verify_hash(path: Path, wanted: str | None) -> None:
     """Compares a file with the sha256 prefix that is known of it."""
     if wanted is not None and not (digest := sha256_of(path)).startswith(wanted):
-        raise UserError(f"{path}: its sha256 begins {digest[:len(wanted)]}, the published file's "
-                        f'{wanted}: it is damaged or another file; delete it and fetch it again')
+        raise UserError(
+            f"{path}: its sha256 begins {digest[: len(wanted)]}, the published file's "
+            f'{wanted}: it is damaged or another file; delete it and fetch it again'
+        )
 
 
 class Ignored:
@@ -542,10 +630,18 @@ class Ignored:
 
 
 # Histories of losses, which are numpy arrays. None is built: the names are bound to the above.
-BESIDE_TENSORS = ('builtins.bytes', 'builtins.getattr',
-                  'mmengine.logging.history_buffer.HistoryBuffer', 'numpy.dtype', 'numpy.ndarray',
-                  *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core')
-                    for name in ('_reconstruct', 'scalar')))
+BESIDE_TENSORS = (
+    'builtins.bytes',
+    'builtins.getattr',
+    'mmengine.logging.history_buffer.HistoryBuffer',
+    'numpy.dtype',
+    'numpy.ndarray',
+    *(
+        f'numpy.{core}.multiarray.{name}'
+        for core in ('core', '_core')
+        for name in ('_reconstruct', 'scalar')
+    ),
+)
 
 
 def parse(path: Path, trusted: bool = False) -> Any:
@@ -556,15 +652,15 @@ def parse(path: Path, trusted: bool = False) -> Any:
     """
     if path.suffix == '.safetensors':
         tensors, texts = safetensors.load(path)
-        state: Any = OrderedDict(tensors)       # torch hangs _metadata on a state dict
+        state: Any = OrderedDict(tensors)  # torch hangs _metadata on a state dict
         if NOTE in texts:
             state._metadata = _note(texts[NOTE], path)
         return state
     names: list[Any] = [(Ignored, name) for name in BESIDE_TENSORS]
-    allow = getattr(torch.serialization, 'safe_globals', nullcontext)   # since torch 2.5
+    allow = getattr(torch.serialization, 'safe_globals', nullcontext)  # since torch 2.5
     try:
         with allow(names), warnings.catch_warnings():
-            warnings.simplefilter('ignore', UserWarning)    # of a pickle's protocol; it raises, too
+            warnings.simplefilter('ignore', UserWarning)  # of a pickle's protocol; it raises, too
             if not trusted:
                 claims.check(path)
             return torch.load(path, map_location='cpu', weights_only=not trusted)
@@ -575,20 +671,26 @@ def parse(path: Path, trusted: bool = False) -> Any:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if wanted or 'WeightsUnpickler' in str(error):
             what = wanted.group(1) if wanted else 'objects'
-            raise UserError(f'{path} cannot be read as a checkpoint of tensors: it holds {what}, '
-                            f'which could run code. If you trust whoever made this file as you '
-                            f'trust a program of theirs, give --trust-checkpoint (or set '
-                            f'{TRUST}=1)') from error
-        raise UserError(f'{path} cannot be read as a checkpoint of tensors ({reason}); it is '
-                        f'truncated, or not a checkpoint: fetch it again') from error
+            raise UserError(
+                f'{path} cannot be read as a checkpoint of tensors: it holds {what}, '
+                f'which could run code. If you trust whoever made this file as you '
+                f'trust a program of theirs, give --trust-checkpoint (or set '
+                f'{TRUST}=1)'
+            ) from error
+        raise UserError(
+            f'{path} cannot be read as a checkpoint of tensors ({reason}); it is '
+            f'truncated, or not a checkpoint: fetch it again'
+        ) from error
 
 
 def _note(text: str, path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f'{path}: the note of mmresnest in it is no json ({error}); it is damaged: '
-                        f'fetch it again') from error
+        raise UserError(
+            f'{path}: the note of mmresnest in it is no json ({error}); it is damaged: '
+            f'fetch it again'
+        ) from error
 
 
 # From layout to layout ---------------------------------------------------------------------------
@@ -619,11 +721,16 @@ def convert_file(source: str, target: str, to: str, force: bool = False) -> str:
     state = tensors_of(whole)
     found = recognise(state)
     if found is None:
-        raise UserError(f'{source}: no network of this package is recognised by its keys, which '
-                        f'begin {", ".join(list(state)[:3])}')
+        raise UserError(
+            f'{source}: no network of this package is recognised by its keys, which '
+            f'begin {", ".join(list(state)[:3])}'
+        )
     # A detector's neck and heads stand beside the network and have no name in another layout.
-    inside = {key: value for key, value in state.items()
-              if not found.prefix or found.native(key) is not None}
+    inside = {
+        key: value
+        for key, value in state.items()
+        if not found.prefix or found.native(key) is not None
+    }
     beside = sorted({key.split('.')[0] for key in state if key not in inside})
     known = known_facts(path.name, found.layout, notes_in(whole, found.prefix))
     converted = OrderedDict((key, value.clone()) for key, value in convert(inside, to).items())

@@ -5,8 +5,9 @@
 >>> backbone.out_channels
 (512, 1024, 2048)
 """
+
 import os
-from typing import Any, Union
+from typing import Any
 
 from . import weights
 from .errors import UserError
@@ -17,8 +18,9 @@ from .variants import list_archs, variant
 __all__ = ['build_backbone', 'list_archs']
 
 
-def build_backbone(arch: str, *, pretrained: Union[bool, str, os.PathLike] = False,
-                   **trunk: Any) -> ResTrunk:
+def build_backbone(
+    arch: str, *, pretrained: bool | str | os.PathLike = False, **trunk: Any
+) -> ResTrunk:
     """Builds a published network that returns one map per stage.
 
     Args:
@@ -38,13 +40,15 @@ def build_backbone(arch: str, *, pretrained: Union[bool, str, os.PathLike] = Fal
     """
     row = variant(arch)
     network = ResTrunk(**{**row.trunk, **trunk})
-    if trunk.get('compat') is None:     # 'mm' asks for mmdet's bits
+    if trunk.get('compat') is None:  # 'mm' asks for mmdet's bits
         lean(network)
     weights.convert_on_load(network)
     if pretrained is True:
         if not row.weights:
-            raise UserError(f'no weights were published for {row.name}; '
-                            f'give pretrained=False, or the path of a checkpoint of yours')
+            raise UserError(
+                f'no weights were published for {row.name}; '
+                f'give pretrained=False, or the path of a checkpoint of yours'
+            )
         pretrained = weights.SCHEME + row.name
     if pretrained:
         weights.log(str(weights.load(network, os.fspath(pretrained))))

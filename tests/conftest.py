@@ -1,4 +1,5 @@
 """What all tests share: the stack, imported with its warnings silenced, and a small drawn set."""
+
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -8,22 +9,52 @@ import pytest
 from mmresnest.data.shapes import draw  # mmresnest first: a stand-in for mmcv._ext
 
 with warnings.catch_warnings():
-    warnings.simplefilter('ignore')     # they warn of torch's future while they are imported
+    warnings.simplefilter('ignore')  # they warn of torch's future while they are imported
     for _name in ('mmengine.runner', 'mmcv.ops', 'mmdet.apis', 'mmseg.apis'):
         import_module(_name)
 
 
 ONCE = {
     # no mm library has a part in them
-    'test_blocks', 'test_deploy', 'test_docs', 'test_download', 'test_features', 'test_folder',
-    'test_growth', 'test_invariants', 'test_layers', 'test_ops', 'test_package', 'test_shapes',
-    'test_trunk', 'test_variants', 'test_zoo',
+    'test_blocks',
+    'test_deploy',
+    'test_docs',
+    'test_download',
+    'test_features',
+    'test_folder',
+    'test_growth',
+    'test_invariants',
+    'test_layers',
+    'test_ops',
+    'test_package',
+    'test_shapes',
+    'test_trunk',
+    'test_variants',
+    'test_zoo',
     # or one that is the same in both stacks; minutes each
-    'test_annotations', 'test_benchmark', 'test_browse_data', 'test_check_data', 'test_compiled',
-    'test_completion', 'test_complexity', 'test_documented', 'test_export', 'test_kills',
-    'test_bad_images', 'test_live', 'test_notebook', 'test_numbers', 'test_pictures',
-    'test_precise_bn', 'test_profile', 'test_progress', 'test_report', 'test_safe_config',
-    'test_scale', 'test_signals', 'test_two_processes',
+    'test_annotations',
+    'test_benchmark',
+    'test_browse_data',
+    'test_check_data',
+    'test_compiled',
+    'test_completion',
+    'test_complexity',
+    'test_documented',
+    'test_export',
+    'test_kills',
+    'test_bad_images',
+    'test_live',
+    'test_notebook',
+    'test_numbers',
+    'test_pictures',
+    'test_precise_bn',
+    'test_profile',
+    'test_progress',
+    'test_report',
+    'test_safe_config',
+    'test_scale',
+    'test_signals',
+    'test_two_processes',
 }
 """Modules that .ci/run leaves out on its second stack."""
 
@@ -34,8 +65,11 @@ def pytest_collection_modifyitems(items):
     And those of configs that differ from another one in the network alone; they take minutes.
     """
     for item in items:
-        other_network = (item.module.__name__ == 'test_configs' and '[' in item.name
-                         and 'resnest50' not in item.name)
+        other_network = (
+            item.module.__name__ == 'test_configs'
+            and '[' in item.name
+            and 'resnest50' not in item.name
+        )
         if item.module.__name__ in ONCE or other_network:
             item.add_marker(pytest.mark.once)
 
@@ -44,6 +78,7 @@ def pytest_collection_modifyitems(items):
 def fresh_logger():
     """Forgets mmengine's loggers, which keep the captured stream of the test that made them."""
     from mmengine.logging import MMLogger
+
     MMLogger._instance_dict.clear()
 
 

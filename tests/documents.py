@@ -1,13 +1,16 @@
 """The Markdown of the repository: pages, and the links, headings, blocks and commands in them."""
+
 import re
 import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8')
-         for path in sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')])}
-PROGRAMS = r'(mmresnest|python|make|pip|mim|tools/\w+\.sh)'     # whose lines are also read in prose
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8')
+    for path in sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')])
+}
+PROGRAMS = r'(mmresnest|python|make|pip|mim|tools/\w+\.sh)'  # whose lines are also read in prose
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
@@ -39,9 +42,12 @@ def anchors(text: str) -> set[str]:
 
 def rows(text: str) -> list[list[str]]:
     """The cells of the rows of its tables, heads left out."""
-    return [[cell.strip() for cell in line.strip('| ').split(' | ')]
-            for line in re.findall(r'^\| [^\n]+', re.sub(r'^.*\n\|---.*$', '', text, flags=re.M),
-                                   re.MULTILINE)]
+    return [
+        [cell.strip() for cell in line.strip('| ').split(' | ')]
+        for line in re.findall(
+            r'^\| [^\n]+', re.sub(r'^.*\n\|---.*$', '', text, flags=re.M), re.MULTILINE
+        )
+    ]
 
 
 class Command(NamedTuple):
@@ -52,6 +58,7 @@ class Command(NamedTuple):
         words: the program and what it is given.
         whole: stands in a block, and not in the prose, where it may be the name of a command.
     """
+
     environment: tuple[tuple[str, str], ...]
     words: tuple[str, ...]
     whole: bool
@@ -73,9 +80,13 @@ def commands() -> dict[Command, str]:
     """Every command of every page -> the page; one in a block as well as in prose counts once."""
     found: dict[Command, str] = {}
     for page, text in PAGES.items():
-        typed = [line for language, block in blocks(text) if language in ('bash', 'sh')
-                 for whole in block.replace('\\\n', ' ').splitlines()
-                 for line in whole.split(' && ')]
+        typed = [
+            line
+            for language, block in blocks(text)
+            if language in ('bash', 'sh')
+            for whole in block.replace('\\\n', ' ').splitlines()
+            for line in whole.split(' && ')
+        ]
         found.update((one, page) for line in typed if (one := command(line, True)))
     for page, text in PAGES.items():
         for span in spans(text):

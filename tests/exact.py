@@ -1,4 +1,5 @@
 """What two processes do for test_exact_resume.py: trainings whole, broken off and taken up."""
+
 import json
 import random
 import sys
@@ -37,20 +38,23 @@ def failure_of_one(folder, more):
 def main():
     folder, points, kinds = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     dist.init_process_group('gloo')
-    more = dict(launcher='pytorch', model_wrapper_cfg=dict(
-        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False))
+    more = dict(
+        launcher='pytorch',
+        model_wrapper_cfg=dict(
+            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
+        ),
+    )
     found = {}
     for kind in kinds:
         for workers in WORKERS:
             # torch takes five seconds to let each persistent worker go.
             if workers == 'persistent' and kinds != list(KINDS):
                 continue
-            total = TOTAL[kind] // (2 if kind == 'epochs' else 1)       # each has half the data
+            total = TOTAL[kind] // (2 if kind == 'epochs' else 1)  # each has half the data
             given = dict(KINDS[kind], **WORKERS[workers], interval=total, **more)
             place = folder / f'{kind} {workers}'
             noisy.train(noisy.config(place / 'whole', **given))
-            for iteration in random.Random(f'{kind} {workers} two').sample(
-                    range(1, total), points):
+            for iteration in random.Random(f'{kind} {workers} two').sample(range(1, total), points):
                 broken = place / f'broken_{iteration}'
                 # Only the second process is told to stop.
                 told = iteration if dist.get_rank() else 0
@@ -58,8 +62,10 @@ def main():
                 noisy.train(noisy.config(broken, **given), resume=str(left))
                 dist.barrier()
                 if dist.get_rank() == 0:
-                    states = [noisy.state(place / name / f'iter_{total}.pth')
-                              for name in ('whole', broken.name)]
+                    states = [
+                        noisy.state(place / name / f'iter_{total}.pth')
+                        for name in ('whole', broken.name)
+                    ]
                     found[f'{kind} {workers} {iteration}'] = noisy.same(*states)
     found['failure'] = failure_of_one(folder / 'failure', more)
     if dist.get_rank() == 0:

@@ -4,6 +4,7 @@ A process that has imported all forks one that trains and kills it after a rando
 the time while it writes a checkpoint. It then looks at what is left, and forks the next one to go
 on from there. A training that comes to its end is compared with one that was not touched.
 """
+
 import json
 import os
 import random
@@ -23,14 +24,22 @@ from mmresnest.engine.train import settle_start
 from mmresnest.errors import UserError
 
 ITERATIONS, INTERVAL, WIDTH = 120, 3, 200_000
-LIFE = 0.3, 1.6         # s from a start to a kill
+LIFE = 0.3, 1.6  # s from a start to a kill
 
 
 def config(folder):
-    settings = noisy.config(folder, iterations=ITERATIONS, interval=INTERVAL, keep=2,
-                            model=dict(type='ToyModel', width=WIDTH), val_evaluator=None,
-                            val_dataloader=None, val_cfg=None, custom_hooks=[])
-    settings['optim_wrapper']['optimizer']['lr'] = 1e-7         # so wide, it would diverge
+    settings = noisy.config(
+        folder,
+        iterations=ITERATIONS,
+        interval=INTERVAL,
+        keep=2,
+        model=dict(type='ToyModel', width=WIDTH),
+        val_evaluator=None,
+        val_dataloader=None,
+        val_cfg=None,
+        custom_hooks=[],
+    )
+    settings['optim_wrapper']['optimizer']['lr'] = 1e-7  # so wide, it would diverge
     return settings
 
 
@@ -54,6 +63,7 @@ def live(folder, done, saving):
             return write(*arguments, **more)
         finally:
             saving.value = 0
+
     storage.write_whole = write_and_note
     cfg = Config(config(folder))
     settle_start(cfg, 'if-any')
@@ -69,8 +79,17 @@ def main():
     noisy.train(config(folder / 'whole'))
     wanted = noisy.state(folder / 'whole' / f'iter_{ITERATIONS}.pth')
     context, draw = get_context('fork'), random.Random(0)
-    found = dict(kills=0, while_saving=0, resumed=0, from_the_start=0, passed_over=0, lost=0,
-                 damaged=0, finished=0, different=[])
+    found = dict(
+        kills=0,
+        while_saving=0,
+        resumed=0,
+        from_the_start=0,
+        passed_over=0,
+        lost=0,
+        damaged=0,
+        finished=0,
+        different=[],
+    )
     run, done, saving = 0, context.Value('i', 0), context.Value('i', 0)
     while found['kills'] < number or not found['finished']:
         place = folder / f'run_{run}'
@@ -78,7 +97,7 @@ def main():
         process.start()
         kill_while_saving = found['kills'] % 3 == 0
         if found['kills'] == number:
-            process.join()              # the last one comes to its end, to be compared
+            process.join()  # the last one comes to its end, to be compared
         time.sleep(draw.uniform(*LIFE))
         while kill_while_saving and process.is_alive() and not saving.value:
             pass
@@ -90,8 +109,9 @@ def main():
         saving.value = 0
         if process.exitcode == 0:
             found['finished'] += 1
-            found['different'] += noisy.same(
-                wanted, noisy.state(place / f'iter_{ITERATIONS}.pth'))[:3]
+            found['different'] += noisy.same(wanted, noisy.state(place / f'iter_{ITERATIONS}.pth'))[
+                :3
+            ]
             run, done.value = run + 1, 0
             continue
         assert process.exitcode == -signal.SIGKILL, process.exitcode

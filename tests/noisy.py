@@ -3,6 +3,7 @@
 A small network with batch norm and dropout learns from a data set whose samples are augmented by
 Python's, numpy's and torch's generators.
 """
+
 import random
 from pathlib import Path
 
@@ -35,15 +36,20 @@ class ToyModel(BaseModel):
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.ReLU(),
-                                    nn.Dropout(0.4), nn.Linear(width, 1))
+        self.layers = nn.Sequential(
+            nn.Linear(4, width),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Dropout(0.4),
+            nn.Linear(width, 1),
+        )
 
     def forward(self, inputs, label, mode='tensor'):
         out = self.layers(torch.stack(inputs) if isinstance(inputs, list) else inputs)
         if mode == 'loss':
             labels = torch.stack(label) if isinstance(label, list) else label
             return dict(loss=((out - labels) ** 2).mean())
-        torch.rand(3)           # a validation that draws must not be felt by the training
+        torch.rand(3)  # a validation that draws must not be felt by the training
         random.random()
         return out
 
@@ -59,39 +65,73 @@ class ToyMetric(BaseMetric):
         return dict(mean=float(np.mean(results)))
 
 
-def config(work_dir: Path, *, epochs: int = 0, iterations: int = 0, workers: int = 0,
-           persistent: bool = False, accumulate: int = 1, interval: int = 1, keep: int = -1,
-           launcher: str = 'none', **more) -> dict:
+def config(
+    work_dir: Path,
+    *,
+    epochs: int = 0,
+    iterations: int = 0,
+    workers: int = 0,
+    persistent: bool = False,
+    accumulate: int = 1,
+    interval: int = 1,
+    keep: int = -1,
+    launcher: str = 'none',
+    **more,
+) -> dict:
     """Settings of a runner: of epochs, or of iterations."""
     few = dict(num_workers=workers, persistent_workers=persistent and workers > 0)
     by_epoch = bool(epochs)
-    wrapper = dict(type='OptimWrapper', accumulative_counts=accumulate,
-                   optimizer=dict(type='SGD', lr=0.05, momentum=0.9))
+    wrapper = dict(
+        type='OptimWrapper',
+        accumulative_counts=accumulate,
+        optimizer=dict(type='SGD', lr=0.05, momentum=0.9),
+    )
     if by_epoch:
         train_cfg = dict(type='mmresnest.EpochBasedTrainLoop', max_epochs=epochs)
         sampler = dict(type='DefaultSampler', shuffle=True)
-        schedule = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=5),
-                    dict(type='MultiStepLR', by_epoch=True, end=epochs, milestones=[2], gamma=0.1)]
+        schedule = [
+            dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=5),
+            dict(type='MultiStepLR', by_epoch=True, end=epochs, milestones=[2], gamma=0.1),
+        ]
     else:
         train_cfg = dict(type='mmresnest.IterBasedTrainLoop', max_iters=iterations, val_interval=5)
         sampler = dict(type='InfiniteSampler', shuffle=True)
-        schedule = [dict(type='CosineAnnealingLR', by_epoch=False, end=iterations,
-                         T_max=iterations)]
+        schedule = [
+            dict(type='CosineAnnealingLR', by_epoch=False, end=iterations, T_max=iterations)
+        ]
     settings = dict(
-        model=dict(type='ToyModel'), work_dir=str(work_dir),
-        train_dataloader=dict(batch_size=4, dataset=dict(type='ToyDataset'), sampler=sampler,
-                              **few),
-        val_dataloader=dict(batch_size=4, num_workers=0, dataset=dict(type='ToyDataset'),
-                            sampler=dict(type='DefaultSampler', shuffle=False)),
-        val_evaluator=dict(type='ToyMetric'), val_cfg=dict(type='ValLoop'),
-        train_cfg=train_cfg, optim_wrapper=wrapper, param_scheduler=schedule,
+        model=dict(type='ToyModel'),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            batch_size=4, dataset=dict(type='ToyDataset'), sampler=sampler, **few
+        ),
+        val_dataloader=dict(
+            batch_size=4,
+            num_workers=0,
+            dataset=dict(type='ToyDataset'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
+        val_evaluator=dict(type='ToyMetric'),
+        val_cfg=dict(type='ValLoop'),
+        train_cfg=train_cfg,
+        optim_wrapper=wrapper,
+        param_scheduler=schedule,
         default_hooks=dict(
-            checkpoint=dict(type='mmresnest.CheckpointHook', by_epoch=False, interval=interval,
-                            max_keep_ckpts=keep),
+            checkpoint=dict(
+                type='mmresnest.CheckpointHook',
+                by_epoch=False,
+                interval=interval,
+                max_keep_ckpts=keep,
+            ),
             signals=dict(type='mmresnest.StopOnSignal'),
-            logger=dict(type='LoggerHook', interval=1)),
-        custom_hooks=[dict(type='EMAHook')], launcher=launcher,
-        randomness=dict(seed=7), default_scope='mmengine', log_level='WARNING')
+            logger=dict(type='LoggerHook', interval=1),
+        ),
+        custom_hooks=[dict(type='EMAHook')],
+        launcher=launcher,
+        randomness=dict(seed=7),
+        default_scope='mmengine',
+        log_level='WARNING',
+    )
     settings.update(more)
     return settings
 
@@ -113,22 +153,39 @@ def state(path) -> dict:
     content['meta'] = {key: content['meta'][key] for key in ('epoch', 'iter', 'seed')}
     hub = content['message_hub']
     logs = {key: value.data for key, value in hub['log_scalars'].items() if 'time' not in key}
-    return dict(weights=content['state_dict'], averaged=content.get('ema_state_dict'),
-                optimiser=content['optimizer'], schedule=content['param_schedulers'],
-                logs=logs, meta=content['meta'], record={
-                    key: value for key, value in content['mmresnest'].items()
-                    if key not in ('settings', 'scored_at')})
+    return dict(
+        weights=content['state_dict'],
+        averaged=content.get('ema_state_dict'),
+        optimiser=content['optimizer'],
+        schedule=content['param_schedulers'],
+        logs=logs,
+        meta=content['meta'],
+        record={
+            key: value
+            for key, value in content['mmresnest'].items()
+            if key not in ('settings', 'scored_at')
+        },
+    )
 
 
 def same(first, second, where: str = '') -> list[str]:
     """Where two states differ, to the bit."""
     if isinstance(first, dict) and isinstance(second, dict):
-        return [line for key in dict.fromkeys([*first, *second])
-                for line in same(first.get(key), second.get(key), f'{where}.{key}')]
-    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)) and (
-            len(first) == len(second)):
-        return [line for number, pair in enumerate(zip(first, second))
-                for line in same(*pair, f'{where}.{number}')]
+        return [
+            line
+            for key in dict.fromkeys([*first, *second])
+            for line in same(first.get(key), second.get(key), f'{where}.{key}')
+        ]
+    if (
+        isinstance(first, (list, tuple))
+        and isinstance(second, (list, tuple))
+        and (len(first) == len(second))
+    ):
+        return [
+            line
+            for number, pair in enumerate(zip(first, second))
+            for line in same(*pair, f'{where}.{number}')
+        ]
     if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
         equal = first.dtype == second.dtype and torch.equal(first, second)
     elif isinstance(first, np.ndarray) and isinstance(second, np.ndarray):

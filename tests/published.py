@@ -2,6 +2,7 @@
 
 ``data/features.json.gz`` says in ``about`` how weights and image are drawn.
 """
+
 import gzip
 import json
 import zlib
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CASES: dict[str, dict[str, Any]] = json.loads(gzip.decompress(
-    (Path(__file__).parent / 'data' / 'features.json.gz').read_bytes()))['cases']
+CASES: dict[str, dict[str, Any]] = json.loads(
+    gzip.decompress((Path(__file__).parent / 'data' / 'features.json.gz').read_bytes())
+)['cases']
 
 #: the arguments that give a case's output stride
 STRIDES: dict[int, dict[str, Any]] = {
@@ -27,7 +29,7 @@ def draw(key: str, shape: list[int]) -> Tensor:
     """The synthetic value of one tensor of a checkpoint."""
     if key.endswith('num_batches_tracked'):
         return torch.tensor(0)
-    random = np.random.RandomState(zlib.crc32(key.encode()) & 0xffffffff)
+    random = np.random.RandomState(zlib.crc32(key.encode()) & 0xFFFFFFFF)
     value = random.standard_normal(shape)
     if value.ndim >= 2:
         value = value * np.sqrt(1 / np.prod(shape[1:]))
@@ -48,7 +50,8 @@ def checkpoint(name: str) -> dict[str, Tensor]:
 def image() -> Tensor:
     """2 3 97 129: odd sizes, where the forms of the pools differ."""
     return torch.from_numpy(
-        np.random.RandomState(0).standard_normal((2, 3, 97, 129)).astype(np.float32))
+        np.random.RandomState(0).standard_normal((2, 3, 97, 129)).astype(np.float32)
+    )
 
 
 def distance(output: Tensor, reference: dict[str, Any]) -> float:

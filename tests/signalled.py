@@ -8,6 +8,7 @@ is in that iteration, and stays there until a signal has come; if ``wait`` is ne
 Each of several jobs runs in a process of its own, which leads a group, writes to ``said`` beside
 its folder, and what became of it to ``code``.
 """
+
 import json
 import os
 import sys
@@ -45,8 +46,9 @@ def train(folder, wait, resume='', **given):
     several = given.get('launcher') == 'pytorch'
     if several:
         dist.init_process_group('gloo')
-        given['model_wrapper_cfg'] = dict(type='MMDistributedDataParallel', device_ids=None,
-                                          broadcast_buffers=False)
+        given['model_wrapper_cfg'] = dict(
+            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
+        )
     settings = noisy.config(Path(folder), **given)
     settings['custom_hooks'].append(dict(type='Wait', iteration=wait))
     try:

@@ -2,6 +2,7 @@
 
 Each writes what ended its trainings.
 """
+
 import json
 import math
 import os
@@ -14,20 +15,33 @@ import toys
 from mmresnest.engine.processes import leave
 from mmresnest.errors import UserError
 
-DISTRIBUTED = dict(launcher='pytorch', cfg=dict(
-    model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None)))
+DISTRIBUTED = dict(
+    launcher='pytorch',
+    cfg=dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None)),
+)
 
 
 def trained(work, rows, hook, losses=None, epochs=2, **more):
-    runner = toys.build(work, rows, [hook], batch_size=1, model=dict(losses=losses or {}),
-                        loop=dict(by_epoch=True, max_epochs=epochs), **DISTRIBUTED, **more)
+    runner = toys.build(
+        work,
+        rows,
+        [hook],
+        batch_size=1,
+        model=dict(losses=losses or {}),
+        loop=dict(by_epoch=True, max_epochs=epochs),
+        **DISTRIBUTED,
+        **more,
+    )
     said = ''
     try:
         runner.train()
     except UserError as error:
         said = str(error)
-    return dict(said=said, iteration=runner.iter, finite=all(
-        bool(value.isfinite().all()) for value in runner.model.state_dict().values()))
+    return dict(
+        said=said,
+        iteration=runner.iter,
+        finite=all(bool(value.isfinite().all()) for value in runner.model.state_dict().values()),
+    )
 
 
 def main():
@@ -39,9 +53,11 @@ def main():
     dist.barrier()
     check = dict(type='mmresnest.CheckNumbers')
     bad = {3: math.nan} if rank else {}
-    found = dict(loss=trained(folder / 'loss', rows, check, bad),
-                 skipped=trained(folder / 'skipped', rows, dict(check, action='skip'), bad))
-    if rank:                    # its images are those of odd numbers
+    found = dict(
+        loss=trained(folder / 'loss', rows, check, bad),
+        skipped=trained(folder / 'skipped', rows, dict(check, action='skip'), bad),
+    )
+    if rank:  # its images are those of odd numbers
         for number in (1, 3):
             os.unlink(rows[number]['img_path'])
     dist.barrier()

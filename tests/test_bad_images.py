@@ -1,4 +1,5 @@
 """Trainings meet images that cannot be used: skipped, named, counted, and stopped past a limit."""
+
 import gc
 import os
 import pickle
@@ -64,7 +65,7 @@ def masked(rows):
 
 def cut(path, share=0.5):
     content = Path(path).read_bytes()
-    Path(path).write_bytes(content[:int(len(content) * share)])
+    Path(path).write_bytes(content[: int(len(content) * share)])
 
 
 # ---- what is bad ---------------------------------------------------------------------------------
@@ -73,8 +74,10 @@ SPOILT = {
     'missing': (lambda row: os.unlink(row['img_path']), 'No such file'),
     'a folder': (lambda row: (os.unlink(row['img_path']), os.mkdir(row['img_path'])), 'directory'),
     'empty': (lambda row: Path(row['img_path']).write_bytes(b''), 'is empty'),
-    'junk': (lambda row: Path(row['img_path']).write_bytes(b'<html>404</html>' * 99),
-             'the file cannot be decoded'),
+    'junk': (
+        lambda row: Path(row['img_path']).write_bytes(b'<html>404</html>' * 99),
+        'the file cannot be decoded',
+    ),
     'cut': (lambda row: cut(row['img_path']), 'cut off after'),
     'cut early': (lambda row: cut(row['img_path'], 0.01), 'cut off after'),
     'size': (lambda row: row.update(width=33), 'it is 32 x 24 pixels, and annotated as 33 x 24'),
@@ -82,10 +85,14 @@ SPOILT = {
     'empty mask': (lambda row: Path(row['seg_map_path']).write_bytes(b''), '_mask.png: .*empty'),
     'cut mask': (lambda row: cut(row['seg_map_path']), '_mask.png: the file is cut off'),
     'junk mask': (lambda row: Path(row['seg_map_path']).write_bytes(b'x' * 99), '_mask.png: .*not'),
-    'other mask': (lambda row: cv2.imwrite(row['seg_map_path'], np.zeros((24, 16), np.uint8)),
-                   r'_mask.png is 16 x 24 pixels, and the image 32 x 24'),
-    'RGB mask': (lambda row: cv2.imwrite(row['seg_map_path'], np.zeros((24, 32, 3), np.uint8)),
-                 r'_mask.png has 3 channels'),
+    'other mask': (
+        lambda row: cv2.imwrite(row['seg_map_path'], np.zeros((24, 16), np.uint8)),
+        r'_mask.png is 16 x 24 pixels, and the image 32 x 24',
+    ),
+    'RGB mask': (
+        lambda row: cv2.imwrite(row['seg_map_path'], np.zeros((24, 32, 3), np.uint8)),
+        r'_mask.png has 3 channels',
+    ),
 }
 
 
@@ -93,14 +100,21 @@ def test_whatever_is_wrong_is_skipped_named_and_counted(tmp_path):
     rows = masked(toys.pictures(tmp_path / 'images', len(SPOILT) + 5))
     for row, (spoil, _) in zip(rows, SPOILT.values(), strict=False):
         spoil(row)
-    runner = toys.build(tmp_path / 'work', rows, [dict(SKIP, limit=len(SPOILT))], steps=MASKED,
-                        loop=dict(by_epoch=True, max_epochs=2))
+    runner = toys.build(
+        tmp_path / 'work',
+        rows,
+        [dict(SKIP, limit=len(SPOILT))],
+        steps=MASKED,
+        loop=dict(by_epoch=True, max_epochs=2),
+    )
     runner.train()
     said, found = toys.log(runner), toys.record(tmp_path / 'work')
     assert len(found) == len(SPOILT)
     by_image = {one['image']: one['reason'] for one in found}
     for row, (name, (_, reason)) in zip(rows, SPOILT.items(), strict=False):
-        line, = (line for line in said.splitlines() if row['img_path'] + ' cannot be used' in line)
+        (line,) = (
+            line for line in said.splitlines() if row['img_path'] + ' cannot be used' in line
+        )
         assert 'WARNING' in line and by_image[row['img_path']] in line
         assert re.search(reason, line), name
     assert {one['rank'] for one in found} == {0} and found[0]['iteration'] == 1
@@ -146,13 +160,17 @@ ITERATIONS = dict(by_epoch=False, max_iters=6)
 ENDLESS = dict(type='InfiniteSampler', shuffle=False)
 
 
-@pytest.mark.parametrize('flexible, loop, loader', [
-    (True, dict(by_epoch=True, max_epochs=2), {}),
-    (False, dict(by_epoch=True, max_epochs=2), dict(num_workers=2)),
-    (False, ITERATIONS, dict(sampler=ENDLESS)),
-    (False, ITERATIONS, dict(num_workers=2, persistent_workers=True, sampler=ENDLESS)),
-    (True, ITERATIONS, dict(num_workers=1, multiprocessing_context='spawn', sampler=ENDLESS)),
-], ids=['flexible', 'forked', 'iterations', 'persistent', 'spawned'])
+@pytest.mark.parametrize(
+    'flexible, loop, loader',
+    [
+        (True, dict(by_epoch=True, max_epochs=2), {}),
+        (False, dict(by_epoch=True, max_epochs=2), dict(num_workers=2)),
+        (False, ITERATIONS, dict(sampler=ENDLESS)),
+        (False, ITERATIONS, dict(num_workers=2, persistent_workers=True, sampler=ENDLESS)),
+        (True, ITERATIONS, dict(num_workers=1, multiprocessing_context='spawn', sampler=ENDLESS)),
+    ],
+    ids=['flexible', 'forked', 'iterations', 'persistent', 'spawned'],
+)
 def test_wherever_images_are_loaded(tmp_path, rows, workers_gone, flexible, loop, loader):
     os.unlink(rows[2]['img_path'])
     cut(rows[5]['img_path'])
@@ -160,12 +178,18 @@ def test_wherever_images_are_loaded(tmp_path, rows, workers_gone, flexible, loop
     made.train_dataloader.update(loader)
     if kind is not toys.Runner:
         made.pop('randomness', None)
-    runner = kind(**{key: getattr(value, 'to_dict', lambda value=value: value)()
-                     for key, value in made.items()})
+    runner = kind(
+        **{
+            key: getattr(value, 'to_dict', lambda value=value: value)()
+            for key, value in made.items()
+        }
+    )
     runner.train()
     said = toys.log(runner)
     assert {one['image'] for one in toys.record(tmp_path / 'work')} == {
-        rows[2]['img_path'], rows[5]['img_path']}
+        rows[2]['img_path'],
+        rows[5]['img_path'],
+    }
     assert said.count('cannot be used and is skipped') == 2 and '2 images could not' in said
     if not loader.get('num_workers'):
         assert all(one['iteration'] for one in toys.record(tmp_path / 'work'))
@@ -175,10 +199,21 @@ def test_data_sets_in_wrappers(tmp_path, rows):
     os.unlink(rows[1]['img_path'])
     half = dict(type='Toys', rows=rows[:4], pipeline=toys.pipeline())
     rest = dict(half, rows=rows[4:])
-    runner = toys.build(tmp_path / 'work', rows, [SKIP], train_dataloader=dict(
-        batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-        dataset=dict(type='RepeatDataset', times=2,
-                     dataset=dict(type='ConcatDataset', datasets=[half, rest]))))
+    runner = toys.build(
+        tmp_path / 'work',
+        rows,
+        [SKIP],
+        train_dataloader=dict(
+            batch_size=2,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(
+                type='RepeatDataset',
+                times=2,
+                dataset=dict(type='ConcatDataset', datasets=[half, rest]),
+            ),
+        ),
+    )
     assert len(list(leaves(runner.train_loop.dataloader.dataset))) == 2
     runner.train()
     assert toys.log(runner).count('cannot be used and is skipped') == 1 and runner.iter == 8
@@ -200,16 +235,25 @@ def test_a_pipeline_that_is_exchanged_is_watched_too(tmp_path, rows):
         def after_train_epoch(self, runner):
             if runner.epoch == 0:
                 os.unlink(rows[2]['img_path'])
+
     runner.register_hook(Spoil())
     runner.train()
     assert toys.log(runner).count('cannot be used and is skipped') == 1 and runner.iter == 8
 
 
 def test_loading_steps_nested_in_others():
-    pipeline = Compose([dict(type='LoadImageFromFile'), dict(
-        type='RandomChoice', transforms=[[dict(type='LoadToyMask')], [dict(type='PackToy')]])])
-    assert [type(step).__name__ for step in loading_steps(pipeline)] == ['LoadImageFromFile',
-                                                                         'LoadToyMask']
+    pipeline = Compose(
+        [
+            dict(type='LoadImageFromFile'),
+            dict(
+                type='RandomChoice', transforms=[[dict(type='LoadToyMask')], [dict(type='PackToy')]]
+            ),
+        ]
+    )
+    assert [type(step).__name__ for step in loading_steps(pipeline)] == [
+        'LoadImageFromFile',
+        'LoadToyMask',
+    ]
 
 
 def test_it_can_be_sent_to_a_worker(tmp_path, rows):
@@ -230,6 +274,7 @@ def test_a_shortage_of_memory_is_no_fault_of_the_image(tmp_path, rows, monkeypat
 
     def transform(self, results):
         raise MemoryError
+
     monkeypatch.setattr(type(dataset.pipeline.transforms[0]), 'transform', transform)
     with pytest.raises(MemoryError):
         dataset[0]
@@ -257,14 +302,20 @@ class Ruin(Hook):
             cut(file)
 
 
-@pytest.mark.parametrize('kind, folder', [('detection', 'train'),
-                                          ('semantic', 'annotations/train')])
+@pytest.mark.parametrize(
+    'kind, folder', [('detection', 'train'), ('semantic', 'annotations/train')]
+)
 def test_detectors_and_segmentors(tmp_path, shapes, kind, folder):
     data = shutil.copytree(shapes, tmp_path / 'data')
     files = [str(path) for path in sorted((data / folder).iterdir())[:2]]
     hooks = [dict(type='Ruin', files=files), SKIP, dict(type='mmresnest.CheckNumbers')]
-    found = train(tiny.write(tmp_path, kind), data=data, work_dir=tmp_path / 'work', seed=0,
-                  options=dict(custom_hooks=hooks))
+    found = train(
+        tiny.write(tmp_path, kind),
+        data=data,
+        work_dir=tmp_path / 'work',
+        seed=0,
+        options=dict(custom_hooks=hooks),
+    )
     rows = toys.record(tmp_path / 'work')
     assert rows and all('cut off' in one['reason'] for one in rows)
     assert {Path(one['image']).stem for one in rows} <= {Path(file).stem for file in files}
@@ -272,6 +323,7 @@ def test_detectors_and_segmentors(tmp_path, shapes, kind, folder):
 
 
 # ---- the limit -----------------------------------------------------------------------------------
+
 
 def test_past_the_limit(tmp_path, rows):
     for number in (1, 2, 4, 6):
@@ -304,7 +356,7 @@ def test_one_in_a_hundred(tmp_path, rows):
         assert hook.ledger.limit == limit
 
 
-@pytest.mark.parametrize('workers, limit', [(0, None), (0, 3), (0, 10 ** 6), (2, 3)])
+@pytest.mark.parametrize('workers, limit', [(0, None), (0, 3), (0, 10**6), (2, 3)])
 def test_all_images_are_bad(tmp_path, rows, workers_gone, workers, limit):
     shutil.rmtree(tmp_path / 'images')
     runner = toys.build(tmp_path / 'work', rows, [dict(SKIP, limit=limit)], workers=workers)
@@ -320,8 +372,9 @@ def test_a_good_image_among_many_bad_ones(tmp_path, rows):
     """The count in a row begins anew with each good one."""
     for row in rows[1:]:
         os.unlink(row['img_path'])
-    runner = toys.build(tmp_path / 'work', rows, [dict(SKIP, limit=7)],
-                        loop=dict(by_epoch=True, max_epochs=3))
+    runner = toys.build(
+        tmp_path / 'work', rows, [dict(SKIP, limit=7)], loop=dict(by_epoch=True, max_epochs=3)
+    )
     runner.train()
     assert len(toys.record(tmp_path / 'work')) == 7 and runner.iter == 12
     assert runner.train_dataloader.dataset.max_refetch >= TRIES
@@ -331,9 +384,14 @@ def test_the_count_goes_on_when_a_run_is_resumed(tmp_path, rows):
     os.unlink(rows[1]['img_path'])
     toys.build(tmp_path / 'work', rows, [dict(SKIP, limit=1)]).train()
     os.unlink(rows[2]['img_path'])
-    resumed = toys.build(tmp_path / 'work', rows, [dict(SKIP, limit=1)], resume=True,
-                         load_from=str(tmp_path / 'work' / 'epoch_1.pth'),
-                         loop=dict(by_epoch=True, max_epochs=2))
+    resumed = toys.build(
+        tmp_path / 'work',
+        rows,
+        [dict(SKIP, limit=1)],
+        resume=True,
+        load_from=str(tmp_path / 'work' / 'epoch_1.pth'),
+        loop=dict(by_epoch=True, max_epochs=2),
+    )
     with pytest.raises(UserError, match='2 images .* 1 at most'):
         resumed.train()
     anew = toys.build(tmp_path / 'work', rows, [dict(SKIP, limit=2)])
@@ -341,7 +399,8 @@ def test_the_count_goes_on_when_a_run_is_resumed(tmp_path, rows):
     assert len(toys.record(tmp_path / 'work')) == 2
     last = toys.log(anew).splitlines()
     assert sum(f'{rows[1]["img_path"]} cannot be used' in line for line in last) == 2, (
-        'once by the first run, once by the one that began anew, not by the one that went on')
+        'once by the first run, once by the one that began anew, not by the one that went on'
+    )
 
 
 @pytest.mark.parametrize('wrong', [-1, 0.01, True, '10'])
@@ -352,13 +411,19 @@ def test_limits_that_are_none(wrong):
 
 def test_other_data_sets_are_left_alone(tmp_path, rows):
     samples = [dict(inputs=torch.zeros(48))] * 4
-    runner = toys.build(tmp_path / 'work', rows, [SKIP], train_dataloader=DataLoader(
-        samples, collate_fn=pseudo_collate))
+    runner = toys.build(
+        tmp_path / 'work',
+        rows,
+        [SKIP],
+        train_dataloader=DataLoader(samples, collate_fn=pseudo_collate),
+    )
     runner.train()
     assert "not derived from mmengine's BaseDataset is not watched" in toys.log(runner)
 
 
 def test_errors_say_themselves():
     assert str(Unusable('a.jpg', 'the file is empty')) == 'a.jpg: the file is empty'
-    assert str(BadImages('Caught BadImages in worker.\nTraceback ...\nx.BadImages: 3 images\n')
-               ) == '3 images'
+    assert (
+        str(BadImages('Caught BadImages in worker.\nTraceback ...\nx.BadImages: 3 images\n'))
+        == '3 images'
+    )

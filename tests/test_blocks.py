@@ -1,4 +1,5 @@
 """Every kind of bottleneck against its twin, in value and gradient."""
+
 from itertools import product
 
 import pytest
@@ -28,8 +29,9 @@ def settle(module: nn.Module, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.dtype.is_floating_point:
-            nn.init.normal_(tensor, 1.0 if name.endswith('weight') and tensor.dim() == 1 else 0.0,
-                            0.3)
+            nn.init.normal_(
+                tensor, 1.0 if name.endswith('weight') and tensor.dim() == 1 else 0.0, 0.3
+            )
         if name.endswith('running_var'):
             tensor.abs_().add_(0.5)
     return module.double().eval()
@@ -49,19 +51,28 @@ def agree(module: nn.Module, twin, x: torch.Tensor) -> None:
 
 
 SITES = st.builds(
-    Site, in_channels=st.just(32), planes=st.sampled_from([8, 16]),
-    stride=st.sampled_from([1, 2]), dilation=st.sampled_from([1, 2]),
-    stage=st.integers(0, 3), first=st.just(True), base_channels=st.just(8))
+    Site,
+    in_channels=st.just(32),
+    planes=st.sampled_from([8, 16]),
+    stride=st.sampled_from([1, 2]),
+    dilation=st.sampled_from([1, 2]),
+    stage=st.integers(0, 3),
+    first=st.just(True),
+    base_channels=st.just(8),
+)
 
 
 def shortcut(site: Site) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(site.in_channels, 4 * site.planes, 1, site.stride, bias=False),
-                         nn.BatchNorm2d(4 * site.planes))
+    return nn.Sequential(
+        nn.Conv2d(site.in_channels, 4 * site.planes, 1, site.stride, bias=False),
+        nn.BatchNorm2d(4 * site.planes),
+    )
 
 
 def image(channels: int) -> torch.Tensor:
-    return torch.randn(2, channels, 7, 6, dtype=torch.double,
-                       generator=torch.Generator().manual_seed(3))
+    return torch.randn(
+        2, channels, 7, 6, dtype=torch.double, generator=torch.Generator().manual_seed(3)
+    )
 
 
 @settings(max_examples=15, deadline=None)
@@ -69,34 +80,63 @@ def image(channels: int) -> torch.Tensor:
 def test_resnext(site, groups, base_width, gated):
     kind = SEBottleneck if gated else ResNeXtBottleneck
     own = dict(reduction=4) if gated else {}
-    block = settle(kind(site, Parts(shortcut=shortcut(site)), groups=groups,
-                        base_width=base_width, **own))
+    block = settle(
+        kind(site, Parts(shortcut=shortcut(site)), groups=groups, base_width=base_width, **own)
+    )
     gate = (lambda y: twins.squeeze_excite(block.se, y)) if gated else (lambda y: y)
-    agree(block, lambda x: twins.bottleneck(block, x, lambda y: twins.resnext(block, y), gate),
-          image(site.in_channels))
+    agree(
+        block,
+        lambda x: twins.bottleneck(block, x, lambda y: twins.resnext(block, y), gate),
+        image(site.in_channels),
+    )
 
 
 @settings(max_examples=20, deadline=None)
 @given(SITES, st.integers(1, 5), st.sampled_from([1, 2]), st.booleans(), st.booleans())
 def test_res2net(site, scales, groups, first, mm):
     from dataclasses import replace
+
     site = replace(site, first=first, pool_needs_stride=mm, stride=site.stride if first else 1)
-    block = settle(Res2NetBottleneck(site, Parts(shortcut=shortcut(site)), base_width=4,
-                                     scales=scales, groups=groups))
+    block = settle(
+        Res2NetBottleneck(
+            site, Parts(shortcut=shortcut(site)), base_width=4, scales=scales, groups=groups
+        )
+    )
     pooled = site.stride > 1 or not mm
-    agree(block, lambda x: twins.bottleneck(block, x, lambda y: twins.res2net(
-        block, y, first, site.stride, pooled)), image(site.in_channels))
+    agree(
+        block,
+        lambda x: twins.bottleneck(
+            block, x, lambda y: twins.res2net(block, y, first, site.stride, pooled)
+        ),
+        image(site.in_channels),
+    )
 
 
 @settings(max_examples=25, deadline=None)
-@given(SITES, st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4]), st.sampled_from([4, 8]),
-       st.booleans(), st.booleans(), st.booleans())
+@given(
+    SITES,
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([4, 8]),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
 def test_split_attention(site, radix, groups, base_width, avd, avd_first, mm):
     from dataclasses import replace
+
     site = replace(site, pool_needs_stride=mm, sum_splits_first=mm)
-    block = settle(SplitAttentionBottleneck(
-        site, Parts(shortcut=shortcut(site)), radix=radix, groups=groups, base_width=base_width,
-        avd=avd, avd_first=avd_first))
+    block = settle(
+        SplitAttentionBottleneck(
+            site,
+            Parts(shortcut=shortcut(site)),
+            radix=radix,
+            groups=groups,
+            base_width=base_width,
+            avd=avd,
+            avd_first=avd_first,
+        )
+    )
 
     def mix(y):
         pooled = avd and (site.stride > 1 or site.stage > 0 and not mm)
@@ -104,6 +144,7 @@ def test_split_attention(site, radix, groups, base_width, avd, avd_first, mm):
         if avd_first:
             return twins.split_attention(block.conv2, pool(y))
         return pool(twins.split_attention(block.conv2, y))
+
     agree(block, lambda x: twins.bottleneck(block, x, mix), image(site.in_channels))
 
 
@@ -134,7 +175,7 @@ def test_batch_of_one_trains_on_running_statistics():
     out = module.train()(torch.randn(1, 8, 5, 5))
     assert out.isfinite().all()
     assert all(torch.equal(before[key], value) for key, value in module.bn1.state_dict().items())
-    module(torch.randn(2, 8, 5, 5))                 # two samples have statistics
+    module(torch.randn(2, 8, 5, 5))  # two samples have statistics
     assert module.bn1.num_batches_tracked == 1
 
 

@@ -1,4 +1,5 @@
 """The audit of data: every kind of finding is found, and mended where that can be done."""
+
 import contextlib
 import copy
 import io
@@ -61,6 +62,7 @@ class World:
 
 # ---- what is done to it --------------------------------------------------------------------------
 
+
 def row(place, number=1, **changes):
     """Changes a row of the train file."""
     return lambda world: world.table[place][number].update(changes)
@@ -68,10 +70,13 @@ def row(place, number=1, **changes):
 
 def rows(**changes):
     """Changes all annotations; a value may be made from a row."""
+
     def spoil(world):
         for one in world.table['annotations']:
-            one.update({key: value(one) if callable(value) else value
-                        for key, value in changes.items()})
+            one.update(
+                {key: value(one) if callable(value) else value for key, value in changes.items()}
+            )
+
     return spoil
 
 
@@ -111,13 +116,13 @@ def segment(**changes):
 
 def cut(world, share=0.6):
     data = world.image().read_bytes()
-    world.image().write_bytes(data[:int(share * len(data))])
+    world.image().write_bytes(data[: int(share * len(data))])
 
 
 def cut_png(world):
     Image.open(world.image()).save(world.root / 'train' / 'a.png')
     data = (world.root / 'train' / 'a.png').read_bytes()
-    (world.root / 'train' / 'a.png').write_bytes(data[:len(data) // 2])
+    (world.root / 'train' / 'a.png').write_bytes(data[: len(data) // 2])
     world.table['images'][1]['file_name'] = 'a.png'
 
 
@@ -187,34 +192,74 @@ BAD = [
     # ---- classes of the config
     ('class-list', 'detection', sets(classes='disk'), "string 'disk'", STAYS),
     ('class-twice', 'detection', sets(classes=(*CLASSES, 'disk')), 'more than once', STAYS),
-    ('class-misspelt', 'detection', sets(classes=('disc', *CLASSES[1:])),
-     f"'disc' is 'disk' in the file, write metainfo=dict(classes={CLASSES})", STAYS),
+    (
+        'class-misspelt',
+        'detection',
+        sets(classes=('disc', *CLASSES[1:])),
+        f"'disc' is 'disk' in the file, write metainfo=dict(classes={CLASSES})",
+        STAYS,
+    ),
     ('class-misspelt', 'detection', row('categories', 0, name='Disk'), "'disk' is 'Disk'", STAYS),
     ('class-missing', 'detection', sets(classes=(*CLASSES, 'wombat')), '(wombat)', STAYS),
-    ('class-order', 'detection', sets(classes=CLASSES[::-1]), "'disk' would be called 'cross'",
-     STAYS),
-    ('class-order', 'panoptic', sets(classes=('background', *CLASSES)), "called 'background'",
-     STAYS),
+    (
+        'class-order',
+        'detection',
+        sets(classes=CLASSES[::-1]),
+        "'disk' would be called 'cross'",
+        STAYS,
+    ),
+    (
+        'class-order',
+        'panoptic',
+        sets(classes=('background', *CLASSES)),
+        "called 'background'",
+        STAYS,
+    ),
     ('class-extra', 'detection', fewer, '(triangle, star, cross)', TOLD),
-    ('class-unknown', 'semantic', sets(type='ADE20KDataset', classes=('wal',)), 'nearest: wall',
-     STAYS),
+    (
+        'class-unknown',
+        'semantic',
+        sets(type='ADE20KDataset', classes=('wal',)),
+        'nearest: wall',
+        STAYS,
+    ),
     ('head-classes', 'detection', config(HEAD, 80), f'{HEAD} is 80, and must be 6', STAYS),
     ('head-classes', 'semantic', config('model.decode_head.num_classes', 2), 'must be 7', STAYS),
     ('thing-classes', 'panoptic', sets(thing_classes=CLASSES[:2]), 'names 2 classes', STAYS),
-    ('thing-order', 'panoptic', row('categories', 0, isthing=0), "'disk' stands before 'cross'",
-     STAYS),
+    (
+        'thing-order',
+        'panoptic',
+        row('categories', 0, isthing=0),
+        "'disk' stands before 'cross'",
+        STAYS,
+    ),
     # ---- lists, fields and ids
     ('list-missing', 'detection', lambda world: world.table.pop('images'), "list 'images'", STAYS),
-    ('list-missing', 'detection', lambda world: world.table.update(annotations={}),
-     "list 'annotations'", STAYS),
+    (
+        'list-missing',
+        'detection',
+        lambda world: world.table.update(annotations={}),
+        "list 'annotations'",
+        STAYS,
+    ),
     ('field-missing', 'detection', lack('annotations', 'bbox'), "lack the field 'bbox'", MENDED),
     ('field-missing', 'detection', lack('annotations', 'image_id'), "field 'image_id'", MENDED),
-    ('field-missing', 'detection', lambda world: world.table['annotations'].append(7),
-     'the first is 7', MENDED),
+    (
+        'field-missing',
+        'detection',
+        lambda world: world.table['annotations'].append(7),
+        'the first is 7',
+        MENDED,
+    ),
     ('field-missing', 'detection', lack('images', 'height'), "lack the field 'height'", STAYS),
     ('field-missing', 'detection', lack('categories', 'name'), "lack the field 'name'", STAYS),
-    ('field-missing', 'panoptic', lambda world: world.table['annotations'][1].pop('segments_info'),
-     "'segments_info'", STAYS),
+    (
+        'field-missing',
+        'panoptic',
+        lambda world: world.table['annotations'][1].pop('segments_info'),
+        "'segments_info'",
+        STAYS,
+    ),
     ('area-missing', 'detection', lack('annotations', 'area'), "lack the field 'area'", MENDED),
     ('iscrowd-missing', 'val', lack('annotations', 'iscrowd'), "lack the field 'iscrowd'", MENDED),
     ('annotation-kind', 'detection', ann(), 'panoptic annotations', STAYS),
@@ -228,24 +273,44 @@ BAD = [
     ('size-type', 'detection', row('images', height=0), 'no positive whole number', STAYS),
     ('size-type', 'detection', row('images', height=63.5), 'no positive whole number', STAYS),
     ('image-twice', 'detection', again('images'), 'that an image before them has', MENDED),
-    ('image-id-shared', 'detection', again('images', file_name='000001.jpg'),
-     'that is another file', STAYS),
+    (
+        'image-id-shared',
+        'detection',
+        again('images', file_name='000001.jpg'),
+        'that is another file',
+        STAYS,
+    ),
     ('annotation-twice', 'detection', ann(id=1), 'that an annotation before them has', MENDED),
     ('category-twice', 'detection', row('categories', id=1), 'a category before them has', STAYS),
     ('category-name-twice', 'detection', row('categories', name='disk'), 'before them has', STAYS),
     ('file-twice', 'detection', again('images', id=99), '"file_name" that an image', TOLD),
-    ('name-outside', 'detection', row('images', file_name='../train/000001.jpg'), 'leads out',
-     TOLD),
-    ('name-outside', 'detection', lambda world: row('images', file_name=str(world.image()))(world),
-     'absolute', TOLD),
+    (
+        'name-outside',
+        'detection',
+        row('images', file_name='../train/000001.jpg'),
+        'leads out',
+        TOLD,
+    ),
+    (
+        'name-outside',
+        'detection',
+        lambda world: row('images', file_name=str(world.image()))(world),
+        'absolute',
+        TOLD,
+    ),
     ('image-unknown', 'detection', ann(image_id=99), 'that no image has', MENDED),
     ('link-type', 'detection', ann(image_id=[0]), 'no number and no text', MENDED),
     ('link-type', 'detection', ann(category_id={}), 'no number and no text', MENDED),
     ('link-type', 'panoptic', segment(category_id=None), 'no number and no text', STAYS),
     ('category-unknown', 'detection', ann(category_id=99), 'that no category has', MENDED),
     ('category-gap', 'detection', row('categories', -1, id=90), 'ids are left out', TOLD),
-    ('set-empty', 'detection', config('train_dataloader.dataset.filter_cfg.min_size', 999),
-     'leaves none of 4 images', STAYS),
+    (
+        'set-empty',
+        'detection',
+        config('train_dataloader.dataset.filter_cfg.min_size', 999),
+        'leaves none of 4 images',
+        STAYS,
+    ),
     ('set-empty', 'detection', rows(category_id=99), 'leaves none of 4 images', STAYS),
     # ---- boxes
     ('box-type', 'detection', ann(bbox=[1, 2, 3]), 'no list of four numbers', MENDED),
@@ -253,7 +318,7 @@ BAD = [
     ('box-type', 'detection', ann(bbox=[1, 2, '3', 4]), 'no list of four numbers', MENDED),
     ('box-type', 'detection', ann(bbox=[1, 2, True, 4]), 'no list of four numbers', MENDED),
     ('box-nonfinite', 'detection', ann(bbox=[1, 2, math.nan, 4]), 'not finite', MENDED),
-    ('box-nonfinite', 'detection', ann(bbox=[1, 2, 10 ** 400, 4]), 'not finite', MENDED),
+    ('box-nonfinite', 'detection', ann(bbox=[1, 2, 10**400, 4]), 'not finite', MENDED),
     ('box-empty', 'detection', ann(bbox=[1, 2, 0, 4]), 'without area', MENDED),
     ('box-empty', 'detection', ann(bbox=[9, 9, -5, 4]), 'without area', MENDED),
     ('box-small', 'detection', ann(bbox=[9, 9, 0.5, 4]), 'than a pixel', MENDED),
@@ -261,8 +326,13 @@ BAD = [
     ('box-outside', 'detection', ann(bbox=[-20, 9, 10, 4]), 'outside of the image', MENDED),
     ('box-partly', 'detection', ann(bbox=[-4, 50, 10, 20]), 'reaches beyond', MENDED),
     ('box-huge', 'detection', ann(bbox=[1, 2, 640, 40]), 'four times', MENDED),
-    ('box-normalised', 'detection', rows(bbox=lambda one: [side / 64 for side in one['bbox']]),
-     'within 0 and 1', STAYS),
+    (
+        'box-normalised',
+        'detection',
+        rows(bbox=lambda one: [side / 64 for side in one['bbox']]),
+        'within 0 and 1',
+        STAYS,
+    ),
     ('box-corners', 'detection', rows(bbox=corners), 'reads like corners', STAYS),
     ('box-empty', 'panoptic', segment(bbox=[1, 1, 0, 0]), 'segments have a "bbox" without', STAYS),
     ('area-type', 'detection', ann(area='large'), 'no finite number', MENDED),
@@ -311,8 +381,13 @@ BAD = [
     ('image-size', 'detection', resize, 'is 80 x 40, annotated 64 x 64', STAYS),
     ('image-turned', 'detection', turn, 'EXIF', STAYS),
     ('image-truncated', 'semantic', cut, 'cut off', STAYS),
-    ('image-missing', 'semantic', write(b'none\n', lambda world: world.root / 'list.txt'),
-     'do not exist', STAYS),
+    (
+        'image-missing',
+        'semantic',
+        write(b'none\n', lambda world: world.root / 'list.txt'),
+        'do not exist',
+        STAYS,
+    ),
     # ---- label images
     ('dataset-settings', 'semantic', sets(palette=[(0, 0, 0)] * 3), 'cannot be built', STAYS),
     ('images-none', 'semantic', empty_folder, 'no images in', STAYS),
@@ -328,14 +403,20 @@ BAD = [
     ('label-ignored', 'semantic', paint(value=255), 'nothing but', TOLD),
     # ---- across the splits
     ('leak', 'both', leak, '1 of 4 images of train are also in val', TOLD),
-    ('split-order', 'both', lambda world: put(
-        'val_dataloader.dataset.metainfo.classes', CLASSES[::-1])(world.cfg),
-     "reads 'cross' as label 0", STAYS),
+    (
+        'split-order',
+        'both',
+        lambda world: put('val_dataloader.dataset.metainfo.classes', CLASSES[::-1])(world.cfg),
+        "reads 'cross' as label 0",
+        STAYS,
+    ),
 ]
 
 
-@pytest.mark.parametrize('kind, task, spoil, said, outcome', [
-    pytest.param(*one, id=f'{one[0]}-{number}') for number, one in enumerate(BAD)])
+@pytest.mark.parametrize(
+    'kind, task, spoil, said, outcome',
+    [pytest.param(*one, id=f'{one[0]}-{number}') for number, one in enumerate(BAD)],
+)
 def test_kinds(shapes, tmp_path, kind, task, spoil, said, outcome):
     root = Path(shutil.copytree(shapes, tmp_path / 'data'))
     splits = {'both': ('train', 'val'), 'val': ('val',)}.get(task, ('train',))
@@ -395,10 +476,12 @@ def test_every_kind_is_in_the_table():
 def test_nothing_is_wrong_with_good_data(shapes, task, every):
     report = audit(pointed(task, shapes), every=every)
     assert not report.findings and report.text().endswith(
-        f'0 errors, 0 warnings ({pointed(task, shapes).filename})')
+        f'0 errors, 0 warnings ({pointed(task, shapes).filename})'
+    )
 
 
 # ---- mending -------------------------------------------------------------------------------------
+
 
 def spoilt(shapes, tmp_path, *spoils):
     world = World(Path(shutil.copytree(shapes, tmp_path / 'data')), 'detection')
@@ -409,8 +492,14 @@ def spoilt(shapes, tmp_path, *spoils):
 
 
 def test_mending_says_how_many_and_keeps_what_it_does_not_know(shapes, tmp_path):
-    world = spoilt(shapes, tmp_path, ann(bbox=[1, 1, 0, 3]), row('annotations', 0, note='ours'),
-                   row('annotations', 2, bbox=[-4, 2, 20, 20], area=400), erase(World.image))
+    world = spoilt(
+        shapes,
+        tmp_path,
+        ann(bbox=[1, 1, 0, 3]),
+        row('annotations', 0, note='ours'),
+        row('annotations', 2, bbox=[-4, 2, 20, 20], area=400),
+        erase(World.image),
+    )
     world.table['info'] = {'by': 'Zoë'}
     report = world.audit(fix=tmp_path / 'new' / 'a.json')
     text = report.text()
@@ -421,16 +510,20 @@ def test_mending_says_how_many_and_keeps_what_it_does_not_know(shapes, tmp_path)
     assert new['annotations'][0]['note'] == 'ours'
     lost = world.table['images'][1]['id']
     assert lost not in {one['image_id'] for one in new['annotations']}
-    clipped, = (one for one in new['annotations']
-                if one['id'] == world.table['annotations'][2]['id'])
+    (clipped,) = (
+        one for one in new['annotations'] if one['id'] == world.table['annotations'][2]['id']
+    )
     assert clipped['bbox'] == [0, 2, 16, 20] and clipped['area'] == 320
 
 
-@pytest.mark.parametrize('make, said', [
-    (lambda file, out: out.write_text('mine'), 'exists; name another file, or give --force'),
-    (lambda file, out: out.symlink_to(file), 'is the annotation file itself'),
-    (lambda file, out: os.link(file, out), 'is the annotation file itself'),
-])
+@pytest.mark.parametrize(
+    'make, said',
+    [
+        (lambda file, out: out.write_text('mine'), 'exists; name another file, or give --force'),
+        (lambda file, out: out.symlink_to(file), 'is the annotation file itself'),
+        (lambda file, out: os.link(file, out), 'is the annotation file itself'),
+    ],
+)
 def test_the_original_is_never_written(shapes, tmp_path, make, said):
     world = spoilt(shapes, tmp_path, ann(bbox=[1, 1, 0, 3]))
     before, out = world.file.read_bytes(), tmp_path / 'out.json'
@@ -471,6 +564,7 @@ def test_what_cannot_be_mended(shapes, tmp_path):
 
 # ---- which files are read ------------------------------------------------------------------------
 
+
 def test_a_sample_or_all(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr('mmresnest.engine.audit.SAMPLED', 2)
     world = spoilt(shapes, tmp_path)
@@ -509,6 +603,7 @@ def test_a_bar_for_many(monkeypatch, capfd):
 
 # ---- the command ---------------------------------------------------------------------------------
 
+
 def test_the_command(shapes, tmp_path, capsys):
     line = ['check-data', 'faster_rcnn_resnest50_fpn', '--split', 'train', '--data']
     assert cli.main([*line, str(shapes)]) == 0
@@ -520,25 +615,45 @@ def test_the_command(shapes, tmp_path, capsys):
     assert found['box-empty']['count'] == 1 and found['box-empty']['severity'] == 'error'
     assert set(found) >= {'box-empty', 'annotation-twice', 'field-missing'}
     assert cli.main([*line, str(world.root), '--report', str(tmp_path / 'a.txt')]) == 1
-    assert (tmp_path / 'a.txt').read_text() == capsys.readouterr().out[-len(
-        (tmp_path / 'a.txt').read_text()):]
+    assert (tmp_path / 'a.txt').read_text() == capsys.readouterr().out[
+        -len((tmp_path / 'a.txt').read_text()) :
+    ]
     world.file.write_text('{')
-    for bad in ([str(world.root)], [str(tmp_path / 'none')],
-                [str(shapes), '--report', str(tmp_path / 'none' / 'a.txt')]):
+    for bad in (
+        [str(world.root)],
+        [str(tmp_path / 'none')],
+        [str(shapes), '--report', str(tmp_path / 'none' / 'a.txt')],
+    ):
         assert cli.main([*line, *bad]) == 2
     assert cli.main([*line, str(shapes), '--split', 'tarin']) == 2
     assert "no split 'tarin'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('task, place, spoil', [
-    ('panoptic', 'panoptic_train.json', lambda path: path.write_text(json.dumps({
-        **json.loads(path.read_text()), 'images': json.loads(path.read_text())['images'][1:]}))),
-    ('semantic', 'annotations/train/000001.png', lambda path: path.write_bytes(b'junk')),
-    ('semantic', 'annotations/train/000002.png', lambda path: path.unlink()),
-    # of which the ADE20K layout beside it has a copy, where images are looked for as well
-    ('detection', 'train/000002.jpg', lambda path: (path.unlink(), shutil.rmtree(
-        path.parents[1] / 'images'))),
-])
+@pytest.mark.parametrize(
+    'task, place, spoil',
+    [
+        (
+            'panoptic',
+            'panoptic_train.json',
+            lambda path: path.write_text(
+                json.dumps(
+                    {
+                        **json.loads(path.read_text()),
+                        'images': json.loads(path.read_text())['images'][1:],
+                    }
+                )
+            ),
+        ),
+        ('semantic', 'annotations/train/000001.png', lambda path: path.write_bytes(b'junk')),
+        ('semantic', 'annotations/train/000002.png', lambda path: path.unlink()),
+        # of which the ADE20K layout beside it has a copy, where images are looked for as well
+        (
+            'detection',
+            'train/000002.jpg',
+            lambda path: (path.unlink(), shutil.rmtree(path.parents[1] / 'images')),
+        ),
+    ],
+)
 def test_a_folder_that_training_refuses_can_be_looked_at(shapes, tmp_path, task, place, spoil):
     root = Path(shutil.copytree(shapes, tmp_path / 'data'))
     spoil(root / place)
@@ -549,10 +664,34 @@ def test_a_folder_that_training_refuses_can_be_looked_at(shapes, tmp_path, task,
 
 # ---- files nobody meant --------------------------------------------------------------------------
 
-ODD = (None, True, -1, 0, 0.5, math.nan, math.inf, -math.inf, 10 ** 30, 10 ** 400, '', 'disk',
-       'ü\u202e\ud800', '1', [], [[]], [None], {}, {'a': [1]}, [1, 2, 3, 4], [[1, 2, 3, 4, 5, 6]],
-       {'size': [64, 64], 'counts': 'PPYo0'}, {'size': [64, 64], 'counts': [4096]}, '../../a',
-       '\0', 'a' * 5000)
+ODD = (
+    None,
+    True,
+    -1,
+    0,
+    0.5,
+    math.nan,
+    math.inf,
+    -math.inf,
+    10**30,
+    10**400,
+    '',
+    'disk',
+    'ü\u202e\ud800',
+    '1',
+    [],
+    [[]],
+    [None],
+    {},
+    {'a': [1]},
+    [1, 2, 3, 4],
+    [[1, 2, 3, 4, 5, 6]],
+    {'size': [64, 64], 'counts': 'PPYo0'},
+    {'size': [64, 64], 'counts': [4096]},
+    '../../a',
+    '\0',
+    'a' * 5000,
+)
 
 
 def fuzz(count: int, seed: int) -> Counter:
@@ -566,8 +705,15 @@ def fuzz(count: int, seed: int) -> Counter:
     """
     chance, seen = random.Random(seed), Counter()
     with tempfile.TemporaryDirectory() as folder:
-        root = draw(Path(folder) / 'data', train=2, val=1, test=0, size=(64, 64),
-                    layouts=['coco', 'panoptic'], progress=False)
+        root = draw(
+            Path(folder) / 'data',
+            train=2,
+            val=1,
+            test=0,
+            size=(64, 64),
+            layouts=['coco', 'panoptic'],
+            progress=False,
+        )
         worlds = [World(root, task) for task in ('detection', 'instance', 'panoptic')]
         good = [world.file.read_text() for world in worlds]
         for number in range(count):
@@ -588,16 +734,24 @@ def _build_what_passes(cfg: Config) -> None:
     register(cfg)
     with contextlib.suppress(UserError):
         check_annotations(cfg, ('train',))
-        with (contextlib.redirect_stdout(io.StringIO()),
-              DefaultScope.overwrite_default_scope('mmdet')):
-            DATASETS.build({**cfg.train_dataloader.dataset, 'pipeline': [],
-                            'serialize_data': False})
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            DefaultScope.overwrite_default_scope('mmdet'),
+        ):
+            DATASETS.build(
+                {**cfg.train_dataloader.dataset, 'pipeline': [], 'serialize_data': False}
+            )
 
 
 def _look_and_mend(world: World, out: Path, as_folder: bool) -> str:
     cfg, coco = world.cfg, world.task != 'panoptic'
-    report = audit(cfg, splits=('train',), fix=out if coco else None, force=True,
-                   data=world.root if as_folder else None)
+    report = audit(
+        cfg,
+        splits=('train',),
+        fix=out if coco else None,
+        force=True,
+        data=world.root if as_folder else None,
+    )
     json.dumps(report.as_json())
     report.text().encode()
     if not report.written:
@@ -621,10 +775,12 @@ def _spoil(text: str, chance: random.Random) -> bytes:
     data = json.dumps(table).encode()
     kind = chance.random()
     if kind < 0.05:
-        return data[:chance.randrange(len(data))]
+        return data[: chance.randrange(len(data))]
     if kind < 0.1:
         at = chance.randrange(len(data))
-        return data[:at] + bytes(chance.choices(range(256), k=chance.randint(1, 4))) + data[at + 1:]
+        return (
+            data[:at] + bytes(chance.choices(range(256), k=chance.randint(1, 4))) + data[at + 1 :]
+        )
     if kind < 0.12:
         depth = chance.choice((50, 5000, 200000))
         return data[:-1] + b', "deep": ' + b'[' * depth + b']' * depth + b'}'
@@ -667,6 +823,7 @@ def test_polygons_and_run_lengths_are_measured_as_pycocotools_does():
     from pycocotools import mask as coco
 
     from mmresnest.data.polygons import _unpack
+
     chance = np.random.default_rng(0)
     for _ in range(20):
         coded = coco.encode(np.asfortranarray(chance.random((30, 20)) < 0.3, np.uint8))

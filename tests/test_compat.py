@@ -1,4 +1,5 @@
 """What is mended in the mm libraries: that it is, that it stays, and that nothing else is."""
+
 import copy
 import io
 import os
@@ -27,8 +28,13 @@ from mmresnest.switches import TRUST
 
 def python(code: str, **environ: str) -> str:
     """What a fresh interpreter prints; for all that depends on what was imported before."""
-    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120,
-                         env={**os.environ, **environ})
+    run = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environ},
+    )
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
 
@@ -37,22 +43,30 @@ def python(code: str, **environ: str) -> str:
 
 
 def test_import_is_cheap_and_a_second_install_changes_nothing():
-    assert python(
-        'import sys, mmresnest\n'
-        'from mmresnest import compat\n'
-        'finders = list(sys.meta_path)\n'
-        'compat.install()\n'
-        'assert sys.meta_path == finders\n'
-        'print([type(finder).__name__ for finder in (finders[0], finders[-1])])\n'
-        'print([name for name in ("torch", "numpy", "mmengine", "mmcv") if name in sys.modules])'
-    ) == "['RepairFinder', 'ExtFinder']\n[]"
+    assert (
+        python(
+            'import sys, mmresnest\n'
+            'from mmresnest import compat\n'
+            'finders = list(sys.meta_path)\n'
+            'compat.install()\n'
+            'assert sys.meta_path == finders\n'
+            'print([type(finder).__name__ for finder in (finders[0], finders[-1])])\n'
+            'print([name for name in ("torch", "numpy", "mmengine", "mmcv") '
+            'if name in sys.modules])'
+        )
+        == "['RepairFinder', 'ExtFinder']\n[]"
+    )
 
 
 def test_the_stand_in_is_asked_after_every_finder_that_may_know_a_compiled_one():
-    ours = [index for index, finder in enumerate(sys.meta_path)
-            if isinstance(finder, ext.ExtFinder)]
-    theirs = [index for index, finder in enumerate(sys.meta_path)
-              if getattr(finder, '__name__', '') == 'PathFinder']
+    ours = [
+        index for index, finder in enumerate(sys.meta_path) if isinstance(finder, ext.ExtFinder)
+    ]
+    theirs = [
+        index
+        for index, finder in enumerate(sys.meta_path)
+        if getattr(finder, '__name__', '') == 'PathFinder'
+    ]
     assert len(ours) == 1 and theirs and max(theirs) < ours[0]
 
 
@@ -70,14 +84,19 @@ def repaired(tmp_path, monkeypatch):
 def test_a_repair_runs_once_behind_the_module_and_leaves_its_loader_be(repaired):
     import mended_by_test
     import mended_by_test as again
+
     assert again is mended_by_test and repaired == [mended_by_test]
     assert not isinstance(mended_by_test.__loader__, compat.RepairLoader)
 
 
 def test_a_module_imported_before_us_is_mended_at_once(repaired, monkeypatch):
-    monkeypatch.setattr(sys, 'meta_path', [finder for finder in sys.meta_path
-                                           if not isinstance(finder, compat.RepairFinder)])
+    monkeypatch.setattr(
+        sys,
+        'meta_path',
+        [finder for finder in sys.meta_path if not isinstance(finder, compat.RepairFinder)],
+    )
     import mended_by_test
+
     assert repaired == []
     monkeypatch.setattr(stacks, 'REPAIRS', {'mended_by_test': repaired.append})
     compat.install()
@@ -92,26 +111,36 @@ def test_a_repair_of_a_module_that_is_missing_hides_nothing(monkeypatch):
 
 def test_all_repairs_reach_mm_modules_that_were_imported_first():
     # get_installed_path is copied into mmengine.utils and mmengine.config.config by name
-    assert python(
-        'import mmengine.runner, mmengine.hub\n'
-        'from mmengine.config import config, utils\n'
-        'import mmresnest\n'
-        'from mmresnest.compat import stacks\n'
-        'from mmengine.utils import package_utils\n'
-        'assert utils.MODULE2PACKAGE["mmresnest"] == "mmresnest"\n'
-        'assert config.get_installed_path is package_utils.get_installed_path\n'
-        'print("pkg_resources" in config.get_installed_path.__code__.co_names)') == 'False'
+    assert (
+        python(
+            'import mmengine.runner, mmengine.hub\n'
+            'from mmengine.config import config, utils\n'
+            'import mmresnest\n'
+            'from mmresnest.compat import stacks\n'
+            'from mmengine.utils import package_utils\n'
+            'assert utils.MODULE2PACKAGE["mmresnest"] == "mmresnest"\n'
+            'assert config.get_installed_path is package_utils.get_installed_path\n'
+            'print("pkg_resources" in config.get_installed_path.__code__.co_names)'
+        )
+        == 'False'
+    )
 
 
 # Configs by name ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('base, kind', [
-    ('mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'FasterRCNN'),
-    ('mmdet::resnest/faster-rcnn_s50_fpn_syncbn-backbone+head_ms-range-1x_coco.py', 'FasterRCNN'),
-    ('mmseg::_base_/models/deeplabv3_r50-d8.py', 'EncoderDecoder'),
-    ('mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'EncoderDecoder'),
-])
+@pytest.mark.parametrize(
+    'base, kind',
+    [
+        ('mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'FasterRCNN'),
+        (
+            'mmdet::resnest/faster-rcnn_s50_fpn_syncbn-backbone+head_ms-range-1x_coco.py',
+            'FasterRCNN',
+        ),
+        ('mmseg::_base_/models/deeplabv3_r50-d8.py', 'EncoderDecoder'),
+        ('mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'EncoderDecoder'),
+    ],
+)
 def test_configs_of_both_toolboxes_can_be_inherited_from(base, kind, tmp_path):
     path = tmp_path / 'config.py'
     path.write_text(f'_base_ = {base!r}\n')
@@ -122,6 +151,7 @@ def test_configs_of_both_toolboxes_can_be_inherited_from(base, kind, tmp_path):
 def test_a_config_is_found_without_reading_every_metafile(package, monkeypatch):
     from mmengine.config import utils
     from mmengine.utils import get_installed_path
+
     missing = f'{package}::fcn/no_such_config.py'
     with pytest.raises(FileNotFoundError, match='no_such_config'):
         Config._get_cfg_path(missing, '')
@@ -135,18 +165,20 @@ def test_a_config_is_found_without_reading_every_metafile(package, monkeypatch):
         assert path == utils._get_external_cfg_base_path(str(folder.parents[1]), name)
         assert scope == package
     assert read == []
-    with pytest.raises(TypeError):      # mmengine is asked about what is not there
+    with pytest.raises(TypeError):  # mmengine is asked about what is not there
         Config._get_cfg_path(missing, '')
     assert len(read) == 1
 
 
 def test_a_text_is_formatted_once_for_each_state(monkeypatch):
     from yapf.yapflib import yapf_api
+
     formatted, real = [], yapf_api.FormatCode
 
     def count(text, **more):
         formatted.append(text)
         return real(text, **more)
+
     for module in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):
         monkeypatch.setattr(f'{module}.FormatCode', count, raising=False)
     config = Config(dict(name='test_a_text_is_formatted_once', numbers=[1, 2.5, None]))
@@ -157,7 +189,7 @@ def test_a_text_is_formatted_once_for_each_state(monkeypatch):
     assert "'new'" in config.pretty_text and "'new'" not in text and len(formatted) == 2
     plain = Config(config.to_dict(), format_python_code=False).pretty_text
     assert plain == formatted[1] and len(formatted) == 2
-    for number in range(2, 22):         # few are kept, and what is dropped is formatted anew
+    for number in range(2, 22):  # few are kept, and what is dropped is formatted anew
         config.numbers[0] = number
         assert f' {number},\n' in config.pretty_text
     config.numbers.pop()
@@ -190,8 +222,13 @@ def table(**entries: str) -> ModuleType:
 def test_only_distributions_that_are_missing_are_renamed():
     module = table(pytest='pytest', yaml='pyyaml', hypothesis='no-such-thing', absent='nothing')
     stacks.name_packages(module)
-    assert module.MODULE2PACKAGE == dict(pytest='pytest', yaml='pyyaml', hypothesis='hypothesis',
-                                         absent='nothing', mmresnest='mmresnest')
+    assert module.MODULE2PACKAGE == dict(
+        pytest='pytest',
+        yaml='pyyaml',
+        hypothesis='hypothesis',
+        absent='nothing',
+        mmresnest='mmresnest',
+    )
 
 
 # Packages without pkg_resources ------------------------------------------------------------------
@@ -202,10 +239,12 @@ def test_packages_are_found_where_they_are_imported_from():
     import mmseg
 
     import mmresnest
+
     for package in (mmdet, mmseg, mmresnest):
         assert stacks.get_installed_path(package.__name__) == str(Path(package.__file__).parent)
-    distribution = next(name for name in ('onedl-mmsegmentation', 'mmsegmentation')
-                        if stacks.is_distribution(name))
+    distribution = next(
+        name for name in ('onedl-mmsegmentation', 'mmsegmentation') if stacks.is_distribution(name)
+    )
     assert stacks.package2module(distribution) == 'mmseg'
     assert stacks.get_installed_path(distribution) == str(Path(mmseg.__file__).parent)
 
@@ -230,16 +269,20 @@ def test_a_namespace_package_has_no_folder(tmp_path, monkeypatch):
 
 def test_configs_are_inherited_without_pkg_resources():
     """As with setuptools 82 and later, simulated: the module is there but may not be imported."""
-    assert python(
-        'import sys\n'
-        'sys.modules["pkg_resources"] = None\n'
-        'import mmresnest\n'
-        'from mmengine.utils import get_installed_path, is_installed\n'
-        'from mmengine.config import Config\n'
-        'Config.fromfile(get_installed_path("mmdet") + "/.mim/configs/retinanet/"\n'
-        '                "retinanet_r50_fpn_1x_coco.py")\n'
-        'config = Config._get_cfg_path("mmdet::_base_/default_runtime.py", "")\n'
-        'print(is_installed("mmdet"), is_installed("mmnothing"), config[1])') == 'True False mmdet'
+    assert (
+        python(
+            'import sys\n'
+            'sys.modules["pkg_resources"] = None\n'
+            'import mmresnest\n'
+            'from mmengine.utils import get_installed_path, is_installed\n'
+            'from mmengine.config import Config\n'
+            'Config.fromfile(get_installed_path("mmdet") + "/.mim/configs/retinanet/"\n'
+            '                "retinanet_r50_fpn_1x_coco.py")\n'
+            'config = Config._get_cfg_path("mmdet::_base_/default_runtime.py", "")\n'
+            'print(is_installed("mmdet"), is_installed("mmnothing"), config[1])'
+        )
+        == 'True False mmdet'
+    )
 
 
 # Checkpoints that run no code --------------------------------------------------------------------
@@ -265,12 +308,21 @@ class Toy(torch.nn.Module):
 
 def runner(work_dir: Path, epochs: int, **settings: object) -> Runner:
     return Runner(
-        Toy(), str(work_dir), train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        train_dataloader=dict(dataset=[torch.ones(2)] * 4, batch_size=2,
-                              sampler=dict(type='DefaultSampler', shuffle=False)),
+        Toy(),
+        str(work_dir),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        train_dataloader=dict(
+            dataset=[torch.ones(2)] * 4,
+            batch_size=2,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
-        param_scheduler=dict(type='MultiStepLR', milestones=[1]), default_scope='mmengine',
-        experiment_name=f'{work_dir.name}{epochs}', log_level='ERROR', **settings)
+        param_scheduler=dict(type='MultiStepLR', milestones=[1]),
+        default_scope='mmengine',
+        experiment_name=f'{work_dir.name}{epochs}',
+        log_level='ERROR',
+        **settings,
+    )
 
 
 def test_a_run_resumes_from_its_own_checkpoint_with_its_history(tmp_path):
@@ -298,11 +350,17 @@ def loaded(checkpoint: object, path: Path) -> object:
 def test_numbers_arrays_and_histories_survive_wherever_they_are_nested(tmp_path):
     array = np.arange(6.0).reshape(2, 3)
     checkpoint = {
-        'weights': {'w': torch.ones(2)}, 'rows': array, 'columns': np.asfortranarray(array),
-        'big endian': array.astype('>f4'), 'names': np.array(['cat', 'dogs']),
-        'none': np.zeros((0, 4), np.float32), 'flags': np.array([True, False]),
-        'list': [np.int64(3), (np.float64(0.25), 'text')], 'flag': np.bool_(True),
-        'history': HistoryBuffer([1.0, 2.0], [1, 3], max_length=5), 'dtype': np.dtype('i2'),
+        'weights': {'w': torch.ones(2)},
+        'rows': array,
+        'columns': np.asfortranarray(array),
+        'big endian': array.astype('>f4'),
+        'names': np.array(['cat', 'dogs']),
+        'none': np.zeros((0, 4), np.float32),
+        'flags': np.array([True, False]),
+        'list': [np.int64(3), (np.float64(0.25), 'text')],
+        'flag': np.bool_(True),
+        'history': HistoryBuffer([1.0, 2.0], [1, 3], max_length=5),
+        'dtype': np.dtype('i2'),
     }
     result = loaded(copy.deepcopy(checkpoint), tmp_path / 'nested.pth')
     for key in ('rows', 'columns', 'big endian', 'names', 'none', 'flags'):
@@ -354,15 +412,29 @@ def attacks(mark: Path) -> dict[str, object]:
         'import': Call(__import__, 'os'),
         # getattr is what mmengine's own checkpoints need. The real one leads to eval, which
         # _rebuild_from_type_v2, on torch's own list, calls.
-        'getattr chain': Call(torch._tensor._rebuild_from_type_v2,
-                              Call(getattr, builtins, 'eval'), torch.Tensor, (code,), {}),
+        'getattr chain': Call(
+            torch._tensor._rebuild_from_type_v2,
+            Call(getattr, builtins, 'eval'),
+            torch.Tensor,
+            (code,),
+            {},
+        ),
         'getattr of the history': Call(
-            getattr, Call(getattr, HistoryBuffer, 'mean'), '__globals__'),
+            getattr, Call(getattr, HistoryBuffer, 'mean'), '__globals__'
+        ),
         'array of objects': np.array([Call(eval, code)], dtype=object),
         # numbers that are read as pointers
-        'forged dtype': Written(np._core.multiarray._reconstruct, (np.ndarray, (0,), b'b'), (
-            1, (1,), Written(np.dtype, ('O8', False, True), (3, '|', None, None, None, -1, -1, 0)),
-            False, b'\1' * 8)),
+        'forged dtype': Written(
+            np._core.multiarray._reconstruct,
+            (np.ndarray, (0,), b'b'),
+            (
+                1,
+                (1,),
+                Written(np.dtype, ('O8', False, True), (3, '|', None, None, None, -1, -1, 0)),
+                False,
+                b'\1' * 8,
+            ),
+        ),
         'unknown class': {'model': Unknown()},
     }
 
@@ -404,14 +476,25 @@ def downloaded(path: str) -> None:
     CheckpointLoader.load_checkpoint('https://weights.invalid/attack.pth')
 
 
-@pytest.mark.parametrize('load', [
-    lambda path: load_checkpoint(Toy(), path),
-    lambda path: runner(Path(path).parent, 1).load_checkpoint(path),
-    lambda path: runner(Path(path).parent, 1).resume(path),
-    lambda path: runner(Path(path).parent, 1, load_from=path).train(),
-    pretrained, downloaded,
-], ids=['load_checkpoint', 'Runner.load_checkpoint', 'Runner.resume', 'load_from', 'Pretrained',
-        'download'])
+@pytest.mark.parametrize(
+    'load',
+    [
+        lambda path: load_checkpoint(Toy(), path),
+        lambda path: runner(Path(path).parent, 1).load_checkpoint(path),
+        lambda path: runner(Path(path).parent, 1).resume(path),
+        lambda path: runner(Path(path).parent, 1, load_from=path).train(),
+        pretrained,
+        downloaded,
+    ],
+    ids=[
+        'load_checkpoint',
+        'Runner.load_checkpoint',
+        'Runner.resume',
+        'load_from',
+        'Pretrained',
+        'download',
+    ],
+)
 def test_every_way_to_a_checkpoint_refuses(load, tmp_path, monkeypatch):
     mark, path = tmp_path / 'mark', tmp_path / 'attack.pth'
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
@@ -446,8 +529,14 @@ def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path):
     whole = io.BytesIO()
     torch.save({'w': torch.ones(100)}, whole)
     path = tmp_path / 'broken.pth'
-    for content in (b'', b'<html>404</html>', b'just some text, no more', whole.getvalue()[:500],
-                    pickle.dumps({'w': 1}), pickle.dumps([Unknown()])):
+    for content in (
+        b'',
+        b'<html>404</html>',
+        b'just some text, no more',
+        whole.getvalue()[:500],
+        pickle.dumps({'w': 1}),
+        pickle.dumps([Unknown()]),
+    ):
         path.write_bytes(content)
         with pytest.raises(UserError, match='broken.pth cannot be read as a PyTorch checkpoint'):
             CheckpointLoader.load_checkpoint(str(path))
@@ -463,8 +552,12 @@ def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path):
 
 
 def test_the_service_nobody_has_is_not_mentioned():
-    assert python('import mmresnest, mmdet.datasets\n'
-                  'from mmengine.logging import print_log\n'
-                  'print_log("Could not import OneDL. Skipping OneDL datasets.")\n'
-                  'print_log("Could not import something else")'
-                  ) == 'Could not import something else'
+    assert (
+        python(
+            'import mmresnest, mmdet.datasets\n'
+            'from mmengine.logging import print_log\n'
+            'print_log("Could not import OneDL. Skipping OneDL datasets.")\n'
+            'print_log("Could not import something else")'
+        )
+        == 'Could not import something else'
+    )

@@ -3,6 +3,7 @@
 A twin loops over boxes, bins and samples and leaves its gradient to autograd.  All calls go through
 mmcv's own functions, so its calling conventions are tested too.
 """
+
 import ast
 import math
 import os
@@ -107,13 +108,19 @@ def roi_align_twin(feature, rois, size, scale, ratio, mode, aligned):
         height, width = y2 - y1, x2 - x1
         if not aligned:
             height, width = max(height, 1), max(width, 1)
-        rows_, columns = (ratio or max(0, math.ceil(extent / bins))
-                          for extent, bins in zip((height, width), size, strict=True))
+        rows_, columns = (
+            ratio or max(0, math.ceil(extent / bins))
+            for extent, bins in zip((height, width), size, strict=True)
+        )
         for p, q in product(range(size[0]), range(size[1])):
-            values = [interpolate(feature[int(image)],
-                                  y1 + (p + (i + 0.5) / rows_) * height / size[0],
-                                  x1 + (q + (j + 0.5) / columns) * width / size[1])
-                      for i, j in product(range(rows_), range(columns))]
+            values = [
+                interpolate(
+                    feature[int(image)],
+                    y1 + (p + (i + 0.5) / rows_) * height / size[0],
+                    x1 + (q + (j + 0.5) / columns) * width / size[1],
+                )
+                for i, j in product(range(rows_), range(columns))
+            ]
             if values:
                 stack = torch.stack(values)
                 out.append(stack.mean(0) if mode == 'avg' else stack.max(0)[0])
@@ -126,9 +133,17 @@ def roi_align_twin(feature, rois, size, scale, ratio, mode, aligned):
 # Inside, across each border, wholly outside, thinner than a cell, flat, empty, larger than the map.
 # No sample lies on the edge of what counts, where rounding decides, nor at -1, by which mmcv's
 # maximum marks "nowhere".
-CORNERS = [(1.3, 2.1, 7.7, 4.9), (-5.1, -4.1, 3.2, 8.3), (4.2, 3.3, 13.4, 9.3),
-           (50.1, 60.2, 53.3, 64.4), (5.1, 5.2, 5.4, 6.3), (3.1, 4.3, 9.2, 4.3),
-           (7.1, 7.3, 7.1, 7.3), (-6.3, -5.2, 14.1, 10.57), (-1.1, -1.2, 0.3, 0.4)]
+CORNERS = [
+    (1.3, 2.1, 7.7, 4.9),
+    (-5.1, -4.1, 3.2, 8.3),
+    (4.2, 3.3, 13.4, 9.3),
+    (50.1, 60.2, 53.3, 64.4),
+    (5.1, 5.2, 5.4, 6.3),
+    (3.1, 4.3, 9.2, 4.3),
+    (7.1, 7.3, 7.1, 7.3),
+    (-6.3, -5.2, 14.1, 10.57),
+    (-1.1, -1.2, 0.3, 0.4),
+]
 
 
 @pytest.mark.parametrize('aligned', [True, False])
@@ -137,30 +152,40 @@ CORNERS = [(1.3, 2.1, 7.7, 4.9), (-5.1, -4.1, 3.2, 8.3), (4.2, 3.3, 13.4, 9.3),
 @pytest.mark.parametrize(('size', 'scale'), [((2, 3), 0.5), ((3, 1), 1.0)])
 def test_roi_align(mmcv_ops, random, kernel, mode, size, scale, ratio, aligned):
     feature = draw(random, 2, 3, 6, 9)
-    rois = torch.tensor([(i % 2, *corners) for i, corners in enumerate(CORNERS)],
-                        dtype=torch.float64)
+    rois = torch.tensor(
+        [(i % 2, *corners) for i, corners in enumerate(CORNERS)], dtype=torch.float64
+    )
     settings = (rois, size, scale, ratio, mode, aligned)
-    agree(lambda x: mmcv_ops.roi_align(x, *settings), lambda x: roi_align_twin(x, *settings),
-          [feature])
+    agree(
+        lambda x: mmcv_ops.roi_align(x, *settings),
+        lambda x: roi_align_twin(x, *settings),
+        [feature],
+    )
 
 
 @pytest.mark.parametrize('mode', ['avg', 'max'])
 def test_roi_align_in_small_pieces_is_the_same(mmcv_ops, random, monkeypatch, mode):
     feature = draw(random, 2, 3, 6, 9)
-    rois = torch.tensor([(i % 2, *corners) for i, corners in enumerate(CORNERS)],
-                        dtype=torch.float64)
+    rois = torch.tensor(
+        [(i % 2, *corners) for i, corners in enumerate(CORNERS)], dtype=torch.float64
+    )
     settings = (rois, (2, 2), 1.0, 0, mode, True)
     monkeypatch.setattr(ops.roi_align, 'ENTRIES', 20)
     monkeypatch.setattr(ops.roi_align, 'SAMPLED', 50)
-    agree(lambda x: mmcv_ops.roi_align(x, *settings), lambda x: roi_align_twin(x, *settings),
-          [feature])
+    agree(
+        lambda x: mmcv_ops.roi_align(x, *settings),
+        lambda x: roi_align_twin(x, *settings),
+        [feature],
+    )
 
 
 @pytest.mark.parametrize('mode', ['avg', 'max'])
 def test_roi_align_of_nothing(mmcv_ops, mode):
-    for feature, rois in ((torch.zeros(2, 3, 4, 5), torch.zeros(0, 5)),
-                          (torch.zeros(2, 0, 4, 5), torch.zeros(3, 5)),
-                          (torch.zeros(0, 3, 4, 5), torch.zeros(0, 5))):
+    for feature, rois in (
+        (torch.zeros(2, 3, 4, 5), torch.zeros(0, 5)),
+        (torch.zeros(2, 0, 4, 5), torch.zeros(3, 5)),
+        (torch.zeros(0, 3, 4, 5), torch.zeros(0, 5)),
+    ):
         feature.requires_grad_()
         out = mmcv_ops.roi_align(feature, rois, (7, 7), 1.0, 0, mode, True)
         assert out.shape == (len(rois), feature.shape[1], 7, 7)
@@ -181,15 +206,18 @@ def test_gradcheck_of_roi_align(mmcv_ops, random, mode):
     rois = torch.tensor([[0, 0.3, 0.2, 3.1, 2.7], [1, -2, 1, 2.5, 9]], dtype=torch.float64)
     assert torch.autograd.gradcheck(
         lambda x: mmcv_ops.roi_align(x, rois, (2, 2), 0.9, 0, mode, True),
-        draw(random, 2, 2, 3, 4).requires_grad_())
+        draw(random, 2, 2, 3, 4).requires_grad_(),
+    )
 
 
 def test_channels_last_and_strided_features_give_the_same(mmcv_ops, random):
     feature = draw(random, 2, 6, 6, 9)
     rois = torch.tensor([[1, 1, 1, 8, 5.0]], dtype=torch.float64)
     want = mmcv_ops.roi_align(feature, rois, (2, 2), 1.0, 0, 'avg', True)
-    for same in (feature.contiguous(memory_format=torch.channels_last),
-                 feature.repeat_interleave(2, 3)[..., ::2]):
+    for same in (
+        feature.contiguous(memory_format=torch.channels_last),
+        feature.repeat_interleave(2, 3)[..., ::2],
+    ):
         assert torch.equal(mmcv_ops.roi_align(same, rois, (2, 2), 1.0, 0, 'avg', True), want)
 
 
@@ -198,9 +226,13 @@ def test_channels_last_and_strided_features_give_the_same(mmcv_ops, random):
 
 def overlap(one, other, offset):
     """IoU in float32, as mmcv computes it."""
-    width, height = (torch.clamp(torch.minimum(one[i + 2], other[i + 2])
-                                 - torch.maximum(one[i], other[i]) + offset, min=0)
-                     for i in (0, 1))
+    width, height = (
+        torch.clamp(
+            torch.minimum(one[i + 2], other[i + 2]) - torch.maximum(one[i], other[i]) + offset,
+            min=0,
+        )
+        for i in (0, 1)
+    )
     one, other = ((box[2] - box[0] + offset) * (box[3] - box[1] + offset) for box in (one, other))
     return width * height / (one + other - width * height)
 
@@ -357,7 +389,7 @@ def deform_twin(conv, x, offset, weight, mask=None, bias=None):
         for k, (i, j) in enumerate(taps):
             for d in range(conv.deform_groups):
                 at = 2 * (d * len(taps) + k)
-                y, z = offset[b, at:at + 2, row, column]
+                y, z = offset[b, at : at + 2, row, column]
                 y = y + row * stride[0] - padding[0] + i * dilation[0]
                 z = z + column * stride[1] - padding[1] + j * dilation[1]
                 total = x.new_zeros(per_offset)
@@ -367,51 +399,78 @@ def deform_twin(conv, x, offset, weight, mask=None, bias=None):
                         if 0 <= p < height and 0 <= q < width:
                             share_y = y - top if p > top else 1 - (y - top)
                             share_z = z - left if q > left else 1 - (z - left)
-                            cell = x[b, d * per_offset:(d + 1) * per_offset, p, q]
+                            cell = x[b, d * per_offset : (d + 1) * per_offset, p, q]
                             total = total + share_y * share_z * cell
                 if mask is not None:
                     total = total * mask[b, d * len(taps) + k, row, column]
                 columns.append(total)
     columns = torch.stack(columns).view(images, *offset.shape[2:], len(taps), channels)
     outputs = len(weight) // conv.groups
-    out = torch.cat([torch.einsum(
-        'bhwkc,okc->bohw', columns[..., g * per_group:(g + 1) * per_group],
-        weight[g * outputs:(g + 1) * outputs].flatten(2).transpose(1, 2))
-        for g in range(conv.groups)], 1)
+    out = torch.cat(
+        [
+            torch.einsum(
+                'bhwkc,okc->bohw',
+                columns[..., g * per_group : (g + 1) * per_group],
+                weight[g * outputs : (g + 1) * outputs].flatten(2).transpose(1, 2),
+            )
+            for g in range(conv.groups)
+        ],
+        1,
+    )
     return out if bias is None else out + bias[:, None, None]
 
 
 def conv_inputs(random, conv, images=2, modulated=True, spread=2.0):
     x = draw(random, images, 4, 4, 5)
-    size = [(length + 2 * pad - step * (taps - 1) - 1) // stride + 1
-            for length, pad, step, taps, stride in zip(
-                (4, 5), pair(conv.padding), pair(conv.dilation), conv.kernel, pair(conv.stride),
-                strict=True)]
+    size = [
+        (length + 2 * pad - step * (taps - 1) - 1) // stride + 1
+        for length, pad, step, taps, stride in zip(
+            (4, 5),
+            pair(conv.padding),
+            pair(conv.dilation),
+            conv.kernel,
+            pair(conv.stride),
+            strict=True,
+        )
+    ]
     taps = math.prod(conv.kernel) * conv.deform_groups
-    inputs = [x, draw(random, images, 2 * taps, *size, low=-spread, high=spread),
-              draw(random, 4, 4 // conv.groups, *conv.kernel)]
+    inputs = [
+        x,
+        draw(random, images, 2 * taps, *size, low=-spread, high=spread),
+        draw(random, 4, 4 // conv.groups, *conv.kernel),
+    ]
     return [*inputs, draw(random, images, taps, *size), draw(random, 4)] if modulated else inputs
 
 
 @pytest.mark.parametrize('conv', CONVS)
 def test_deform_conv(mmcv_ops, random, kernel, conv):
-    agree(lambda x, offset, weight: mmcv_ops.deform_conv2d(x, offset, weight, *conv[:5]),
-          lambda *inputs: deform_twin(conv, *inputs), conv_inputs(random, conv, modulated=False))
+    agree(
+        lambda x, offset, weight: mmcv_ops.deform_conv2d(x, offset, weight, *conv[:5]),
+        lambda *inputs: deform_twin(conv, *inputs),
+        conv_inputs(random, conv, modulated=False),
+    )
 
 
 @pytest.mark.parametrize('conv', CONVS)
 def test_modulated_deform_conv(mmcv_ops, random, kernel, conv):
-    agree(lambda x, offset, weight, mask, bias:
-          mmcv_ops.modulated_deform_conv2d(x, offset, mask, weight, bias, *conv[:5]),
-          lambda *inputs: deform_twin(conv, *inputs), conv_inputs(random, conv))
+    agree(
+        lambda x, offset, weight, mask, bias: mmcv_ops.modulated_deform_conv2d(
+            x, offset, mask, weight, bias, *conv[:5]
+        ),
+        lambda *inputs: deform_twin(conv, *inputs),
+        conv_inputs(random, conv),
+    )
 
 
 def test_offsets_of_zero_give_a_convolution_and_no_gradient_in_the_padding(mmcv_ops, random):
     """The first step of training: mmcv starts offsets at zero, where padded taps lie on -1."""
     conv = Conv(1, 1, 1, 1, 1)
     x, offset, weight = conv_inputs(random, conv, modulated=False, spread=0)
-    agree(lambda *inputs: mmcv_ops.deform_conv2d(*inputs, *conv[:5]),
-          lambda *inputs: deform_twin(conv, *inputs), [x, offset, weight])
+    agree(
+        lambda *inputs: mmcv_ops.deform_conv2d(*inputs, *conv[:5]),
+        lambda *inputs: deform_twin(conv, *inputs),
+        [x, offset, weight],
+    )
     close(mmcv_ops.deform_conv2d(x, offset, weight, 1, 1), torch.conv2d(x, weight, padding=1))
 
 
@@ -419,9 +478,11 @@ def test_offsets_of_zero_give_a_convolution_and_no_gradient_in_the_padding(mmcv_
 def test_image_pieces_and_im2col_step_change_nothing(mmcv_ops, random, monkeypatch, step):
     conv = CONVS[4]
     monkeypatch.setattr(ops.deform_conv, 'COLUMNS', 1)
-    agree(lambda *inputs: mmcv_ops.deform_conv2d(*inputs, *conv[:5], False, step),
-          lambda *inputs: deform_twin(conv, *inputs),
-          conv_inputs(random, conv, images=4, modulated=False))
+    agree(
+        lambda *inputs: mmcv_ops.deform_conv2d(*inputs, *conv[:5], False, step),
+        lambda *inputs: deform_twin(conv, *inputs),
+        conv_inputs(random, conv, images=4, modulated=False),
+    )
 
 
 def test_gradients_that_nobody_wants_are_not_made(mmcv_ops, random):
@@ -435,29 +496,70 @@ def test_gradients_that_nobody_wants_are_not_made(mmcv_ops, random):
 
 def test_deform_conv_of_no_image(mmcv_ops, random):
     conv = CONVS[0]
-    x, offset, weight, mask, bias = (value.requires_grad_() for value in
-                                     conv_inputs(random, conv, images=0))
+    x, offset, weight, mask, bias = (
+        value.requires_grad_() for value in conv_inputs(random, conv, images=0)
+    )
     ext_output = x.new_empty(0, 4, 4, 5)
     scratch = x.new_empty(0)
     ops.TABLE['modulated_deform_conv_forward'](
-        x, weight, bias, scratch, offset, mask, ext_output, scratch, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1,
-        with_bias=True)
+        x,
+        weight,
+        bias,
+        scratch,
+        offset,
+        mask,
+        ext_output,
+        scratch,
+        3,
+        3,
+        1,
+        1,
+        1,
+        1,
+        1,
+        1,
+        1,
+        1,
+        with_bias=True,
+    )
     totals = [torch.zeros_like(value) for value in (x, weight, bias, offset, mask)]
     ops.TABLE['modulated_deform_conv_backward'](
-        x, weight, bias, scratch, offset, mask, scratch, *totals, ext_output, 3, 3, 1, 1, 1, 1, 1,
-        1, 1, 1, with_bias=True)
+        x,
+        weight,
+        bias,
+        scratch,
+        offset,
+        mask,
+        scratch,
+        *totals,
+        ext_output,
+        3,
+        3,
+        1,
+        1,
+        1,
+        1,
+        1,
+        1,
+        1,
+        1,
+        with_bias=True,
+    )
     assert not any(total.any() for total in totals)
 
 
 def test_gradcheck_of_deform_convs(mmcv_ops, random):
     conv = Conv(2, 1, 1, 2, 2, (2, 2))
-    x, offset, weight, mask, bias = (value.requires_grad_() for value in
-                                     conv_inputs(random, conv, images=1))
+    x, offset, weight, mask, bias = (
+        value.requires_grad_() for value in conv_inputs(random, conv, images=1)
+    )
     assert torch.autograd.gradcheck(
-        lambda *inputs: mmcv_ops.deform_conv2d(*inputs, *conv[:5]), (x, offset, weight))
+        lambda *inputs: mmcv_ops.deform_conv2d(*inputs, *conv[:5]), (x, offset, weight)
+    )
     assert torch.autograd.gradcheck(
         lambda *inputs: mmcv_ops.modulated_deform_conv2d(*inputs, *conv[:5]),
-        (x, offset, mask, weight, bias))
+        (x, offset, mask, weight, bias),
+    )
 
 
 @pytest.mark.parametrize('name', ['DeformConv2dPack', 'ModulatedDeformConv2dPack'])
@@ -476,8 +578,11 @@ def sigmoid_twin(scores, target, gamma, alpha, weight):
     losses = []
     for n, c in product(*map(range, scores.shape)):
         p, label = scores[n, c].sigmoid(), int(target[n])
-        loss = (-alpha * (1 - p) ** gamma * p.log() if label == c
-                else -(1 - alpha) * p ** gamma * (1 - p).log())
+        loss = (
+            -alpha * (1 - p) ** gamma * p.log()
+            if label == c
+            else -(1 - alpha) * p**gamma * (1 - p).log()
+        )
         losses.append(loss * (weight[label] if weight is not None and label < len(weight) else 1))
     return torch.stack(losses).view(scores.shape)
 
@@ -499,10 +604,16 @@ def test_sigmoid_focal_loss(mmcv_ops, random, gamma, alpha, weighted):
     target = torch.tensor([0, 1, 2, 3, 4, 4])  # 4: background
     weight = draw(random, 4, low=0.5, high=2) if weighted else None
     settings = (target, gamma, alpha, weight)
-    agree(lambda x: mmcv_ops.sigmoid_focal_loss(x, *settings, 'none'),
-          lambda x: sigmoid_twin(x, *settings), [scores])
-    agree(lambda x: mmcv_ops.sigmoid_focal_loss(x, *settings, 'mean'),
-          lambda x: sigmoid_twin(x, *settings).sum() / 6, [scores])
+    agree(
+        lambda x: mmcv_ops.sigmoid_focal_loss(x, *settings, 'none'),
+        lambda x: sigmoid_twin(x, *settings),
+        [scores],
+    )
+    agree(
+        lambda x: mmcv_ops.sigmoid_focal_loss(x, *settings, 'mean'),
+        lambda x: sigmoid_twin(x, *settings).sum() / 6,
+        [scores],
+    )
 
 
 @pytest.mark.parametrize('weighted', [False, True])
@@ -512,8 +623,11 @@ def test_softmax_focal_loss(mmcv_ops, random, gamma, alpha, weighted):
     target = torch.tensor([0, 1, 2, 3, -1, 0])  # -1: ignored
     weight = draw(random, 4, low=0.5, high=2) if weighted else None
     settings = (target, gamma, alpha, weight)
-    agree(lambda x: mmcv_ops.softmax_focal_loss(x, *settings, 'mean'),
-          lambda x: softmax_twin(x, *settings).mean(), [scores])
+    agree(
+        lambda x: mmcv_ops.softmax_focal_loss(x, *settings, 'mean'),
+        lambda x: softmax_twin(x, *settings).mean(),
+        [scores],
+    )
     close(mmcv_ops.softmax_focal_loss(scores, *settings, 'none'), softmax_twin(scores, *settings))
 
 
@@ -540,7 +654,8 @@ def test_gradcheck_of_focal_losses(mmcv_ops, random):
     weight = draw(random, 3, low=0.5, high=2)
     for loss in (mmcv_ops.sigmoid_focal_loss, mmcv_ops.softmax_focal_loss):
         assert torch.autograd.gradcheck(
-            lambda x, loss=loss: loss(x, target, 2.0, 0.25, weight, 'mean'), scores)
+            lambda x, loss=loss: loss(x, target, 2.0, 0.25, weight, 'mean'), scores
+        )
 
 
 # Half precision ----------------------------------------------------------------------------------
@@ -560,8 +675,12 @@ def test_half_precision_is_computed_in_single_and_given_back_in_half(mmcv_ops, r
         (lambda x: mmcv_ops.sigmoid_focal_loss(x, target, 2.0, 0.25, None, 'none'), [scores]),
         (lambda x: mmcv_ops.softmax_focal_loss(x, target, 2.0, 0.25, None, 'sum'), [scores]),
         (lambda *three: mmcv_ops.deform_conv2d(*three, *conv[:5]), inputs[:3]),
-        (lambda x, offset, weight, mask, bias: mmcv_ops.modulated_deform_conv2d(
-            x, offset, mask, weight, bias, *conv[:5]), inputs),
+        (
+            lambda x, offset, weight, mask, bias: mmcv_ops.modulated_deform_conv2d(
+                x, offset, mask, weight, bias, *conv[:5]
+            ),
+            inputs,
+        ),
     ]
     for call, values in calls:
         results = []
@@ -572,8 +691,9 @@ def test_half_precision_is_computed_in_single_and_given_back_in_half(mmcv_ops, r
             results.append([out, *torch.autograd.grad(out.sum(), leaves)])
         for half, single in zip(*results, strict=True):
             assert half.dtype == dtype
-            torch.testing.assert_close(half.float(), single, rtol=coarse,
-                                       atol=coarse * float(single.detach().abs().max()))
+            torch.testing.assert_close(
+                half.float(), single, rtol=coarse, atol=coarse * float(single.detach().abs().max())
+            )
 
 
 def test_autocast(mmcv_ops, random):
@@ -643,10 +763,12 @@ class Kernels:
         with torch.enable_grad():
             x = torch.zeros(b, c, h, w, dtype=grad.dtype, requires_grad=True)
             return torch.autograd.grad(
-                self.roi_align(x, rois, scale, height, width, ratio, aligned), x, grad)[0]
+                self.roi_align(x, rois, scale, height, width, ratio, aligned), x, grad
+            )[0]
 
-    def deform_conv2d(self, x, weight, offset, mask, bias, sh, sw, ph, pw, dh, dw, groups, offsets,
-                      use_mask):
+    def deform_conv2d(
+        self, x, weight, offset, mask, bias, sh, sw, ph, pw, dh, dw, groups, offsets, use_mask
+    ):
         conv = Conv((sh, sw), (ph, pw), (dh, dw), groups, offsets, tuple(weight.shape[2:]))
         return deform_twin(conv, x, offset, weight, mask if use_mask else None, bias).contiguous()
 
@@ -655,8 +777,10 @@ class Kernels:
             leaves = [value.detach().clone().requires_grad_() for value in arguments[:5]]
             out = self.deform_conv2d(*leaves, *arguments[5:])
             found = torch.autograd.grad(out, leaves, grad, allow_unused=True)
-        return tuple(torch.zeros_like(leaf) if value is None else value
-                     for leaf, value in zip(leaves, found, strict=True))
+        return tuple(
+            torch.zeros_like(leaf) if value is None else value
+            for leaf, value in zip(leaves, found, strict=True)
+        )
 
 
 @pytest.fixture
@@ -703,20 +827,29 @@ def test_torchvision_is_used_where_it_imports(mmcv_ops, random, torchvision):
     rois = torch.tensor([[1, 1, 1, 8, 5.0]], dtype=torch.float64)
     for mode, ratio in (('avg', 0), ('avg', 2), ('max', 0)):
         settings = (rois, (2, 3), 0.5, ratio, mode, True)
-        agree(lambda x, settings=settings: mmcv_ops.roi_align(x, *settings),
-              lambda x, settings=settings: roi_align_twin(x, *settings), [feature])
+        agree(
+            lambda x, settings=settings: mmcv_ops.roi_align(x, *settings),
+            lambda x, settings=settings: roi_align_twin(x, *settings),
+            [feature],
+        )
     assert called == 2 * ['roi_align', '_roi_align_backward']  # nor the largest sample
     half = mmcv_ops.roi_align(feature.half(), rois.half(), (2, 3), 0.5, 0, 'avg', True)
     assert half.dtype == torch.float16
     called.clear()
 
     for conv in (CONVS[3], CONVS[4]):
-        agree(lambda *inputs, conv=conv: mmcv_ops.deform_conv2d(*inputs, *conv[:5]),
-              lambda *inputs, conv=conv: deform_twin(conv, *inputs),
-              conv_inputs(random, conv, modulated=False))
-        agree(lambda x, offset, weight, mask, bias, conv=conv:
-              mmcv_ops.modulated_deform_conv2d(x, offset, mask, weight, bias, *conv[:5]),
-              lambda *inputs, conv=conv: deform_twin(conv, *inputs), conv_inputs(random, conv))
+        agree(
+            lambda *inputs, conv=conv: mmcv_ops.deform_conv2d(*inputs, *conv[:5]),
+            lambda *inputs, conv=conv: deform_twin(conv, *inputs),
+            conv_inputs(random, conv, modulated=False),
+        )
+        agree(
+            lambda x, offset, weight, mask, bias, conv=conv: mmcv_ops.modulated_deform_conv2d(
+                x, offset, mask, weight, bias, *conv[:5]
+            ),
+            lambda *inputs, conv=conv: deform_twin(conv, *inputs),
+            conv_inputs(random, conv),
+        )
     forward, backward = 'deform_conv2d', '_deform_conv2d_backward'
     assert called == 2 * [forward, backward, backward, forward, backward]
     assert set(ext.describe().values()) in ({'compiled mmcv'}, {'torch', 'torchvision'})
@@ -742,6 +875,7 @@ def test_a_torchvision_that_fails_at_import_is_not_there(monkeypatch, error):
 def asked_for() -> list[str]:
     """Every function that mmcv's Python side asks its compiled module for."""
     import mmcv
+
     names = []
     for path in sorted((Path(mmcv.__file__).parent / 'ops').glob('*.py')):
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
@@ -775,12 +909,15 @@ def test_private_names_are_missing(stand_in):
         assert not hasattr(stand_in, name)
 
 
-@pytest.mark.parametrize(('distribution', 'parts'), [
-    ('onedl-mmcv', ['mim install onedl-mmcv', 'onedl-mmcv==9.9']),
-    ('mmcv-lite', ['pip uninstall mmcv-lite', 'mim install', 'mmcv==9.9']),
-    ('mmcv', ['mim install', 'mmcv==9.9']),
-    (None, ['https://mmcv.readthedocs.io']),
-])
+@pytest.mark.parametrize(
+    ('distribution', 'parts'),
+    [
+        ('onedl-mmcv', ['mim install onedl-mmcv', 'onedl-mmcv==9.9']),
+        ('mmcv-lite', ['pip uninstall mmcv-lite', 'mim install', 'mmcv==9.9']),
+        ('mmcv', ['mim install', 'mmcv==9.9']),
+        (None, ['https://mmcv.readthedocs.io']),
+    ],
+)
 def test_advice_fits_what_is_installed(monkeypatch, distribution, parts):
     def version(name):
         if name != distribution:
@@ -803,8 +940,13 @@ def test_the_finder_knows_one_name():
 def run(code: str, path: Path) -> str:
     """What a fresh interpreter prints that finds modules in a folder first."""
     root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60,
-                          env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(path), str(root)])})
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(path), str(root)])},
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -813,35 +955,50 @@ def test_a_compiled_module_wins(tmp_path):
     (tmp_path / 'mmcv').mkdir()
     (tmp_path / 'mmcv' / '__init__.py').write_text('')
     (tmp_path / 'mmcv' / '_ext.py').write_text('nms = "compiled"\n')
-    assert run('import mmresnest, sys, mmcv._ext\n'
-               'assert "torch" not in sys.modules\n'
-               'from mmresnest.compat import ext\n'
-               'assert not ext.is_stand_in(mmcv._ext)\n'
-               'print(mmcv._ext.nms, set(ext.describe().values()))',
-               tmp_path) == "compiled {'compiled mmcv'}"
+    assert (
+        run(
+            'import mmresnest, sys, mmcv._ext\n'
+            'assert "torch" not in sys.modules\n'
+            'from mmresnest.compat import ext\n'
+            'assert not ext.is_stand_in(mmcv._ext)\n'
+            'print(mmcv._ext.nms, set(ext.describe().values()))',
+            tmp_path,
+        )
+        == "compiled {'compiled mmcv'}"
+    )
 
 
 def test_the_stand_in_is_found_where_nothing_is_compiled(tmp_path):
     (tmp_path / 'mmcv').mkdir()
     (tmp_path / 'mmcv' / '__init__.py').write_text('')
-    assert run('import sys, mmresnest\n'
-               'from importlib.util import find_spec\n'
-               'assert find_spec("mmcv._ext") is not None and "torch" not in sys.modules\n'
-               'import mmcv._ext as module\n'
-               'from mmresnest.compat import ext, ops\n'
-               'assert ext.is_stand_in(module) and module.nms is ops.TABLE["nms"]\n'
-               'print(sorted(set(ext.describe().values()) - {"torchvision"}))',
-               tmp_path) == "['torch']"
+    assert (
+        run(
+            'import sys, mmresnest\n'
+            'from importlib.util import find_spec\n'
+            'assert find_spec("mmcv._ext") is not None and "torch" not in sys.modules\n'
+            'import mmcv._ext as module\n'
+            'from mmresnest.compat import ext, ops\n'
+            'assert ext.is_stand_in(module) and module.nms is ops.TABLE["nms"]\n'
+            'print(sorted(set(ext.describe().values()) - {"torchvision"}))',
+            tmp_path,
+        )
+        == "['torch']"
+    )
 
 
 def test_mmcv_and_the_toolboxes_import_and_say_what_they_run_on():
-    assert run('import warnings; warnings.simplefilter("ignore")\n'
-               'import mmresnest\n'
-               'from mmcv.ops import *\n'
-               'import mmdet.models, mmseg.models\n'
-               'from mmcv.utils import collect_env\n'
-               'from mmresnest.compat import ext\n'
-               'report = collect_env()\n'
-               'ours = set(ext.describe().values()) != {"compiled mmcv"}\n'
-               'print("ends", ("mmresnest" in report["MMCV Compiler"]) == ours)',
-               Path(__file__).parent / 'data').splitlines()[-1] == 'ends True'
+    assert (
+        run(
+            'import warnings; warnings.simplefilter("ignore")\n'
+            'import mmresnest\n'
+            'from mmcv.ops import *\n'
+            'import mmdet.models, mmseg.models\n'
+            'from mmcv.utils import collect_env\n'
+            'from mmresnest.compat import ext\n'
+            'report = collect_env()\n'
+            'ours = set(ext.describe().values()) != {"compiled mmcv"}\n'
+            'print("ends", ("mmresnest" in report["MMCV Compiler"]) == ours)',
+            Path(__file__).parent / 'data',
+        ).splitlines()[-1]
+        == 'ends True'
+    )

@@ -1,4 +1,5 @@
 """``--compile`` in training and testing: backbone and neck, one graph for all sizes."""
+
 import functools
 import re
 
@@ -23,8 +24,9 @@ pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unf
 def counter(monkeypatch):
     """Graphs that are compiled are counted, and run as they are."""
     counter = CompileCounter()
-    monkeypatch.setattr(deploy, 'compile_backbone',
-                        functools.partial(deploy.compile_backbone, backend=counter))
+    monkeypatch.setattr(
+        deploy, 'compile_backbone', functools.partial(deploy.compile_backbone, backend=counter)
+    )
     torch._dynamo.reset()
     yield counter
     torch._dynamo.reset()
@@ -73,8 +75,13 @@ def test_wrapped_models():
 
 
 def test_what_cannot_be_compiled_is_refused(monkeypatch):
-    divided = Config(dict(runner_type='FlexibleRunner', launcher='pytorch',
-                          strategy=dict(type='mmresnest.FSDPStrategy')))
+    divided = Config(
+        dict(
+            runner_type='FlexibleRunner',
+            launcher='pytorch',
+            strategy=dict(type='mmresnest.FSDPStrategy'),
+        )
+    )
     with pytest.raises(UserError, match='FSDPStrategy divides the model'):
         building.check_compiler(divided)
     alone = Config(dict(launcher='none'))
@@ -82,6 +89,7 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch):
 
     def missing():
         raise InvalidCxxCompiler
+
     monkeypatch.setattr(cpp_builder, 'get_cpp_compiler', missing)
     with pytest.raises(UserError, match=r'apt install g\+\+'):
         building.check_compiler(alone)
@@ -92,6 +100,7 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch):
 def test_it_is_asked_before_anything_is_built(shapes, tmp_path, monkeypatch):
     def missing():
         raise InvalidCxxCompiler
+
     monkeypatch.setattr(cpp_builder, 'get_cpp_compiler', missing)
     monkeypatch.setattr('mmresnest.engine.train.build_runner', lambda cfg: pytest.fail('built'))
     path = tiny.write(tmp_path, 'detection')

@@ -1,4 +1,5 @@
 """Completion: what the scripts offer, asked of the shells themselves where they are installed."""
+
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,7 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LI
 function=$(complete -p mmresnest | sed 's/.*-F \\([^ ]*\\).*/\\1/')
 $function mmresnest "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
 printf '%s\\n' "${COMPREPLY[@]}"''',
-    'fish': ('source $argv[1]; complete -C (string join " " -- $argv[2..])'
-             ' | string split -f1 \\t'),
+    'fish': ('source $argv[1]; complete -C (string join " " -- $argv[2..]) | string split -f1 \\t'),
 }
 
 
@@ -53,20 +53,23 @@ def offered(shell, scripts, line):
 
 
 @pytest.mark.parametrize('shell', ASK)
-@pytest.mark.parametrize('line, some', [
-    ('pri', {'print-config'}),
-    ('train --fast', {'--fast-eval'}),
-    (f'train {DETECTOR} --launcher py', {'pytorch'}),
-    (f'train {DETECTOR[:-5]}', {DETECTOR, f'{DETECTOR}_dcn'}),
-    ('train mi', {'mine.py'}),
-    (f'train {DETECTOR} --data ph', {'photos'}),
-    (f'test {DETECTOR} ep', {'epoch_12.pth'}),
-    ('benchmark resnest14 resnest2', {'resnest26', 'resnest200', 'resnest269'}),
-    (f'browse-data {DETECTOR} --split va', {'val'}),
-    ('completion ba', {'bash'}),
-    (f'export {DETECTOR} a.pth --to o', {'onnx', 'openvino'}),
-    ('convert a b --to ti', {'timm'}),
-])
+@pytest.mark.parametrize(
+    'line, some',
+    [
+        ('pri', {'print-config'}),
+        ('train --fast', {'--fast-eval'}),
+        (f'train {DETECTOR} --launcher py', {'pytorch'}),
+        (f'train {DETECTOR[:-5]}', {DETECTOR, f'{DETECTOR}_dcn'}),
+        ('train mi', {'mine.py'}),
+        (f'train {DETECTOR} --data ph', {'photos'}),
+        (f'test {DETECTOR} ep', {'epoch_12.pth'}),
+        ('benchmark resnest14 resnest2', {'resnest26', 'resnest200', 'resnest269'}),
+        (f'browse-data {DETECTOR} --split va', {'val'}),
+        ('completion ba', {'bash'}),
+        (f'export {DETECTOR} a.pth --to o', {'onnx', 'openvino'}),
+        ('convert a b --to ti', {'timm'}),
+    ],
+)
 def test_tab_offers(shell, line, some, scripts):
     found = offered(shell, scripts, line)
     assert some <= found
@@ -80,8 +83,9 @@ def test_every_command_is_offered(scripts):
 @pytest.mark.parametrize('shell', ['bash', 'zsh', 'fish'])
 def test_the_shell_reads_its_script(shell, scripts):
     needs(shell)
-    done = subprocess.run([shell, '-n', f'for.{shell}'], cwd=scripts, capture_output=True,
-                          text=True, timeout=60)
+    done = subprocess.run(
+        [shell, '-n', f'for.{shell}'], cwd=scripts, capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stderr) == (0, '')
 
 
@@ -104,9 +108,11 @@ def test_words_are_those_that_are_accepted():
 
 
 def test_printing_a_script_starts_no_torch():
-    code = ('import sys\nfrom mmresnest.cli import main\n'
-            'assert main(["completion", "bash"]) == 0\n'
-            'print(sorted({"torch", "numpy", "mmengine"} & set(sys.modules)))')
+    code = (
+        'import sys\nfrom mmresnest.cli import main\n'
+        'assert main(["completion", "bash"]) == 0\n'
+        'print(sorted({"torch", "numpy", "mmengine"} & set(sys.modules)))'
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
     assert done.stdout.rstrip().endswith('[]'), done.stderr
 

@@ -1,4 +1,5 @@
 """Parameters and multiply-adds: against runs with values, published figures, the variant table."""
+
 import json
 import warnings
 from importlib import import_module
@@ -66,23 +67,32 @@ def counted_with_values(cfg) -> tuple[int, dict[str, int]]:
         for head in heads:
             head.register_forward_hook(lambda head, inputs, outputs: numbers.append(len(inputs[0])))
         return lambda: sum(numbers) // len(heads)
+
     for kind in ('bbox_head', 'mask_head'):
         heads = getattr(getattr(model, 'roi_head', None), kind, None)
         if heads is not None:
             seen[kind] = looked_at(heads if isinstance(heads, torch.nn.ModuleList) else [heads])
-    meta = dict(ori_shape=SHAPE, img_shape=SHAPE, pad_shape=SHAPE, batch_input_shape=SHAPE,
-                scale_factor=(1.0, 1.0))
+    meta = dict(
+        ori_shape=SHAPE,
+        img_shape=SHAPE,
+        pad_shape=SHAPE,
+        batch_input_shape=SHAPE,
+        scale_factor=(1.0, 1.0),
+    )
     image = torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         if cfg.default_scope == 'mmseg':
             model.encode_decode(image, [meta])
         else:
             from mmdet.structures import DetDataSample
+
             model.predict(image, [DetDataSample(metainfo=meta)])
     flops = counter.get_flop_counts()['Global']
     layers = (torch.ops.aten.convolution, torch.ops.aten.addmm, torch.ops.aten.bmm)
-    return (sum(flops.get(layer, 0) for layer in layers) // 2,
-            {kind: number() for kind, number in seen.items()})
+    return (
+        sum(flops.get(layer, 0) for layer in layers) // 2,
+        {kind: number() for kind, number in seen.items()},
+    )
 
 
 @pytest.mark.parametrize('name', KINDS)
@@ -102,13 +112,16 @@ def test_a_run_with_values_takes_what_was_counted_without(name):
     assert total == expected
 
 
-@pytest.mark.parametrize('name, params, gigas, masks', [
-    ('faster_rcnn', 61.18, 293.68, 0),
-    ('mask_rcnn', 63.83, 362.18, 1),
-    ('cascade_rcnn', 88.82, 321.32, 0),
-    ('cascade_mask_rcnn', 96.75, 526.84, 3),
-    ('htc', 99.69, 574.30, 3),
-])
+@pytest.mark.parametrize(
+    'name, params, gigas, masks',
+    [
+        ('faster_rcnn', 61.18, 293.68, 0),
+        ('mask_rcnn', 63.83, 362.18, 1),
+        ('cascade_rcnn', 88.82, 321.32, 0),
+        ('cascade_mask_rcnn', 96.75, 526.84, 3),
+        ('htc', 99.69, 574.30, 3),
+    ],
+)
 def test_published_figures(name, params, gigas, masks):
     """The README of the Res2Net authors' mmdetection fork, with Res2Net-101 at 1280 x 800.
 
@@ -117,22 +130,32 @@ def test_published_figures(name, params, gigas, masks):
     at its output's resolution, which is four times what it takes.
     """
     cfg = prepared(f'{name}_res2net101_v1b_fpn_mmdet')
-    trainable = sum(parameter.numel() for parameter in on_meta(cfg).parameters()
-                    if parameter.requires_grad)
+    trainable = sum(
+        parameter.numel() for parameter in on_meta(cfg).parameters() if parameter.requires_grad
+    )
     assert trainable / 1e6 == pytest.approx(params, abs=0.011)
     found = complexity(cfg, shape=(800, 1280))
     transposed = masks * DETECTIONS * 256 * 256 * 2 * 2 * 14 * 14
     assert (sum(found.macs.values()) + 3 * transposed) / 1e9 == pytest.approx(gigas, rel=0.005)
 
 
-@pytest.mark.parametrize('name, arch', [('faster_rcnn_resnest50_fpn', 'resnest50'),
-                                        ('fcn_res2net50_v1b_ade20k', 'res2net50_v1b_26w_4s')])
+@pytest.mark.parametrize(
+    'name, arch',
+    [
+        ('faster_rcnn_resnest50_fpn', 'resnest50'),
+        ('fcn_res2net50_v1b_ade20k', 'res2net50_v1b_26w_4s'),
+    ],
+)
 def test_the_backbone_is_the_one_of_the_table(name, arch):
-    found = complexity(name, shape=(224, 224), options={
-        'model.backbone.strides': (1, 2, 2, 2), 'model.backbone.dilations': (1, 1, 1, 1)})
+    found = complexity(
+        name,
+        shape=(224, 224),
+        options={'model.backbone.strides': (1, 2, 2, 2), 'model.backbone.dilations': (1, 1, 1, 1)},
+    )
     row, classifier = VARIANTS[arch], 2048 * 1000
-    assert (found.params['backbone'] + classifier + 1000) / 1e6 == pytest.approx(row.params,
-                                                                                 abs=6e-4)
+    assert (found.params['backbone'] + classifier + 1000) / 1e6 == pytest.approx(
+        row.params, abs=6e-4
+    )
     assert (found.macs['backbone'] + classifier) / 1e9 == pytest.approx(row.macs, abs=6e-4)
 
 
@@ -148,12 +171,18 @@ def test_heads_of_training_count_among_the_parameters_only():
     summary = found.summary()
     assert summary['params']['whole'] == sum(found.params.values())
     assert summary['macs']['whole'] == sum(
-        summary['macs'][part] for part in ('backbone', 'neck', 'heads'))
+        summary['macs'][part] for part in ('backbone', 'neck', 'heads')
+    )
 
 
-@pytest.mark.parametrize('name, shape', [('retinanet_resnest50_fpn', (800, 1344)),
-                                         ('fcn_resnest50_ade20k_encoding', (512, 512)),
-                                         ('fcn_resnest50_cityscapes', (512, 1024))])
+@pytest.mark.parametrize(
+    'name, shape',
+    [
+        ('retinanet_resnest50_fpn', (800, 1344)),
+        ('fcn_resnest50_ade20k_encoding', (512, 512)),
+        ('fcn_resnest50_cityscapes', (512, 1024)),
+    ],
+)
 def test_sizes_by_the_kind_of_config(name, shape):
     assert complexity(name).shape == shape
 
@@ -169,8 +198,12 @@ def test_other_bad_input_is_named():
     with pytest.raises(UserError, match='cannot take an image of 0 x 64.*--shape'):
         complexity('retinanet_resnest50_fpn', shape=(0, 64))
     with pytest.raises(UserError, match='a part without a type.*whole config'):
-        complexity(configure('faster_rcnn_resnest50_fpn', options={
-            'model.backbone': dict(_delete_=True, frozen_stages=1)}))
+        complexity(
+            configure(
+                'faster_rcnn_resnest50_fpn',
+                options={'model.backbone': dict(_delete_=True, frozen_stages=1)},
+            )
+        )
 
 
 def test_on_the_command_line(capsys):

@@ -5,6 +5,7 @@ The latter three are of each recipe and each network; of every config with ``mak
 Loading a config takes half a second: one test of a config goes through all that can be said of it.
 ``make configs-full`` takes it at the data set's published size, through heads of full width.
 """
+
 import ast
 import os
 import re
@@ -34,8 +35,16 @@ each = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 # mmengine, mmdet and mmseg warn of their own future at every turn.
 pytestmark = pytest.mark.filterwarnings('ignore')
 
-BOTH = ('resnest50', 'resnest101', 'res2net50_v1b', 'res2net101_v1b', 'seresnext50_32x4d',
-        'seresnext101_32x4d', 'resnet50d', 'resnet101d')
+BOTH = (
+    'resnest50',
+    'resnest101',
+    'res2net50_v1b',
+    'res2net101_v1b',
+    'seresnext50_32x4d',
+    'seresnext101_32x4d',
+    'resnet50d',
+    'resnet101d',
+)
 FURTHER = {
     'cascade_rcnn': ('resnest200',),
     'cascade_mask_rcnn': ('resnest200',),
@@ -70,16 +79,23 @@ def shapes(tmp_path_factory) -> Path:
 
 
 def test_every_pair_has_its_config():
-    wanted = {f'{detector}_{arch}_fpn' for detector, more in FURTHER.items()
-              for arch in (*BOTH, *more)}
-    wanted |= {f'{segmentor}_{arch}_{data}' for data in ('ade20k', 'cityscapes')
-               for segmentor in ('deeplabv3', 'deeplabv3plus', 'fcn', 'pspnet')
-               for arch in (*BOTH, 'resnest200', 'resnest269')}
+    wanted = {
+        f'{detector}_{arch}_fpn' for detector, more in FURTHER.items() for arch in (*BOTH, *more)
+    }
+    wanted |= {
+        f'{segmentor}_{arch}_{data}'
+        for data in ('ade20k', 'cityscapes')
+        for segmentor in ('deeplabv3', 'deeplabv3plus', 'fcn', 'pspnet')
+        for arch in (*BOTH, 'resnest200', 'resnest269')
+    }
     wanted |= {f'retinanet_{arch}_fpn' for arch in BOTH[::2][:3]}
     wanted |= {f'faster_rcnn_{arch}_fpn_dcn' for arch in BOTH[:2]}
     wanted |= {f'cascade_mask_rcnn_{arch}_fpn_dcn' for arch in (*BOTH[:2], 'resnest200')}
-    wanted |= {'htc_res2net101_v1b_fpn', 'panoptic_fpn_resnest50_fpn',
-               'panoptic_fpn_resnest200_fpn_3x'}
+    wanted |= {
+        'htc_res2net101_v1b_fpn',
+        'panoptic_fpn_resnest50_fpn',
+        'panoptic_fpn_resnest200_fpn_3x',
+    }
     assert wanted <= NAMES, sorted(wanted - NAMES)
 
 
@@ -97,7 +113,8 @@ def test_small_pieces():
 
 def test_every_recipe_and_every_network_takes_a_step():
     assert {part for name in STEPPED for part in parts_of(name)} == {
-        part for name in NAMES for part in parts_of(name)}
+        part for name in NAMES for part in parts_of(name)
+    }
     assert EVERY or 'faster_rcnn_resnest50_fpn' in STEPPED
 
 
@@ -111,13 +128,22 @@ def test_config(path, shapes, tmp_path):
     check_print(full, tmp_path)
     # What divides a model among processes is tested with processes: tests/test_strategies.py.
     alone = dict(runner_type='Runner', strategy=None) if full.get('strategy') else {}
-    small = prepare(path, ('train', 'val'), data=shapes, demo=True, work_dir=tmp_path,
-                    options=alone)
+    small = prepare(
+        path, ('train', 'val'), data=shapes, demo=True, work_dir=tmp_path, options=alone
+    )
     check_structure(full, small)
-    check_step(prepare(path, ('train', 'val'), data=shapes, scratch=True, work_dir=tmp_path,
-                       options={'train_dataloader.num_workers': 0, 'val_dataloader.num_workers': 0,
-                                **alone})
-               if FULL else small)
+    check_step(
+        prepare(
+            path,
+            ('train', 'val'),
+            data=shapes,
+            scratch=True,
+            work_dir=tmp_path,
+            options={'train_dataloader.num_workers': 0, 'val_dataloader.num_workers': 0, **alone},
+        )
+        if FULL
+        else small
+    )
 
 
 def check_header(path: Path) -> None:
@@ -149,7 +175,8 @@ def check_backbone(path: Path, cfg: Config) -> None:
         assert tuple(backbone.dilations) == (1, 1, 2, 4) and backbone.contract_dilation
         assert cfg.crop_size == cfg.model.data_preprocessor.size
     assert (backbone.get('compat') == 'mm') == (
-        '_mmseg' in path.stem or '_mmdet' in path.stem and row.type == 'Res2Net')
+        '_mmseg' in path.stem or '_mmdet' in path.stem and row.type == 'Res2Net'
+    )
 
 
 def check_print(cfg: Config, folder: Path) -> None:
@@ -163,18 +190,27 @@ def check_print(cfg: Config, folder: Path) -> None:
 
 def check_structure(full: Config, small: Config) -> None:
     """The same modules, narrower, from random weights: nothing is taken out to be fast."""
+
     def kinds(cfg: Config) -> list[str]:
-        return [node['type'] for node in demo.walk(cfg.model) if node.get('type')
-                not in (None, 'Pretrained', 'SyncBN', 'BN')]
-    lacking = ('FusedSemanticHead',)        # of HTC: COCO files without semantic masks
+        return [
+            node['type']
+            for node in demo.walk(cfg.model)
+            if node.get('type') not in (None, 'Pretrained', 'SyncBN', 'BN')
+        ]
+
+    lacking = ('FusedSemanticHead',)  # of HTC: COCO files without semantic masks
     if not any(kind in lacking for kind in kinds(full)):
         assert kinds(full) == kinds(small)
     assert small.model.backbone.arch == full.model.backbone.arch
     assert small.model.backbone.init_cfg is None
     assert small.model.backbone.get('frozen_stages', -1) == -1
     recipe = demo.SEMANTIC if task_of(small) == 'semantic' else demo.DETECTION
-    sizes = {tuple(node.scale) for name in LOADERS for node in demo.walk(small[name].dataset)
-             if node.get('type') in demo.RESIZES}
+    sizes = {
+        tuple(node.scale)
+        for name in LOADERS
+        for node in demo.walk(small[name].dataset)
+        if node.get('type') in demo.RESIZES
+    }
     assert sizes == {(recipe.size, recipe.size)}
     assert small.train_cfg.max_iters == recipe.iterations
 
@@ -186,8 +222,10 @@ def check_step(cfg: Config) -> None:
         warnings.simplefilter('ignore')
         torch.manual_seed(0)
         model = ROOT_MODELS.build(cfg.model).to(memory_format=torch.channels_last)
-        training, evaluation = (Runner.build_dataloader(cfg[name], seed=0)
-                                for name in ('train_dataloader', 'val_dataloader'))
+        training, evaluation = (
+            Runner.build_dataloader(cfg[name], seed=0)
+            for name in ('train_dataloader', 'val_dataloader')
+        )
         seen = []
         model.backbone.register_forward_hook(lambda *call: seen.append(call[-1]))
         batch = model.data_preprocessor(next(iter(training)), training=True)
@@ -198,23 +236,41 @@ def check_step(cfg: Config) -> None:
             results = model.val_step(next(iter(evaluation)))
     assert losses.isfinite() and logged
     assert all(m.is_contiguous(memory_format=torch.channels_last) for m in seen[0])
-    parts = {name.split('.')[0] for name, parameter in model.named_parameters()
-             if parameter.grad is not None and parameter.grad.abs().sum() > 0}
-    assert parts == {name for name, part in model.named_children()
-                     if next(part.parameters(), None) is not None}
+    parts = {
+        name.split('.')[0]
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.abs().sum() > 0
+    }
+    assert parts == {
+        name for name, part in model.named_children() if next(part.parameters(), None) is not None
+    }
     kind = {'semantic': 'pred_sem_seg', 'panoptic': 'pred_panoptic_seg'}.get(
-        task_of(cfg), 'pred_instances')
+        task_of(cfg), 'pred_instances'
+    )
     assert results and all(hasattr(result, kind) for result in results)
 
 
-@pytest.mark.parametrize('name, score', [
-    ('faster_rcnn_resnest50_fpn', 'coco/bbox_mAP'),
-    ('cascade_mask_rcnn_resnest50_fpn', 'coco/segm_mAP'),
-    ('panoptic_fpn_resnest50_fpn', 'coco_panoptic/PQ'),
-    ('deeplabv3_resnest50_ade20k', 'mIoU'),
-])
+@pytest.mark.parametrize(
+    'name, score',
+    [
+        ('faster_rcnn_resnest50_fpn', 'coco/bbox_mAP'),
+        ('cascade_mask_rcnn_resnest50_fpn', 'coco/segm_mAP'),
+        ('panoptic_fpn_resnest50_fpn', 'coco_panoptic/PQ'),
+        ('deeplabv3_resnest50_ade20k', 'mIoU'),
+    ],
+)
 def test_trains_and_scores_on_a_folder_at_demo_size(name, score, shapes, tmp_path):
-    result = train(name, data=shapes, demo=True, work_dir=tmp_path, options={
-        'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'model.backbone.arch': 'resnest14',
-        'train_dataloader.batch_size': 2, 'default_hooks.checkpoint.interval': 2})
+    result = train(
+        name,
+        data=shapes,
+        demo=True,
+        work_dir=tmp_path,
+        options={
+            'train_cfg.max_iters': 2,
+            'train_cfg.val_interval': 2,
+            'model.backbone.arch': 'resnest14',
+            'train_dataloader.batch_size': 2,
+            'default_hooks.checkpoint.interval': 2,
+        },
+    )
     assert score in result.metrics and result.checkpoint.is_file() and result.pictures

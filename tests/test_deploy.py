@@ -1,4 +1,5 @@
 """The deployed form against the plain one, and what compiling the backbone costs in graphs."""
+
 import copy
 import io
 import pickle
@@ -58,15 +59,17 @@ def test_every_row(row):
 
 
 @forms
-@pytest.mark.parametrize('more', [OS8, dict(compat='mm'), dict(channels_last=False)],
-                         ids=['dilated', 'mm', 'nchw'])
+@pytest.mark.parametrize(
+    'more', [OS8, dict(compat='mm'), dict(channels_last=False)], ids=['dilated', 'mm', 'nchw']
+)
 def test_other_forms(row, more):
     assert_fused(build(row, **more))
 
 
 def test_blocks_of_res2net_without_hierarchy_become_one_convolution():
-    row = next(row for row in FORMS if row.trunk['kind'] == 'res2' and
-               row.trunk.get('scales', 4) > 2)
+    row = next(
+        row for row in FORMS if row.trunk['kind'] == 'res2' and row.trunk.get('scales', 4) > 2
+    )
     fused = fuse(build(row).eval())
     merged = [type(stage[0]) is MergedRes2NetBottleneck for stage in fused.stages]
     assert merged == [True] * 4 and type(fused.layer1[1]) is not MergedRes2NetBottleneck
@@ -108,9 +111,12 @@ def test_traced_exported_and_compiled(row):
     """Graphs are made of the definition's walk, over the folded weights."""
     fused = fuse(build(row).eval())
     expected = fused(image())
-    for graph in (torch.fx.symbolic_trace(fused), torch.jit.trace(fused, image()),
-                  torch.export.export(fused, (image(),)).module(),
-                  torch.compile(fused, backend='eager', fullgraph=True)):
+    for graph in (
+        torch.fx.symbolic_trace(fused),
+        torch.jit.trace(fused, image()),
+        torch.export.export(fused, (image(),)).module(),
+        torch.compile(fused, backend='eager', fullgraph=True),
+    ):
         for one, two in zip(expected, graph(image())):
             torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-4)
 
@@ -119,8 +125,8 @@ def test_traced_exported_and_compiled(row):
 def test_norms_that_are_not_batch_norm_and_deformable_convolutions_stay():
     grouped = build(KINDS[0], norm=lambda channels: nn.GroupNorm(4, channels)).eval()
     deformable = models.ResNeSt(
-        depth=14, dcn=dict(type='DCNv2', deform_groups=1),
-        stage_with_dcn=(False, False, True, True)).eval()
+        depth=14, dcn=dict(type='DCNv2', deform_groups=1), stage_with_dcn=(False, False, True, True)
+    ).eval()
     for network in (grouped, deformable):
         fused = fuse(network)
         for one, two in zip(network(image()), fused(image())):
@@ -142,11 +148,15 @@ def test_a_whole_model(kind, tmp_path):
     assert norms(model) and not norms(fused)
     features = model.extract_feat(image()), fused.extract_feat(image())
     if kind == 'detection':
-        features = tuple([*found, *sum(map(list, one.rpn_head(found)), [])]
-                         for one, found in zip((model, fused), features))
+        features = tuple(
+            [*found, *sum(map(list, one.rpn_head(found)), [])]
+            for one, found in zip((model, fused), features)
+        )
     else:
-        features = tuple([one.decode_head(found), one.auxiliary_head(found)]
-                         for one, found in zip((model, fused), features))
+        features = tuple(
+            [one.decode_head(found), one.auxiliary_head(found)]
+            for one, found in zip((model, fused), features)
+        )
     for one, two in zip(*features, strict=True):
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
 
@@ -175,7 +185,7 @@ def test_backbone_and_neck_are_compiled_and_heads_are_not(tmp_path):
         # from 20480 numbers on torch convolves by oneDNN: an image below is another graph
         for size in ((96, 96), (96, 128), (128, 96)):
             model.extract_feat(image(1, size))
-    assert counter.frame_count == 2                 # backbone and neck, once each
+    assert counter.frame_count == 2  # backbone and neck, once each
     assert model.rpn_head._compiled_call_impl is None
 
 
@@ -183,9 +193,13 @@ def test_convolutions_that_norms_share_are_left_alone():
     """As in the heads of RTMDet: folded for one level, they would be wrong for the others."""
     torch.manual_seed(0)
     conv = nn.Conv2d(3, 4, 1, bias=False)
-    model = nn.ModuleList([nn.Sequential(conv, nn.BatchNorm2d(4)),
-                           nn.Sequential(conv, nn.BatchNorm2d(4)),
-                           nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))]).eval()
+    model = nn.ModuleList(
+        [
+            nn.Sequential(conv, nn.BatchNorm2d(4)),
+            nn.Sequential(conv, nn.BatchNorm2d(4)),
+            nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)),
+        ]
+    ).eval()
     for level in model:
         nn.init.normal_(level[1].weight)
         nn.init.normal_(level[1].running_mean)

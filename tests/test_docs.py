@@ -2,6 +2,7 @@
 
 docs/archs.md and the base configs of backbones: what the table of variants says, and no more.
 """
+
 import ast
 import importlib.util
 import os
@@ -40,8 +41,9 @@ def table(tmp_path, monkeypatch):
 
 
 def test_generated_files_are_up_to_date():
-    run = subprocess.run([sys.executable, SCRIPT, '--check'], capture_output=True, text=True,
-                         timeout=60)
+    run = subprocess.run(
+        [sys.executable, SCRIPT, '--check'], capture_output=True, text=True, timeout=60
+    )
     assert (run.returncode, run.stdout, run.stderr) == (0, '', '')
 
 
@@ -82,8 +84,9 @@ def test_every_network_has_a_line_with_its_figures():
 
 def test_verified_says_what_the_tests_of_features_do():
     for name, line in LINES.items():
-        strides = {int(case['output_stride']) for case in published.CASES.values()
-                   if case['arch'] == name}
+        strides = {
+            int(case['output_stride']) for case in published.CASES.values() if case['arch'] == name
+        }
         said = re.search(r'yes: features, stride ([\d, ]+) \|$', line)
         assert (set(map(int, said[1].split(','))) if said else set()) == strides
         assert bool(said) != line.endswith('no: parameters and MACs only |')
@@ -100,18 +103,28 @@ def test_base_config_names_its_network(path):
     row = VARIANTS[path.stem]
     assert set(config) == {'backbone', 'pixels'}
     assert config['backbone'] == dict(
-        type='mmresnest.' + row.type, arch=row.name,
-        init_cfg=dict(type='Pretrained', checkpoint='mmresnest://' + row.name))
+        type='mmresnest.' + row.type,
+        arch=row.name,
+        init_cfg=dict(type='Pretrained', checkpoint='mmresnest://' + row.name),
+    )
     mean, std = config['pixels']['mean'], config['pixels']['std']
     assert all(100 < value < 130 for value in mean) and all(57 < value < 59 for value in std)
-    assert mean[0] > mean[1] > mean[2]              # RGB, not BGR
+    assert mean[0] > mean[1] > mean[2]  # RGB, not BGR
 
 
 # ---- what all pages name -------------------------------------------------------------------------
 
 #: options of other programs
-THEIRS = {'--signals-to-handle', '--kill-on-bad-exit', '--check', '--measure', '--plot', '--strict',
-          '--logdir', '--backend-store-uri'}
+THEIRS = {
+    '--signals-to-handle',
+    '--kill-on-bad-exit',
+    '--check',
+    '--measure',
+    '--plot',
+    '--strict',
+    '--logdir',
+    '--backend-store-uri',
+}
 
 
 @pytest.mark.parametrize('page', PAGES)
@@ -136,17 +149,22 @@ def test_blocks_are_closed_and_of_a_known_kind(page):
 
 def test_files_and_tests_that_they_name_are_there():
     folders = ('configs/', 'constraints/', 'mmresnest/', 'tests/', 'tools/')
-    named = {word.rstrip('.,;:') for text in PAGES.values()
-             for span in [*spans(text), *(block for _, block in blocks(text))]
-             for word in span.split() if word.startswith(folders) and '<' not in word}
+    named = {
+        word.rstrip('.,;:')
+        for text in PAGES.values()
+        for span in [*spans(text), *(block for _, block in blocks(text))]
+        for word in span.split()
+        if word.startswith(folders) and '<' not in word
+    }
     assert len(named) > 80
     for name in named:
         file, _, function = name.replace('ARCH', 'resnest50').partition('::')
         assert any(ROOT.glob(file.rstrip('/'))), name
         if function:
             tree = ast.parse((ROOT / file).read_text(encoding='utf-8'))
-            assert function in {node.name for node in tree.body
-                                if isinstance(node, ast.FunctionDef)}, name
+            assert function in {
+                node.name for node in tree.body if isinstance(node, ast.FunctionDef)
+            }, name
 
 
 def test_options_that_they_explain_exist(capsys):
@@ -181,8 +199,11 @@ def written(node: ast.AST) -> str | None:
 @pytest.fixture(scope='module')
 def messages() -> list[str]:
     """All texts of the package."""
-    trees = [ast.parse(path.read_text(encoding='utf-8'))
-             for path in (ROOT / 'mmresnest').rglob('*.py') if '.mim' not in path.parts]
+    trees = [
+        ast.parse(path.read_text(encoding='utf-8'))
+        for path in (ROOT / 'mmresnest').rglob('*.py')
+        if '.mim' not in path.parts
+    ]
     return [text for tree in trees for node in ast.walk(tree) if (text := written(node))]
 
 
@@ -205,7 +226,7 @@ def test_every_message_of_others_is_theirs():
     assert len(rows(others)) > 3
     for message, of, _ in rows(others):
         module = re.match('`([^`]+)`$', of)
-        if module:              # else Python's, or of the other stack
+        if module:  # else Python's, or of the other stack
             source = Path(importlib.util.find_spec(module[1]).origin).read_text(encoding='utf-8')
             assert message.strip('`') in source, message
 
@@ -226,8 +247,14 @@ cli(['build', '--strict', '--quiet', '--site-dir', sys.argv[1]])
 def site(tmp_path_factory) -> Path:
     """The site, built without torch and without a network."""
     folder = tmp_path_factory.mktemp('built') / 'site'
-    run = subprocess.run([sys.executable, '-c', BUILD, folder], cwd=ROOT, capture_output=True,
-                         text=True, timeout=120, env=dict(os.environ, NO_MKDOCS_2_WARNING='1'))
+    run = subprocess.run(
+        [sys.executable, '-c', BUILD, folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=dict(os.environ, NO_MKDOCS_2_WARNING='1'),
+    )
     assert (run.returncode, run.stdout, run.stderr) == (0, '', '')
     return folder
 
@@ -242,13 +269,16 @@ def test_nothing_of_the_site_is_fetched(site):
         elsewhere = re.compile(r'(src|href)="?(https?:)?//')
         assert loading and not list(filter(elsewhere.search, loading))
     styles = list(site.rglob('*.css'))
-    assert styles and not [style for style in styles
-                           if re.search(r'(@import|url\()[\s"\']*(https?:)?//', style.read_text())]
+    assert styles and not [
+        style
+        for style in styles
+        if re.search(r'(@import|url\()[\s"\']*(https?:)?//', style.read_text())
+    ]
 
 
 def test_the_site_links_to_what_it_has(site):
     for page in site.glob('*.html'):
-        if page.name == '404.html':             # whose links begin at the root of a server
+        if page.name == '404.html':  # whose links begin at the root of a server
             continue
         for link in re.findall(r'(?:href|src)="?([^" >#]+)', page.read_text(encoding='utf-8')):
             parts = urlsplit(link)
@@ -274,11 +304,15 @@ def test_every_registered_class_and_public_name_is_in_the_reference(site):
     text = (site / 'api.html').read_text(encoding='utf-8')
     ids = set(re.findall(r'id="?(mmresnest[\w.]+)', text))
     names = {place.rpartition('.')[2] for place in ids}
-    registered = {node.name for path in (ROOT / 'mmresnest').rglob('*.py')
-                  if '.mim' not in path.parts
-                  for node in ast.parse(path.read_text(encoding='utf-8')).body
-                  if isinstance(node, ast.ClassDef) and any(
-                      re.match(r'[A-Z]+\.register_module', ast.unparse(one))
-                      for one in node.decorator_list)}
+    registered = {
+        node.name
+        for path in (ROOT / 'mmresnest').rglob('*.py')
+        if '.mim' not in path.parts
+        for node in ast.parse(path.read_text(encoding='utf-8')).body
+        if isinstance(node, ast.ClassDef)
+        and any(
+            re.match(r'[A-Z]+\.register_module', ast.unparse(one)) for one in node.decorator_list
+        )
+    }
     assert len(registered) > 15
     assert registered | {'Predictor', 'build_backbone', 'list_archs'} <= names

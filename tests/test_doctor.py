@@ -1,4 +1,5 @@
 """Every kind of finding, on machines that are shown to the doctor."""
+
 import json
 import ssl
 import urllib.error
@@ -12,15 +13,24 @@ from mmresnest.compat import ext
 from mmresnest.doctor import Finding
 from mmresnest.switches import TRUST
 
-ONEDL = {'onedl-mmengine': '0.10.12', 'onedl-mmcv': '2.3.6', 'onedl-mmdetection': '3.5.1',
-         'onedl-mmsegmentation': '1.4.2'}
-OPENMMLAB = {'mmengine': '0.10.7', 'mmcv-lite': '2.1.0', 'mmdet': '3.3.0',
-             'mmsegmentation': '1.2.2'}
+ONEDL = {
+    'onedl-mmengine': '0.10.12',
+    'onedl-mmcv': '2.3.6',
+    'onedl-mmdetection': '3.5.1',
+    'onedl-mmsegmentation': '1.4.2',
+}
+OPENMMLAB = {
+    'mmengine': '0.10.7',
+    'mmcv-lite': '2.1.0',
+    'mmdet': '3.3.0',
+    'mmsegmentation': '1.2.2',
+}
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """Shows the doctor a machine: the distributions, owners and modules that are given."""
+
     def show(there=None, owners=None, modules=None):
         if there is not None:
             monkeypatch.setattr(doctor, 'installed', lambda: there)
@@ -28,6 +38,7 @@ def machine(monkeypatch):
             monkeypatch.setattr(doctor, 'owners', lambda module: owners.get(module, []))
         if modules is not None:
             monkeypatch.setattr(doctor, 'attempt', modules.get)
+
     return show
 
 
@@ -38,13 +49,19 @@ def fake(name: str = 'fake', **attributes: object) -> ModuleType:
 
 
 def fake_torch(version='2.13.0', cuda=None, gpus=(), mps=False, threads=1) -> ModuleType:
-    return fake('torch', __version__=version, version=SimpleNamespace(cuda=cuda),
-                get_num_threads=lambda: threads,
-                backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: mps)),
-                cuda=SimpleNamespace(
-                    is_available=lambda: bool(gpus), device_count=lambda: len(gpus),
-                    get_device_name=lambda index: gpus[index],
-                    get_device_properties=lambda index: SimpleNamespace(total_memory=8 * 2**30)))
+    return fake(
+        'torch',
+        __version__=version,
+        version=SimpleNamespace(cuda=cuda),
+        get_num_threads=lambda: threads,
+        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: mps)),
+        cuda=SimpleNamespace(
+            is_available=lambda: bool(gpus),
+            device_count=lambda: len(gpus),
+            get_device_name=lambda index: gpus[index],
+            get_device_properties=lambda index: SimpleNamespace(total_memory=8 * 2**30),
+        ),
+    )
 
 
 def one(check) -> Finding:
@@ -85,15 +102,18 @@ def test_the_probes_see_what_is_here():
 # Each finding ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('there, level, words', [
-    (ONEDL, 'ok', ''),
-    (OPENMMLAB, 'ok', ''),
-    ({**OPENMMLAB, 'mmcv': '2.1.0'}, 'ok', ''),
-    ({}, 'error', 'no mm libraries'),
-    ({**ONEDL, 'mmdet': '3.3.0'}, 'error', 'both stacks'),
-    ({name: ONEDL[name] for name in list(ONEDL)[:2]}, 'warning', 'mmdet, mmseg is missing'),
-    ({'mmdet': '3.3.0', 'mmsegmentation': '1.2.2'}, 'error', 'mmengine, mmcv is missing'),
-])
+@pytest.mark.parametrize(
+    'there, level, words',
+    [
+        (ONEDL, 'ok', ''),
+        (OPENMMLAB, 'ok', ''),
+        ({**OPENMMLAB, 'mmcv': '2.1.0'}, 'ok', ''),
+        ({}, 'error', 'no mm libraries'),
+        ({**ONEDL, 'mmdet': '3.3.0'}, 'error', 'both stacks'),
+        ({name: ONEDL[name] for name in list(ONEDL)[:2]}, 'warning', 'mmdet, mmseg is missing'),
+        ({'mmdet': '3.3.0', 'mmsegmentation': '1.2.2'}, 'error', 'mmengine, mmcv is missing'),
+    ],
+)
 def test_stacks_whole_partial_mixed_and_absent(there, level, words, machine):
     machine(there)
     if level == 'ok':
@@ -118,10 +138,16 @@ def test_two_opencvs_hurt_only_in_two_versions(machine):
     assert one(doctor.one_owner_each).level == 'warning'
 
 
-@pytest.mark.parametrize('there, refused', [
-    (OPENMMLAB, False), (ONEDL, False), ({'mmdet': '3.3.0', 'mmcv': '2.2.0'}, True),
-    ({'mmsegmentation': '1.2.2', 'mmcv': '1.7.1'}, True), ({'mmcv': '2.2.0'}, False),
-])
+@pytest.mark.parametrize(
+    'there, refused',
+    [
+        (OPENMMLAB, False),
+        (ONEDL, False),
+        ({'mmdet': '3.3.0', 'mmcv': '2.2.0'}, True),
+        ({'mmsegmentation': '1.2.2', 'mmcv': '1.7.1'}, True),
+        ({'mmcv': '2.2.0'}, False),
+    ],
+)
 def test_an_mmcv_that_mmdet_refuses(there, refused, machine):
     machine(there)
     if refused:
@@ -179,14 +205,17 @@ def test_torchvision_absent_fine_and_broken(machine):
     assert 'torchvision::nms' in one(doctor.vision).what
 
 
-@pytest.mark.parametrize('module, error, remedy', [
-    ('pycocotools.mask', ValueError('numpy.dtype size changed, may'), 'another numpy'),
-    ('cv2', ImportError('numpy._core.multiarray failed to import'), 'another numpy'),
-    ('cv2', ImportError('libGL.so.1: cannot open shared object file'), 'headless'),
-    ('mmseg.apis', ModuleNotFoundError("No module named 'ftfy'", name='ftfy'), 'ftfy regex'),
-    ('mmdet.apis', ModuleNotFoundError("No module named 'six'", name='six'), 'install six'),
-    ('mmcv.ops', AttributeError('no attribute'), 'install mmcv anew'),
-])
+@pytest.mark.parametrize(
+    'module, error, remedy',
+    [
+        ('pycocotools.mask', ValueError('numpy.dtype size changed, may'), 'another numpy'),
+        ('cv2', ImportError('numpy._core.multiarray failed to import'), 'another numpy'),
+        ('cv2', ImportError('libGL.so.1: cannot open shared object file'), 'headless'),
+        ('mmseg.apis', ModuleNotFoundError("No module named 'ftfy'", name='ftfy'), 'ftfy regex'),
+        ('mmdet.apis', ModuleNotFoundError("No module named 'six'", name='six'), 'install six'),
+        ('mmcv.ops', AttributeError('no attribute'), 'install mmcv anew'),
+    ],
+)
 def test_libraries_that_cannot_be_imported(module, error, remedy, machine):
     machine(modules={'numpy': fake(__version__='2.2.6'), module: error})
     found = one(doctor.imports)
@@ -261,8 +290,11 @@ def test_a_check_that_fails_is_a_finding_itself(monkeypatch):
 
 
 def test_the_report_is_aligned_and_coloured_only_when_asked():
-    findings = [Finding('ok', 'word ' * 40), Finding('error', 'bad', 'do this'),
-                Finding('warning', 'odd', 'do that ' * 30)]
+    findings = [
+        Finding('ok', 'word ' * 40),
+        Finding('error', 'bad', 'do this'),
+        Finding('warning', 'odd', 'do that ' * 30),
+    ]
     plain = doctor.report(findings, width=80)
     assert '\033' not in plain and max(map(len, plain.splitlines())) <= 80
     assert plain.splitlines()[-1] == '1 error, 1 warning'

@@ -4,6 +4,7 @@ A command that none of the rules below knows fails. Ours run by ``cli.main`` in 
 what their lines name (``DIR``, ``CHECKPOINT``, ``photos``), with settings that make models and
 images small.
 """
+
 import importlib.util
 import json
 import os
@@ -41,54 +42,72 @@ DETECTOR = 'faster_rcnn_resnest50_fpn'
 PIXELS = '(64,64)'
 
 #: path of a setting -> what makes it small
-SMALL = {re.compile(path): value for path, value in {
-    r'model\.backbone\.arch': 'resnest14',
-    r'model\.neck\.in_channels': '[64,128,256,512]',          # of stages a quarter as wide
-    r'model\.decode_head\.in_channels': '512',
-    r'model\.auxiliary_head\.in_channels': '256',
-    r'model\.(neck|\w+_head)\..*(in|out|feat)_channels': '16',
-    r'model\.(decode|auxiliary)_head\.channels': '16',
-    r'model\.data_preprocessor\.size': PIXELS,
-    r'model\.(train|test)_cfg\..*nms_pre': '50',
-    r'model\.(train|test)_cfg\..*max_per_img': '10',
-    r'model\.train_cfg\.rcnn\..*sampler\.num': '8',
-    r'\w+_dataloader\.num_workers': '0',
-    r'\w+_dataloader\.persistent_workers': 'False',
-    r'train_dataloader\.batch_size': '2',
-    r'\w+_dataloader\.dataset\.pipeline\.\d+\.scales?': PIXELS,
-    r'\w+_dataloader\.dataset\.pipeline\.\d+\.crop_size': PIXELS,
-    r'\w+_dataloader\.dataset\.filter_cfg\.min_size': '1',
-    r'train_cfg\.max_epochs': '1',
-    r'train_cfg\.max_iters': '2',
-    r'train_cfg\.val_interval': '1',
-    r'custom_hooks\.\d+\.num_iters': '1',
-}.items()}
+SMALL = {
+    re.compile(path): value
+    for path, value in {
+        r'model\.backbone\.arch': 'resnest14',
+        r'model\.neck\.in_channels': '[64,128,256,512]',  # of stages a quarter as wide
+        r'model\.decode_head\.in_channels': '512',
+        r'model\.auxiliary_head\.in_channels': '256',
+        r'model\.(neck|\w+_head)\..*(in|out|feat)_channels': '16',
+        r'model\.(decode|auxiliary)_head\.channels': '16',
+        r'model\.data_preprocessor\.size': PIXELS,
+        r'model\.(train|test)_cfg\..*nms_pre': '50',
+        r'model\.(train|test)_cfg\..*max_per_img': '10',
+        r'model\.train_cfg\.rcnn\..*sampler\.num': '8',
+        r'\w+_dataloader\.num_workers': '0',
+        r'\w+_dataloader\.persistent_workers': 'False',
+        r'train_dataloader\.batch_size': '2',
+        r'\w+_dataloader\.dataset\.pipeline\.\d+\.scales?': PIXELS,
+        r'\w+_dataloader\.dataset\.pipeline\.\d+\.crop_size': PIXELS,
+        r'\w+_dataloader\.dataset\.filter_cfg\.min_size': '1',
+        r'train_cfg\.max_epochs': '1',
+        r'train_cfg\.max_iters': '2',
+        r'train_cfg\.val_interval': '1',
+        r'custom_hooks\.\d+\.num_iters': '1',
+    }.items()
+}
 
 #: what else makes a command small: of a config, or of all that are so called
 SMALLER = {
     'mmdet::resnest/faster-rcnn_s50_fpn_syncbn-backbone+head_ms-range-1x_coco.py': [
-        'model.backbone.depth=14'],
+        'model.backbone.depth=14'
+    ],
     'cascade_mask_rcnn_res2net101_v1b_fpn': ['model.backbone.arch=res2net50_v1b_26w_4s'],
 }
 BRIEF = {
-    'export': ['--part', 'backbone'],       # a whole detector takes half a minute to trace
+    'export': ['--part', 'backbone'],  # a whole detector takes half a minute to trace
     'benchmark': ['--sizes', '1x64x64', '--repeats', '1', '--forms', 'plain', 'lean'],
     'profile': ['--steps', '1'],
     'draw-data': ['--train', '2', '--val', '1', '--test', '0', '--size', '64', '64'],
 }
-STANDS_FOR = {'CONFIG': DETECTOR, '...': DETECTOR, 'resnest50': 'resnest14',
-              'WORK_DIR': f'work_dirs/{DETECTOR}'}
+STANDS_FOR = {
+    'CONFIG': DETECTOR,
+    '...': DETECTOR,
+    'resnest50': 'resnest14',
+    'WORK_DIR': f'work_dirs/{DETECTOR}',
+}
 
 #: our tools, and what they are told: what they do at length has tests of its own, or is CI
-TOOLS = {'table.py': '--check', 'zoo.py': '--check', 'exports.py': '--help', 'growth.py': '--help',
-         'scale.py': '--help', 'check_install.py': '--help'}
+TOOLS = {
+    'table.py': '--check',
+    'zoo.py': '--check',
+    'exports.py': '--help',
+    'growth.py': '--help',
+    'scale.py': '--help',
+    'check_install.py': '--help',
+}
 
 #: what takes a detector as a whole file is parsed here -> the test that does so at length
 AT_LENGTH = {'--int8': 'test_int8_is_scored', '--model': 'test_predicts_without_torch_and_mm'}
 
 #: programs that another line installs -> by which name
-BY_PIP = {'csCreateTrainIdLabelImgs': 'cityscapesscripts', 'pre-commit': 'pre-commit',
-          'tensorboard': 'mmresnest[tensorboard]', 'twine': 'twine'}
+BY_PIP = {
+    'csCreateTrainIdLabelImgs': 'cityscapesscripts',
+    'pre-commit': 'pre-commit',
+    'tensorboard': 'mmresnest[tensorboard]',
+    'twine': 'twine',
+}
 
 
 @cache
@@ -105,8 +124,11 @@ def settings(config: str, demo: bool = False) -> list[str]:
 
 def leaves(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
     """Path and value of every setting."""
-    rows = node.items() if isinstance(node, dict) else enumerate(
-        node if isinstance(node, (list, tuple)) else ())
+    rows = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node if isinstance(node, (list, tuple)) else ())
+    )
     for key, value in rows:
         if isinstance(node, dict):
             yield f'{path}{key}', value
@@ -122,6 +144,7 @@ few = partial(draw, train=4, val=2, test=2, size=(64, 64))
 def metafiles_read_once():
     """For each ``_base_`` of a package mmengine reads all metafiles of it, which takes a second."""
     from mmengine.config import utils
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, 'load', cache(utils.load))
         yield
@@ -164,8 +187,10 @@ def workshop(tmp_path_factory) -> Path:
     torch.save(mmresnest.build_backbone('resnest14').state_dict(), folder / 'IN.pth')
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert cli.main(['train', DETECTOR, '--data', 'DIR', '--cfg-options',
-                         *settings(DETECTOR)]) == 0
+        assert (
+            cli.main(['train', DETECTOR, '--data', 'DIR', '--cfg-options', *settings(DETECTOR)])
+            == 0
+        )
     runs = folder / 'work_dirs'
     for name in (f'{DETECTOR}_demo', 'other'):
         shutil.copytree(runs / DETECTOR, runs / name, copy_function=linked)
@@ -180,9 +205,11 @@ def linked(source: str, target: str) -> None:
 def as_coco(data: Path, folder: Path) -> None:
     """Drawn data under COCO's names of files and classes."""
     from mmdet.datasets import CocoDataset
+
     (folder / 'annotations').mkdir(parents=True)
-    names = [dict(id=number, name=name)
-             for number, name in enumerate(CocoDataset.METAINFO['classes'], 1)]
+    names = [
+        dict(id=number, name=name) for number, name in enumerate(CocoDataset.METAINFO['classes'], 1)
+    ]
     for split in ('train', 'val'):
         shutil.copytree(data / split, folder / f'{split}2017')
         read = json.loads((data / f'{split}.json').read_text())
@@ -190,7 +217,8 @@ def as_coco(data: Path, folder: Path) -> None:
             x, y, width, height = row['bbox']
             row['segmentation'] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
         (folder / 'annotations' / f'instances_{split}2017.json').write_text(
-            json.dumps(dict(read, categories=names)))
+            json.dumps(dict(read, categories=names))
+        )
 
 
 def as_ade20k(data: Path, folder: Path) -> None:
@@ -205,12 +233,13 @@ def here(workshop, tmp_path, monkeypatch) -> Path:
     """A copy of the workshop, to work in."""
     folder = shutil.copytree(workshop, tmp_path / 'here', copy_function=linked)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr('mmresnest.deploy.keep_memory', lambda: None)   # of the whole process
+    monkeypatch.setattr('mmresnest.deploy.keep_memory', lambda: None)  # of the whole process
     monkeypatch.setattr('mmresnest.data.shapes.draw', few)
     return folder
 
 
 # ---- commands ------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize('command', COMMANDS, ids=lambda command: ' '.join(command.words))
 def test_command(command, request, monkeypatch, tmp_path):
@@ -220,8 +249,10 @@ def test_command(command, request, monkeypatch, tmp_path):
     if program.endswith('.sh'):
         return start(command, tmp_path)
     if program in BY_PIP:
-        assert any(['pip', 'install', BY_PIP[program]] == [Path(other.words[0]).name,
-                   *other.words[1:]] for other in COMMANDS)
+        assert any(
+            ['pip', 'install', BY_PIP[program]] == [Path(other.words[0]).name, *other.words[1:]]
+            for other in COMMANDS
+        )
         return None
     assert program in RULES, f'{page}: no rule of this test knows {" ".join(command.words)}'
     return RULES[program](command, request)
@@ -237,7 +268,7 @@ def ours(command: Command, request) -> None:
         assert ended.value.code == 0
         return
     if not command.whole and name != 'doctor' and all(word.startswith('--') for word in words):
-        return                                  # the name of a command, in a sentence
+        return  # the name of a command, in a sentence
     for option, test in AT_LENGTH.items():
         if option in words:
             assert parsed(name, words)
@@ -248,8 +279,11 @@ def ours(command: Command, request) -> None:
     words = ['resnest14', *words] if name == 'benchmark' and 'resnest14' not in words else words
     args = parsed(name, words)
     if getattr(args, 'config', None):
-        words += ['--cfg-options', *settings(args.config, getattr(args, 'demo', False)),
-                  *SMALLER.get(args.config, ())]
+        words += [
+            '--cfg-options',
+            *settings(args.config, getattr(args, 'demo', False)),
+            *SMALLER.get(args.config, ()),
+        ]
         args = parsed(name, words)
     if 'checkpoint' in args and args.checkpoint and not Path(args.checkpoint).exists():
         write_weights(args, name)
@@ -290,9 +324,13 @@ def meant(word: str) -> str:
 
 def write_weights(args: Namespace, command: str) -> None:
     """A checkpoint of the model that the line is about."""
-    of_drawn = command == 'predict'         # whose checkpoint names the classes
-    cfg = configure(args.config, options=cli._options(args.cfg_options), demo=args.demo,
-                    data='DIR' if of_drawn else args.data)
+    of_drawn = command == 'predict'  # whose checkpoint names the classes
+    cfg = configure(
+        args.config,
+        options=cli._options(args.cfg_options),
+        demo=args.demo,
+        data='DIR' if of_drawn else args.data,
+    )
     register(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         for node in (cfg.model, *cfg.model.values()):
@@ -315,8 +353,12 @@ def python(command: Command, request) -> None:
         if words:
             ours(Command(command.environment, ('mmresnest', name, *words), True), request)
         return
-    run = subprocess.run([sys.executable, ROOT / path, TOOLS[Path(path).name]],
-                         capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, ROOT / path, TOOLS[Path(path).name]],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert run.returncode == 0, run.stderr
     if TOOLS[Path(path).name] == '--help':
         assert all(word in run.stdout for word in words if word.startswith('--'))
@@ -327,14 +369,21 @@ def start(command: Command, folder: Path) -> None:
     for name in ('python', 'srun'):
         (folder / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
         (folder / name).chmod(0o755)
-    run = subprocess.run([ROOT / command.words[0], *command.words[1:]], capture_output=True,
-                         text=True, timeout=60, env=dict(
-                             os.environ, PYTHON=str(folder / 'python'),
-                             PATH=f'{folder}{os.pathsep}{os.environ["PATH"]}'))
+    run = subprocess.run(
+        [ROOT / command.words[0], *command.words[1:]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=dict(
+            os.environ,
+            PYTHON=str(folder / 'python'),
+            PATH=f'{folder}{os.pathsep}{os.environ["PATH"]}',
+        ),
+    )
     assert run.returncode == 0, run.stderr
     handed = run.stdout.splitlines()
     place = next(at for at, word in enumerate(handed) if re.search(r'tools/\w+\.py$', word))
-    understood(Path(handed[place]).stem, handed[place + 1:])
+    understood(Path(handed[place]).stem, handed[place + 1 :])
 
 
 def understood(name: str, words: list[str]) -> None:
@@ -367,8 +416,9 @@ def make(command: Command, request) -> None:
     """A target that there is; what it does at length runs elsewhere."""
     if shutil.which('make') is None:
         pytest.skip('there is no make')
-    run = subprocess.run(['make', '-n', *command.words[1:]], cwd=ROOT, capture_output=True,
-                         text=True, timeout=60)
+    run = subprocess.run(
+        ['make', '-n', *command.words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert run.returncode == 0, run.stderr
 
 
@@ -377,14 +427,22 @@ def git(command: Command, request) -> None:
     here = request.getfixturevalue('tmp_path')
 
     def run(*words: str) -> None:
-        subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a@b.c', *words], cwd=here,
-                       check=True, capture_output=True)
+        subprocess.run(
+            ['git', '-c', 'user.name=a', '-c', 'user.email=a@b.c', *words],
+            cwd=here,
+            check=True,
+            capture_output=True,
+        )
 
-    for words in ('init', 'init --bare other', 'remote add origin other',
-                  'commit --allow-empty -m one'):
+    for words in (
+        'init',
+        'init --bare other',
+        'remote add origin other',
+        'commit --allow-empty -m one',
+    ):
         run(*words.split())
     lines = [one for one in COMMANDS if one.words[0] == 'git' and one.whole]
-    for one in lines[:lines.index(command) + 1]:
+    for one in lines[: lines.index(command) + 1]:
         run(*one.words[1:])
 
 
@@ -401,28 +459,50 @@ def mim(command: Command, request) -> None:
     assert all((ROOT / 'configs' / word).is_file() for word in command.words[3:])
 
 
-RULES = dict(mmresnest=ours, python=python, python3=python, sbatch=sbatch, pip=pip, make=make,
-             git=git, mim=mim, run=ci)
+RULES = dict(
+    mmresnest=ours,
+    python=python,
+    python3=python,
+    sbatch=sbatch,
+    pip=pip,
+    make=make,
+    git=git,
+    mim=mim,
+    run=ci,
+)
 
 
 def test_the_rules_refuse_what_they_should(request, here):
-    for words in (('mmresnest', 'trian', 'x'), ('mmresnest', 'test', DETECTOR, 'nowhere/x.pth'),
-                  ('pip', 'install', 'mmresnest[nothing]'), ('make', 'nothing'),
-                  ('python', 'tools/nothing.py'), ('mim', 'fly', 'mmresnest')):
+    for words in (
+        ('mmresnest', 'trian', 'x'),
+        ('mmresnest', 'test', DETECTOR, 'nowhere/x.pth'),
+        ('pip', 'install', 'mmresnest[nothing]'),
+        ('make', 'nothing'),
+        ('python', 'tools/nothing.py'),
+        ('mim', 'fly', 'mmresnest'),
+    ):
         with pytest.raises((AssertionError, OSError, RuntimeError)):
             RULES[words[0]](Command((), words, True), request)
 
 
 def test_forms_that_lines_measure_are_known():
-    named = {form for one in COMMANDS if one.words[:2] == ('mmresnest', 'benchmark')
-             for form in parsed(*one.words[1:2], one.words[2:]).forms or ()}
+    named = {
+        form
+        for one in COMMANDS
+        if one.words[:2] == ('mmresnest', 'benchmark')
+        for form in parsed(*one.words[1:2], one.words[2:]).forms or ()
+    }
     assert len(named) > 5 and named <= {*benchmark.FORMS}
 
 
 # ---- examples in Python --------------------------------------------------------------------------
 
-EXAMPLES = [(page, block) for page, text in PAGES.items()
-            for language, block in blocks(text) if language == 'python']
+EXAMPLES = [
+    (page, block)
+    for page, text in PAGES.items()
+    for language, block in blocks(text)
+    if language == 'python'
+]
 IS_CONFIG = {block: 'import ' not in block for _, block in EXAMPLES}
 
 
@@ -431,27 +511,36 @@ def first_line(value: str) -> str:
     return value.partition('\n')[0] if isinstance(value, str) else ''
 
 
-@pytest.mark.parametrize('page, block', [one for one in EXAMPLES if not IS_CONFIG[one[1]]],
-                         ids=first_line)
+@pytest.mark.parametrize(
+    'page, block', [one for one in EXAMPLES if not IS_CONFIG[one[1]]], ids=first_line
+)
 def test_script(page, block, here, monkeypatch):
     monkeypatch.setattr(weights, 'fetch', lambda row: here / 'IN.pth')
     monkeypatch.setattr(weights, 'verify_hash', lambda *_: None)
     config = tiny.write(here, 'detection')
     if 'Predictor(' in block or 'ExportedModel(' in block:
-        args = Namespace(config=str(config), cfg_options=[], data='DIR', demo=False,
-                         checkpoint='epoch_12.pth')
+        args = Namespace(
+            config=str(config), cfg_options=[], data='DIR', demo=False, checkpoint='epoch_12.pth'
+        )
         write_weights(args, 'predict')
         monkeypatch.setattr(
-            runtime, 'ExportedModel',       # whose results are a Predictor's: tests/test_export.py
-            lambda file, score_thr: mmresnest.Predictor(config, args.checkpoint, 'cpu', score_thr))
-    for name, stand_in in ((f"'{DETECTOR}'", repr(str(config))), ("'resnest50'", "'resnest14'"),
-                           ("'configs/", f"'{ROOT}/configs/"), ('224', '64')):
+            runtime,
+            'ExportedModel',  # whose results are a Predictor's: tests/test_export.py
+            lambda file, score_thr: mmresnest.Predictor(config, args.checkpoint, 'cpu', score_thr),
+        )
+    for name, stand_in in (
+        (f"'{DETECTOR}'", repr(str(config))),
+        ("'resnest50'", "'resnest14'"),
+        ("'configs/", f"'{ROOT}/configs/"),
+        ('224', '64'),
+    ):
         block = block.replace(name, stand_in)
     exec(compile(block, page, 'exec'), {})
 
 
-@pytest.mark.parametrize('page, block', [one for one in EXAMPLES if IS_CONFIG[one[1]]],
-                         ids=first_line)
+@pytest.mark.parametrize(
+    'page, block', [one for one in EXAMPLES if IS_CONFIG[one[1]]], ids=first_line
+)
 def test_config(page, block, tmp_path):
     shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
     path = tmp_path / 'configs' / 'example.py'
@@ -470,8 +559,11 @@ def test_config(page, block, tmp_path):
 
 def registries() -> list[Registry]:
     """Our own, filled."""
-    found = [one for one in vars(registry).values()
-             if isinstance(one, Registry) and one.scope == 'mmresnest']
+    found = [
+        one
+        for one in vars(registry).values()
+        if isinstance(one, Registry) and one.scope == 'mmresnest'
+    ]
     for one in found:
         one.import_from_location()
     return found

@@ -1,4 +1,5 @@
 """Fetching from a server of our own that misbehaves as asked."""
+
 import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,7 @@ from mmresnest import download, weights
 from mmresnest.errors import UserError
 from mmresnest.switches import TRUST
 
-CONTENT = bytes(range(256)) * 1200          # several of the pieces in which it is read
+CONTENT = bytes(range(256)) * 1200  # several of the pieces in which it is read
 SHA = hashlib.sha256(CONTENT).hexdigest()[:8]
 
 
@@ -36,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         first = sum(seen == how for seen, _ in self.server.asked) == 1
         if how == 'dead' or how in ('cut', 'norange') and first:
-            half = content[start:start + len(content) // 2] if how != 'dead' else b''
+            half = content[start : start + len(content) // 2] if how != 'dead' else b''
             self.wfile.write(half)
             self.wfile.flush()
             self.close_connection = True
@@ -68,6 +69,7 @@ def fetch(server, tmp_path, monkeypatch):
     def fetch(*ways, sha256=SHA, name='file.pth'):
         urls = [f'http://127.0.0.1:{server.server_port}/{way}/{name}' for way in ways]
         return download.fetch(urls, tmp_path, 'resnest50', [sha256] * len(urls))
+
     fetch.asked, fetch.folder = server.asked, tmp_path
     return fetch
 
@@ -106,8 +108,15 @@ def test_a_server_that_cannot_begin_in_the_middle(fetch):
     assert whole(fetch('norange')) and len(fetch.asked) == 2
 
 
-@pytest.mark.parametrize('way,said', [('truncated', 'sha256 begins'), ('other', 'sha256 begins'),
-                                      ('missing', '404'), ('dead', 'broke off at 0 of')])
+@pytest.mark.parametrize(
+    'way,said',
+    [
+        ('truncated', 'sha256 begins'),
+        ('other', 'sha256 begins'),
+        ('missing', '404'),
+        ('dead', 'broke off at 0 of'),
+    ],
+)
 def test_what_is_wrong_is_said_and_nothing_is_left(fetch, way, said):
     with pytest.raises(UserError, match=said) as caught:
         fetch(way)
@@ -134,6 +143,7 @@ def test_no_server_at_all(tmp_path):
 
 # ---- through weights -----------------------------------------------------------------------------
 
+
 def test_urls_go_through_the_cache(server, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     server.asked = []
@@ -151,10 +161,16 @@ def test_urls_go_through_the_cache(server, tmp_path, monkeypatch):
     assert path.parent.name == f'127.0.0.1_{server.server_port}' and path.name == 'model.pth'
 
 
-@pytest.mark.parametrize('name,wanted', [
-    ('resnest50-528c19ca.pth', '528c19ca'), ('a_20200926_125502-20289c16.pth', '20289c16'),
-    ('model-20201122.pth', None), ('model.pth', None),
-    ('seresnext26_32x4d-65ebdb501.pth', '65ebdb501')])
+@pytest.mark.parametrize(
+    'name,wanted',
+    [
+        ('resnest50-528c19ca.pth', '528c19ca'),
+        ('a_20200926_125502-20289c16.pth', '20289c16'),
+        ('model-20201122.pth', None),
+        ('model.pth', None),
+        ('seresnext26_32x4d-65ebdb501.pth', '65ebdb501'),
+    ],
+)
 def test_the_hash_in_a_name(name, wanted):
     assert weights.hash_in('https://host/path/' + name) == wanted
 

@@ -1,4 +1,5 @@
 """Configs found and pointed at data; training, resuming and testing, each kind once."""
+
 import json
 import pickle
 import shutil
@@ -28,30 +29,38 @@ pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unf
 
 # ---- finding and parsing -------------------------------------------------------------------------
 
+
 def test_configs_are_found_by_name_and_path():
     shipped = config.shipped_configs()
     assert 'faster_rcnn_resnest50_fpn' in shipped
-    names = ('faster_rcnn_resnest50_fpn', 'faster_rcnn_resnest50_fpn.py',
-             'configs/faster_rcnn_resnest50_fpn.py', 'mmresnest::faster_rcnn_resnest50_fpn.py',
-             str(shipped['faster_rcnn_resnest50_fpn']))
+    names = (
+        'faster_rcnn_resnest50_fpn',
+        'faster_rcnn_resnest50_fpn.py',
+        'configs/faster_rcnn_resnest50_fpn.py',
+        'mmresnest::faster_rcnn_resnest50_fpn.py',
+        str(shipped['faster_rcnn_resnest50_fpn']),
+    )
     assert len({config.find_config(name).resolve() for name in names}) == 1
     assert load_config(names[0]).model.type == 'FasterRCNN'
     cfg = load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco', {'model.backbone.depth': 101})
     assert cfg.model.backbone.depth == 101
 
 
-@pytest.mark.parametrize('name, text, said', [
-    ('faster_rcnn_resnet50_fpn', None, ['nearest: ', ' faster_rcnn_resnest50_fpn']),
-    ('a.py', 'model = dict(\n', ['a.py, line 1', "'(' was never closed"]),
-    ('a.py', 'x = 1\ny = undefined\n', ['a.py, line 2', 'NameError', 'undefined']),
-    ('a.py', "x = 1\n_base_ = 'b.py'\n", ['a.py, line 2', 'b.py', 'does not exist']),
-    ('a.py', "_base_ = 'nowhere::b.py'\n", ['a.py, line 1', "'nowhere'", 'not installed']),
-    ('a.txt', 'x = 1\n', ['a.txt', '.py']),
-    ('a.json', '{"x": ', ['a.json', 'JSONDecodeError']),
-    ('mmdet::faster_rcnn/faster_rcnn_r50', None, ['nearest', 'faster-rcnn_r50']),
-    ('nowhere::a.py', None, ["'nowhere'", 'not installed']),
-    ('mmresnest::nowhere.py', None, ['mmresnest has no config nowhere.py']),
-])
+@pytest.mark.parametrize(
+    'name, text, said',
+    [
+        ('faster_rcnn_resnet50_fpn', None, ['nearest: ', ' faster_rcnn_resnest50_fpn']),
+        ('a.py', 'model = dict(\n', ['a.py, line 1', "'(' was never closed"]),
+        ('a.py', 'x = 1\ny = undefined\n', ['a.py, line 2', 'NameError', 'undefined']),
+        ('a.py', "x = 1\n_base_ = 'b.py'\n", ['a.py, line 2', 'b.py', 'does not exist']),
+        ('a.py', "_base_ = 'nowhere::b.py'\n", ['a.py, line 1', "'nowhere'", 'not installed']),
+        ('a.txt', 'x = 1\n', ['a.txt', '.py']),
+        ('a.json', '{"x": ', ['a.json', 'JSONDecodeError']),
+        ('mmdet::faster_rcnn/faster_rcnn_r50', None, ['nearest', 'faster-rcnn_r50']),
+        ('nowhere::a.py', None, ["'nowhere'", 'not installed']),
+        ('mmresnest::nowhere.py', None, ['mmresnest has no config nowhere.py']),
+    ],
+)
 def test_configs_that_cannot_be_parsed(tmp_path, monkeypatch, name, text, said):
     monkeypatch.chdir(tmp_path)
     if text is not None:
@@ -74,14 +83,18 @@ def test_options_that_do_not_fit():
         load_config('faster_rcnn_resnest50_fpn', {'model.backbone.arch.depth.x': 3})
 
 
-@pytest.mark.parametrize('name, task', [
-    ('faster_rcnn_resnest50_fpn', 'detection'), ('deeplabv3_resnest50_ade20k', 'semantic'),
-    ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 'detection'),
-    ('mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', 'instance'),
-    ('mmdet::solo/solo_r50_fpn_1x_coco.py', 'instance'),
-    ('mmdet::htc/htc_r50_fpn_1x_coco.py', 'instance'),
-    ('mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py', 'panoptic'),
-])
+@pytest.mark.parametrize(
+    'name, task',
+    [
+        ('faster_rcnn_resnest50_fpn', 'detection'),
+        ('deeplabv3_resnest50_ade20k', 'semantic'),
+        ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 'detection'),
+        ('mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', 'instance'),
+        ('mmdet::solo/solo_r50_fpn_1x_coco.py', 'instance'),
+        ('mmdet::htc/htc_r50_fpn_1x_coco.py', 'instance'),
+        ('mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py', 'panoptic'),
+    ],
+)
 def test_task_of(name, task):
     cfg = load_config(name)
     assert task_of(cfg) == task
@@ -99,21 +112,21 @@ def test_a_piece_is_not_a_config():
 UPSTREAM = (
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
     'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
-    'mmdet::htc/htc_r50_fpn_1x_coco.py',                            # a semantic branch
-    'mmdet::ms_rcnn/ms-rcnn_r50_fpn_1x_coco.py',                    # a third head
-    'mmdet::point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py',     # a point head
-    'mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py',          # repeated, concatenated
-    'mmdet::ssd/ssd300_coco.py',                                    # repeated
-    'mmdet::yolox/yolox_s_8xb8-300e_coco.py',                       # mosaics
-    'mmdet::lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py',    # balanced by class
-    'mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py',         # two evaluators
+    'mmdet::htc/htc_r50_fpn_1x_coco.py',  # a semantic branch
+    'mmdet::ms_rcnn/ms-rcnn_r50_fpn_1x_coco.py',  # a third head
+    'mmdet::point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py',  # a point head
+    'mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py',  # repeated, concatenated
+    'mmdet::ssd/ssd300_coco.py',  # repeated
+    'mmdet::yolox/yolox_s_8xb8-300e_coco.py',  # mosaics
+    'mmdet::lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py',  # balanced by class
+    'mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py',  # two evaluators
     'mmdet::resnest/faster-rcnn_s50_fpn_syncbn-backbone+head_ms-range-1x_coco.py',
     'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
     'mmseg::deeplabv3/deeplabv3_r50-d8_4xb4-80k_ade20k-512x512.py',
     'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
-    'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py',   # concatenated
-    'mmseg::unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py',          # repeated, binary
-    'mmseg::ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py',    # cascaded heads
+    'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py',  # concatenated
+    'mmseg::unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py',  # repeated, binary
+    'mmseg::ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py',  # cascaded heads
 )
 
 
@@ -167,8 +180,11 @@ def test_use_data_of_semantic_masks(shapes):
     cfg = load_config('deeplabv3_resnest50_ade20k')
     # What a binary config may bring: one channel for two classes.
     cfg.model.decode_head.update(
-        num_classes=2, out_channels=1, threshold=0.3,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True, class_weight=[1., 2.]))
+        num_classes=2,
+        out_channels=1,
+        threshold=0.3,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True, class_weight=[1.0, 2.0]),
+    )
     use_data(cfg, shapes)
     head = cfg.model.decode_head
     assert 'out_channels' not in head and 'threshold' not in head
@@ -181,9 +197,15 @@ def test_use_data_of_semantic_masks(shapes):
 
 
 def test_use_data_of_panoptic_masks(tmp_path):
-    folder = DataFolder('panoptic', tmp_path, ('cat', 'dog', 'sky'), things=2, splits={
-        name: Split(name, f'{name}.json', name, 1, 1, f'p_{name}')
-        for name in ('train', 'val')})
+    folder = DataFolder(
+        'panoptic',
+        tmp_path,
+        ('cat', 'dog', 'sky'),
+        things=2,
+        splits={
+            name: Split(name, f'{name}.json', name, 1, 1, f'p_{name}') for name in ('train', 'val')
+        },
+    )
     cfg = load_config('mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py')
     use_data(cfg, folder)
     for head in (cfg.model.semantic_head, cfg.model.panoptic_fusion_head):
@@ -201,8 +223,9 @@ def test_use_data_refuses(shapes, tmp_path):
     maskless = DataFolder('coco', tmp_path, ('cat',), maskless='annotation 3 has no "segmentation"')
     with pytest.raises(UserError, match='learns instance masks, and annotation 3'):
         use_data(load_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'), maskless)
-    plain = draw(tmp_path / 'plain', train=1, val=1, test=0, size=(64, 64), layouts='coco',
-                 progress=False)
+    plain = draw(
+        tmp_path / 'plain', train=1, val=1, test=0, size=(64, 64), layouts='coco', progress=False
+    )
     with pytest.raises(UserError, match=r'panoptic_train\.json.*holds plain COCO.*mask_rcnn'):
         use_data(load_config('mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py'), plain)
 
@@ -224,21 +247,30 @@ def test_data_drawn_for_the_demo(tmp_path, monkeypatch):
 
 # ---- before a run --------------------------------------------------------------------------------
 
+
 def test_no_coco_is_one_message(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
         train('faster_rcnn_resnest50_fpn')
     said = str(caught.value)
-    for part in (str(tmp_path / 'data/coco/annotations/instances_train2017.json'),
-                 'https://cocodataset.org', 'train2017.zip', '--data', '--demo'):
+    for part in (
+        str(tmp_path / 'data/coco/annotations/instances_train2017.json'),
+        'https://cocodataset.org',
+        'train2017.zip',
+        '--data',
+        '--demo',
+    ):
         assert part in said
     assert not list(tmp_path.iterdir()), 'a refused run leaves nothing behind'
 
 
-@pytest.mark.parametrize('name, said', [
-    ('deeplabv3_resnest50_ade20k', 'ADEChallengeData2016.zip'),
-    ('mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'cityscapes-dataset.com'),
-])
+@pytest.mark.parametrize(
+    'name, said',
+    [
+        ('deeplabv3_resnest50_ade20k', 'ADEChallengeData2016.zip'),
+        ('mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'cityscapes-dataset.com'),
+    ],
+)
 def test_where_other_sets_come_from(tmp_path, monkeypatch, name, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=said):
@@ -259,8 +291,12 @@ def test_settle_norms(monkeypatch):
 
 
 def test_settle_loaders():
-    cfg = Config(dict(train_dataloader=dict(num_workers=0, persistent_workers=True),
-                      val_dataloader=dict(num_workers=2, persistent_workers=True)))
+    cfg = Config(
+        dict(
+            train_dataloader=dict(num_workers=0, persistent_workers=True),
+            val_dataloader=dict(num_workers=2, persistent_workers=True),
+        )
+    )
     config.settle_loaders(cfg)
     assert cfg.train_dataloader == dict(num_workers=0)
     assert cfg.val_dataloader.persistent_workers
@@ -291,12 +327,13 @@ def test_launchers(monkeypatch):
 def test_what_mmengine_raises_is_explained(tmp_path):
     cfg = Config(dict(train_dataloader=dict(dataset=dict(data_root='d', ann_file='a.json'))))
     from mmengine.registry import HOOKS, MODELS
+
     for build, said in (
-            (lambda: HOOKS.build(dict(type='CheckpointHok')), 'nearest: CheckpointHook'),
-            (lambda: HOOKS.build(dict(type='LoggerHook', intervals=3)), 'nearest: interval'),
-            (lambda: MODELS.build(dict(type='mmresnest.ResNeSt', arch='resnest51')), 'resnest50'),
-            (lambda: MODELS.build(dict(type='mmresnest.ResNeSt', arch='resnest50', radixx=2)),
-             'radix')):
+        (lambda: HOOKS.build(dict(type='CheckpointHok')), 'nearest: CheckpointHook'),
+        (lambda: HOOKS.build(dict(type='LoggerHook', intervals=3)), 'nearest: interval'),
+        (lambda: MODELS.build(dict(type='mmresnest.ResNeSt', arch='resnest51')), 'resnest50'),
+        (lambda: MODELS.build(dict(type='mmresnest.ResNeSt', arch='resnest50', radixx=2)), 'radix'),
+    ):
         with pytest.raises(UserError, match=said), building(cfg):
             build()
     with pytest.raises(UserError, match='no image of a data set.*d/a.json'), building(cfg):
@@ -311,12 +348,15 @@ def test_what_mmengine_raises_is_explained(tmp_path):
     with pytest.raises(IndexError), running(cfg):
         raise IndexError('list index out of range')
     with pytest.raises(UserError, match=r'the file x/y\.jpg does not exist'), running(cfg):
-        raise FileNotFoundError('Caught FileNotFoundError in DataLoader worker process 0.\n'
-                                'Original Traceback ...\n'
-                                "FileNotFoundError: [Errno 2] No such file: 'x/y.jpg'")
+        raise FileNotFoundError(
+            'Caught FileNotFoundError in DataLoader worker process 0.\n'
+            'Original Traceback ...\n'
+            "FileNotFoundError: [Errno 2] No such file: 'x/y.jpg'"
+        )
 
 
 # ---- checkpoints ---------------------------------------------------------------------------------
+
 
 def test_last_checkpoint(tmp_path):
     assert checkpoints.last(tmp_path) is None
@@ -331,7 +371,7 @@ def test_last_checkpoint(tmp_path):
     # Killed while saving: the noted one is deleted, the newest is cut off.
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_9.pth'))
     whole = (tmp_path / 'epoch_10.pth').read_bytes()
-    (tmp_path / 'epoch_10.pth').write_bytes(whole[:len(whole) // 2])
+    (tmp_path / 'epoch_10.pth').write_bytes(whole[: len(whole) // 2])
     assert checkpoints.last(tmp_path).name == 'epoch_2.pth'
 
 
@@ -353,8 +393,9 @@ def write_junk(path, kind):
         path.mkdir()
 
 
-@pytest.mark.parametrize('kind', [
-    'missing', 'text', 'empty', 'cut', 'tensor', 'weightless', 'pickle', 'folder'])
+@pytest.mark.parametrize(
+    'kind', ['missing', 'text', 'empty', 'cut', 'tensor', 'weightless', 'pickle', 'folder']
+)
 def test_files_that_are_no_checkpoint(tmp_path, kind):
     path = tmp_path / 'a.pth'
     write_junk(path, kind)
@@ -390,8 +431,10 @@ class Detector(torch.nn.Module):
 @pytest.mark.parametrize('outer', ['', 'module.'])
 def test_a_checkpoint_fits_in_whatever_layout_its_backbone_is(tmp_path, layout, outer):
     """That is, where loading fills the backbone from it."""
-    arguments = {'mmdet-gn': dict(norm=lambda width: torch.nn.GroupNorm(8, width)),
-                 'cadene': dict(ceil_pool=True)}.get(layout, {})
+    arguments = {
+        'mmdet-gn': dict(norm=lambda width: torch.nn.GroupNorm(8, width)),
+        'cadene': dict(ceil_pool=True),
+    }.get(layout, {})
     model, trained = Detector(in_channels=4, **arguments), Detector(**arguments)
     inside = weights.convert(trained.backbone.state_dict(), layout)
     state = {'backbone.' + key.removeprefix('backbone.'): value for key, value in inside.items()}
@@ -402,15 +445,22 @@ def test_a_checkpoint_fits_in_whatever_layout_its_backbone_is(tmp_path, layout, 
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     torch.save(dict(state_dict=state), tmp_path / 'a.pth')
     load_checkpoint(model, str(tmp_path / 'a.pth'), strict=True)
-    assert torch.equal(model.backbone.layer4[0].conv3.weight,
-                       trained.backbone.layer4[0].conv3.weight)
+    assert torch.equal(
+        model.backbone.layer4[0].conv3.weight, trained.backbone.layer4[0].conv3.weight
+    )
 
 
 def test_checkpoints_of_other_backbones_are_still_told():
     model = Detector()
     state = {key: value for key, value in model.state_dict().items() if 'backbone' not in key}
-    state.update({'backbone.' + key: value for key, value in weights.convert(
-        mmresnest.build_backbone('resnest26').state_dict(), 'official').items()})
+    state.update(
+        {
+            'backbone.' + key: value
+            for key, value in weights.convert(
+                mmresnest.build_backbone('resnest26').state_dict(), 'official'
+            ).items()
+        }
+    )
     short = {key: value for key, value in state.items() if '.layer3.' not in key}
     with pytest.raises(UserError, match=r'another model.*missing are backbone\.layer3'):
         checkpoints.check_fit('a.pth', dict(state_dict=short), model)
@@ -437,6 +487,7 @@ def runs(shapes, tmp_path_factory):
             path = tiny.write(folder, kind)
             done[kind] = path, train(path, data=shapes, work_dir=folder / kind, seed=0)
         return done[kind]
+
     return run
 
 
@@ -451,17 +502,25 @@ def test_train_resume_test(runs, shapes, tmp_path, kind):
 
     longer = {'semantic': {'train_cfg.max_iters': 4}}.get(kind, {'train_cfg.max_epochs': 2})
     cfg = load_config(path, longer)
-    use_data(cfg, shapes)               # beforehand, so that no pictures are drawn again
+    use_data(cfg, shapes)  # beforehand, so that no pictures are drawn again
     resumed = train(cfg, work_dir=result.work_dir, seed=0, resume='auto')
     assert not resumed.pictures
     after = checkpoints.read(resumed.checkpoint)
     assert after['meta']['iter'] == 4 and resumed.metrics
-    assert any(not torch.equal(before['state_dict'][name], after['state_dict'][name])
-               for name in before['state_dict'])
+    assert any(
+        not torch.equal(before['state_dict'][name], after['state_dict'][name])
+        for name in before['state_dict']
+    )
 
     out = tmp_path / 'all.pkl'
-    scored = score(path, resumed.checkpoint, data=shapes, work_dir=tmp_path, out=out,
-                   show_dir=tmp_path / 'shown')
+    scored = score(
+        path,
+        resumed.checkpoint,
+        data=shapes,
+        work_dir=tmp_path,
+        out=out,
+        show_dir=tmp_path / 'shown',
+    )
     assert MAIN_SCORE[kind] in scored.metrics
     assert len(pickle.loads(out.read_bytes())) == 2
     assert len(list((tmp_path / 'shown').glob('*.png'))) == 2
@@ -488,8 +547,9 @@ def test_checkpoint_of_other_data(runs, shapes, tmp_path):
     cfg = load_config(path)
     use_data(cfg, shapes)
     cfg.model.roi_head.bbox_head.num_classes = 3
-    cfg.test_dataloader.dataset.metainfo = dict(classes=cfg.test_dataloader.dataset.metainfo
-                                                .classes[:3])
+    cfg.test_dataloader.dataset.metainfo = dict(
+        classes=cfg.test_dataloader.dataset.metainfo.classes[:3]
+    )
     with pytest.raises(UserError, match=r'does not fit.*fc_cls.*--data'):
         score(cfg, result.checkpoint, work_dir=tmp_path)
     with pytest.raises(UserError, match='written as .pkl or .json'):
@@ -517,17 +577,20 @@ def test_config_is_left_alone(shapes):
 
 
 def test_image_lost_since(tmp_path, monkeypatch):
-    data = draw(tmp_path / 'data', train=2, val=1, test=0, size=(64, 64), layouts='coco',
-                progress=False)
+    data = draw(
+        tmp_path / 'data', train=2, val=1, test=0, size=(64, 64), layouts='coco', progress=False
+    )
+
     def check_and_lose(*arguments):
         check_annotations(*arguments)
         (data / 'train' / '000001.jpg').unlink()
+
     monkeypatch.setattr('mmresnest.engine.train.check_annotations', check_and_lose)
     path, work = tiny.write(tmp_path, 'detection'), tmp_path / 'work'
     with pytest.raises(UserError, match=r'train/000001\.jpg does not exist'):
         train(path, data=data, work_dir=work, options={'default_hooks.images': None})
     shutil.copy(data / 'train' / '000000.jpg', data / 'train' / '000001.jpg')
-    train(path, data=data, work_dir=work)       # skipped where images are watched
+    train(path, data=data, work_dir=work)  # skipped where images are watched
     assert 'train/000001.jpg' in (work / 'bad_images.jsonl').read_text()
 
 
@@ -542,11 +605,11 @@ def test_amp_on_a_cpu_and_scaled_rate(shapes, tmp_path):
         if self.training:
             seen.add(result.dtype)
         return result
+
     path = tiny.write(tmp_path, 'detection')
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Conv2d, 'forward', watched)
-        result = train(path, data=shapes, work_dir=tmp_path / 'work', amp=True,
-                       auto_scale_lr=True)
+        result = train(path, data=shapes, work_dir=tmp_path / 'work', amp=True, auto_scale_lr=True)
     assert torch.bfloat16 in seen and result.metrics
     content = checkpoints.read(result.checkpoint)
     assert all(value.dtype != torch.bfloat16 for value in content['state_dict'].values())

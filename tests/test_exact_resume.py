@@ -1,4 +1,5 @@
 """A training that is broken off and taken up is, to the bit, the one that was not."""
+
 import json
 import os
 import random
@@ -33,8 +34,11 @@ KINDS = {
     'iterations': dict(iterations=17),
     'accumulating': dict(iterations=17, accumulate=3),
 }
-WORKERS = {'none': dict(workers=0), 'anew each epoch': dict(workers=2),
-           'persistent': dict(workers=2, persistent=True)}
+WORKERS = {
+    'none': dict(workers=0),
+    'anew each epoch': dict(workers=2),
+    'persistent': dict(workers=2, persistent=True),
+}
 TOTAL = {'epochs': 18, 'iterations': 17, 'accumulating': 17}
 
 
@@ -64,9 +68,15 @@ def broken_off(settings, iteration):
 # mmengine's schedulers expect a step of the optimiser in each iteration.
 @pytest.mark.filterwarnings('ignore:Detected call of `scheduler.step')
 # torch takes five seconds to let each persistent worker go.
-@pytest.mark.parametrize('kind, workers', [
-    (kind, workers) for kind in KINDS for workers in WORKERS
-    if SOAK or workers != 'persistent' or kind == 'iterations'])
+@pytest.mark.parametrize(
+    'kind, workers',
+    [
+        (kind, workers)
+        for kind in KINDS
+        for workers in WORKERS
+        if SOAK or workers != 'persistent' or kind == 'iterations'
+    ],
+)
 def test_as_if_nothing_had_happened(kind, workers, tmp_path):
     given = dict(KINDS[kind], **WORKERS[workers], interval=TOTAL[kind])
     noisy.train(noisy.config(tmp_path / 'whole', **given))
@@ -92,28 +102,43 @@ def test_the_comparison_can_fail(tmp_path):
     noisy.train(noisy.config(tmp_path / 'one', epochs=2, interval=12))
     noisy.train(noisy.config(tmp_path / 'other', epochs=2, interval=12, randomness=dict(seed=8)))
     found = noisy.same(*(noisy.state(tmp_path / name / 'iter_12.pth') for name in ('one', 'other')))
-    assert {line.split('.')[1].split(':')[0] for line in found} >= {'weights', 'averaged', 'logs',
-                                                                    'optimiser', 'meta', 'record'}
+    assert {line.split('.')[1].split(':')[0] for line in found} >= {
+        'weights',
+        'averaged',
+        'logs',
+        'optimiser',
+        'meta',
+        'record',
+    }
 
 
 def test_without_a_seed_the_drawn_one_is_kept(tmp_path):
     given = dict(epochs=3, randomness=dict(seed=None))
     noisy.train(noisy.config(tmp_path / 'whole', **given))
-    noisy.train(noisy.config(tmp_path / 'other', **given),
-                resume=str(tmp_path / 'whole/iter_7.pth'))
-    assert noisy.same(*(noisy.state(tmp_path / name / 'iter_18.pth')
-                      for name in ('whole', 'other'))) == []
+    noisy.train(
+        noisy.config(tmp_path / 'other', **given), resume=str(tmp_path / 'whole/iter_7.pth')
+    )
+    assert (
+        noisy.same(*(noisy.state(tmp_path / name / 'iter_18.pth') for name in ('whole', 'other')))
+        == []
+    )
 
 
 def test_checkpoints_of_epochs(tmp_path):
-    hooks = dict(checkpoint=dict(type='mmresnest.CheckpointHook', interval=1, save_best='mean',
-                                 rule='greater'))
+    hooks = dict(
+        checkpoint=dict(
+            type='mmresnest.CheckpointHook', interval=1, save_best='mean', rule='greater'
+        )
+    )
     given = dict(epochs=3, default_hooks=hooks)
     noisy.train(noisy.config(tmp_path / 'whole', **given))
-    noisy.train(noisy.config(tmp_path / 'other', **given),
-                resume=str(tmp_path / 'whole/epoch_2.pth'))
-    assert noisy.same(*(noisy.state(tmp_path / name / 'epoch_3.pth')
-                      for name in ('whole', 'other'))) == []
+    noisy.train(
+        noisy.config(tmp_path / 'other', **given), resume=str(tmp_path / 'whole/epoch_2.pth')
+    )
+    assert (
+        noisy.same(*(noisy.state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'other')))
+        == []
+    )
 
 
 def test_epochs_do_not_repeat_their_augmentation(tmp_path, monkeypatch):
@@ -123,6 +148,7 @@ def test_epochs_do_not_repeat_their_augmentation(tmp_path, monkeypatch):
         if mode == 'loss':
             seen.append(torch.stack(inputs)[:, 1:])
         return theirs(self, inputs, label, mode)
+
     monkeypatch.setattr(noisy.ToyModel, 'forward', forward)
     noisy.train(noisy.config(tmp_path, epochs=2, workers=2))
     noise = torch.cat(seen).flatten()
@@ -133,15 +159,24 @@ def random_loader(folder):
     """A loader of torch, whose sampler draws from the generator of the process."""
     data = noisy.ToyDataset()
     data.full_init()
-    return dict(train_dataloader=DataLoader(data, batch_size=4, shuffle=True,
-                                            collate_fn=pseudo_collate))
+    return dict(
+        train_dataloader=DataLoader(data, batch_size=4, shuffle=True, collate_fn=pseudo_collate)
+    )
 
 
 OTHERS = {
-    'early stopping': dict(default_hooks=dict(early=dict(
-        type='EarlyStoppingHook', monitor='mean', patience=2, min_delta=1e9, rule='greater'))),
-    'plateau': dict(param_scheduler=[dict(type='ReduceOnPlateauLR', monitor='mean', patience=0,
-                                          rule='less', factor=0.5)]),
+    'early stopping': dict(
+        default_hooks=dict(
+            early=dict(
+                type='EarlyStoppingHook', monitor='mean', patience=2, min_delta=1e9, rule='greater'
+            )
+        )
+    ),
+    'plateau': dict(
+        param_scheduler=[
+            dict(type='ReduceOnPlateauLR', monitor='mean', patience=0, rule='less', factor=0.5)
+        ]
+    ),
     'batches by shape': dict(batch_sampler=dict(type='mmdet.AspectRatioBatchSampler')),
     'repeated': dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict(type='ToyDataset'))),
     'bfloat16': dict(wrapper=Bfloat16OptimWrapper.__name__),
@@ -162,14 +197,19 @@ def test_other_parts_of_a_training(kind, tmp_path, monkeypatch):
             else:
                 settings[key] = value
         return settings
+
     whole = noisy.train(config(tmp_path / 'whole'))
     last = max(int(path.stem[5:]) for path in (tmp_path / 'whole').glob('iter_*.pth'))
     assert kind != 'early stopping' or whole.epoch < 4
     for iteration in (5, last - 4):
         folder = tmp_path / f'from_{iteration}'
         noisy.train(config(folder), resume=str(tmp_path / 'whole' / f'iter_{iteration}.pth'))
-        assert noisy.same(*(noisy.state(place / f'iter_{last}.pth')
-                            for place in (tmp_path / 'whole', folder))) == [], iteration
+        assert (
+            noisy.same(
+                *(noisy.state(place / f'iter_{last}.pth') for place in (tmp_path / 'whole', folder))
+            )
+            == []
+        ), iteration
 
 
 def test_a_loader_of_torch(tmp_path):
@@ -180,8 +220,10 @@ def test_a_loader_of_torch(tmp_path):
         if resume:
             given.update(resume=True, load_from=resume)
         Runner(**given, experiment_name=f'loader {tmp_path.name} {name}').train()
-    assert noisy.same(*(noisy.state(tmp_path / name / 'iter_18.pth')
-                        for name in ('whole', 'other'))) == []
+    assert (
+        noisy.same(*(noisy.state(tmp_path / name / 'iter_18.pth') for name in ('whole', 'other')))
+        == []
+    )
 
 
 def test_a_batch_that_never_fills(tmp_path):
@@ -191,19 +233,33 @@ def test_a_batch_that_never_fills(tmp_path):
     with pytest.raises(UserError, match='make no batch: with drop_last'):
         noisy.train(settings)
     settings['train_dataloader']['sampler'] = dict(type='InfiniteSampler', shuffle=True)
-    noisy.train(settings)           # takes batches over the end of the data
+    noisy.train(settings)  # takes batches over the end of the data
 
 
 # ---- two processes -------------------------------------------------------------------------------
+
 
 def test_two_processes(tmp_path):
     """One of two gets the signal, both stop; see exact.py."""
     kinds = list(KINDS) if SOAK else ['epochs', 'accumulating']
     script = Path(__file__).with_name('exact.py')
     run = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2',
-         script, tmp_path, str(POINTS), *kinds], capture_output=True, text=True, timeout=600,
-        env=dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(script.parent)))
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc-per-node=2',
+            script,
+            tmp_path,
+            str(POINTS),
+            *kinds,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(script.parent)),
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     found = json.loads((tmp_path / 'found.json').read_text())
     first, second = found.pop('failure')
@@ -214,6 +270,7 @@ def test_two_processes(tmp_path):
 
 
 # ---- what has changed ----------------------------------------------------------------------------
+
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
@@ -245,8 +302,7 @@ def test_epochs_of_another_length_follow_the_schedule(tmp_path):
 
 
 def test_other_data_are_refused(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(noisy.ToyDataset, 'load_data_list',
-                        lambda self: [dict(value=0.0)] * 20)
+    monkeypatch.setattr(noisy.ToyDataset, 'load_data_list', lambda self: [dict(value=0.0)] * 20)
     with pytest.raises(UserError, match='the data are others: samples of data set 1'):
         noisy.train(noisy.config(tmp_path, epochs=2), resume=trained)
 
@@ -271,8 +327,9 @@ def test_a_checkpoint_of_mmengine_goes_on_with_a_warning(trained, tmp_path, capf
     content = torch.load(trained, weights_only=False)
     del content['mmresnest']
     torch.save(content, tmp_path / 'theirs.pth')
-    runner = noisy.train(noisy.config(tmp_path / 'run', epochs=2),
-                         resume=str(tmp_path / 'theirs.pth'))
+    runner = noisy.train(
+        noisy.config(tmp_path / 'run', epochs=2), resume=str(tmp_path / 'theirs.pth')
+    )
     said = capfd.readouterr()
     assert 'written without mmresnest' in said.out + said.err and runner.epoch == 2
 
@@ -282,23 +339,31 @@ def test_a_longer_training_follows_its_own_schedule(tmp_path):
         runner = noisy.train(noisy.config(folder, interval=6, **given), resume)
         return runner.message_hub.get_scalar('train/lr').data[0]
 
-    schedule = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=5),
-                dict(type='MultiStepLR', by_epoch=True, end=5, milestones=[2, 4], gamma=0.1)]
+    schedule = [
+        dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=5),
+        dict(type='MultiStepLR', by_epoch=True, end=5, milestones=[2, 4], gamma=0.1),
+    ]
     whole = rates(tmp_path / 'whole', epochs=5, param_scheduler=schedule)
-    rates(tmp_path / 'short', epochs=3)         # ends at 3, with a milestone at 2
-    longer = rates(tmp_path / 'longer', str(tmp_path / 'short' / 'iter_18.pth'), epochs=5,
-                   param_scheduler=schedule)
+    rates(tmp_path / 'short', epochs=3)  # ends at 3, with a milestone at 2
+    longer = rates(
+        tmp_path / 'longer',
+        str(tmp_path / 'short' / 'iter_18.pth'),
+        epochs=5,
+        param_scheduler=schedule,
+    )
     assert longer.tolist() == pytest.approx(whole.tolist(), rel=1e-6)
     assert whole[-1] < whole[18] < whole[11]
 
 
 # ---- parts ---------------------------------------------------------------------------------------
 
+
 def test_sown_numbers_depend_on_the_place_alone():
     import numpy as np
 
     def draw():
         return random.random(), np.random.rand(), torch.rand(()).item()
+
     sow(1, 2, 3)
     first = draw()
     draw()
@@ -332,6 +397,7 @@ def test_fingerprints_see_contents_not_places(tmp_path):
 
     def values(data):
         return list(fingerprints(data).values())
+
     for name in 'ab':
         (tmp_path / name / 'img').mkdir(parents=True)
         (tmp_path / name / 'x.json').write_text('{}')
@@ -349,5 +415,7 @@ def test_settings_are_compared_by_name():
     before = flatten(dict(model=dict(depth=50, stages=[dict(a=1), dict(a=2)]), work_dir='x'))
     assert before == {'model.depth': '50', 'model.stages.0.a': '1', 'model.stages.1.a': '2'}
     now = flatten(dict(model=dict(depth=101, stages=[dict(a=1)]), work_dir='y'))
-    assert differences(before, now) == [('model.depth', '50', '101'),
-                                        ('model.stages.1.a', '2', 'not set')]
+    assert differences(before, now) == [
+        ('model.depth', '50', '101'),
+        ('model.stages.1.a', '2', 'not set'),
+    ]

@@ -1,4 +1,5 @@
 """Exported files give the model's results; what cannot be exported is said, and leaves nothing."""
+
 import json
 import shutil
 import subprocess
@@ -26,8 +27,10 @@ from mmresnest.export.compare import LIMITS, Cut, Difference, differences
 from mmresnest.export.formats import FORMATS, Shapes
 from mmresnest.export.runtime import ExportedModel
 
-pytestmark = [pytest.mark.filterwarnings('ignore'),
-              pytest.mark.usefixtures('unformatted', 'fresh_logger')]
+pytestmark = [
+    pytest.mark.filterwarnings('ignore'),
+    pytest.mark.usefixtures('unformatted', 'fresh_logger'),
+]
 
 KINDS = ('detection', 'instance', 'semantic')
 STRICT = LIMITS['float32']
@@ -48,6 +51,7 @@ def trained(shapes, tmp_path_factory):
             configs.use_data(cfg, shapes)
             made[kind, more] = str(path), save_random(cfg, folder / f'{path.stem}.pth')
         return made[kind, more]
+
     return make
 
 
@@ -58,9 +62,11 @@ def asked(trained, shapes):
 
     def make(kind, more=''):
         if (kind, more) not in made:
-            made[kind, more] = Predictor(*trained(kind, more), 'cpu', 0., data=str(shapes),
-                                         fused=False)
+            made[kind, more] = Predictor(
+                *trained(kind, more), 'cpu', 0.0, data=str(shapes), fused=False
+            )
         return made[kind, more]
+
     return make
 
 
@@ -75,18 +81,21 @@ def exported(trained, shapes, tmp_path_factory):
             out = folder / f'{len(made)}{FORMATS[to].suffix}'
             made[key] = export(*trained(kind), to=to, out=out, data=str(shapes), **more)
         return made[key], made[key].files[0]
+
     return make
 
 
 def pictures():
-    return [sample(1, 'val', number, size).image
-            for number, size in enumerate([(64, 64), (100, 66), (70, 90)])]
+    return [
+        sample(1, 'val', number, size).image
+        for number, size in enumerate([(64, 64), (100, 66), (70, 90)])
+    ]
 
 
 def differences_of(one, other):
     """Of results that are short of the most that are kept, or of full ones."""
-    most = len(one.labels) if len(one.labels) == len(other.labels) else 10 ** 6
-    return compare.result_differences(one, other, STRICT, Cut(0., most))
+    most = len(one.labels) if len(one.labels) == len(other.labels) else 10**6
+    return compare.result_differences(one, other, STRICT, Cut(0.0, most))
 
 
 # ---- the graph -----------------------------------------------------------------------------------
@@ -103,26 +112,50 @@ model = dict(train_cfg=None, roi_head=dict(
 """
 VARIANTS = {
     'faster_rcnn': ('detection', ''),
-    'class-agnostic boxes': ('detection', """
-model = dict(roi_head=dict(bbox_head=dict(reg_class_agnostic=True)))"""),
-    'few proposals': ('detection', """
-model = dict(test_cfg=dict(rpn=dict(nms_pre=7, max_per_img=4), rcnn=dict(max_per_img=50)))"""),
-    'no smallest box': ('detection', """
-model = dict(test_cfg=dict(rpn=dict(min_bbox_size=-1)))"""),
-    'softmax RPN': ('detection', """
-model = dict(rpn_head=dict(loss_cls=dict(use_sigmoid=False)))"""),
-    'BGR': ('detection', """
+    'class-agnostic boxes': (
+        'detection',
+        """
+model = dict(roi_head=dict(bbox_head=dict(reg_class_agnostic=True)))""",
+    ),
+    'few proposals': (
+        'detection',
+        """
+model = dict(test_cfg=dict(rpn=dict(nms_pre=7, max_per_img=4), rcnn=dict(max_per_img=50)))""",
+    ),
+    'no smallest box': (
+        'detection',
+        """
+model = dict(test_cfg=dict(rpn=dict(min_bbox_size=-1)))""",
+    ),
+    'softmax RPN': (
+        'detection',
+        """
+model = dict(rpn_head=dict(loss_cls=dict(use_sigmoid=False)))""",
+    ),
+    'BGR': (
+        'detection',
+        """
 model = dict(data_preprocessor=dict(bgr_to_rgb=False, mean=[103.5, 116.3, 123.7],
-                                    std=[57.4, 57.1, 58.4]))"""),
+                                    std=[57.4, 57.1, 58.4]))""",
+    ),
     'mask_rcnn': ('instance', ''),
-    'class-agnostic masks': ('instance', """
-model = dict(roi_head=dict(mask_head=dict(class_agnostic=True)))"""),
+    'class-agnostic masks': (
+        'instance',
+        """
+model = dict(roi_head=dict(mask_head=dict(class_agnostic=True)))""",
+    ),
     'cascade_mask_rcnn': ('instance', CASCADE),
     'deeplabv3': ('semantic', ''),
-    'align_corners': ('semantic', """
-model = dict(decode_head=dict(align_corners=True))"""),
-    'window': ('semantic', """
-model = dict(test_cfg=dict(mode='slide', crop_size=(40, 48), stride=(24, 32)))"""),
+    'align_corners': (
+        'semantic',
+        """
+model = dict(decode_head=dict(align_corners=True))""",
+    ),
+    'window': (
+        'semantic',
+        """
+model = dict(test_cfg=dict(mode='slide', crop_size=(40, 48), stride=(24, 32)))""",
+    ),
 }
 
 
@@ -130,10 +163,16 @@ model = dict(test_cfg=dict(mode='slide', crop_size=(40, 48), stride=(24, 32)))""
 def test_graph_equals_framework(asked, kind, more):
     """From the pixels to the result: mmdet's and mmseg's own prediction, and ours."""
     predictor = asked(kind, more)
-    about = exporting.describe(predictor, Shapes(None, None, None, 32 if kind != 'semantic' else 1,
-                                                 64), 'whole', 'float32', __file__)
-    ours = ExportedModel(exporting.GraphSession(build(predictor.model, 'whole', torch.float32),
-                                                about), 0.)
+    about = exporting.describe(
+        predictor,
+        Shapes(None, None, None, 32 if kind != 'semantic' else 1, 64),
+        'whole',
+        'float32',
+        __file__,
+    )
+    ours = ExportedModel(
+        exporting.GraphSession(build(predictor.model, 'whole', torch.float32), about), 0.0
+    )
     seen = 0
     for image in pictures():
         one, other = predictor(image), ours(image)
@@ -162,10 +201,10 @@ val_dataloader = test_dataloader
     cfg = configs.load_config(path)
     configs.use_data(cfg, shapes)
     checkpoint = save_random(cfg, tmp_path / 'a.pth')
-    predictor = Predictor(str(path), checkpoint, 'cpu', 0., data=str(shapes), fused=False)
+    predictor = Predictor(str(path), checkpoint, 'cpu', 0.0, data=str(shapes), fused=False)
     done = export(path, checkpoint, out=tmp_path / 'a.onnx', dynamic=True, data=str(shapes))
     assert done.objects
-    ours = ExportedModel(done.files[0], 0.)
+    ours = ExportedModel(done.files[0], 0.0)
     for image in pictures():
         one, other = predictor(image), ours(image)
         assert len(one) == 20 and len(set(one.labels.tolist())) > 1
@@ -179,8 +218,8 @@ def test_padding_is_none_of_the_image(asked, kind):
     placed, true = fitted(pictures()[1], (96, 128))
     one = torch.from_numpy(placed)[None]
     other = one.clone()
-    other[:, :, true[0]:] = 255
-    other[:, :, :, true[1]:] = 77
+    other[:, :, true[0] :] = 255
+    other[:, :, :, true[1] :] = 77
     size = torch.tensor([true])
     with torch.inference_mode():
         for left, right in zip(graph(one, size), graph(other, size)):
@@ -189,16 +228,19 @@ def test_padding_is_none_of_the_image(asked, kind):
 
 # ---- files ---------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('kind, more', [('detection', dict(dynamic=True)),
-                                        ('semantic', dict(size=(64, 64)))])
+
+@pytest.mark.parametrize(
+    'kind, more', [('detection', dict(dynamic=True)), ('semantic', dict(size=(64, 64)))]
+)
 def test_onnx_equals_framework(asked, exported, kind, more):
     """At any size, or where a picture fills the one there is."""
     result, file = exported(kind, **more)
-    assert result.objects and all(each.passes for found in result.differences.values()
-                                  for each in found)
+    assert result.objects and all(
+        each.passes for found in result.differences.values() for each in found
+    )
     assert len(result.differences) == (3 if 'dynamic' in more else 2)
     assert set(result.milliseconds) == {'PyTorch', 'PyTorch, fused', 'onnx'}
-    predictor, ours = asked(kind), ExportedModel(file, 0.)
+    predictor, ours = asked(kind), ExportedModel(file, 0.0)
     assert ours.names == predictor.names and ours.task == predictor.task
     shown = pictures() if 'dynamic' in more else pictures()[:1]
     for image, found in zip(shown, ours(shown, batch_size=2)):
@@ -210,11 +252,12 @@ def test_openvino_equals_the_graph(exported, asked):
     """Also where pictures are scaled and padded into the only size."""
     result, file = exported('instance', 'openvino', size=(64, 96))
     assert file.suffix == '.xml' and file.with_suffix('.bin').is_file()
-    same = exporting.GraphSession(build(asked('instance').model, 'whole', torch.float32),
-                                  result.about)
+    same = exporting.GraphSession(
+        build(asked('instance').model, 'whole', torch.float32), result.about
+    )
     same.about = result.about
     for image in pictures():
-        one, other = ExportedModel(file, 0.)(image), ExportedModel(same, 0.)(image)
+        one, other = ExportedModel(file, 0.0)(image), ExportedModel(same, 0.0)(image)
         assert all(each.passes for each in differences_of(one, other))
         assert len(one)
 
@@ -234,7 +277,7 @@ def test_float16_of_a_detector(exported):
     assert half.about['precision'] == 'float16' and half.objects
     found = {each.what: each for each in half.differences['file and graph, 1x3x64x96']}
     assert found['scores'].value > 1e-6, 'half precision, and not none'
-    seen = [result for image in pictures() for result in ExportedModel(file, 0.)(image).scores]
+    seen = [result for image in pictures() for result in ExportedModel(file, 0.0)(image).scores]
     assert seen and all(isinstance(score, np.float32) for score in seen)
 
 
@@ -242,14 +285,15 @@ def test_a_file_of_two_images_at_once(exported, asked):
     """What is left over fills half of it, and is as if it were alone."""
     result, file = exported('detection', size=(64, 64), batch=2)
     assert result.about['input']['batch'] == 2
-    alone = exporting.GraphSession(build(asked('detection').model, 'whole', torch.float32),
-                                   result.about)
+    alone = exporting.GraphSession(
+        build(asked('detection').model, 'whole', torch.float32), result.about
+    )
     images = [sample(1, 'val', number, (64, 64)).image for number in range(3)]
-    together = ExportedModel(file, 0.)(images, batch_size=3)
+    together = ExportedModel(file, 0.0)(images, batch_size=3)
     assert len(together) == 3
     for image, found in zip(images, together):
         assert len(found.labels)
-        for each in differences_of(ExportedModel(alone, 0.)(image), found):
+        for each in differences_of(ExportedModel(alone, 0.0)(image), found):
             assert each.passes, each
 
 
@@ -260,12 +304,17 @@ def test_formats_of_torch(exported, asked, to):
     graph = build(asked('detection').model, 'neck', torch.float32)
     x = torch.randn(1, 3, 64, 96)
     np.save(file.with_suffix('.npy'), x.numpy())
-    code = (f'import sys, numpy, torch\nx = numpy.load({str(file.with_suffix(".npy"))!r})\n'
-            'x = torch.from_numpy(x)\n'
-            + (f'm = torch.export.load({str(file)!r}).module()\n' if to == 'torch-export' else
-               f'm = torch.jit.load({str(file)!r})\n')
-            + 'assert "mmresnest" not in sys.modules and "mmdet" not in sys.modules\n'
-              f'numpy.savez({str(file.with_suffix(""))!r}, *[y.detach().numpy() for y in m(x)])')
+    code = (
+        f'import sys, numpy, torch\nx = numpy.load({str(file.with_suffix(".npy"))!r})\n'
+        'x = torch.from_numpy(x)\n'
+        + (
+            f'm = torch.export.load({str(file)!r}).module()\n'
+            if to == 'torch-export'
+            else f'm = torch.jit.load({str(file)!r})\n'
+        )
+        + 'assert "mmresnest" not in sys.modules and "mmdet" not in sys.modules\n'
+        f'numpy.savez({str(file.with_suffix(""))!r}, *[y.detach().numpy() for y in m(x)])'
+    )
     subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, timeout=300)
     maps = np.load(file.with_suffix('.npz'))
     with torch.inference_mode():
@@ -283,6 +332,7 @@ def test_the_file_says_what_it_is(exported, trained):
     assert about['normalise']['order'] == 'RGB' and len(about['normalise']['mean']) == 3
     assert about['resize'] == dict(scale=[64, 64], keep_ratio=True)
     from mmresnest.storage import sha256_of
+
     assert about['checkpoint']['sha256'] == sha256_of(trained('detection')[1])
     assert about['outputs'] == ['boxes', 'scores', 'labels']
 
@@ -291,22 +341,28 @@ def test_predicts_without_torch_and_mm(exported, tmp_path):
     """The command, where importing torch or an mm library fails."""
     _, file = exported('detection', dynamic=True)
     import cv2
+
     for number, image in enumerate(pictures()):
         cv2.imwrite(str(tmp_path / f'{number}.png'), image[:, :, ::-1])
-    code = ('import sys\n'
-            'class Refuse:\n'
-            '    def find_spec(self, name, path=None, target=None):\n'
-            "        if name.split('.')[0] in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg'):\n"
-            "            raise AssertionError(f'{name} was imported')\n"
-            'sys.meta_path.insert(0, Refuse())\n'
-            'from mmresnest.cli import main\n'
-            f'sys.exit(main(["predict", "--model", {str(file)!r}, {str(tmp_path)!r}, "--out", '
-            f'{str(tmp_path / "out")!r}, "--score-thr", "0"]))')
+    code = (
+        'import sys\n'
+        'class Refuse:\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        "        if name.split('.')[0] in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg'):\n"
+        "            raise AssertionError(f'{name} was imported')\n"
+        'sys.meta_path.insert(0, Refuse())\n'
+        'from mmresnest.cli import main\n'
+        f'sys.exit(main(["predict", "--model", {str(file)!r}, {str(tmp_path)!r}, "--out", '
+        f'{str(tmp_path / "out")!r}, "--score-thr", "0"]))'
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
-    expected = [row for number, image in enumerate(pictures())
-                for row in ExportedModel(file, 0.)(image).to_coco(number + 1)]
+    expected = [
+        row
+        for number, image in enumerate(pictures())
+        for row in ExportedModel(file, 0.0)(image).to_coco(number + 1)
+    ]
     assert len(rows) == len(expected) > 0
     for one, other in zip(rows, expected):
         assert one['category_id'] == other['category_id']
@@ -318,25 +374,35 @@ def test_int8_of_a_demo_is_scored_on_what_it_drew(trained, tmp_path, monkeypatch
     """Which is where it was trained, and not the data of the config."""
     (tmp_path / 'calibration').mkdir()
     import cv2
+
     cv2.imwrite(str(tmp_path / 'calibration' / 'a.png'), pictures()[0])
     asked_for = []
 
     def stop(*_, data, demo, **__):
         asked_for.append((data, demo))
         raise UserError('far enough')
-    monkeypatch.setattr(exporting, 'data_for',
-                        lambda cfg, data: data or f'drawn for {cfg.filename}')
+
+    monkeypatch.setattr(
+        exporting, 'data_for', lambda cfg, data: data or f'drawn for {cfg.filename}'
+    )
     monkeypatch.setattr(exporting, 'Predictor', stop)
     config, checkpoint = trained('detection')
     for data in (None, 'mine'):
         with pytest.raises(UserError, match='far enough'):
-            export(config, checkpoint, demo=True, data=data, int8=tmp_path / 'calibration',
-                   out=tmp_path / 'a.onnx')
+            export(
+                config,
+                checkpoint,
+                demo=True,
+                data=data,
+                int8=tmp_path / 'calibration',
+                out=tmp_path / 'a.onnx',
+            )
     assert asked_for == [(f'drawn for {config}', True), ('mine', True)]
     monkeypatch.setattr(exporting, 'data_for', lambda *_: pytest.fail('nothing is drawn for it'))
     with pytest.raises(UserError, match='gone.pth'):
-        export(config, 'gone.pth', demo=True, int8=tmp_path / 'calibration',
-               out=tmp_path / 'a.onnx')
+        export(
+            config, 'gone.pth', demo=True, int8=tmp_path / 'calibration', out=tmp_path / 'a.onnx'
+        )
 
 
 def test_int8_is_scored(trained, exported, shapes, tmp_path):
@@ -351,8 +417,15 @@ def test_int8_is_scored(trained, exported, shapes, tmp_path):
         shutil.copy(path, tmp_path / 'calibration')
     (tmp_path / 'calibration' / 'broken.png').write_bytes(b'no picture')
     said = []
-    result = export(config, tmp_path / 'background.pth', size=(64, 64), data=str(shapes),
-                    out=tmp_path / 'a.onnx', int8=tmp_path / 'calibration', say=said.append)
+    result = export(
+        config,
+        tmp_path / 'background.pth',
+        size=(64, 64),
+        data=str(shapes),
+        out=tmp_path / 'a.onnx',
+        int8=tmp_path / 'calibration',
+        say=said.append,
+    )
     file = result.files[0]
     assert [line for line in said if 'broken.png' in line]
     assert set(result.scores) == {'float32', 'int8'}
@@ -363,7 +436,7 @@ def test_int8_is_scored(trained, exported, shapes, tmp_path):
 
 def test_a_drop_that_is_not_allowed(trained, shapes, tmp_path, monkeypatch):
     """And a score of nothing, from which there is no drop."""
-    scores = iter([dict(mIoU=50.), dict(mIoU=40.), dict(mIoU=0.), dict(mIoU=0.)])
+    scores = iter([dict(mIoU=50.0), dict(mIoU=40.0), dict(mIoU=0.0), dict(mIoU=0.0)])
     monkeypatch.setattr(exporting, 'score', lambda *_: next(scores))
     monkeypatch.setattr(exporting, 'QUANTISERS', dict(onnx=lambda *_: None))
     monkeypatch.setattr(exporting, '_flowing', lambda *_: [])
@@ -376,33 +449,46 @@ def test_a_drop_that_is_not_allowed(trained, shapes, tmp_path, monkeypatch):
 
 # ---- the runner beside the libraries -------------------------------------------------------------
 
-@pytest.mark.parametrize('rule', [dict(scale=(1333, 800), keep_ratio=True),
-                                  dict(scale=(2048, 512), keep_ratio=True),
-                                  dict(scale=(64, 96), keep_ratio=False)])
+
+@pytest.mark.parametrize(
+    'rule',
+    [
+        dict(scale=(1333, 800), keep_ratio=True),
+        dict(scale=(2048, 512), keep_ratio=True),
+        dict(scale=(64, 96), keep_ratio=False),
+    ],
+)
 def test_images_are_scaled_as_mmcv_does(rule):
     from mmcv.transforms import Resize
-    about = dict(resize=dict(rule, scale=list(rule['scale'])), window=None,
-                 input=dict(height=None, width=None))
+
+    about = dict(
+        resize=dict(rule, scale=list(rule['scale'])),
+        window=None,
+        input=dict(height=None, width=None),
+    )
     random = np.random.default_rng(0)
     for _ in range(20):
         image = random.integers(0, 256, (*random.integers(20, 300, 2), 3), dtype=np.uint8)
         size = runtime.scaled_size(image.shape[:2], about)
-        np.testing.assert_array_equal(runtime.resized(image, size),
-                                      Resize(**rule)(dict(img=image))['img'])
+        np.testing.assert_array_equal(
+            runtime.resized(image, size), Resize(**rule)(dict(img=image))['img']
+        )
 
 
 def test_masks_are_pasted_as_mmdet_does():
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
     random = np.random.default_rng(0)
     masks = random.random((30, 28, 28), np.float32)
     low = random.uniform(-20, 80, (30, 2))
     boxes = np.concatenate([low, low + random.uniform(25, 60, (30, 2))], 1).astype(np.float32)
-    boxes[0, 2] = boxes[0, 0]       # without a side
+    boxes[0, 2] = boxes[0, 0]  # without a side
     expected = np.zeros((30, 90, 110), bool)
-    for number in range(30):        # one by one, as on a CPU
+    for number in range(30):  # one by one, as on a CPU
         here = slice(number, number + 1)
-        shares, where = _do_paste_mask(torch.from_numpy(masks[here, None]),
-                                       torch.from_numpy(boxes[here]), 90, 110)
+        shares, where = _do_paste_mask(
+            torch.from_numpy(masks[here, None]), torch.from_numpy(boxes[here]), 90, 110
+        )
         expected[(number, *where)] = shares[0].numpy() >= 0.5
     with warnings.catch_warnings():
         warnings.simplefilter('error')
@@ -415,28 +501,39 @@ def test_classes_are_scaled_back_as_mmseg_does(align_corners):
     logits = np.random.default_rng(0).standard_normal((5, 17, 23), np.float32)
     for size in ((40, 31), (9, 60), (17, 23)):
         expected = torch.nn.functional.interpolate(
-            torch.from_numpy(logits)[None], size, mode='bilinear', align_corners=align_corners)
+            torch.from_numpy(logits)[None], size, mode='bilinear', align_corners=align_corners
+        )
         found = runtime.best_classes(logits, size, align_corners)
         assert (found != expected[0].argmax(0).numpy()).mean() < 1e-3
 
 
 # ---- what differs is seen ------------------------------------------------------------------------
 
+
 def outputs(**changes):
-    values = dict(boxes=np.array([[[0, 0, 9, 9], [20, 20, 40, 40], [0, 0, 0, 0]]], np.float32),
-                  scores=np.array([[0.9, 0.6, 0]], np.float32), labels=np.array([[1, 0, -1]]))
+    values = dict(
+        boxes=np.array([[[0, 0, 9, 9], [20, 20, 40, 40], [0, 0, 0, 0]]], np.float32),
+        scores=np.array([[0.9, 0.6, 0]], np.float32),
+        labels=np.array([[1, 0, -1]]),
+    )
     for name, change in changes.items():
         values[name] = values[name] + np.asarray(change, values[name].dtype)
     return list(values.values())
 
 
-@pytest.mark.parametrize('changes, wrong', [
-    ({}, ''), (dict(scores=[[0, 0.05, 0]]), 'scores'),
-    (dict(boxes=[[[0, 0, 0, 0.1]] * 3]), 'boxes'),
-    (dict(labels=[[1, 0, 0]]), 'objects'),              # another class
-    (dict(labels=[[0, -1, 0]]), 'objects'),             # one object less
-    (dict(labels=[[-2, -1, 0]]), 'objects'),            # none
-    (dict(boxes=[[[50, 0, 50, 0]] * 3]), 'objects'), (dict(scores=[[np.nan, 0, 0]]), '')])
+@pytest.mark.parametrize(
+    'changes, wrong',
+    [
+        ({}, ''),
+        (dict(scores=[[0, 0.05, 0]]), 'scores'),
+        (dict(boxes=[[[0, 0, 0, 0.1]] * 3]), 'boxes'),
+        (dict(labels=[[1, 0, 0]]), 'objects'),  # another class
+        (dict(labels=[[0, -1, 0]]), 'objects'),  # one object less
+        (dict(labels=[[-2, -1, 0]]), 'objects'),  # none
+        (dict(boxes=[[[50, 0, 50, 0]] * 3]), 'objects'),
+        (dict(scores=[[np.nan, 0, 0]]), ''),
+    ],
+)
 def test_differences_of_objects(changes, wrong):
     for one, other in ((outputs(), outputs(**changes)), (outputs(**changes), outputs())):
         found = differences(['boxes', 'scores', 'labels'], one, other, STRICT)
@@ -450,12 +547,15 @@ def test_differences_of_objects(changes, wrong):
 def test_what_half_precision_loses_weighs_by_its_score():
     """A choice between near proposals may fall otherwise, where it matters little."""
     names, half = ['boxes', 'scores', 'labels'], LIMITS['float16']
-    unsure = outputs(scores=[[0, -0.5, 0]])             # the second has 0.1
+    unsure = outputs(scores=[[0, -0.5, 0]])  # the second has 0.1
     moved = outputs(scores=[[0, -0.5, 0]], boxes=[[[0] * 4, [0, 5, 0, 5], [0] * 4]])
     assert [each.what for each in differences(names, unsure, moved, STRICT) if not each.passes]
-    found = differences(names, outputs(scores=[[0.1, -0.5, 0]]),
-                        outputs(scores=[[0.1, -0.5, 0]], boxes=[[[0] * 4, [0, 5, 0, 5], [0] * 4]]),
-                        half)
+    found = differences(
+        names,
+        outputs(scores=[[0.1, -0.5, 0]]),
+        outputs(scores=[[0.1, -0.5, 0]], boxes=[[[0] * 4, [0, 5, 0, 5], [0] * 4]]),
+        half,
+    )
     assert found[0].value == pytest.approx(0.2 / 2.2) and found[1].value == 0
     sure = differences(names, outputs(), outputs(boxes=[[[0] * 4, [0, 5, 0, 5], [0] * 4]]), half)
     assert [each.what for each in sure if not each.passes] == ['objects that only one finds']
@@ -464,30 +564,38 @@ def test_what_half_precision_loses_weighs_by_its_score():
     # a full list of objects that are equally sure: the last of it excuses none that moved
     alike = dict(labels=[[0, 0, 2]], scores=[[-0.7, -0.4, 0.2]])
     for shift, passes in ((1, True), (5, False), (500, False)):
-        found = differences(names, outputs(**alike), outputs(
-            **alike, boxes=[[[0] * 4, [0, shift, 0, shift], [0, shift, 0, shift]]]), half)
+        found = differences(
+            names,
+            outputs(**alike),
+            outputs(**alike, boxes=[[[0] * 4, [0, shift, 0, shift], [0, shift, 0, shift]]]),
+            half,
+        )
         assert all(each.passes for each in found) == passes, found
     # nor is anything excused where hardly anything is compared
-    found = differences(names, outputs(**alike), outputs(**alike, boxes=[[[500.] * 4] * 3]), half)
+    found = differences(names, outputs(**alike), outputs(**alike, boxes=[[[500.0] * 4] * 3]), half)
     assert not found[0].passes and found[0].value == 1
 
 
 def test_a_neighbour_is_not_taken_for_the_object_itself():
     """In half precision the nearest may have another score, and the next but one the same."""
     one = outputs(labels=[[0, 1, 0]], boxes=[[[0] * 4, [-20, -20, -31, -31], [0] * 4]])
-    other = [array[:, [1, 0, 2]] for array in outputs(
-        labels=[[0, 1, 0]],
-        boxes=[[[0, 0, .8, .8], [-20, -20, -30.8, -30.8], [0] * 4]])]
+    other = [
+        array[:, [1, 0, 2]]
+        for array in outputs(
+            labels=[[0, 1, 0]], boxes=[[[0, 0, 0.8, 0.8], [-20, -20, -30.8, -30.8], [0] * 4]]
+        )
+    ]
     found = differences(['boxes', 'scores', 'labels'], one, other, LIMITS['float16'])
     assert all(each.passes for each in found), found
 
 
 def test_what_lies_at_the_cut_may_be_kept_by_one_only():
-    few = dict(labels=[[0, -1, 0]])             # the second, with 0.6, is lacking
+    few = dict(labels=[[0, -1, 0]])  # the second, with 0.6, is lacking
     names = ['boxes', 'scores', 'labels']
     assert all(each.passes for each in differences(names, outputs(), outputs(**few), STRICT, 0.6))
-    assert not all(each.passes for each in
-                   differences(names, outputs(), outputs(**few), STRICT, 0.5))
+    assert not all(
+        each.passes for each in differences(names, outputs(), outputs(**few), STRICT, 0.5)
+    )
 
 
 def test_masks_that_are_wrong_or_not_numbers():
@@ -500,8 +608,15 @@ def test_masks_that_are_wrong_or_not_numbers():
 
 def test_a_small_mask_that_is_lost():
     def result(masks):
-        return Detections(np.array([[0, 0, 30, 30]], np.float32), np.ones(1, np.float32),
-                          np.zeros(1, int), ('a',), masks, (800, 1344))
+        return Detections(
+            np.array([[0, 0, 30, 30]], np.float32),
+            np.ones(1, np.float32),
+            np.zeros(1, int),
+            ('a',),
+            masks,
+            (800, 1344),
+        )
+
     mask = np.zeros((1, 800, 1344), bool)
     mask[0, :30, :30] = True
     found = differences_of(result(mask), result(np.zeros_like(mask)))
@@ -510,8 +625,10 @@ def test_a_small_mask_that_is_lost():
 
 def test_order_of_objects_is_none_of_a_difference():
     other = [array[:, [1, 0, 2]] for array in outputs()]
-    assert all(each.value == 0 for each in
-               differences(['boxes', 'scores', 'labels'], outputs(), other, STRICT))
+    assert all(
+        each.value == 0
+        for each in differences(['boxes', 'scores', 'labels'], outputs(), other, STRICT)
+    )
 
 
 def test_nan_is_a_difference():
@@ -526,24 +643,44 @@ def test_a_file_that_differs_is_not_left(trained, shapes, tmp_path, monkeypatch)
     def wrong(path):
         run = real.load(path)
         return lambda *inputs: [run(*inputs)[0] * 1.01, *run(*inputs)[1:]]
-    monkeypatch.setitem(FORMATS, 'torchscript', exporting.FORMATS['torchscript'].__class__(
-        real.suffix, real.detects, real.write, wrong))
+
+    monkeypatch.setitem(
+        FORMATS,
+        'torchscript',
+        exporting.FORMATS['torchscript'].__class__(real.suffix, real.detects, real.write, wrong),
+    )
     with pytest.raises(UserError, match='differ beyond rounding: map0'):
-        export(*trained('detection'), to='torchscript', part='backbone', data=str(shapes),
-               out=tmp_path / 'a' / 'x.pt', size=(64, 64))
+        export(
+            *trained('detection'),
+            to='torchscript',
+            part='backbone',
+            data=str(shapes),
+            out=tmp_path / 'a' / 'x.pt',
+            size=(64, 64),
+        )
     assert not list(tmp_path.iterdir())
 
 
 # ---- bad input -----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('words, said', [
-    (['--batch', '0'], 'at least one image'), (['--size', '8x64'], 'at least 33'),
-    (['--dynamic', '--size', '64x64'], 'leave --size'), (['--half', '--int8', '.'], 'one of them'),
-    (['--int8', '.', '--part', 'neck'], 'score of whole models'),
-    (['--out', 'a.pt'], 'ends in .onnx'), (['--max-drop', '0.1'], 'give that too'),
-    (['--size', '100x100'], 'give 128x128'), (['--try', 'film.avi'], 'video'),
-    (['--out', 'file/a.onnx'], 'no file can be made there'),
-    (['--int8', 'empty'], 'no image'), (['--to', 'torchscript'], 'onnx and openvino hold whole')])
+
+@pytest.mark.parametrize(
+    'words, said',
+    [
+        (['--batch', '0'], 'at least one image'),
+        (['--size', '8x64'], 'at least 33'),
+        (['--dynamic', '--size', '64x64'], 'leave --size'),
+        (['--half', '--int8', '.'], 'one of them'),
+        (['--int8', '.', '--part', 'neck'], 'score of whole models'),
+        (['--out', 'a.pt'], 'ends in .onnx'),
+        (['--max-drop', '0.1'], 'give that too'),
+        (['--size', '100x100'], 'give 128x128'),
+        (['--try', 'film.avi'], 'video'),
+        (['--out', 'file/a.onnx'], 'no file can be made there'),
+        (['--int8', 'empty'], 'no image'),
+        (['--to', 'torchscript'], 'onnx and openvino hold whole'),
+    ],
+)
 def test_what_is_asked_for_is_looked_at_first(trained, tmp_path, monkeypatch, capsys, words, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty').mkdir()
@@ -564,6 +701,7 @@ def test_formats_and_parts_are_known():
 
 def video(path):
     import cv2
+
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 5, (64, 64))
     for _ in range(3):
         writer.write(np.zeros((64, 64, 3), np.uint8))
@@ -590,11 +728,19 @@ def test_a_window_wants_any_size(asked):
     assert plan_for(predictor, 'onnx', 'neck', (64, 64), 1, False).height == 64
 
 
-@pytest.mark.parametrize('claim, value', [
-    ('task', 'cooking'), ('names', 5), ('input', dict(divisor=0)), ('outputs', None),
-    ('resize', dict(scale=[10 ** 7, 3], keep_ratio=True)), ('align_corners', 'no'),
-    ('window', dict(size=[8, 8], stride=[0, 8])), ('input', dict(
-        batch=1, height=10 ** 7, width=64, divisor=32, least=33))])
+@pytest.mark.parametrize(
+    'claim, value',
+    [
+        ('task', 'cooking'),
+        ('names', 5),
+        ('input', dict(divisor=0)),
+        ('outputs', None),
+        ('resize', dict(scale=[10**7, 3], keep_ratio=True)),
+        ('align_corners', 'no'),
+        ('window', dict(size=[8, 8], stride=[0, 8])),
+        ('input', dict(batch=1, height=10**7, width=64, divisor=32, least=33)),
+    ],
+)
 def test_a_description_by_a_stranger(exported, claim, value, tmp_path):
     _, file = exported('semantic', size=(64, 64))
     about = runtime.opened(file).about
@@ -615,8 +761,11 @@ def test_a_file_with_other_outputs(exported):
 
 
 def test_unknown_parts_are_named(asked, monkeypatch):
-    predictor = asked('detection', """
-model = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms', iou_threshold=0.5))))""")
+    predictor = asked(
+        'detection',
+        """
+model = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms', iou_threshold=0.5))))""",
+    )
     with pytest.raises(UserError, match='soft_nms'):
         build(predictor.model, 'whole', torch.float32)
     head = asked('detection').model.rpn_head
@@ -643,15 +792,32 @@ def test_pipelines_that_the_runner_does_not_know(trained):
         resize_rule(cfg)
 
 
-@pytest.mark.parametrize('name, content, said', [
-    ('a.onnx', b'no model', 'cannot be read'), ('a.pt2', b'', 'torch.export.load'),
-    ('a.txt', b'', '.onnx and .xml'), ('gone.onnx', None, 'does not exist')])
+@pytest.mark.parametrize(
+    'name, content, said',
+    [
+        ('a.onnx', b'no model', 'cannot be read'),
+        ('a.pt2', b'', 'torch.export.load'),
+        ('a.txt', b'', '.onnx and .xml'),
+        ('gone.onnx', None, 'does not exist'),
+    ],
+)
 def test_a_model_that_is_none(tmp_path, capsys, name, content, said):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     (tmp_path / 'a.png').write_bytes(b'')
-    assert cli.main(['predict', '--model', str(tmp_path / name), str(tmp_path / 'a.png'),
-                     '--out', str(tmp_path / 'out')]) == 2
+    assert (
+        cli.main(
+            [
+                'predict',
+                '--model',
+                str(tmp_path / name),
+                str(tmp_path / 'a.png'),
+                '--out',
+                str(tmp_path / 'out'),
+            ]
+        )
+        == 2
+    )
     assert said in capsys.readouterr().err and not (tmp_path / 'out').exists()
 
 
@@ -665,11 +831,16 @@ def test_a_runtime_that_is_missing(exported, monkeypatch):
 def test_devices_of_the_runtimes(exported, monkeypatch):
     """A GPU that is asked for and not there is no CPU."""
     import onnxruntime
+
     _, file = exported('detection', dynamic=True)
     _, other = exported('instance', 'openvino', size=(64, 96))
-    for path, device, said in [(file, 'cuda', 'onnxruntime-gpu'), (file, 'gpu', 'legal: auto, cpu'),
-                               (file, 'cudas', "'cudas'"), (other, 'cuda', '--to onnx'),
-                               (other, 'gpu', 'OpenVINO sees CPU')]:
+    for path, device, said in [
+        (file, 'cuda', 'onnxruntime-gpu'),
+        (file, 'gpu', 'legal: auto, cpu'),
+        (file, 'cudas', "'cudas'"),
+        (other, 'cuda', '--to onnx'),
+        (other, 'gpu', 'OpenVINO sees CPU'),
+    ]:
         with pytest.raises(UserError, match=said):
             ExportedModel(path, device=device)
     assert runtime._providers('auto', [runtime.CPU]) == [runtime.CPU]
@@ -688,15 +859,19 @@ def test_devices_of_the_runtimes(exported, monkeypatch):
         if providers != [runtime.CPU]:
             raise RuntimeError('no driver')
         return real(*args, providers=providers, **more)
+
     for session in (falls_back, fails):
         monkeypatch.setattr(onnxruntime, 'InferenceSession', session)
         for device in ('cuda', 'cuda:1'):
             with pytest.raises(UserError, match='can use no such GPU'):
                 ExportedModel(file, device=device)
-        assert len(ExportedModel(file, 0., 'auto')(pictures()[0]))
+        assert len(ExportedModel(file, 0.0, 'auto')(pictures()[0]))
 
 
 def test_a_part_is_no_model(asked):
     with pytest.raises(UserError, match='the neck of a model'):
-        ExportedModel(exporting.GraphSession(build(asked('detection').model, 'neck', torch.float32),
-                                             dict(part='neck', input={})))
+        ExportedModel(
+            exporting.GraphSession(
+                build(asked('detection').model, 'neck', torch.float32), dict(part='neck', input={})
+            )
+        )

@@ -1,4 +1,5 @@
 """Every published network against its authors' features, through its publisher's own keys."""
+
 import published
 import pytest
 import torch
@@ -11,18 +12,24 @@ from mmresnest import weights
 def test_published_features(name, tmp_path):
     case = published.CASES[name]
     network = mmresnest.build_backbone(
-        case['arch'], **published.STRIDES[int(case['output_stride'])]).eval()
+        case['arch'], **published.STRIDES[int(case['output_stride'])]
+    ).eval()
     file = tmp_path / 'weights.pth'
     torch.save(published.checkpoint(name), file)
     report = weights.load(network, str(file))
     assert report.filled == report.total == len(network.state_dict())
-    classifier = sum(tensor.numel() for key, tensor in published.checkpoint(name).items()
-                     if key.startswith(('fc.', 'last_linear.')))
+    classifier = sum(
+        tensor.numel()
+        for key, tensor in published.checkpoint(name).items()
+        if key.startswith(('fc.', 'last_linear.'))
+    )
     assert sum(p.numel() for p in network.parameters()) + classifier == case['params']
     with torch.no_grad():
         maps = network(published.image())
-    distances = [published.distance(map_, reference)
-                 for map_, reference in zip(maps, case['features'], strict=True)]
+    distances = [
+        published.distance(map_, reference)
+        for map_, reference in zip(maps, case['features'], strict=True)
+    ]
     assert max(distances) < 1e-4, distances
 
 

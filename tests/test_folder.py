@@ -1,4 +1,5 @@
 """Reading a user's data folder: what it says of good ones, and how it refuses bad ones."""
+
 import json
 from pathlib import Path
 
@@ -17,11 +18,22 @@ def table(name='a', count=2, masks=True):
     """A COCO table whose images are <name>0.jpg, <name>1.jpg ..."""
     square = [[1, 1, 9, 1, 9, 9, 1, 9]]
     return {
-        'images': [{'id': i, 'file_name': f'{name}{i}.jpg', 'width': 20, 'height': 10}
-                   for i in range(count)],
-        'annotations': [{'id': i + 1, 'image_id': i, 'category_id': 7, 'bbox': [1, 1, 8, 8],
-                         'area': 64, 'iscrowd': 0, **({'segmentation': square} if masks else {})}
-                        for i in range(count)],
+        'images': [
+            {'id': i, 'file_name': f'{name}{i}.jpg', 'width': 20, 'height': 10}
+            for i in range(count)
+        ],
+        'annotations': [
+            {
+                'id': i + 1,
+                'image_id': i,
+                'category_id': 7,
+                'bbox': [1, 1, 8, 8],
+                'area': 64,
+                'iscrowd': 0,
+                **({'segmentation': square} if masks else {}),
+            }
+            for i in range(count)
+        ],
         'categories': [{'id': 7, 'name': 'cat'}, {'id': 3, 'name': 'dog'}],
     }
 
@@ -43,8 +55,11 @@ def write_masks(root, masks, image_suffix='.jpg', mask_suffix='.png'):
             (root / kind / split).mkdir(parents=True, exist_ok=True)
         for stem, values in rows.items():
             (root / 'images' / split / (stem + image_suffix)).touch()
-            mask = values if isinstance(values, Image.Image) else Image.fromarray(
-                np.array([values], np.uint8))
+            mask = (
+                values
+                if isinstance(values, Image.Image)
+                else Image.fromarray(np.array([values], np.uint8))
+            )
             mask.save(root / 'annotations' / split / (stem + mask_suffix))
     return root
 
@@ -53,6 +68,7 @@ MASKS = {'train': {'a': [0, 1, 255], 'b': [0, 0]}, 'val': {'c': [2, 1]}}
 
 
 # ---- COCO ----------------------------------------------------------------------------------------
+
 
 def test_coco(tmp_path):
     found = read_folder(write_coco(tmp_path, train=table('a', 3), val=table('b')))
@@ -113,25 +129,39 @@ def put(name, key, value):
     return lambda rows: rows[name][0].update({key: value})
 
 
-@pytest.mark.parametrize('split, spoil, said', [
-    ('train', lambda rows: rows.pop('images'), ['train.json', "no list 'images'"]),
-    ('train', lambda rows: rows.update(images=[]), ['train.json', 'no images']),
-    ('train', lambda rows: rows.update(annotations=[]), ['train.json', 'nothing to learn']),
-    ('val', lambda rows: rows.update(annotations=[]), ['val.json', 'nothing to score']),
-    ('train', lambda rows: rows.update(categories=[]), ['train.json', 'no categories']),
-    ('train', drop('annotations', 'area'), ['train.json', "'area'", 'width * height']),
-    ('val', drop('annotations', 'iscrowd'), ['val.json', "'iscrowd'", '"iscrowd": 0']),
-    ('train', drop('annotations', 'bbox'), ['train.json', "'bbox'"]),
-    ('train', drop('images', 'file_name'), ['train.json', "'file_name'"]),
-    ('train', put('annotations', 'id', 2), ['train.json', 'ids of annotations', 'more than once']),
-    ('train', put('annotations', 'image_id', 99), ['image_id', '99', 'not among the images']),
-    ('train', put('annotations', 'category_id', 4), ['category_id 4', 'not among the categories']),
-    ('train', put('categories', 'name', 'dog'), ['two categories', "'dog'"]),
-    ('val', lambda rows: rows['categories'].reverse(),
-     ['train.json', 'val.json', 'differ', "'cat'"]),
-    ('val', lambda rows: rows['categories'].pop(), ['val.json', 'differ', "'dog'", 'nothing']),
-    ('val', put('categories', 'name', 'cta'), ['val.json', 'differ', "'cat'", "'cta'"]),
-])
+@pytest.mark.parametrize(
+    'split, spoil, said',
+    [
+        ('train', lambda rows: rows.pop('images'), ['train.json', "no list 'images'"]),
+        ('train', lambda rows: rows.update(images=[]), ['train.json', 'no images']),
+        ('train', lambda rows: rows.update(annotations=[]), ['train.json', 'nothing to learn']),
+        ('val', lambda rows: rows.update(annotations=[]), ['val.json', 'nothing to score']),
+        ('train', lambda rows: rows.update(categories=[]), ['train.json', 'no categories']),
+        ('train', drop('annotations', 'area'), ['train.json', "'area'", 'width * height']),
+        ('val', drop('annotations', 'iscrowd'), ['val.json', "'iscrowd'", '"iscrowd": 0']),
+        ('train', drop('annotations', 'bbox'), ['train.json', "'bbox'"]),
+        ('train', drop('images', 'file_name'), ['train.json', "'file_name'"]),
+        (
+            'train',
+            put('annotations', 'id', 2),
+            ['train.json', 'ids of annotations', 'more than once'],
+        ),
+        ('train', put('annotations', 'image_id', 99), ['image_id', '99', 'not among the images']),
+        (
+            'train',
+            put('annotations', 'category_id', 4),
+            ['category_id 4', 'not among the categories'],
+        ),
+        ('train', put('categories', 'name', 'dog'), ['two categories', "'dog'"]),
+        (
+            'val',
+            lambda rows: rows['categories'].reverse(),
+            ['train.json', 'val.json', 'differ', "'cat'"],
+        ),
+        ('val', lambda rows: rows['categories'].pop(), ['val.json', 'differ', "'dog'", 'nothing']),
+        ('val', put('categories', 'name', 'cta'), ['val.json', 'differ', "'cat'", "'cta'"]),
+    ],
+)
 def test_coco_that_cannot_be_used(tmp_path, split, spoil, said):
     tables = {'train': table(), 'val': table('b')}
     write_coco(tmp_path, **tables)
@@ -154,9 +184,15 @@ def test_coco_images_missing(tmp_path):
         read_folder(tmp_path)
 
 
-@pytest.mark.parametrize('text, said', [
-    ('{"images": [', 'line 1'), ('[]', 'list'), ('', 'not valid json'), (b'\xff\xfe\x00', 'UTF-8'),
-])
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        ('{"images": [', 'line 1'),
+        ('[]', 'list'),
+        ('', 'not valid json'),
+        (b'\xff\xfe\x00', 'UTF-8'),
+    ],
+)
 def test_json_that_is_none(tmp_path, text, said):
     write_coco(tmp_path, train=table(), val=table('b'))
     content = text if isinstance(text, bytes) else text.encode()
@@ -188,6 +224,7 @@ def test_no_validation_split(tmp_path):
 
 # ---- ADE20K --------------------------------------------------------------------------------------
 
+
 def test_masks(tmp_path):
     found = read_folder(write_masks(tmp_path, MASKS))
     assert found.kind == 'ade20k' and found.counts == {'train': 2, 'val': 1}
@@ -209,8 +246,10 @@ def test_masks_named(tmp_path):
 
 
 def test_masks_named_as_cityscapes_does(tmp_path):
-    masks = {split: {f'town/{stem}': values for stem, values in rows.items()}
-             for split, rows in MASKS.items()}
+    masks = {
+        split: {f'town/{stem}': values for stem, values in rows.items()}
+        for split, rows in MASKS.items()
+    }
     for split in masks:
         for kind in ('images', 'annotations'):
             (tmp_path / kind / split / 'town').mkdir(parents=True)
@@ -225,14 +264,26 @@ def test_mask_suffix_longer_than_images(tmp_path):
     assert (found.img_suffix, found.seg_map_suffix) == ('.jpg', '_mask.png')
 
 
-@pytest.mark.parametrize('spoil, said', [
-    (lambda root: (root / 'annotations/train/a.png').unlink(), ['1 of 2 images', 'a.jpg', 'a.png']),
-    (lambda root: (root / 'annotations/val/c.png').unlink(), ['no masks in', 'val']),
-    (lambda root: (root / 'images/val/c.jpg').unlink(), ['no images in', 'images/val']),
-    (lambda root: (root / 'images/train/x.bmp').touch(), ['several kinds', '2 .jpg', '1 .bmp']),
-    (lambda root: (root / 'annotations/val/c.png').write_text('x'), ['c.png', 'cannot be read']),
-    (lambda root: (root / 'annotations/val').rename(root / 'annotations/v'), ['annotations/val']),
-])
+@pytest.mark.parametrize(
+    'spoil, said',
+    [
+        (
+            lambda root: (root / 'annotations/train/a.png').unlink(),
+            ['1 of 2 images', 'a.jpg', 'a.png'],
+        ),
+        (lambda root: (root / 'annotations/val/c.png').unlink(), ['no masks in', 'val']),
+        (lambda root: (root / 'images/val/c.jpg').unlink(), ['no images in', 'images/val']),
+        (lambda root: (root / 'images/train/x.bmp').touch(), ['several kinds', '2 .jpg', '1 .bmp']),
+        (
+            lambda root: (root / 'annotations/val/c.png').write_text('x'),
+            ['c.png', 'cannot be read'],
+        ),
+        (
+            lambda root: (root / 'annotations/val').rename(root / 'annotations/v'),
+            ['annotations/val'],
+        ),
+    ],
+)
 def test_masks_that_do_not_match(tmp_path, spoil, said):
     spoil(write_masks(tmp_path, MASKS))
     with pytest.raises(UserError) as caught:
@@ -274,6 +325,7 @@ def test_many_masks_are_read_once(tmp_path, monkeypatch):
 
 # ---- both ----------------------------------------------------------------------------------------
 
+
 def test_task_decides_between_layouts(tmp_path):
     write_coco(tmp_path, train=table(), val=table('b'))
     with pytest.raises(UserError, match=r'images/train does not exist.*a segmentor cannot'):
@@ -289,17 +341,32 @@ def test_task_decides_between_layouts(tmp_path):
 
 # ---- panoptic ------------------------------------------------------------------------------------
 
+
 def panoptic_table(name='a', count=2):
     """The COCO table's images, each with one cat before a sky."""
+
     def segment(number, category):
-        return {'id': number, 'category_id': category, 'bbox': [0, 0, 20, 10], 'area': 100,
-                'iscrowd': 0}
+        return {
+            'id': number,
+            'category_id': category,
+            'bbox': [0, 0, 20, 10],
+            'area': 100,
+            'iscrowd': 0,
+        }
+
     rows = table(name, count)
-    rows['annotations'] = [{'image_id': image['id'], 'file_name': f'{name}{image["id"]}.png',
-                            'segments_info': [segment(1, 7), segment(2, 3)]}
-                           for image in rows['images']]
-    rows['categories'] = [{'id': 7, 'name': 'cat', 'isthing': 1},
-                          {'id': 3, 'name': 'sky', 'isthing': 0}]
+    rows['annotations'] = [
+        {
+            'image_id': image['id'],
+            'file_name': f'{name}{image["id"]}.png',
+            'segments_info': [segment(1, 7), segment(2, 3)],
+        }
+        for image in rows['images']
+    ]
+    rows['categories'] = [
+        {'id': 7, 'name': 'cat', 'isthing': 1},
+        {'id': 3, 'name': 'sky', 'isthing': 0},
+    ]
     return rows
 
 
@@ -331,31 +398,48 @@ def of_segment(key, value=None):
     def spoil(rows):
         first = rows['annotations'][0]['segments_info'][0]
         first.pop(key) if value is None else first.update({key: value})
+
     return spoil
 
 
-@pytest.mark.parametrize('split, spoil, said', [
-    *(('train', lambda rows, name=name: rows.update({name: []}),
-       ['panoptic_train.json', f"list '{name}' is missing or empty", 'export'])
-      for name in ('images', 'annotations', 'categories')),
-    ('val', lambda rows: rows.pop('images'), ['panoptic_val.json', "'images' is missing"]),
-    ('train', drop('images', 'file_name'), ['2 of 2 images', "'file_name'", 'export']),
-    ('val', drop('images', 'height'), ['panoptic_val.json', "'height'"]),
-    ('train', drop('categories', 'isthing'), ['2 of 2 categories', "'isthing'", 'counted']),
-    ('train', drop('annotations', 'segments_info'),
-     ['2 of 2 annotations', "'segments_info'", 'plain COCO', 'mask_rcnn_resnest50_fpn']),
-    *(('train', of_segment(key), ['panoptic_train.json', '1 of 4 segments', f"'{key}'"])
-      for key in ('id', 'category_id', 'bbox', 'area', 'iscrowd')),
-    ('val', of_segment('category_id', 99),
-     ['panoptic_val.json', 'segment 1 of image 0', 'category_id 99', 'categories [3, 7]']),
-    ('val', lambda rows: rows['categories'].reverse(), ['differ', "id 7 'cat'", "id 3 'sky'"]),
-    ('train', put('categories', 'name', 'sky'), ['two categories', "'sky'"]),
-])
+@pytest.mark.parametrize(
+    'split, spoil, said',
+    [
+        *(
+            (
+                'train',
+                lambda rows, name=name: rows.update({name: []}),
+                ['panoptic_train.json', f"list '{name}' is missing or empty", 'export'],
+            )
+            for name in ('images', 'annotations', 'categories')
+        ),
+        ('val', lambda rows: rows.pop('images'), ['panoptic_val.json', "'images' is missing"]),
+        ('train', drop('images', 'file_name'), ['2 of 2 images', "'file_name'", 'export']),
+        ('val', drop('images', 'height'), ['panoptic_val.json', "'height'"]),
+        ('train', drop('categories', 'isthing'), ['2 of 2 categories', "'isthing'", 'counted']),
+        (
+            'train',
+            drop('annotations', 'segments_info'),
+            ['2 of 2 annotations', "'segments_info'", 'plain COCO', 'mask_rcnn_resnest50_fpn'],
+        ),
+        *(
+            ('train', of_segment(key), ['panoptic_train.json', '1 of 4 segments', f"'{key}'"])
+            for key in ('id', 'category_id', 'bbox', 'area', 'iscrowd')
+        ),
+        (
+            'val',
+            of_segment('category_id', 99),
+            ['panoptic_val.json', 'segment 1 of image 0', 'category_id 99', 'categories [3, 7]'],
+        ),
+        ('val', lambda rows: rows['categories'].reverse(), ['differ', "id 7 'cat'", "id 3 'sky'"]),
+        ('train', put('categories', 'name', 'sky'), ['two categories', "'sky'"]),
+    ],
+)
 def test_panoptic_that_cannot_be_used(tmp_path, split, spoil, said):
     tables = {'train': panoptic_table(), 'val': panoptic_table('b')}
     write_panoptic(tmp_path, **tables)
     spoil(tables[split])
-    if 'two categories' in said:        # in both, or they would differ
+    if 'two categories' in said:  # in both, or they would differ
         spoil(tables['val'])
     for name, rows in tables.items():
         (tmp_path / f'panoptic_{name}.json').write_text(json.dumps(rows))
@@ -373,13 +457,22 @@ def test_panoptic_with_stuff_first(tmp_path):
         read_folder(write_panoptic(tmp_path, **tables), 'panoptic')
 
 
-@pytest.mark.parametrize('lost, said', [
-    ('panoptic_val/b1.png', r'panoptic_val\.json: 1 of 2 masks .*panoptic_val/b1\.png; a mask is'),
-    ('train/a0.jpg', r'lists 2 images, and 1 do not exist.*train/a0\.jpg'),
-    ('panoptic_val.json', r'no panoptic annotations.*panoptic_val\.json and the folder'),
-    ('panoptic_train.json', r'no panoptic annotations.*holds plain COCO.*mask_rcnn_resnest50_fpn'),
-    ('panoptic_train', r'panoptic_train\.json stands without the folder of its masks'),
-])
+@pytest.mark.parametrize(
+    'lost, said',
+    [
+        (
+            'panoptic_val/b1.png',
+            r'panoptic_val\.json: 1 of 2 masks .*panoptic_val/b1\.png; a mask is',
+        ),
+        ('train/a0.jpg', r'lists 2 images, and 1 do not exist.*train/a0\.jpg'),
+        ('panoptic_val.json', r'no panoptic annotations.*panoptic_val\.json and the folder'),
+        (
+            'panoptic_train.json',
+            r'no panoptic annotations.*holds plain COCO.*mask_rcnn_resnest50_fpn',
+        ),
+        ('panoptic_train', r'panoptic_train\.json stands without the folder of its masks'),
+    ],
+)
 def test_panoptic_files_that_are_lost(tmp_path, lost, said):
     write_panoptic(tmp_path, train=panoptic_table(), val=panoptic_table('b'))
     (tmp_path / 'train.json').write_text(json.dumps(table()))
@@ -390,24 +483,33 @@ def test_panoptic_files_that_are_lost(tmp_path, lost, said):
 
 # ---- large files ---------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('order', [
-    ('info', 'images', 'annotations', 'categories'), ('categories', 'annotations', 'images')])
+
+@pytest.mark.parametrize(
+    'order',
+    [('info', 'images', 'annotations', 'categories'), ('categories', 'annotations', 'images')],
+)
 @pytest.mark.parametrize('indent', [None, 1])
 def test_peeking_sees_the_beginning_of_each_list(tmp_path, order, indent):
     rows = {**table(count=9), 'info': {'year': 2017}}
     path = tmp_path / 'a.json'
     path.write_text(json.dumps({name: rows[name] for name in order}, indent=indent) + '\n')
     seen = folder.peek_json(path, most=3)
-    assert seen == {name: rows[name][:None if name == 'categories' else 3]
-                    for name in order if name != 'info'}
+    assert seen == {
+        name: rows[name][: None if name == 'categories' else 3] for name in order if name != 'info'
+    }
     rows['annotations'] = []
     path.write_text(json.dumps(rows, indent=indent))
     assert folder.peek_json(path, most=99) == {name: rows[name] for name in seen}
 
 
-@pytest.mark.parametrize('spoil', [
-    lambda text: text[:-1], lambda text: text.replace('"id": 7', '"id": '),
-    lambda text: text.replace('[{', '{{')])
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda text: text[:-1],
+        lambda text: text.replace('"id": 7', '"id": '),
+        lambda text: text.replace('[{', '{{'),
+    ],
+)
 def test_peeking_says_when_it_cannot(tmp_path, spoil):
     path = tmp_path / 'a.json'
     path.write_text(spoil(json.dumps(table())))
@@ -416,6 +518,7 @@ def test_peeking_says_when_it_cannot(tmp_path, spoil):
 
 
 # ---- real folders --------------------------------------------------------------------------------
+
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason='the shared data sets are not beside the clone')
 def test_real_folders():

@@ -1,4 +1,5 @@
 """docs/growth.json, the lines through it, and what docs/speed.md says of them."""
+
 import importlib
 import json
 import re
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / 'tools'))            # where the processes that it starts look for it
+sys.path.append(str(ROOT / 'tools'))  # where the processes that it starts look for it
 growth = importlib.import_module('growth')
 FOUND = json.loads((ROOT / 'docs' / 'growth.json').read_text(encoding='utf-8'))
 PAGE = (ROOT / 'docs' / 'speed.md').read_text(encoding='utf-8')
@@ -17,8 +18,11 @@ PAGE = (ROOT / 'docs' / 'speed.md').read_text(encoding='utf-8')
 def test_every_case_was_measured():
     for axis, arch, size in growth.cases():
         written = 'x'.join(map(str, (size[0], 3, *size[1:])))
-        own = {(row['mode'], row['form']) for row in FOUND['rows']
-               if (row['axis'], row['arch'], row['size']) == (axis, arch, written)}
+        own = {
+            (row['mode'], row['form'])
+            for row in FOUND['rows']
+            if (row['axis'], row['arch'], row['size']) == (axis, arch, written)
+        }
         expected = {('inference', 'lean'), ('inference', 'fused'), ('training', 'lean')}
         if size[0] * size[1] * size[2] > growth.TRAINED:
             expected.remove(('training', 'lean'))
@@ -40,9 +44,12 @@ def test_the_page_has_the_formulas():
 
 def test_the_page_has_the_processes():
     words = ' '.join(PAGE.split())
-    for name, said in (('alone', 'takes {:.0f} ms by itself'), ('beside', '{:.0f} ms beside'),
-                       ('exchanging', 'and {:.0f} ms with the gradients exchanged'),
-                       ('exchange', 'The exchange alone takes {:.0f} ms')):
+    for name, said in (
+        ('alone', 'takes {:.0f} ms by itself'),
+        ('beside', '{:.0f} ms beside'),
+        ('exchanging', 'and {:.0f} ms with the gradients exchanged'),
+        ('exchange', 'The exchange alone takes {:.0f} ms'),
+    ):
         assert said.format(FOUND['processes'][name]) in words, name
 
 
@@ -51,9 +58,13 @@ def test_the_picture_is_drawn_of_the_file(tmp_path):
     growth.plot(FOUND, tmp_path / 'growth.svg')
     # What is written in it, the lengths of the bars included, and how many curves there are:
     # places of points are matplotlib's choice, which changes with its version.
-    words, curves = ([re.findall(pattern, path.read_text(encoding='utf-8'))
-                      for path in (tmp_path / 'growth.svg', ROOT / 'docs' / 'growth.svg')]
-                     for pattern in (r'<!-- (.*) -->', r'<path d="[^"]+" clip-path'))
+    words, curves = (
+        [
+            re.findall(pattern, path.read_text(encoding='utf-8'))
+            for path in (tmp_path / 'growth.svg', ROOT / 'docs' / 'growth.svg')
+        ]
+        for pattern in (r'<!-- (.*) -->', r'<path d="[^"]+" clip-path')
+    )
     assert f' {FOUND["processes"]["exchanging"]:.0f}' in words[0] and words[0] == words[1]
     assert len(curves[0]) > 15 and len(curves[0]) == len(curves[1])
 

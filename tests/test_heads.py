@@ -1,4 +1,5 @@
 """What our recipes put into heads, against slow twins."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,14 +11,20 @@ from torch import nn
 from mmresnest.engine.config import load_config
 from mmresnest.errors import ArgumentError
 
-EXTRACTOR = dict(type='mmdet.SingleRoIExtractor', out_channels=4, featmap_strides=[4, 8],
-                 roi_layer=dict(type='RoIAlign', output_size=3, sampling_ratio=0))
+EXTRACTOR = dict(
+    type='mmdet.SingleRoIExtractor',
+    out_channels=4,
+    featmap_strides=[4, 8],
+    roi_layer=dict(type='RoIAlign', output_size=3, sampling_ratio=0),
+)
 
 
 def features() -> list[torch.Tensor]:
     drawn = torch.Generator().manual_seed(0)
-    return [torch.randn(1, 4, 64 // stride, 64 // stride, generator=drawn, requires_grad=True)
-            for stride in (4, 8)]
+    return [
+        torch.randn(1, 4, 64 // stride, 64 // stride, generator=drawn, requires_grad=True)
+        for stride in (4, 8)
+    ]
 
 
 ROIS = torch.tensor([[0, 2, 3, 40, 37], [0, 20, 1, 60, 63], [0, 0, 0, 200, 150]]).float()
@@ -60,12 +67,21 @@ def test_cascade_by_the_authors_losses():
 
 def test_aspp_as_in_encoding():
     """Five branches, projected, refined and classified: by hand, in evaluation."""
-    load_config('deeplabv3_resnest50_ade20k_encoding')     # its custom_imports register the head
+    load_config('deeplabv3_resnest50_ade20k_encoding')  # its custom_imports register the head
     init_default_scope('mmseg')
     torch.manual_seed(0)
-    head = SEGMENTATION.build(dict(
-        type='mmresnest.EncodingASPPHead', in_channels=8, in_index=1, channels=6, num_classes=5,
-        dilations=(1, 2, 3), norm_cfg=dict(type='BN'), align_corners=True)).eval()
+    head = SEGMENTATION.build(
+        dict(
+            type='mmresnest.EncodingASPPHead',
+            in_channels=8,
+            in_index=1,
+            channels=6,
+            num_classes=5,
+            dilations=(1, 2, 3),
+            norm_cfg=dict(type='BN'),
+            align_corners=True,
+        )
+    ).eval()
     for module in head.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
@@ -75,8 +91,12 @@ def test_aspp_as_in_encoding():
     def layer(module, x, dilation=1):
         kernel = module.conv.weight.shape[-1]
         y = F.conv2d(x, module.conv.weight, None, 1, kernel // 2 * dilation, dilation)
-        return F.relu(F.batch_norm(y, module.bn.running_mean, module.bn.running_var,
-                                   module.bn.weight, module.bn.bias))
+        return F.relu(
+            F.batch_norm(
+                y, module.bn.running_mean, module.bn.running_var, module.bn.weight, module.bn.bias
+            )
+        )
+
     parts = [layer(branch, x, dilation) for branch, dilation in zip(head.branches, (1, 1, 2, 3))]
     parts.append(layer(head.image_branch, x.mean((2, 3), keepdim=True)).expand_as(parts[0]))
     y = layer(head.refine, layer(head.project, torch.cat(parts, 1)))

@@ -3,6 +3,7 @@
 ``tests/test_compat.py`` has the attacks on mmengine's lists of names, one way in; here are gadgets
 of many kinds on every way in, and files that claim more than they have.
 """
+
 import codecs
 import functools
 import importlib
@@ -80,13 +81,22 @@ def gadgets(mark: Path) -> dict[str, object]:
         'compiled': Call(exec, Call(compile, code, 'x', 'exec')),
         'codecs': Call(codecs.open, str(mark), 'w'),
         'state': stateful,
-        'rebuilt by eval': Call(torch._tensor._rebuild_from_type_v2, eval, torch.Tensor, (code,),
-                                {}),
-        'hooks of a tensor': Call(REBUILD, torch.ones(1)._typed_storage(), 0, (1,), (1,), True,
-                                  OrderedDict(a=Call(exec, code))),
+        'rebuilt by eval': Call(
+            torch._tensor._rebuild_from_type_v2, eval, torch.Tensor, (code,), {}
+        ),
+        'hooks of a tensor': Call(
+            REBUILD,
+            torch.ones(1)._typed_storage(),
+            0,
+            (1,),
+            (1,),
+            True,
+            OrderedDict(a=Call(exec, code)),
+        ),
         'history': Written(HistoryBuffer, (), dict(_log_history=Call(exec, code))),
-        'dtype of objects': Written(np.dtype, ('O8', False, True), (3, '|', None, None, None, -1,
-                                                                   -1, Call(exec, code))),
+        'dtype of objects': Written(
+            np.dtype, ('O8', False, True), (3, '|', None, None, None, -1, -1, Call(exec, code))
+        ),
         'set': {Call(exec, code)},
         'metadata': OrderedMetadata(code),
     }
@@ -126,8 +136,10 @@ def of_the_zoo(path: str) -> None:
 
 def flexible(path: str) -> None:
     from mmengine._strategy import SingleDeviceStrategy
-    strategy = SingleDeviceStrategy(work_dir=str(Path(path).parent),
-                                    experiment_name=uuid4().hex)    # loggers are kept by name
+
+    strategy = SingleDeviceStrategy(
+        work_dir=str(Path(path).parent), experiment_name=uuid4().hex
+    )  # loggers are kept by name
     strategy.load_checkpoint(path)
 
 
@@ -184,10 +196,21 @@ def test_each_of_both_guards_refuses_alone(name, at_home, monkeypatch):
 def test_the_gadgets_are_real(tmp_path):
     """Read without restriction, they write the file."""
     mark = tmp_path / 'mark'
-    for name in ('os.system', 'eval', 'exec', 'map', 'pickle in a pickle', 'pickle in an array',
-                 'compiled', 'state', 'rebuilt by eval', 'hooks of a tensor', 'metadata'):
+    for name in (
+        'os.system',
+        'eval',
+        'exec',
+        'map',
+        'pickle in a pickle',
+        'pickle in an array',
+        'compiled',
+        'state',
+        'rebuilt by eval',
+        'hooks of a tensor',
+        'metadata',
+    ):
         torch.save(gadgets(mark)[name], tmp_path / 'evil.pth')
-        with suppress(Exception):       # after the deed
+        with suppress(Exception):  # after the deed
             torch.load(tmp_path / 'evil.pth', weights_only=False)
         assert mark.exists(), name
         mark.unlink()
@@ -199,7 +222,7 @@ def test_other_kinds_of_files(at_home):
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(path))
     for way in WAYS:
         refuses(way, path, mark)
-    with tarfile.open(path, 'w') as tar:        # as torch 0.1 wrote
+    with tarfile.open(path, 'w') as tar:  # as torch 0.1 wrote
         for name in ('storages', 'tensors', 'pickle', '../../mark'):
             content = pickle.dumps(Call(exec, touch(mark)), 2)
             entry = tarfile.TarInfo(name)
@@ -209,7 +232,7 @@ def test_other_kinds_of_files(at_home):
         refuses(way, path, mark)
     buffer = io.BytesIO()
     torch.save(dict(w=torch.ones(1)), buffer, _use_new_zipfile_serialization=False)
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:   # torch.hub unpacks it
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:  # torch.hub unpacks it
         archive.writestr('../../mark', buffer.getvalue())
     for way in WAYS:
         refuses(way, path, mark)
@@ -218,10 +241,14 @@ def test_other_kinds_of_files(at_home):
 
 def test_a_storage_of_another_kind(at_home):
     """The persistent id of a pickle is what torch makes storages of."""
+
     class Pickler(pickle.Pickler):
         def persistent_id(self, thing):
-            return ('module', Call(exec, touch(at_home / 'mark')), 'file', 'code') if isinstance(
-                thing, Stored) else None
+            return (
+                ('module', Call(exec, touch(at_home / 'mark')), 'file', 'code')
+                if isinstance(thing, Stored)
+                else None
+            )
 
     buffer = io.BytesIO()
     Pickler(buffer, 2).dump(dict(w=Stored()))
@@ -254,8 +281,11 @@ class Claim:
 def claiming(size: int, path: Path) -> Path:
     class Pickler(pickle.Pickler):
         def persistent_id(self, thing):
-            return ('storage', torch.FloatStorage, '0', 'cpu', thing.size) if isinstance(
-                thing, Claim) else None
+            return (
+                ('storage', torch.FloatStorage, '0', 'cpu', thing.size)
+                if isinstance(thing, Claim)
+                else None
+            )
 
     buffer = io.BytesIO()
     Pickler(buffer, 2).dump(dict(w=Call(REBUILD, Claim(size), 0, (1,), (1,), False, OrderedDict())))
@@ -279,43 +309,51 @@ def hashed(levels: int) -> bytes:
 
 
 LIES = {
-    'shape': tensor(0, (2 ** 50,), (1,)),
-    'strides': tensor(0, (2, 2), (1, 2 ** 50)),
-    'offset': tensor(2 ** 50, (4,), (1,)),
+    'shape': tensor(0, (2**50,), (1,)),
+    'strides': tensor(0, (2, 2), (1, 2**50)),
+    'offset': tensor(2**50, (4,), (1,)),
     'negative offset': tensor(-1, (4,), (1,)),
     'negative stride': tensor(3, (4,), (-1,)),
     'negative size': tensor(0, (-4,), (1,)),
-    'expanded': tensor(0, (2 ** 40,), (0,)),
-    'many expanded': [tensor(0, (2 ** 20,), (0,)) for _ in range(100)],
-    'bytearray': Call(bytearray, 2 ** 40),
-    'constructor': Call(torch.FloatTensor, 2 ** 40),
-    'storage': Call(torch.FloatStorage, 2 ** 40),
-    'sparse': Call(torch._utils._rebuild_sparse_tensor, torch.sparse_coo, (1, 2, (2 ** 40,))),
+    'expanded': tensor(0, (2**40,), (0,)),
+    'many expanded': [tensor(0, (2**20,), (0,)) for _ in range(100)],
+    'bytearray': Call(bytearray, 2**40),
+    'constructor': Call(torch.FloatTensor, 2**40),
+    'storage': Call(torch.FloatStorage, 2**40),
+    'sparse': Call(torch._utils._rebuild_sparse_tensor, torch.sparse_coo, (1, 2, (2**40,))),
     'encoding': Call(codecs.encode, 'x' * 100, 'unicode_escape'),
     'laughs': laughs(60),
-    'laughs of dictionaries': functools.reduce(lambda inner, _: dict(a=inner, b=inner), range(60),
-                                               {}),
+    'laughs of dictionaries': functools.reduce(
+        lambda inner, _: dict(a=inner, b=inner), range(60), {}
+    ),
     'dtype': Call(np.dtype, 'S999999', False, True),
 }
 
 
 def measured(path: Path) -> tuple[str, float, float]:
     """What a process of its own says of a file: refusal, seconds, and MiB beyond those before."""
-    code = ('import resource, sys, time, mmresnest\n'
-            'from mmengine.runner import CheckpointLoader\n'
-            'from mmresnest.errors import UserError\n'
-            'peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n'
-            'before, begun = peak(), time.process_time()\n'
-            'said = []\n'
-            'for path in sys.argv[1:]:\n'
-            '    try:\n'
-            '        CheckpointLoader.load_checkpoint(path, map_location="cpu", logger="silent")\n'
-            '    except UserError as error:\n'
-            '        said.append(str(error))\n'
-            'import json\n'
-            'print(json.dumps([said, time.process_time() - begun, peak() - before]))\n')
-    run = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, *map(str, path)],
-                         capture_output=True, text=True, timeout=120, check=True)
+    code = (
+        'import resource, sys, time, mmresnest\n'
+        'from mmengine.runner import CheckpointLoader\n'
+        'from mmresnest.errors import UserError\n'
+        'peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n'
+        'before, begun = peak(), time.process_time()\n'
+        'said = []\n'
+        'for path in sys.argv[1:]:\n'
+        '    try:\n'
+        '        CheckpointLoader.load_checkpoint(path, map_location="cpu", logger="silent")\n'
+        '    except UserError as error:\n'
+        '        said.append(str(error))\n'
+        'import json\n'
+        'print(json.dumps([said, time.process_time() - begun, peak() - before]))\n'
+    )
+    run = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code, *map(str, path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -327,17 +365,20 @@ def liars(tmp_path_factory):
     for legacy in (False, True):
         for name, lie in LIES.items():
             path = files[f'{name}{", legacy" * legacy}'] = folder / f'{name}{legacy}.pth'
-            torch.save(dict(state_dict=dict(w=lie)), path,
-                       _use_new_zipfile_serialization=not legacy)
-    for size in (2 ** 50, 2, -1):
+            torch.save(
+                dict(state_dict=dict(w=lie)), path, _use_new_zipfile_serialization=not legacy
+            )
+    for size in (2**50, 2, -1):
         files[f'storage of {size}'] = claiming(size, folder / f'storage{size}.pth')
     for name, content in {
-            'deep': deep(10 ** 5), 'hashed': hashed(60),
-            'many objects': b'\x80\x02(' + b']' * (2 * claims.MOST_STEPS) + b'l.',
-            'long text': b'\x80\x02X' + struct.pack('<I', 2 ** 32 - 1) + b'x.',
-            'long number': b'\x80\x02\x8b' + struct.pack('<i', 2 ** 31 - 1) + b'x.',
-            'memory of a far place': b'\x80\x02]r' + struct.pack('<I', 2 ** 32 - 1) + b'X',
-            'itself': b'\x80\x02]q\0h\0a.'}.items():
+        'deep': deep(10**5),
+        'hashed': hashed(60),
+        'many objects': b'\x80\x02(' + b']' * (2 * claims.MOST_STEPS) + b'l.',
+        'long text': b'\x80\x02X' + struct.pack('<I', 2**32 - 1) + b'x.',
+        'long number': b'\x80\x02\x8b' + struct.pack('<i', 2**31 - 1) + b'x.',
+        'memory of a far place': b'\x80\x02]r' + struct.pack('<I', 2**32 - 1) + b'X',
+        'itself': b'\x80\x02]q\0h\0a.',
+    }.items():
         files[name] = archive_of(content, folder / f'{name}.pth')
     return files
 
@@ -358,8 +399,12 @@ def test_claims_are_refused_by_convert_too(name, liars, capsys):
 def test_archives_that_torch_does_not_write(kind, tmp_path):
     good, path = tmp_path / 'good.pth', tmp_path / 'bad.pth'
     torch.save(dict(state_dict=dict(w=torch.zeros(100000))), good)
-    with zipfile.ZipFile(good) as one, zipfile.ZipFile(
-            path, 'w', zipfile.ZIP_DEFLATED if kind == 'deflated' else zipfile.ZIP_STORED) as two:
+    with (
+        zipfile.ZipFile(good) as one,
+        zipfile.ZipFile(
+            path, 'w', zipfile.ZIP_DEFLATED if kind == 'deflated' else zipfile.ZIP_STORED
+        ) as two,
+    ):
         for name in one.namelist():
             two.writestr(name, one.read(name))
         if kind == 'twice':
@@ -379,8 +424,10 @@ def test_archives_that_torch_does_not_write(kind, tmp_path):
 def test_a_second_pickle_by_another_spelling(tmp_path):
     """torch finds the records of an archive whatever the case of their names."""
     torch.save(dict(a=torch.ones(2)), tmp_path / 'good.pth')
-    with (zipfile.ZipFile(tmp_path / 'good.pth') as good,
-          zipfile.ZipFile(tmp_path / 'two.pth', 'w') as two):
+    with (
+        zipfile.ZipFile(tmp_path / 'good.pth') as good,
+        zipfile.ZipFile(tmp_path / 'two.pth', 'w') as two,
+    ):
         for name in good.namelist():
             two.writestr(name, good.read(name))
         two.writestr('good/DATA.PKL', pickle.dumps({'x': 1}, protocol=2))
@@ -391,12 +438,23 @@ def test_a_second_pickle_by_another_spelling(tmp_path):
 def test_what_torch_writes_is_accepted(tmp_path):
     """Of whatever kind, so that nothing of the above is refused by chance."""
     content = dict(
-        half=torch.nn.Parameter(torch.ones(3).half()), expanded=torch.ones(1).expand(100),
-        view=torch.arange(12.)[2:].view(2, 5).t(), empty=torch.ones(0, 3), flag=torch.tensor(True),
-        shared=[torch.ones(1000)] * 2, bits=torch.ones(2, dtype=torch.bfloat16),
-        size=torch.Size([3]), device=torch.device('cpu'), dtype=torch.float32, bytes=b'abc\xff',
-        texts={'a', 1}, number=1j,
-        large=2 ** 70, nothing=None, nested=dict(a=[(1, 2.5, 'x')]))
+        half=torch.nn.Parameter(torch.ones(3).half()),
+        expanded=torch.ones(1).expand(100),
+        view=torch.arange(12.0)[2:].view(2, 5).t(),
+        empty=torch.ones(0, 3),
+        flag=torch.tensor(True),
+        shared=[torch.ones(1000)] * 2,
+        bits=torch.ones(2, dtype=torch.bfloat16),
+        size=torch.Size([3]),
+        device=torch.device('cpu'),
+        dtype=torch.float32,
+        bytes=b'abc\xff',
+        texts={'a', 1},
+        number=1j,
+        large=2**70,
+        nothing=None,
+        nested=dict(a=[(1, 2.5, 'x')]),
+    )
     for legacy in (False, True):
         path = tmp_path / 'good.pth'
         torch.save(content, path, _use_new_zipfile_serialization=not legacy)
@@ -405,21 +463,25 @@ def test_what_torch_writes_is_accepted(tmp_path):
 
 
 def test_safetensors_that_lie(tmp_path):
-    pytest.importorskip('safetensors')      # an extra
+    pytest.importorskip('safetensors')  # an extra
+
     def file(header: object, data: bytes = b'') -> Path:
         text = header if isinstance(header, bytes) else json.dumps(header).encode()
         path = tmp_path / 'bad.safetensors'
         path.write_bytes(struct.pack('<Q', len(text)) + text + data)
         return path
+
     one = dict(dtype='F32', shape=[1], data_offsets=[0, 4])
-    for path in (file(dict(w={**one, 'shape': [2 ** 50]}), b'\0' * 4),
-                 file(dict(w={**one, 'data_offsets': [0, 2 ** 50]}), b'\0' * 4),
-                 file(dict(w=one, v=one), b'\0' * 4),
-                 file(b'{"w":' + b'[' * 10 ** 5, b''),
-                 file(dict(__metadata__=dict(mmresnest='[' * 10 ** 5), w=one), b'\0' * 4)):
+    for path in (
+        file(dict(w={**one, 'shape': [2**50]}), b'\0' * 4),
+        file(dict(w={**one, 'data_offsets': [0, 2**50]}), b'\0' * 4),
+        file(dict(w=one, v=one), b'\0' * 4),
+        file(b'{"w":' + b'[' * 10**5, b''),
+        file(dict(__metadata__=dict(mmresnest='[' * 10**5), w=one), b'\0' * 4),
+    ):
         with pytest.raises(UserError, match=r'bad\.safetensors'):
             mmresnest.weights.read(str(path))
-    path.write_bytes(struct.pack('<Q', 2 ** 60))
+    path.write_bytes(struct.pack('<Q', 2**60))
     with pytest.raises(UserError, match=r'bad\.safetensors'):
         mmresnest.weights.read(str(path))
 
@@ -451,32 +513,51 @@ def test_a_resumed_run_neither_executes_a_config_nor_deletes_others_files(kind, 
     content['meta']['config'] = f'import os\nos.mkdir({str(mark)!r})'
     own = str(work_dir / 'best_acc_epoch_1.pth')
     content['message_hub']['runtime_info'].update(
-        best_ckpt=str(mine), best_ckpt_acc=str(mine / 'best_folder'), best_ckpt_own=own,
-        best_ckpt_odd=['x'], last_ckpt=str(mine), keep_ckpt_ids=['../../mine', 1, 2.5])
+        best_ckpt=str(mine),
+        best_ckpt_acc=str(mine / 'best_folder'),
+        best_ckpt_own=own,
+        best_ckpt_odd=['x'],
+        last_ckpt=str(mine),
+        keep_ckpt_ids=['../../mine', 1, 2.5],
+    )
     torch.save(content, path)
     second = (runner if kind == 'Runner' else flexible_runner)(work_dir, 2)
     second.resume(str(path))
     known = second.message_hub.runtime_info
     assert {key: known[key] for key in known if 'ckpt' in key} == dict(
-        best_ckpt_own=own, keep_ckpt_ids=[1])
+        best_ckpt_own=own, keep_ckpt_ids=[1]
+    )
     assert second.epoch == 1 and not mark.exists()
 
 
 def flexible_runner(work_dir: Path, epochs: int) -> object:
     from mmengine.runner._flexible_runner import FlexibleRunner
+
     made = FlexibleRunner(
-        Toy(), work_dir=str(work_dir), strategy=dict(type='SingleDeviceStrategy'),
+        Toy(),
+        work_dir=str(work_dir),
+        strategy=dict(type='SingleDeviceStrategy'),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        train_dataloader=dict(dataset=[torch.ones(2)] * 4, batch_size=2,
-                              sampler=dict(type='DefaultSampler', shuffle=False)),
+        train_dataloader=dict(
+            dataset=[torch.ones(2)] * 4,
+            batch_size=2,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
-        param_scheduler=dict(type='MultiStepLR', milestones=[1]), default_scope='mmengine',
-        experiment_name=f'flexible{work_dir.name}{epochs}', log_level='ERROR')
+        param_scheduler=dict(type='MultiStepLR', milestones=[1]),
+        default_scope='mmengine',
+        experiment_name=f'flexible{work_dir.name}{epochs}',
+        log_level='ERROR',
+    )
     made._train_loop = made.build_train_loop(made._train_loop)
-    made.strategy.prepare(made.model, optim_wrapper=made.optim_wrapper,
-                          param_scheduler=made.param_schedulers,
-                          dispatch_kwargs=dict(epoch_length=2, max_epochs=epochs, max_iters=4,
-                                               train_micro_batch_size_per_gpu=2))
+    made.strategy.prepare(
+        made.model,
+        optim_wrapper=made.optim_wrapper,
+        param_scheduler=made.param_schedulers,
+        dispatch_kwargs=dict(
+            epoch_length=2, max_epochs=epochs, max_iters=4, train_micro_batch_size_per_gpu=2
+        ),
+    )
     return made
 
 
@@ -495,19 +576,32 @@ def test_pickles_that_a_config_names_run_nothing(name, tmp_path):
 
 def test_pickles_of_data_are_read(tmp_path):
     from mmengine.dataset import BaseDataset
-    content = dict(metainfo=dict(classes=('a',)), data_list=[dict(
-        img_path='x.jpg', boxes=np.ones((2, 4), np.float32), scores=torch.ones(2), area=np.int64(3),
-        mask=dict(size=[1, 2], counts=b'ab\xff'), more=OrderedDict(a=1))])
+
+    content = dict(
+        metainfo=dict(classes=('a',)),
+        data_list=[
+            dict(
+                img_path='x.jpg',
+                boxes=np.ones((2, 4), np.float32),
+                scores=torch.ones(2),
+                area=np.int64(3),
+                mask=dict(size=[1, 2], counts=b'ab\xff'),
+                more=OrderedDict(a=1),
+            )
+        ],
+    )
     for protocol in (2, 4, 5):
         (tmp_path / 'x.pkl').write_bytes(pickle.dumps(content, protocol))
         assert str(mmengine.load(tmp_path / 'x.pkl')) == str(content).replace(
-            str(OrderedDict(a=1)), str(dict(a=1)))
+            str(OrderedDict(a=1)), str(dict(a=1))
+        )
         dataset = BaseDataset(str(tmp_path / 'x.pkl'), pipeline=[])
         assert dataset[0]['boxes'].shape == (2, 4) and dataset.metainfo['classes'] == ('a',)
 
 
 def test_pictures_of_mmseg_run_nothing(tmp_path):
     from mmseg.utils import datafrombytes
+
     assert datafrombytes(pickle.dumps(np.ones(2)), 'pickle').tolist() == [1, 1]
     with pytest.raises(UserError, match='holds more than data'):
         datafrombytes(pickle.dumps(Call(exec, touch(tmp_path / 'mark'))), 'pickle')

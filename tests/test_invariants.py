@@ -5,6 +5,7 @@ not the first of its stage is among them): no invariant here depends on the dept
 in depth alone are one test. What traces or compiles depends on the form of the network only, not on
 its widths, and is tested on one row of each form.
 """
+
 import copy
 import io
 import pickle
@@ -33,9 +34,13 @@ def settings(row: Variant) -> tuple:
 
 def form(row: Variant) -> tuple:
     """What decides which operations a row consists of: flags, and whether a number is 1."""
-    return tuple(sorted((key, value if isinstance(value, (bool, str)) else
-                         (type(value).__name__, value == 1))
-                        for key, value in row.trunk.items() if key != 'depths'))
+    return tuple(
+        sorted(
+            (key, value if isinstance(value, (bool, str)) else (type(value).__name__, value == 1))
+            for key, value in row.trunk.items()
+            if key != 'depths'
+        )
+    )
 
 
 def one_of_each(key) -> list[Variant]:
@@ -51,15 +56,17 @@ def sizing(row: Variant) -> tuple:
     return tuple(row.trunk.get(key, False) for key in ('kind', 'pooled_shortcut', 'ceil_pool'))
 
 
-ROWS, FORMS, SIZINGS, KINDS = map(one_of_each, (
-    settings, form, sizing, lambda row: row.trunk['kind']))
+ROWS, FORMS, SIZINGS, KINDS = map(
+    one_of_each, (settings, form, sizing, lambda row: row.trunk['kind'])
+)
 
 
 def build(row: Variant, **more) -> ResTrunk:
     """The row's network, with no value at a default that would hide a mistake."""
     torch.manual_seed(0)
     network = mmresnest.build_backbone(
-        row.name, **{'depths': DEPTHS, 'zero_init_residual': False, **more})
+        row.name, **{'depths': DEPTHS, 'zero_init_residual': False, **more}
+    )
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
@@ -80,8 +87,10 @@ def network(original):
 
 
 # a fixture's rows, narrowed down to one of each
-per_form, per_kind = (pytest.mark.parametrize('original', rows, ids=lambda row: row.name,
-                                              indirect=True) for rows in (FORMS, KINDS))
+per_form, per_kind = (
+    pytest.mark.parametrize('original', rows, ids=lambda row: row.name, indirect=True)
+    for rows in (FORMS, KINDS)
+)
 forms = pytest.mark.parametrize('row', FORMS, ids=lambda row: row.name)
 sizings = pytest.mark.parametrize('row', SIZINGS, ids=lambda row: row.name)
 kinds = pytest.mark.parametrize('row', KINDS, ids=lambda row: row.trunk['kind'])
@@ -93,8 +102,9 @@ def image(batch: int = 2, size: tuple[int, int] = (64, 64), seed: int = 0) -> to
 
 def loss(maps) -> torch.Tensor:
     """No map is left out, and no two elements of one weigh the same."""
-    return sum((m * torch.linspace(-1, 1, m.numel()).view_as(m)).mean() + m.square().mean()
-               for m in maps)
+    return sum(
+        (m * torch.linspace(-1, 1, m.numel()).view_as(m)).mean() + m.square().mean() for m in maps
+    )
 
 
 def assert_equal(ones, others) -> None:
@@ -125,9 +135,10 @@ def test_shapes_layout_and_empty_batch(original):
         for batch in (0, 1, 2):
             maps = original(image(batch, size))
             assert [tuple(m.shape) for m in maps] == [
-                (batch, channels, *side) for channels, side in zip(
-                    (256, 512, 1024, 2048), sizes_of(original, size))]
-            if batch > 0:                                       # else there is no layout
+                (batch, channels, *side)
+                for channels, side in zip((256, 512, 1024, 2048), sizes_of(original, size))
+            ]
+            if batch > 0:  # else there is no layout
                 assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
             assert all(m.isfinite().all() for m in maps)
 
@@ -166,8 +177,9 @@ def test_training_reaches_every_parameter_and_every_statistic(network):
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any() or name.endswith('fc1.bias'), name
-    assert not [name for name, buffer in network.named_buffers()
-                if torch.equal(buffer, before[name])]
+    assert not [
+        name for name, buffer in network.named_buffers() if torch.equal(buffer, before[name])
+    ]
 
 
 def test_a_batch_of_one_trains(network):
@@ -176,8 +188,11 @@ def test_a_batch_of_one_trains(network):
     loss(maps).backward()
     assert all(m.isfinite().all() for m in maps)
     assert all(p.grad.isfinite().all() for p in network.parameters())
-    single = [name for name, norm in network.named_modules()
-              if isinstance(norm, nn.BatchNorm2d) and norm.num_batches_tracked == 0]
+    single = [
+        name
+        for name, norm in network.named_modules()
+        if isinstance(norm, nn.BatchNorm2d) and norm.num_batches_tracked == 0
+    ]
     # One value per channel has no variance: the attention's norm used its running statistics.
     assert all(name.endswith('conv2.bn1') for name in single)
 
@@ -227,8 +242,9 @@ def test_freezing(network):
     network.train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     loss(network(image())).backward()
-    assert {name.partition('.')[0] for name, p in network.named_parameters()
-            if p.grad is not None} == {'layer2', 'layer3', 'layer4'}
+    assert {
+        name.partition('.')[0] for name, p in network.named_parameters() if p.grad is not None
+    } == {'layer2', 'layer3', 'layer4'}
     assert_equal(before.values(), network.state_dict().values())
 
 
@@ -292,8 +308,11 @@ def test_zero_init_is_obeyed(row):
 @torch.no_grad()
 def test_drop_path_has_effect_and_rests_in_evaluation(row):
     network = build(row, drop_path_rate=0.5, norm_eval=True)
-    rates = [block.drop_path.rate if isinstance(block.drop_path, DropPath) else 0.0
-             for stage in network.stages for block in stage]
+    rates = [
+        block.drop_path.rate if isinstance(block.drop_path, DropPath) else 0.0
+        for stage in network.stages
+        for block in stage
+    ]
     assert rates == pytest.approx([0.5 * index / 4 for index in range(5)])
     network.train()
     drawn = [network(image(8))[-1] for _ in range(2)]
@@ -308,8 +327,10 @@ def test_dilated(request, original):
     """The weights fit, and all before the first stride that is taken away is as it was."""
     row = request.node.callspec.params['original']
     maps = original.eval()(image(1))
-    for stride, same, strides, dilations in ((8, 2, (1, 2, 1, 1), (1, 1, 2, 4)),
-                                             (16, 3, (1, 2, 2, 1), (1, 1, 1, 2))):
+    for stride, same, strides, dilations in (
+        (8, 2, (1, 2, 1, 1), (1, 1, 2, 4)),
+        (16, 3, (1, 2, 2, 1), (1, 1, 1, 2)),
+    ):
         dilated = build(row, strides=strides, dilations=dilations).eval()
         dilated.load_state_dict(original.state_dict())
         fine = dilated(image(1))
@@ -322,11 +343,12 @@ def test_dilated(request, original):
 def test_symbolic_trace(row, training):
     ours = build(row).train(training)
     traced = torch.fx.symbolic_trace(copy.deepcopy(ours))
-    plain(ours)                                     # what is traced is the definition
+    plain(ours)  # what is traced is the definition
     for batch, size in zip((2, 1), SIZES):
         assert_equal(ours(image(batch, size)), traced(image(batch, size)))
-    assert_equal(ours.state_dict().values(),
-                 [traced.state_dict()[key] for key in ours.state_dict()])
+    assert_equal(
+        ours.state_dict().values(), [traced.state_dict()[key] for key in ours.state_dict()]
+    )
 
 
 @forms
@@ -343,8 +365,10 @@ def test_jit_trace(row):
 def test_export_with_dynamic_batch_height_and_width(row):
     ours = build(row).eval()
     program = torch.export.export(
-        ours, (image(2, (96, 128)),),
-        dynamic_shapes=({0: Dim('batch'), 2: Dim('height', min=64), 3: Dim('width', min=64)},))
+        ours,
+        (image(2, (96, 128)),),
+        dynamic_shapes=({0: Dim('batch'), 2: Dim('height', min=64), 3: Dim('width', min=64)},),
+    )
     for batch, size in zip((2, 1), SIZES):
         assert_close(ours(image(batch, size)), program.module()(image(batch, size)))
 
@@ -356,9 +380,10 @@ def compiled(network: ResTrunk, backend: str = 'eager'):
 
     def call(x: torch.Tensor):
         for dimension in (0, 2, 3):
-            torch._dynamo.mark_dynamic(x, dimension)        # raises where the graph fixes it
+            torch._dynamo.mark_dynamic(x, dimension)  # raises where the graph fixes it
         with torch._dynamo.config.patch(error_on_recompile=True):
             return whole(x)
+
     call.whole = whole
     return call
 
@@ -378,7 +403,7 @@ def assert_same_steps(ours: ResTrunk, other: ResTrunk, graph, images) -> None:
 
 # Dynamo fixes equal sizes to be equal if the first image is a square: this one is none.
 COMPILED_SIZES = ((2, (64, 96)), (3, (65, 97)), (4, (96, 96)))
-TWO_STAGES = dict(depths=(1, 1), out_indices=(0, 1))        # what compiles grows with the stages
+TWO_STAGES = dict(depths=(1, 1), out_indices=(0, 1))  # what compiles grows with the stages
 
 
 @forms
@@ -387,7 +412,7 @@ def test_compiles_into_one_graph_for_all_sizes(row, training):
     """No break and no second graph, but for a batch of one, which dynamo always makes apart."""
     ours = build(row, **TWO_STAGES).train(training)
     other = copy.deepcopy(ours)
-    plain(ours)                                     # what is compiled is the definition
+    plain(ours)  # what is compiled is the definition
     graph = compiled(other)
     with torch.set_grad_enabled(training):
         assert_same_steps(ours, other, graph, [image(*size) for size in COMPILED_SIZES])
@@ -400,8 +425,9 @@ def test_compiled_backward(row):
     """The same through AOTAutograd: functionalised, forward and backward as graphs."""
     ours = build(row, **TWO_STAGES)
     other = copy.deepcopy(ours)
-    assert_same_steps(plain(ours), other, compiled(other, 'aot_eager'),
-                      [image(*size) for size in COMPILED_SIZES])
+    assert_same_steps(
+        plain(ours), other, compiled(other, 'aot_eager'), [image(*size) for size in COMPILED_SIZES]
+    )
 
 
 def test_inductor_trains_the_last_split_s_pool(tmp_path, monkeypatch):
@@ -411,7 +437,7 @@ def test_inductor_trains_the_last_split_s_pool(tmp_path, monkeypatch):
     except torch._inductor.exc.InvalidCxxCompiler:
         pytest.skip('inductor finds no C++ compiler')
     monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
-    row, = (row for row in KINDS if row.trunk['kind'] == 'res2')
+    (row,) = (row for row in KINDS if row.trunk['kind'] == 'res2')
     ours = build(row, depths=(1,), out_indices=(0,), norm=lambda channels: nn.Identity())
     other = copy.deepcopy(ours)
     torch._dynamo.reset()
@@ -436,7 +462,8 @@ def test_compiled_checkpointing_stores_less_and_counts_once():
         graph = compiled(other, 'aot_eager')
         sizes = stored[with_cp] = []
         with torch.autograd.graph.saved_tensors_hooks(
-                lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
+            lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x
+        ):
             maps = graph(image(2, (64, 96)))
         loss(maps).backward()
         loss(twin(image(2, (64, 96)))).backward()
@@ -446,8 +473,9 @@ def test_compiled_checkpointing_stores_less_and_counts_once():
     assert sum(stored[True]) < 0.8 * sum(stored[False])
 
 
-@pytest.mark.parametrize('pool,size', [(CeilAvgPool2d(2), 2), (CeilAvgPool2d(3), 3),
-                                       (CeilMaxPool2d(3, 2), 3)], ids=repr)
+@pytest.mark.parametrize(
+    'pool,size', [(CeilAvgPool2d(2), 2), (CeilAvgPool2d(3), 3), (CeilMaxPool2d(3, 2), 3)], ids=repr
+)
 def test_a_graph_s_pools_are_the_pools(pool, size, monkeypatch):
     """Without the branch on the size: the same value and gradient for every remainder."""
     for height in range(size, 9):
@@ -455,8 +483,14 @@ def test_a_graph_s_pools_are_the_pools(pool, size, monkeypatch):
             results = []
             for compiling in (False, True):
                 monkeypatch.setattr(torch.compiler, 'is_compiling', lambda now=compiling: now)
-                x = torch.randn(2, 3, height, width, dtype=torch.double,
-                                generator=torch.Generator().manual_seed(5)).requires_grad_()
+                x = torch.randn(
+                    2,
+                    3,
+                    height,
+                    width,
+                    dtype=torch.double,
+                    generator=torch.Generator().manual_seed(5),
+                ).requires_grad_()
                 y = pool(x)
                 y.square().sum().backward()
                 results.append((y, x.grad))

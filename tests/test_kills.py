@@ -1,4 +1,5 @@
 """A training that is killed at any moment goes on from the last checkpoint; see kills.py."""
+
 import json
 import os
 import subprocess
@@ -11,8 +12,13 @@ from kills import INTERVAL
 def test_killed_and_taken_up(tmp_path):
     kills = 200 if os.environ.get('MMRESNEST_SOAK') else 6
     script = Path(__file__).with_name('kills.py')
-    run = subprocess.run([sys.executable, script, tmp_path, str(kills)], capture_output=True,
-                         text=True, timeout=3600, env=dict(os.environ, OMP_NUM_THREADS='1'))
+    run = subprocess.run(
+        [sys.executable, script, tmp_path, str(kills)],
+        capture_output=True,
+        text=True,
+        timeout=3600,
+        env=dict(os.environ, OMP_NUM_THREADS='1'),
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     found = json.loads((tmp_path / 'found.json').read_text())
     sys.stdout.write(f'{found}\n')

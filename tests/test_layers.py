@@ -2,6 +2,7 @@
 
 A module is named by its path below ``mmresnest`` (``blocks.se``), a package by its folder.
 """
+
 import ast
 import subprocess
 import sys
@@ -17,13 +18,40 @@ ROOT = Path(mmresnest.__file__).parents[1]
 PACKAGE = ROOT / 'mmresnest'
 MM = {'mmengine', 'mmcv', 'mmdet', 'mmseg'}
 EQUATIONS = ('blocks', 'stem', 'trunk')
-NETWORKS = (*EQUATIONS, 'ops', 'deploy', 'variants', 'models', 'registry', 'weights', 'layouts',
-            'download', 'safetensors', 'zoo')
+NETWORKS = (
+    *EQUATIONS,
+    'ops',
+    'deploy',
+    'variants',
+    'models',
+    'registry',
+    'weights',
+    'layouts',
+    'download',
+    'safetensors',
+    'zoo',
+)
 ROOMS = ('compat', 'data', 'engine', 'export', 'heads', 'report', 'cli', 'doctor', 'benchmark')
-LIGHT = ('', 'errors', 'variants', 'version', 'cli', 'completion', 'doctor', 'compat',
-         'compat.checkpoints', 'compat.data_files', 'compat.ext', 'compat.panoptic', 'compat.quiet',
-         'compat.registries', 'compat.resuming', 'compat.stacks', 'shipped',
-         'switches')  # imported before anybody asked for torch
+LIGHT = (
+    '',
+    'errors',
+    'variants',
+    'version',
+    'cli',
+    'completion',
+    'doctor',
+    'compat',
+    'compat.checkpoints',
+    'compat.data_files',
+    'compat.ext',
+    'compat.panoptic',
+    'compat.quiet',
+    'compat.registries',
+    'compat.resuming',
+    'compat.stacks',
+    'shipped',
+    'switches',
+)  # imported before anybody asked for torch
 
 
 class Import(NamedTuple):
@@ -62,12 +90,16 @@ def _walk(node: ast.AST, package: list[str], late: bool) -> Iterator[Import]:
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
-        start = package[:len(package) - node.level + 1] if node.level else []
+        start = package[: len(package) - node.level + 1] if node.level else []
         base = '.'.join([*start, *([node.module] if node.module else [])])
         # `from .blocks import se` names a module, `from .errors import UserError` what is in one
-        names = [f'{base}.{alias.name}' if base.startswith('mmresnest') and
-                 f'{base}.{alias.name}'.removeprefix('mmresnest.') in SOURCES else base
-                 for alias in node.names]
+        names = [
+            f'{base}.{alias.name}'
+            if base.startswith('mmresnest')
+            and f'{base}.{alias.name}'.removeprefix('mmresnest.') in SOURCES
+            else base
+            for alias in node.names
+        ]
     else:
         late = late or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         for child in ast.iter_child_nodes(node):
@@ -75,8 +107,11 @@ def _walk(node: ast.AST, package: list[str], late: bool) -> Iterator[Import]:
         return
     for name in names:
         ours = name.partition('.')[0] == 'mmresnest'
-        yield Import(name.removeprefix('mmresnest').lstrip('.') if ours else name.partition('.')[0],
-                     ours, late)
+        yield Import(
+            name.removeprefix('mmresnest').lstrip('.') if ours else name.partition('.')[0],
+            ours,
+            late,
+        )
 
 
 def within(module: str, rooms: tuple[str, ...]) -> bool:
@@ -184,15 +219,18 @@ def test_what_is_imported_first_is_light(module):
         assert found.late or not found.ours or found.what in LIGHT, found
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'configs').rglob('*.py')),
-                         ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    'path', sorted((ROOT / 'configs').rglob('*.py')), ids=lambda path: path.name
+)
 def test_configs_import_nothing(path):
     tree = ast.parse(path.read_text(encoding='utf-8'))
     assert not [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
 def test_the_command_line_starts_without_torch():
-    code = ('import sys, mmresnest.cli, mmresnest.doctor; '
-            'print(sorted({"torch", "numpy", "mmengine", "mmcv"} & set(sys.modules)))')
+    code = (
+        'import sys, mmresnest.cli, mmresnest.doctor; '
+        'print(sorted({"torch", "numpy", "mmengine", "mmcv"} & set(sys.modules)))'
+    )
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
     assert run.stdout.strip() == '[]', run.stderr

@@ -1,4 +1,5 @@
 """Runs that are watched: all numbers and pictures arrive in the backends, whatever ends a run."""
+
 import json
 import shlex
 import sys
@@ -50,8 +51,9 @@ def events(work_dir):
         for name in read.Tags()['scalars']:
             found.setdefault(name, []).extend((one.step, one.value) for one in read.Scalars(name))
         for name in read.Tags()['images']:
-            pictures.setdefault(name, []).extend((one.step, one.width, one.height)
-                                                 for one in read.Images(name))
+            pictures.setdefault(name, []).extend(
+                (one.step, one.width, one.height) for one in read.Images(name)
+            )
     return found, pictures
 
 
@@ -60,11 +62,15 @@ def agree(found, expected):
     assert found.keys() == expected.keys()
     for name, points in expected.items():
         assert [step for step, _ in found[name]] == [step for step, _ in points], name
-        assert np.array_equal(np.float32([value for _, value in found[name]]),
-                              np.float32([value for _, value in points]), equal_nan=True), name
+        assert np.array_equal(
+            np.float32([value for _, value in found[name]]),
+            np.float32([value for _, value in points]),
+            equal_nan=True,
+        ), name
 
 
 # ---- a training ----------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope='module')
 def watched(shapes, tmp_path_factory):
@@ -73,8 +79,16 @@ def watched(shapes, tmp_path_factory):
     config = tiny.write(folder, 'detection')
 
     def run(name, **more):
-        return train(config, data=shapes, scratch=True, seed=3, work_dir=folder / name,
-                     options={'train_cfg.max_epochs': 2, 'val_dataloader.batch_size': 1}, **more)
+        return train(
+            config,
+            data=shapes,
+            scratch=True,
+            seed=3,
+            work_dir=folder / name,
+            options={'train_cfg.max_epochs': 2, 'val_dataloader.batch_size': 1},
+            **more,
+        )
+
     return run('watched', live=['tensorboard']), run('alone')
 
 
@@ -85,11 +99,13 @@ def test_tensorboard_has_all_numbers_and_pictures(watched):
     assert {'loss', 'lr', 'coco/bbox_mAP'} <= found.keys()
     assert [step for step, _ in found['loss']] == [1, 2, 3, 4]
     [written] = folder.glob('**/events.out*')
-    assert b'data_preprocessor' in written.read_bytes()         # the config
+    assert b'data_preprocessor' in written.read_bytes()  # the config
     # two images of the validation split, after each epoch of two iterations
     assert pictures.keys() == {'predictions_1', 'predictions_2'}
-    assert all([step for step, *_ in points] == [2, 4] and min(points[0][1:]) > 200
-               for points in pictures.values())
+    assert all(
+        [step for step, *_ in points] == [2, 4] and min(points[0][1:]) > 200
+        for points in pictures.values()
+    )
 
 
 def test_the_training_is_the_same_to_the_bit(watched):
@@ -104,7 +120,9 @@ def test_the_report_of_a_watched_run(watched):
     cfg = Config.fromfile(watched[0].work_dir / 'tiny_detection.py')
     assert cfg.command == shlex.join(sys.argv) and escape(cfg.command) in page.read_text()
     assert [one.type for one in cfg.visualizer.vis_backends] == [
-        'LocalVisBackend', 'mmresnest.TensorboardVisBackend']
+        'LocalVisBackend',
+        'mmresnest.TensorboardVisBackend',
+    ]
     # as a test in the same folder leaves it
     (folder := watched[1].work_dir).joinpath('tiny_detection.py').write_text('x = 1\n')
     assert _command(folder, folder / 'tiny_detection.py', 3) == cfg.command
@@ -115,6 +133,7 @@ def test_the_report_of_a_watched_run(watched):
 
 # ---- configs -------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def installed(monkeypatch):
     monkeypatch.setattr(live, 'find_spec', lambda name: True)
@@ -124,20 +143,42 @@ def types(cfg):
     return [one['type'] for one in cfg.visualizer.vis_backends]
 
 
-@pytest.mark.parametrize('given, asked, found', [
-    (None, ['wandb', 'mlflow'], ['LocalVisBackend', 'mmresnest.WandbVisBackend',
-                                 'mmresnest.MLflowVisBackend']),
-    (dict(type='Visualizer'), ['wandb'], ['LocalVisBackend', 'mmresnest.WandbVisBackend']),
-    (dict(type='Visualizer', vis_backends=LOCAL), ['tensorboard'],
-     ['LocalVisBackend', 'mmresnest.TensorboardVisBackend']),
-    (dict(vis_backends=[LOCAL, dict(type='TensorboardVisBackend', name='a')]),
-     ['tensorboard', 'tensorboard'], ['LocalVisBackend', 'mmresnest.TensorboardVisBackend']),
-    (dict(vis_backends=[dict(type='mmengine.MLflowVisBackend')]), [],
-     ['mmresnest.MLflowVisBackend']),
-    (dict(vis_backends=[dict(type=live.TheirWandbVisBackend)]), [],
-     ['mmresnest.WandbVisBackend']),
-    (dict(vis_backends=[dict(type='AimVisBackend'), LOCAL]), ['tensorboard'],
-     ['AimVisBackend', 'LocalVisBackend', 'mmresnest.TensorboardVisBackend'])])
+@pytest.mark.parametrize(
+    'given, asked, found',
+    [
+        (
+            None,
+            ['wandb', 'mlflow'],
+            ['LocalVisBackend', 'mmresnest.WandbVisBackend', 'mmresnest.MLflowVisBackend'],
+        ),
+        (dict(type='Visualizer'), ['wandb'], ['LocalVisBackend', 'mmresnest.WandbVisBackend']),
+        (
+            dict(type='Visualizer', vis_backends=LOCAL),
+            ['tensorboard'],
+            ['LocalVisBackend', 'mmresnest.TensorboardVisBackend'],
+        ),
+        (
+            dict(vis_backends=[LOCAL, dict(type='TensorboardVisBackend', name='a')]),
+            ['tensorboard', 'tensorboard'],
+            ['LocalVisBackend', 'mmresnest.TensorboardVisBackend'],
+        ),
+        (
+            dict(vis_backends=[dict(type='mmengine.MLflowVisBackend')]),
+            [],
+            ['mmresnest.MLflowVisBackend'],
+        ),
+        (
+            dict(vis_backends=[dict(type=live.TheirWandbVisBackend)]),
+            [],
+            ['mmresnest.WandbVisBackend'],
+        ),
+        (
+            dict(vis_backends=[dict(type='AimVisBackend'), LOCAL]),
+            ['tensorboard'],
+            ['AimVisBackend', 'LocalVisBackend', 'mmresnest.TensorboardVisBackend'],
+        ),
+    ],
+)
 def test_backends_are_added_to_what_is_there(installed, given, asked, found):
     cfg = Config(dict(visualizer=given) if given else {})
     settle_live(cfg, asked)
@@ -149,9 +190,14 @@ def test_backends_are_added_to_what_is_there(installed, given, asked, found):
     assert types(cfg) == ['LocalVisBackend']
 
 
-@pytest.mark.parametrize('given, hook', [
-    (None, None), (dict(number=8), dict(number=8, type='mmresnest.LivePictures')),
-    (dict(type='Mine'), dict(type='Mine'))])
+@pytest.mark.parametrize(
+    'given, hook',
+    [
+        (None, None),
+        (dict(number=8), dict(number=8, type='mmresnest.LivePictures')),
+        (dict(type='Mine'), dict(type='Mine')),
+    ],
+)
 def test_pictures_are_as_the_config_says(installed, given, hook):
     cfg = Config(dict(default_hooks=dict(live=given)))
     settle_live(cfg, ['tensorboard'])
@@ -184,35 +230,56 @@ def test_the_number_of_pictures(number):
 
 # ---- runs of milliseconds ------------------------------------------------------------------------
 
+
 def toy(folder, backend, *, hooks=(), fail=0, **more):
     """A run whose pictures cannot be drawn; at call ``fail`` of the model it breaks off."""
     rows = toys.pictures(folder / 'images')
-    visualizer = dict(type='Visualizer', name=f'{folder}{more}',
-                      vis_backends=[LOCAL, dict(type=backend)])
-    return toys.build(folder / 'work', rows, hooks, visualizer=visualizer,
-                      model=dict(losses={fail: np.inf} if fail else None), validated=True,
-                      default_hooks=dict(logger=dict(type='LoggerHook', interval=1),
-                                         live=dict(type='mmresnest.LivePictures'),
-                                         checkpoint=dict(type='CheckpointHook', interval=1)),
-                      **more)
+    visualizer = dict(
+        type='Visualizer', name=f'{folder}{more}', vis_backends=[LOCAL, dict(type=backend)]
+    )
+    return toys.build(
+        folder / 'work',
+        rows,
+        hooks,
+        visualizer=visualizer,
+        model=dict(losses={fail: np.inf} if fail else None),
+        validated=True,
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=1),
+            live=dict(type='mmresnest.LivePictures'),
+            checkpoint=dict(type='CheckpointHook', interval=1),
+        ),
+        **more,
+    )
 
 
 def test_a_run_that_goes_on_goes_on_in_tensorboard(tmp_path):
     loop = dict(by_epoch=True, max_epochs=1)
     toy(tmp_path, 'mmresnest.TensorboardVisBackend', loop=loop).train()
-    runner = toy(tmp_path, 'mmresnest.TensorboardVisBackend', loop=dict(loop, max_epochs=2),
-                 resume=True, load_from=str(tmp_path / 'work/epoch_1.pth'))
+    runner = toy(
+        tmp_path,
+        'mmresnest.TensorboardVisBackend',
+        loop=dict(loop, max_epochs=2),
+        resume=True,
+        load_from=str(tmp_path / 'work/epoch_1.pth'),
+    )
     runner._log_dir = str(tmp_path)
     runner.train()
     found, _ = events(tmp_path / 'work')
-    agree({name: points for name, points in found.items() if name != 'acc'},
-          {name: points for name, points in scalars(tmp_path / 'work').items() if name != 'acc'})
+    agree(
+        {name: points for name, points in found.items() if name != 'acc'},
+        {name: points for name, points in scalars(tmp_path / 'work').items() if name != 'acc'},
+    )
     assert [step for step, _ in found['loss']] == list(range(1, 9))
 
 
 def test_what_breaks_off_has_written_all_before(tmp_path):
-    runner = toy(tmp_path, 'mmresnest.TensorboardVisBackend', fail=3,
-                 hooks=[dict(type='mmresnest.CheckNumbers')])
+    runner = toy(
+        tmp_path,
+        'mmresnest.TensorboardVisBackend',
+        fail=3,
+        hooks=[dict(type='mmresnest.CheckNumbers')],
+    )
     # Nothing is closed yet: a killed run leaves the same.
     with pytest.raises(UserError):
         runner.train()
@@ -247,6 +314,7 @@ def test_a_backend_that_takes_no_steps_is_refused(tmp_path):
 
 # ---- wandb and MLflow, by stand-ins that write down what they are told ---------------------------
 
+
 class Recorder:
     """A module of which every function may be called."""
 
@@ -260,16 +328,21 @@ class Recorder:
         return lambda *given, **named: self.calls.append((name, given, named))
 
     def of(self, name):
-        return [(*given, named) if named else given[0] if len(given) == 1 else given
-                for called, given, named in self.calls if called == name]
+        return [
+            (*given, named) if named else given[0] if len(given) == 1 else given
+            for called, given, named in self.calls
+            if called == name
+        ]
 
 
 @pytest.fixture
 def wandb(monkeypatch):
     class Error(Exception):
         pass
-    module = Recorder(errors=SimpleNamespace(Error=Error), Image=lambda image: image.shape,
-                      config=Recorder())
+
+    module = Recorder(
+        errors=SimpleNamespace(Error=Error), Image=lambda image: image.shape, config=Recorder()
+    )
     monkeypatch.setitem(sys.modules, 'wandb', module)
     return module
 
@@ -278,31 +351,40 @@ def wandb(monkeypatch):
 def mlflow(monkeypatch):
     class MlflowException(Exception):
         pass
-    module = Recorder(MlflowException=MlflowException, get_experiment_by_name=lambda name: None,
-                      active_run=lambda: 'one')
+
+    module = Recorder(
+        MlflowException=MlflowException,
+        get_experiment_by_name=lambda name: None,
+        active_run=lambda: 'one',
+    )
     monkeypatch.setitem(sys.modules, 'mlflow', module)
     monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
     return module
 
 
 def visualizer(tmp_path, kind, **more):
-    return Visualizer(vis_backends=[dict(type=f'mmresnest.{kind}', **more)],
-                      save_dir=str(tmp_path / 'work' / 'now'))
+    return Visualizer(
+        vis_backends=[dict(type=f'mmresnest.{kind}', **more)],
+        save_dir=str(tmp_path / 'work' / 'now'),
+    )
 
 
 def test_wandb_counts_iterations(tmp_path, wandb):
     written = visualizer(tmp_path, 'WandbVisBackend', init_kwargs=dict(project='mine'))
     written.add_config(Config(dict(a=1)))
-    written.add_scalars(dict(loss=1., iter=5), step=5)
+    written.add_scalars(dict(loss=1.0, iter=5), step=5)
     written.add_image('predictions_1', np.zeros((2, 3, 3), np.uint8), 5)
-    written.add_scalars(dict(mIoU=.5), step=1)          # of the first epoch
+    written.add_scalars(dict(mIoU=0.5), step=1)  # of the first epoch
     written.close()
-    assert wandb.of('log') == [(dict(iter=5, loss=1.), dict(commit=True)),
-                               (dict(iter=5, predictions_1=(2, 3, 3)), dict(commit=True)),
-                               (dict(iter=5, mIoU=.5), dict(commit=True))]
+    assert wandb.of('log') == [
+        (dict(iter=5, loss=1.0), dict(commit=True)),
+        (dict(iter=5, predictions_1=(2, 3, 3)), dict(commit=True)),
+        (dict(iter=5, mIoU=0.5), dict(commit=True)),
+    ]
     assert wandb.of('define_metric')[-1][-1] == dict(name='*', step_metric='iter')
     assert wandb.of('init')[0][-1] == dict(
-        project='mine', group='work', name='work/now', dir=str(tmp_path / 'work/now/vis_data'))
+        project='mine', group='work', name='work/now', dir=str(tmp_path / 'work/now/vis_data')
+    )
     assert wandb.config.of('update') == [(dict(a=1), dict(allow_val_change=True))]
     assert wandb.of('finish')[0][-1] == dict(exit_code=0)
     with pytest.raises(ZeroDivisionError):
@@ -317,6 +399,7 @@ def test_wandb_counts_iterations(tmp_path, wandb):
 def test_wandb_that_cannot_begin_says_what_to_do(tmp_path, wandb):
     def init(**given):
         raise wandb.errors.Error('no API key')
+
     wandb.init = init
     with pytest.raises(UserError, match='no API key.*WANDB_MODE=offline'):
         visualizer(tmp_path, 'WandbVisBackend').add_config(Config())
@@ -325,8 +408,8 @@ def test_wandb_that_cannot_begin_says_what_to_do(tmp_path, wandb):
 def test_mlflow_is_written_to_the_work_folder(tmp_path, mlflow):
     written = visualizer(tmp_path, 'MLflowVisBackend')
     written.add_config(Config({'a': {'b (c)': 1}}))
-    written.add_scalars({'coco/b (c)%': .5, 'loss': 1}, step=3)
-    written.add_scalar('lr', .1, 3)
+    written.add_scalars({'coco/b (c)%': 0.5, 'loss': 1}, step=3)
+    written.add_scalar('lr', 0.1, 3)
     written.add_image('predictions_1', np.zeros((2, 3, 3), np.uint8), 3)
     (tmp_path / 'work/now/now.log').write_text('lines')
     (tmp_path / 'work/now/vis_data/scalars.json').write_text('{}')
@@ -336,10 +419,15 @@ def test_mlflow_is_written_to_the_work_folder(tmp_path, mlflow):
     assert mlflow.of('set_tracking_uri') == [f'sqlite:///{(work / "mlflow.db").as_posix()}']
     assert mlflow.of('create_experiment') == [('work', (work / 'mlruns').as_uri())]
     assert mlflow.of('log_params')[-1] == {'a.b _28c_29': 1}
-    assert mlflow.of('log_metrics') == [({'coco/b _28c_29_25': .5, 'loss': 1.}, 3), ({'lr': .1}, 3)]
+    assert mlflow.of('log_metrics') == [
+        ({'coco/b _28c_29_25': 0.5, 'loss': 1.0}, 3),
+        ({'lr': 0.1}, 3),
+    ]
     assert mlflow.of('log_image')[0][-1] == dict(key='predictions_1', step=3)
     assert mlflow.of('log_artifact') == [
-        (str(work / 'now/now.log'), None), (str(work / 'now/vis_data/scalars.json'), 'vis_data')]
+        (str(work / 'now/now.log'), None),
+        (str(work / 'now/vis_data/scalars.json'), 'vis_data'),
+    ]
     assert mlflow.of('end_run') == ['FINISHED']
 
 
@@ -349,6 +437,7 @@ def test_mlflow_that_does_not_take_something_ends_no_run(tmp_path, mlflow, monke
 
     def refuse(*given, **more):
         raise mlflow.MlflowException('no')
+
     written = visualizer(tmp_path, 'MLflowVisBackend', tracking_uri='http://there')
     mlflow.log_metrics = mlflow.log_params = mlflow.log_image = mlflow.end_run = refuse
     with pytest.raises(UserError, match='MLflow cannot begin in http://there: no'):
@@ -358,11 +447,14 @@ def test_mlflow_that_does_not_take_something_ends_no_run(tmp_path, mlflow, monke
     written.add_scalars(dict(loss=1), step=3)
     written.add_image('a', np.zeros((2, 3, 3), np.uint8), 3)
     written.close()
-    assert told == [f'MLflow did not take {what}: no' for what in (
-        'the numbers of step 3', 'the picture a', 'the end of the run')]
+    assert told == [
+        f'MLflow did not take {what}: no'
+        for what in ('the numbers of step 3', 'the picture a', 'the end of the run')
+    ]
 
 
 # ---- and where they are installed ----------------------------------------------------------------
+
 
 def test_real_mlflow(tmp_path, monkeypatch):
     mlflow = pytest.importorskip('mlflow')
@@ -372,11 +464,12 @@ def test_real_mlflow(tmp_path, monkeypatch):
     client = mlflow.MlflowClient(f'sqlite:///{(tmp_path / "work/mlflow.db").as_posix()}')
     [run] = client.search_runs([client.get_experiment_by_name('work').experiment_id])
     assert run.info.status == 'FINISHED'
-    found = {name: [(one.step, one.value) for one in client.get_metric_history(run.info.run_id,
-                                                                               name)]
-             for name in run.data.metrics}
+    found = {
+        name: [(one.step, one.value) for one in client.get_metric_history(run.info.run_id, name)]
+        for name in run.data.metrics
+    }
     agree(found, scalars(tmp_path / 'work'))
-    assert 'Saving checkpoint' in toys.log(runner)          # alembic closes log files
+    assert 'Saving checkpoint' in toys.log(runner)  # alembic closes log files
 
 
 def test_real_wandb(tmp_path, monkeypatch):
@@ -388,5 +481,5 @@ def test_real_wandb(tmp_path, monkeypatch):
     end = time.monotonic() + 60
     wanted = {name.encode() for name in scalars(tmp_path / 'work')}
     while missing := {name for name in wanted if name not in run.read_bytes()}:
-        assert time.monotonic() < end, missing      # wandb writes in a process of its own
-        time.sleep(.1)
+        assert time.monotonic() < end, missing  # wandb writes in a process of its own
+        time.sleep(0.1)

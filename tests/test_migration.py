@@ -1,4 +1,5 @@
 """docs/migration.md: what it says of mmdet's and mmseg's backbones, and of ours."""
+
 import importlib
 import inspect
 import re
@@ -15,8 +16,9 @@ MIGRATION = PAGES['docs/migration.md']
 
 def theirs(name: str) -> list[type]:
     """The classes of mmdet and mmseg by that name."""
-    found = [importlib.import_module(f'{package}.models.backbones') for package in
-             ('mmdet', 'mmseg')]
+    found = [
+        importlib.import_module(f'{package}.models.backbones') for package in ('mmdet', 'mmseg')
+    ]
     return [getattr(module, name) for module in found if hasattr(module, name)]
 
 
@@ -34,8 +36,12 @@ def defaults(cls: type) -> dict:
 def test_every_argument_of_theirs_has_a_row():
     section = MIGRATION.partition('## Which argument')[2].partition('\n## ')[0]
     named = {name for row in rows(section) for name in re.findall(r'`(\w+)`', row[0])}
-    given = {name for which in ('ResNeSt', 'Res2Net', 'ResNet', 'ResNeXt')
-             for cls in theirs(which) for name in defaults(cls)}
+    given = {
+        name
+        for which in ('ResNeSt', 'Res2Net', 'ResNet', 'ResNeXt')
+        for cls in theirs(which)
+        for name in defaults(cls)
+    }
     assert named == given
 
 
@@ -46,12 +52,16 @@ def test_names_of_tensors_are_theirs(name):
     with torch.device('meta'):
         for cls in theirs(name):
             for depth in (50, 101):
-                given = dict(depth=depth, **dict(
-                    ResNeXt=dict(groups=32, base_width=4),
-                    ResNeSt=dict(stem_channels=64)).get(name, {}))
+                given = dict(
+                    depth=depth,
+                    **dict(
+                        ResNeXt=dict(groups=32, base_width=4), ResNeSt=dict(stem_channels=64)
+                    ).get(name, {}),
+                )
                 one, two = cls(**given).state_dict(), ours(**given).state_dict()
                 assert {key: value.shape for key, value in one.items()} == {
-                    key: value.shape for key, value in two.items()}
+                    key: value.shape for key, value in two.items()
+                }
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -64,19 +74,23 @@ def test_the_same_network_to_rounding(name):
         two.load_state_dict(one.state_dict())
         one.eval(), two.eval()
         with torch.no_grad():
-            far = [float((a - b).abs().max() / b.abs().max()) for a, b in zip(one(image),
-                                                                              two(image))]
+            far = [
+                float((a - b).abs().max() / b.abs().max()) for a, b in zip(one(image), two(image))
+            ]
         assert (min(far) > 1e-3) if name == 'Res2Net' else (max(far) < 1e-5), far
 
 
 def test_other_names_of_their_classes():
     with torch.device('meta'):
-        for cls, ours in ((theirs('ResNetV1c'), models.ResNet(depth=50, deep_stem=True)),
-                          (theirs('ResNetV1d'), models.ResNet(arch='resnet50d'))):
+        for cls, ours in (
+            (theirs('ResNetV1c'), models.ResNet(depth=50, deep_stem=True)),
+            (theirs('ResNetV1d'), models.ResNet(arch='resnet50d')),
+        ):
             assert cls
             for one in cls:
                 assert {key: value.shape for key, value in one(depth=50).state_dict().items()} == {
-                    key: value.shape for key, value in ours.state_dict().items()}
+                    key: value.shape for key, value in ours.state_dict().items()
+                }
 
 
 def test_defaults_that_differ_are_those_of_the_page():
@@ -86,13 +100,22 @@ def test_defaults_that_differ_are_those_of_the_page():
         assert (mmdet.norm_eval, mmseg.norm_eval, ours.norm_eval) == (True, False, False)
         assert all(cls(depth=50).layer1[0].conv2.groups == 1 for cls in theirs('ResNeXt'))
         assert models.ResNeXt(depth=50).layer1[0].conv2.groups == 32
-        width = {name: made.layer1[0].conv1.out_channels for name, made in dict(
-            theirs=theirs('ResNeSt')[0](depth=50, base_width=32),
-            ours=models.ResNeSt(depth=50, base_width=32),
-            compat=models.ResNeSt(depth=50, base_width=32, compat='mm')).items()}
+        width = {
+            name: made.layer1[0].conv1.out_channels
+            for name, made in dict(
+                theirs=theirs('ResNeSt')[0](depth=50, base_width=32),
+                ours=models.ResNeSt(depth=50, base_width=32),
+                compat=models.ResNeSt(depth=50, base_width=32, compat='mm'),
+            ).items()
+        }
         assert width == dict(theirs=64, ours=32, compat=64)
         assert theirs('ResNeSt')[0](depth=50, style='caffe')
-        for refused in (dict(style='caffe'), dict(plugins=[dict()]), dict(stem_channels=63),
-                        dict(conv_cfg=dict(type='DCN')), dict(norm_cfg=dict(type='LN'))):
+        for refused in (
+            dict(style='caffe'),
+            dict(plugins=[dict()]),
+            dict(stem_channels=63),
+            dict(conv_cfg=dict(type='DCN')),
+            dict(norm_cfg=dict(type='LN')),
+        ):
             with pytest.raises(ArgumentError, match=next(iter(refused))):
                 models.ResNeSt(depth=50, **refused)

@@ -1,4 +1,5 @@
 """The registered classes, in the words of mmdet's and mmseg's configs."""
+
 import inspect
 import logging
 
@@ -12,8 +13,15 @@ from mmresnest import models
 from mmresnest.errors import ArgumentError
 from mmresnest.variants import TABLE
 
-CLASSES = [models.ResNet, models.ResNeXt, models.SEResNet, models.SEResNeXt, models.SENet,
-           models.Res2Net, models.ResNeSt]
+CLASSES = [
+    models.ResNet,
+    models.ResNeXt,
+    models.SEResNet,
+    models.SEResNeXt,
+    models.SENet,
+    models.Res2Net,
+    models.ResNeSt,
+]
 
 
 def build(type_: str, **arguments):
@@ -53,17 +61,26 @@ def mm_arguments(cls) -> set[str]:
     names: set[str] = set()
     for base in cls.__mro__:
         if base.__module__.startswith(('mmdet', 'mmseg')):
-            names |= {name for name, parameter in inspect.signature(
-                base.__init__).parameters.items() if parameter.kind in (
-                    parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)}
+            names |= {
+                name
+                for name, parameter in inspect.signature(base.__init__).parameters.items()
+                if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            }
     return names - {'self'}
 
 
 def test_every_argument_of_mm_is_known():
     import mmdet.models
     import mmseg.models
-    for theirs in (mmdet.models.ResNeSt, mmdet.models.Res2Net, mmdet.models.ResNet,
-                   mmdet.models.ResNeXt, mmseg.models.ResNeSt, mmseg.models.ResNeXt):
+
+    for theirs in (
+        mmdet.models.ResNeSt,
+        mmdet.models.Res2Net,
+        mmdet.models.ResNet,
+        mmdet.models.ResNeXt,
+        mmseg.models.ResNeSt,
+        mmseg.models.ResNeXt,
+    ):
         ours = getattr(models, theirs.__name__)
         kind = ours.network(None, 50)['kind']
         assert not mm_arguments(theirs) - ours.dialect(kind), theirs
@@ -90,26 +107,41 @@ def mm_twin(theirs, ours, image, **arguments):
 def test_compat_equals_mmdet_and_mmseg_to_the_bit(dilated):
     import mmdet.models
     import mmseg.models
+
     image = torch.randn(2, 3, 65, 97)
-    for theirs, ours in ((mmdet.models.ResNeSt, models.ResNeSt),
-                         (mmdet.models.Res2Net, models.Res2Net),
-                         (mmseg.models.ResNeSt, models.ResNeSt)):
+    for theirs, ours in (
+        (mmdet.models.ResNeSt, models.ResNeSt),
+        (mmdet.models.Res2Net, models.Res2Net),
+        (mmseg.models.ResNeSt, models.ResNeSt),
+    ):
         for one, two in zip(*mm_twin(theirs, ours, image, depth=50, **dilated), strict=True):
             assert torch.equal(one, two), theirs
 
 
 def test_compat_follows_mmseg_s_contraction():
     import mmseg.models
+
     dilated = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), contract_dilation=True)
-    pairs = mm_twin(mmseg.models.ResNeSt, models.ResNeSt, torch.randn(1, 3, 64, 64), depth=50,
-                    **dilated)
+    pairs = mm_twin(
+        mmseg.models.ResNeSt, models.ResNeSt, torch.randn(1, 3, 64, 64), depth=50, **dilated
+    )
     assert all(map(torch.equal, *pairs))
 
 
 def test_the_words_of_mmdet():
-    config = dict(stem_channels=64, depth=50, radix=2, reduction_factor=4, avg_down_stride=True,
-                  num_stages=4, out_indices=(0, 1, 2, 3), frozen_stages=1, norm_eval=False,
-                  norm_cfg=dict(type='SyncBN', requires_grad=True), style='pytorch')
+    config = dict(
+        stem_channels=64,
+        depth=50,
+        radix=2,
+        reduction_factor=4,
+        avg_down_stride=True,
+        num_stages=4,
+        out_indices=(0, 1, 2, 3),
+        frozen_stages=1,
+        norm_eval=False,
+        norm_cfg=dict(type='SyncBN', requires_grad=True),
+        style='pytorch',
+    )
     built = build('ResNeSt', **config)
     assert built.stem[0].out_channels == 32 and built.stem[6].out_channels == 64
     assert isinstance(built.layer2[0].avd, nn.AvgPool2d)
@@ -127,28 +159,37 @@ def test_published_stem_by_depth():
         assert models.ResNeSt(depth=50).stem[6].out_channels == 64
 
 
-@pytest.mark.parametrize('arguments,named', [
-    (dict(arch='resnest50', depth=50), 'depth'),
-    (dict(), 'arch'),
-    (dict(depth=18), 'depth=18'),
-    (dict(arch='resnet50'), r'mmresnest\.ResNet'),
-    (dict(depth=50, frozen_stage=1), 'frozen_stages'),
-    (dict(depth=50, plugins=[dict()]), 'plugins'),
-    (dict(depth=50, conv_cfg=dict(type='ConvWS')), 'conv_cfg'),
-    (dict(depth=50, norm_cfg=dict(type='LN')), 'norm_cfg'),
-    (dict(depth=50, norm_cfg=dict(type='GN', num_groups=48)), 'num_groups'),
-    (dict(depth=50, style='tensorflow'), 'style'),
-    (dict(depth=50, style='caffe'), 'style'),
-    (dict(depth=50, stem_channels=7), 'stem_channels'),
-    (dict(depth=50, num_stages=5), 'num_stages'),
-    (dict(depth=50, scales=4), 'scales'),
-    (dict(depth=50, dcn=dict(type='DCNv3')), 'dcn'),
-    (dict(depth=50, stage_with_dcn=(False, True, True, True)), 'stage_with_dcn'),
-    (dict(depth=50, dcn=dict(type='DCN', deform_groups=1), stage_with_dcn=(True,)),
-     'stage_with_dcn'),
-    (dict(depth=50, pretrained='a.pth', init_cfg=dict(type='Pretrained', checkpoint='a.pth')),
-     'pretrained'),
-])
+@pytest.mark.parametrize(
+    'arguments,named',
+    [
+        (dict(arch='resnest50', depth=50), 'depth'),
+        (dict(), 'arch'),
+        (dict(depth=18), 'depth=18'),
+        (dict(arch='resnet50'), r'mmresnest\.ResNet'),
+        (dict(depth=50, frozen_stage=1), 'frozen_stages'),
+        (dict(depth=50, plugins=[dict()]), 'plugins'),
+        (dict(depth=50, conv_cfg=dict(type='ConvWS')), 'conv_cfg'),
+        (dict(depth=50, norm_cfg=dict(type='LN')), 'norm_cfg'),
+        (dict(depth=50, norm_cfg=dict(type='GN', num_groups=48)), 'num_groups'),
+        (dict(depth=50, style='tensorflow'), 'style'),
+        (dict(depth=50, style='caffe'), 'style'),
+        (dict(depth=50, stem_channels=7), 'stem_channels'),
+        (dict(depth=50, num_stages=5), 'num_stages'),
+        (dict(depth=50, scales=4), 'scales'),
+        (dict(depth=50, dcn=dict(type='DCNv3')), 'dcn'),
+        (dict(depth=50, stage_with_dcn=(False, True, True, True)), 'stage_with_dcn'),
+        (
+            dict(depth=50, dcn=dict(type='DCN', deform_groups=1), stage_with_dcn=(True,)),
+            'stage_with_dcn',
+        ),
+        (
+            dict(
+                depth=50, pretrained='a.pth', init_cfg=dict(type='Pretrained', checkpoint='a.pth')
+            ),
+            'pretrained',
+        ),
+    ],
+)
 def test_what_cannot_be_obeyed_is_refused_by_name(arguments, named):
     with pytest.raises(ArgumentError, match=named):
         models.ResNeSt(**arguments)
@@ -183,7 +224,7 @@ def test_norm_cfg_is_obeyed_and_left_alone():
 def test_deformable_stages(type_, dcn):
     config = dict(type=dcn, deform_groups=1, fallback_on_stride=True)
     built = build(type_, depth=50, dcn=config, stage_with_dcn=(False, False, False, True))
-    assert config['fallback_on_stride'] is True             # nothing was popped from the caller's
+    assert config['fallback_on_stride'] is True  # nothing was popped from the caller's
     offsets = [name for name, _ in built.named_modules() if name.endswith('conv_offset')]
     assert offsets and all(name.startswith('layer4') for name in offsets)
     # strided 3x3 stay plain; ResNeSt's pools leave it none
@@ -198,8 +239,12 @@ def test_deformable_stages(type_, dcn):
 
 def test_zero_offsets_are_a_plain_convolution():
     plain = build('ResNeSt', depth=14).eval()
-    deformable = build('ResNeSt', depth=14, dcn=dict(type='DCN', deform_groups=1),
-                       stage_with_dcn=(False, True, True, True)).eval()
+    deformable = build(
+        'ResNeSt',
+        depth=14,
+        dcn=dict(type='DCN', deform_groups=1),
+        stage_with_dcn=(False, True, True, True),
+    ).eval()
     missing = deformable.load_state_dict(plain.state_dict(), strict=False).missing_keys
     assert missing and all('conv_offset' in key for key in missing)
     image = torch.randn(1, 3, 64, 64)
@@ -215,7 +260,15 @@ def test_init_cfg_of_mmengine_is_obeyed():
 
 
 def test_survives_a_config_s_round_trip():
-    config = Config(dict(model=dict(type='mmresnest.ResNeSt', arch='resnest14',
-                                    norm_cfg=dict(type='BN'), out_indices=[0, 3])))
+    config = Config(
+        dict(
+            model=dict(
+                type='mmresnest.ResNeSt',
+                arch='resnest14',
+                norm_cfg=dict(type='BN'),
+                out_indices=[0, 3],
+            )
+        )
+    )
     again = Config.fromstring(config.pretty_text, '.py')
     assert MODELS.build(again.model).out_channels == (256, 2048)

@@ -1,4 +1,5 @@
 """examples/: notebooks are stored without outputs and run from top to bottom."""
+
 from pathlib import Path
 
 import nbformat
@@ -38,14 +39,27 @@ def test_it_is_stored_without_outputs(path):
 def test_it_runs_from_top_to_bottom(path, tmp_path):
     """In a kernel of its own, in an empty folder; a cell that raises raises here."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name='python3',
-                   resources={'metadata': {'path': str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name='python3',
+        resources={'metadata': {'path': str(tmp_path)}},
+    ).execute()
     pictures = [cell for cell in code_of(notebook) if 'image/png' in shown(cell)]
-    assert len(pictures) == 4       # data, curves, predictions beside the truth, one prediction
-    said = ''.join(output.text for cell in notebook.cells for output in cell.get('outputs', ())
-                   if output.output_type == 'stream')
+    assert len(pictures) == 4  # data, curves, predictions beside the truth, one prediction
+    said = ''.join(
+        output.text
+        for cell in notebook.cells
+        for output in cell.get('outputs', ())
+        if output.output_type == 'stream'
+    )
     assert 'Warning' not in said and 'WARNING' not in said
-    [scores] = [output for cell in code_of(notebook) if 'tested.metrics' in cell.source
-                for output in cell.outputs if output.output_type == 'execute_result']
+    [scores] = [
+        output
+        for cell in code_of(notebook)
+        if 'tested.metrics' in cell.source
+        for output in cell.outputs
+        if output.output_type == 'execute_result'
+    ]
     assert "'coco/bbox_mAP'" in scores.data['text/plain']
     assert (tmp_path / 'first_hour' / 'run' / 'iter_40.pth').is_file()

@@ -1,4 +1,5 @@
 """The twins against their definitions: value, gradient, statistics, and what is saved."""
+
 import copy
 import pickle
 
@@ -19,7 +20,7 @@ from mmresnest.trunk import ResTrunk
 
 forms = pytest.mark.parametrize('row', FORMS, ids=lambda row: row.name)
 kinds = pytest.mark.parametrize('row', KINDS, ids=lambda row: row.trunk['kind'])
-SIZE = (129, 97)        # odd, and large enough for the moments to be worth it
+SIZE = (129, 97)  # odd, and large enough for the moments to be worth it
 
 
 def both(row, dtype=torch.double, **more) -> tuple[ResTrunk, ResTrunk]:
@@ -33,8 +34,10 @@ def results(network: ResTrunk, x: torch.Tensor, seed: int = 0) -> dict[str, torc
     torch.manual_seed(seed)
     x = x.clone().requires_grad_()
     maps = network(x)
-    sum((m * torch.linspace(-1, 1, m.numel(), dtype=m.dtype).view_as(m)).mean() +
-        m.square().mean() for m in maps).backward()
+    sum(
+        (m * torch.linspace(-1, 1, m.numel(), dtype=m.dtype).view_as(m)).mean() + m.square().mean()
+        for m in maps
+    ).backward()
     found = {f'map {index}': m.detach() for index, m in enumerate(maps)}
     found.update({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
     found.update(network.named_buffers())
@@ -45,15 +48,17 @@ def assert_same(ones, others, tolerance: float = 1e-8) -> None:
     """Equal names, and tensors equal as a whole: an element may be a rounding error itself."""
     assert ones.keys() == others.keys()
     for name, one in ones.items():
-        scale = one.double().norm() + 1e-4      # the gradient of a bias before a norm is zero
+        scale = one.double().norm() + 1e-4  # the gradient of a bias before a norm is zero
         assert (others[name].double() - one.double()).norm() <= tolerance * scale, name
 
 
 @forms
 @pytest.mark.parametrize('mode', ['train', 'norm_eval', 'eval'])
 def test_values_gradients_and_statistics(row, mode):
-    pair = [results(network.train(mode != 'eval'), image(size=SIZE).double())
-            for network in both(row, norm_eval=mode == 'norm_eval')]
+    pair = [
+        results(network.train(mode != 'eval'), image(size=SIZE).double())
+        for network in both(row, norm_eval=mode == 'norm_eval')
+    ]
     assert_same(*pair)
 
 
@@ -67,23 +72,33 @@ def test_without_gradients(row):
             for batch in (1, 2):
                 maps = [network.train(training)(image(batch, size)) for network in (one, twin)]
                 for index, (expected, found) in enumerate(zip(*maps)):
-                    torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3) if \
-                        training else torch.testing.assert_close(found, expected, rtol=1e-4,
-                                                                 atol=1e-4)
+                    torch.testing.assert_close(
+                        found, expected, rtol=2e-3, atol=2e-3
+                    ) if training else torch.testing.assert_close(
+                        found, expected, rtol=1e-4, atol=1e-4
+                    )
                     assert found.stride() == expected.stride(), index
 
 
 @kinds
-@pytest.mark.parametrize('more', [
-    dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)), dict(drop_path_rate=0.5),
-    dict(with_cp=True), dict(frozen_stages=2), dict(channels_last=False),
-    dict(norm=lambda channels: nn.GroupNorm(4, channels))], ids=lambda more: next(iter(more)))
+@pytest.mark.parametrize(
+    'more',
+    [
+        dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
+        dict(drop_path_rate=0.5),
+        dict(with_cp=True),
+        dict(frozen_stages=2),
+        dict(channels_last=False),
+        dict(norm=lambda channels: nn.GroupNorm(4, channels)),
+    ],
+    ids=lambda more: next(iter(more)),
+)
 def test_whatever_the_trunk_is_asked_for(row, more):
     if more.get('drop_path_rate'):
         assert isinstance(build(row, **more).layer4[-1].drop_path, DropPath)
     pair = [results(network.train(), image(size=SIZE).double()) for network in both(row, **more)]
     for found in pair:
-        found.pop('image')      # nothing reaches it through frozen stages' weights alone
+        found.pop('image')  # nothing reaches it through frozen stages' weights alone
     assert_same(*pair)
 
 
@@ -100,20 +115,32 @@ def test_single_precision(row):
     Some gradients are small sums of large terms; for these single precision has fewer digits.
     """
     one, twin = both(row, torch.float)
-    x = F.relu(image(2, (48, 48)).repeat(1, 86, 1, 1)[:, :256, ::2, ::2] +
-               torch.randn(1, 256, 24, 24)).contiguous(memory_format=torch.channels_last)
+    x = F.relu(
+        image(2, (48, 48)).repeat(1, 86, 1, 1)[:, :256, ::2, ::2] + torch.randn(1, 256, 24, 24)
+    ).contiguous(memory_format=torch.channels_last)
     found = []
     for network in (copy.deepcopy(one).double(), one, twin):
         block = network.layer1[1].train()
         leaf = x.to(block.conv1.weight.dtype).clone().requires_grad_()
         y = block(leaf)
         (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
-        found.append({'out': y.detach(), 'x': leaf.grad, **dict(block.named_buffers()),
-                      **{name: p.grad for name, p in block.named_parameters()
-                         if not name.endswith('fc1.bias')}})     # zero but for rounding
+        found.append(
+            {
+                'out': y.detach(),
+                'x': leaf.grad,
+                **dict(block.named_buffers()),
+                **{
+                    name: p.grad
+                    for name, p in block.named_parameters()
+                    if not name.endswith('fc1.bias')
+                },
+            }
+        )  # zero but for rounding
     for name, truth in found[0].items():
-        errors = [((other[name].double() - truth.double()).norm() / truth.double().norm()).item()
-                  for other in found[1:]]
+        errors = [
+            ((other[name].double() - truth.double()).norm() / truth.double().norm()).item()
+            for other in found[1:]
+        ]
         assert errors[1] <= max(1e-5, 2 * errors[0]), (name, errors)
 
 
@@ -122,15 +149,25 @@ def test_single_precision(row):
 def test_no_digits_are_lost_where_variances_are_small(row, kind_of_image):
     """A variance as a difference of moments could lose them: errors are those of the definition."""
     drawn = image(2, (160, 160))
-    x = {'noise': drawn, 'offset': 5 + 0.05 * drawn, 'constant': torch.ones_like(drawn),
-         'large': 1000 * drawn}[kind_of_image]
+    x = {
+        'noise': drawn,
+        'offset': 5 + 0.05 * drawn,
+        'constant': torch.ones_like(drawn),
+        'large': 1000 * drawn,
+    }[kind_of_image]
     plain_net, twin = both(row, torch.float)
     exact = copy.deepcopy(plain_net).double()
-    truth, *found = [[*network.train()(x.to(next(network.parameters()).dtype)),
-                      *(value for name, value in network.named_buffers() if 'running' in name)]
-                     for network in (exact, plain_net, twin)]
-    of_plain, of_twin = [[(one.double() - true).norm() / true.norm()
-                          for one, true in zip(values, truth)] for values in found]
+    truth, *found = [
+        [
+            *network.train()(x.to(next(network.parameters()).dtype)),
+            *(value for name, value in network.named_buffers() if 'running' in name),
+        ]
+        for network in (exact, plain_net, twin)
+    ]
+    of_plain, of_twin = [
+        [(one.double() - true).norm() / true.norm() for one, true in zip(values, truth)]
+        for values in found
+    ]
     assert max(of_twin) <= 3 * max(of_plain) + 1e-5
 
 
@@ -138,18 +175,23 @@ def test_gradients_of_the_functions():
     torch.manual_seed(0)
     x, weight, bias, scale, u, a = (
         torch.randn(*shape, dtype=torch.double, requires_grad=True)
-        for shape in ((2, 3, 4, 5), (6, 3, 1, 1), (6,), (2, 6, 1, 1), (2, 6, 3, 4), (2, 6, 1, 1)))
+        for shape in ((2, 3, 4, 5), (6, 3, 1, 1), (6,), (2, 6, 1, 1), (2, 6, 3, 4), (2, 6, 1, 1))
+    )
 
     def attention(u, a):
         v, means = Pooled.apply(u)
         return Attend.apply(v, a * means, 3)
 
-    for function, inputs in ((Moments.apply, (x,)), (ScaledConv.apply, (x, weight, bias, scale)),
-                             (attention, (u, a))):
+    for function, inputs in (
+        (Moments.apply, (x,)),
+        (ScaledConv.apply, (x, weight, bias, scale)),
+        (attention, (u, a)),
+    ):
         assert gradcheck(function, inputs)
         assert gradgradcheck(function, inputs)
-    torch.testing.assert_close(ScaledConv.apply(x, weight, bias, scale),
-                               scale * F.conv2d(x, weight, bias))
+    torch.testing.assert_close(
+        ScaledConv.apply(x, weight, bias, scale), scale * F.conv2d(x, weight, bias)
+    )
     means, squares = Moments.apply(x)
     rows = x.permute(0, 2, 3, 1).reshape(-1, 3)
     torch.testing.assert_close(squares, rows.T @ rows)
@@ -175,10 +217,16 @@ def test_differentiating_twice(row):
         torch.manual_seed(0)
         x = torch.rand(2, 256, 12, 12, dtype=torch.double, requires_grad=True)
         y = network.layer1[1].train()(x)
-        gradient, = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         gradient.square().sum().backward()
-        norms.append({name: p.grad for name, p in network.layer1[1].named_parameters()
-                      if not name.endswith('fc1.bias')} | {'x': x.grad})
+        norms.append(
+            {
+                name: p.grad
+                for name, p in network.layer1[1].named_parameters()
+                if not name.endswith('fc1.bias')
+            }
+            | {'x': x.grad}
+        )
     assert_same(*norms, tolerance=1e-6)
 
 
@@ -188,16 +236,21 @@ def saved(network: nn.Module, x: torch.Tensor) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         maps = network(x)
     del maps
-    return sum(event.nbytes() for event in seen.profiler.kineto_results.events()
-               if event.name() == '[memory]')
+    return sum(
+        event.nbytes()
+        for event in seen.profiler.kineto_results.events()
+        if event.name() == '[memory]'
+    )
 
 
-@pytest.mark.parametrize('arch,most', [('resnest50', 0.6), ('res2net50_v1b_26w_4s', 0.6),
-                                       ('seresnext50_32x4d', 0.7)])
+@pytest.mark.parametrize(
+    'arch,most', [('resnest50', 0.6), ('res2net50_v1b_26w_4s', 0.6), ('seresnext50_32x4d', 0.7)]
+)
 def test_bytes_saved_for_the_backward_pass(arch, most):
     """Of those of mmdet's classes; SE-ResNeXt's against its ResNeXt with plain gates."""
     pytest.importorskip('mmdet')
     from mmresnest import benchmark
+
     case = benchmark.Case(arch, 'training', (1, 320, 320), 'float32', 'cpu')
     x = image(1, (320, 320))
     assert saved(benchmark.ours(case), x) <= most * saved(benchmark.theirs(case), x)
@@ -220,8 +273,10 @@ def test_half_precision(row):
 def test_frozen_stages_follow_their_weights(row):
     """What is folded is folded anew each time: nothing has to be told of a change."""
     one, twin = both(row, torch.float, frozen_stages=4, norm_eval=True)
-    other = {key: value * 1.1 if value.is_floating_point() else value
-             for key, value in one.state_dict().items()}
+    other = {
+        key: value * 1.1 if value.is_floating_point() else value
+        for key, value in one.state_dict().items()
+    }
     for network in (one, twin):
         network.train()(image())
         network.load_state_dict(other)
@@ -259,8 +314,9 @@ def test_who_watches_meets_the_definition(row):
         module.register_forward_hook(lambda *call: seen.append(call[0]))
     twin(image())
     assert len(seen) == 2
-    for expected, found in zip(*(torch.func.jvp(network, (image(),), (image(seed=1),))[1]
-                                 for network in (one, twin))):
+    for expected, found in zip(
+        *(torch.func.jvp(network, (image(),), (image(seed=1),))[1] for network in (one, twin))
+    ):
         assert torch.equal(expected, found)
 
 
@@ -308,8 +364,13 @@ def test_distributed(tmp_path):
         for network in both(KINDS[0]):
             wrapped = nn.parallel.DistributedDataParallel(network.train())
             loss([m.float() for m in wrapped(image(size=SIZE).double())]).backward()
-            pair.append({name: p.grad for name, p in network.named_parameters()
-                         if not name.endswith('fc1.bias')})
+            pair.append(
+                {
+                    name: p.grad
+                    for name, p in network.named_parameters()
+                    if not name.endswith('fc1.bias')
+                }
+            )
         assert_same(*pair, tolerance=1e-5)
     finally:
         torch.distributed.destroy_process_group()

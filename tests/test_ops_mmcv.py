@@ -2,6 +2,7 @@
 
 ``data/mmcv_ops.json`` says under ``about`` how its inputs were drawn.
 """
+
 import json
 import sys
 import warnings
@@ -49,21 +50,25 @@ def assert_is(value, figures, name):
     mean = figures['abs_sum'] / len(value)
     np.testing.assert_allclose(value[at], figures['samples'], 1e-4, 1e-4 * mean, err_msg=name)
     np.testing.assert_allclose(value.abs().sum(), figures['abs_sum'], 1e-4, err_msg=name)
-    np.testing.assert_allclose(value.sum(), figures['sum'], 1e-4, 1e-6 * figures['abs_sum'],
-                               err_msg=name)
+    np.testing.assert_allclose(
+        value.sum(), figures['sum'], 1e-4, 1e-6 * figures['abs_sum'], err_msg=name
+    )
 
 
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
 @cases('roi_align')
 def test_roi_align(case, layout):
     from mmcv.ops import RoIAlign
+
     random = np.random.RandomState(case['seed'])
     feature = tensor(random.standard_normal((2, 5, 20, 28))).contiguous(memory_format=layout)
     image, corner = random.randint(0, 2, 12), random.uniform(-4, 96, (12, 2))
-    rois = tensor(np.concatenate([image[:, None], corner, corner + random.uniform(0, 70, (12, 2))],
-                                 1))
-    pool = RoIAlign(case['output_size'], case['spatial_scale'], case['sampling_ratio'],
-                    aligned=case['aligned'])
+    rois = tensor(
+        np.concatenate([image[:, None], corner, corner + random.uniform(0, 70, (12, 2))], 1)
+    )
+    pool = RoIAlign(
+        case['output_size'], case['spatial_scale'], case['sampling_ratio'], aligned=case['aligned']
+    )
     out = pool(feature.requires_grad_(), rois)
     assert list(out.shape) == case['out']['shape']
     (out * tensor(random.standard_normal(out.shape))).sum().backward()
@@ -80,6 +85,7 @@ def draw_boxes(random):
 @cases('nms')
 def test_nms(case):
     from mmcv.ops import nms
+
     boxes, scores = draw_boxes(np.random.RandomState(case['seed']))
     kept, index = nms(boxes, scores, case['iou_threshold'], offset=case['offset'])
     assert index.tolist() == case['keep']
@@ -89,6 +95,7 @@ def test_nms(case):
 @cases('batched_nms')
 def test_batched_nms(case):
     from mmcv.ops import batched_nms
+
     random = np.random.RandomState(case['seed'])
     boxes, scores = draw_boxes(random)
     labels = torch.from_numpy(random.randint(0, 4, 300))
@@ -99,9 +106,11 @@ def test_batched_nms(case):
 @cases('soft_nms')
 def test_soft_nms(case):
     from mmcv.ops import soft_nms
+
     boxes, scores = draw_boxes(np.random.RandomState(case['seed']))
-    kept, index = soft_nms(boxes, scores, case['iou_threshold'], case['sigma'], case['min_score'],
-                           case['method'])
+    kept, index = soft_nms(
+        boxes, scores, case['iou_threshold'], case['sigma'], case['min_score'], case['method']
+    )
     assert index.tolist() == case['keep']
     assert torch.equal(kept[:, :4], boxes[index])
     np.testing.assert_allclose(kept[:, 4], case['scores'], 1e-4)
@@ -110,6 +119,7 @@ def test_soft_nms(case):
 @cases('modulated_deform_conv2d')
 def test_modulated_deform_conv2d(case):
     from mmcv.ops import modulated_deform_conv2d
+
     random, groups = np.random.RandomState(case['seed']), case['deform_groups']
     height, width = case['out']['shape'][2:]
     inputs = {
@@ -119,8 +129,15 @@ def test_modulated_deform_conv2d(case):
         'weight': random.standard_normal((6, 8 // case['groups'], 3, 3)),
     }
     inputs = {name: tensor(value).requires_grad_() for name, value in inputs.items()}
-    out = modulated_deform_conv2d(*inputs.values(), None, case['stride'], case['padding'],
-                                  case['dilation'], case['groups'], groups)
+    out = modulated_deform_conv2d(
+        *inputs.values(),
+        None,
+        case['stride'],
+        case['padding'],
+        case['dilation'],
+        case['groups'],
+        groups,
+    )
     assert list(out.shape) == case['out']['shape']
     (out * tensor(random.standard_normal(out.shape))).sum().backward()
     assert_is(out, case['out'], 'out')

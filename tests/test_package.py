@@ -1,4 +1,5 @@
 """What is shipped: versions that agree, files that are there, a Makefile that says what lacks."""
+
 import ast
 import configparser
 import os
@@ -28,8 +29,9 @@ def read(name: str) -> str:
 
 
 def run(*command: object, **options: object) -> subprocess.CompletedProcess:
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True,
-                          timeout=300, **options)
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=300, **options
+    )
 
 
 # Versions and names ------------------------------------------------------------------------------
@@ -77,23 +79,30 @@ def test_what_a_release_takes_is_there():
 
 def pins(stack: str) -> dict[str, Requirement]:
     """Distribution -> what constraints/ holds it at."""
-    lines = [line for line in read(f'constraints/{stack}.txt').splitlines()
-             if line and not line.startswith('#')]
+    lines = [
+        line
+        for line in read(f'constraints/{stack}.txt').splitlines()
+        if line and not line.startswith('#')
+    ]
     return {re.sub('[-_.]+', '-', pin.name).lower(): pin for pin in map(Requirement, lines)}
 
 
 def requirements(metadata: Message, extra: str = '') -> list[Requirement]:
     """The requirements of the package alone, or those that an extra adds."""
     found = [Requirement(text) for text in metadata.get_all('Requires-Dist')]
-    return [one for one in found
-            if (one.marker.evaluate({'extra': extra}) if one.marker else not extra)]
+    return [
+        one for one in found if (one.marker.evaluate({'extra': extra}) if one.marker else not extra)
+    ]
 
 
 @pytest.mark.parametrize('stack', STACKS)
 def test_what_was_tested_lies_in_the_ranges_that_are_supported(stack, metadata):
     held = pins(stack)
-    for wanted in (*requirements(metadata), *requirements(metadata, stack),
-                   *requirements(metadata, 'dev')):
+    for wanted in (
+        *requirements(metadata),
+        *requirements(metadata, stack),
+        *requirements(metadata, 'dev'),
+    ):
         pin = held[re.sub('[-_.]+', '-', wanted.name).lower()]
         [specifier] = pin.specifier
         assert specifier.operator == '==' and wanted.specifier.contains(specifier.version), wanted
@@ -111,16 +120,50 @@ def test_no_mm_library_is_required_without_being_asked_for(metadata):
 
 
 def test_nothing_is_imported_that_neither_we_nor_a_stack_brings():
-    brought = {'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmresnest', 'cv2', 'PIL',
-               'matplotlib', 'pycocotools', 'tqdm', 'rich', 'yaml'}
-    optional = {'torchvision', 'safetensors', 'IPython', 'faster_coco_eval', 'timm', 'onnxruntime',
-                'openvino', 'plotly', 'jinja2', 'supervision', 'shtab', 'wandb', 'mlflow', 'onnx',
-                'onnxscript', 'nncf',
-                'markupsafe'}             # asked for only where they are there
+    brought = {
+        'torch',
+        'numpy',
+        'mmengine',
+        'mmcv',
+        'mmdet',
+        'mmseg',
+        'mmresnest',
+        'cv2',
+        'PIL',
+        'matplotlib',
+        'pycocotools',
+        'tqdm',
+        'rich',
+        'yaml',
+    }
+    optional = {
+        'torchvision',
+        'safetensors',
+        'IPython',
+        'faster_coco_eval',
+        'timm',
+        'onnxruntime',
+        'openvino',
+        'plotly',
+        'jinja2',
+        'supervision',
+        'shtab',
+        'wandb',
+        'mlflow',
+        'onnx',
+        'onnxscript',
+        'nncf',
+        'markupsafe',
+    }  # asked for only where they are there
     for path in (ROOT / 'mmresnest').rglob('*.py'):
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
-                [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom) and not node.level
+                else []
+            )
             for name in names:
                 name = name.partition('.')[0]
                 assert name in brought | optional | set(sys.stdlib_module_names), (path, name)
@@ -130,10 +173,20 @@ def test_nothing_is_imported_that_neither_we_nor_a_stack_brings():
 
 
 UNWANTED = (
-    '.venv/lib/other.py', '.venv-openmmlab/pyvenv.cfg', '.git/config', '.ruff_cache/tag',
-    'data/shapes/train.json', 'data/coco.py', 'work_dirs/run/epoch_1.pth', 'site/index.html',
-    'shared/table.json', 'notes.py', 'mmresnest/__pycache__/cli.cpython-311.pyc',
-    'configs/__pycache__/other.cpython-311.pyc', 'examples/first_hour/run/epoch_1.pth')
+    '.venv/lib/other.py',
+    '.venv-openmmlab/pyvenv.cfg',
+    '.git/config',
+    '.ruff_cache/tag',
+    'data/shapes/train.json',
+    'data/coco.py',
+    'work_dirs/run/epoch_1.pth',
+    'site/index.html',
+    'shared/table.json',
+    'notes.py',
+    'mmresnest/__pycache__/cli.cpython-311.pyc',
+    'configs/__pycache__/other.cpython-311.pyc',
+    'examples/first_hour/run/epoch_1.pth',
+)
 """What lies about in a clone that was worked in."""
 
 
@@ -147,13 +200,21 @@ def built(tmp_path_factory):
         if path.is_file():
             shutil.copy(path, source)
     for name in ('configs', 'constraints', 'docs', 'examples', 'mmresnest', 'tests', 'tools'):
-        shutil.copytree(ROOT / name, source / name, symlinks=True,
-                        ignore=shutil.ignore_patterns('__pycache__', 'first_hour'))
+        shutil.copytree(
+            ROOT / name,
+            source / name,
+            symlinks=True,
+            ignore=shutil.ignore_patterns('__pycache__', 'first_hour'),
+        )
     for name in UNWANTED:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text('left behind')
-    made = run(sys.executable, '-c', 'from setuptools import build_meta; '
-               f'build_meta.build_sdist({str(folder)!r})', cwd=source)
+    made = run(
+        sys.executable,
+        '-c',
+        f'from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})',
+        cwd=source,
+    )
     assert made.returncode == 0, made.stderr
     [archive] = folder.glob('*.tar.gz')
     with tarfile.open(archive) as packed:
@@ -164,8 +225,18 @@ def built(tmp_path_factory):
     [unpacked] = (folder / 'sdist').iterdir()
     wheels = []
     for tree in (source, archive):
-        made = run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps',
-                   '--no-build-isolation', '--wheel-dir', folder / f'wheel{len(wheels)}', tree)
+        made = run(
+            sys.executable,
+            '-m',
+            'pip',
+            'wheel',
+            '--quiet',
+            '--no-deps',
+            '--no-build-isolation',
+            '--wheel-dir',
+            folder / f'wheel{len(wheels)}',
+            tree,
+        )
         assert made.returncode == 0, made.stderr
         wheels += (folder / f'wheel{len(wheels)}').glob('*.whl')
     return unpacked, wheels
@@ -181,13 +252,21 @@ def metadata(built):
 
 def expected() -> set[str]:
     """What a wheel has to carry, read off the source."""
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / 'mmresnest').rglob('*.py')
-               if '.mim' not in path.parts}
-    linked = {f'mmresnest/.mim/{path.relative_to(ROOT)}' for folder in ('configs', 'tools')
-              for path in (ROOT / folder).rglob('*')
-              if path.is_file() and '__pycache__' not in path.parts}
-    templates = {str(path.relative_to(ROOT))
-                 for path in (ROOT / 'mmresnest' / 'report' / 'templates').iterdir()}
+    modules = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / 'mmresnest').rglob('*.py')
+        if '.mim' not in path.parts
+    }
+    linked = {
+        f'mmresnest/.mim/{path.relative_to(ROOT)}'
+        for folder in ('configs', 'tools')
+        for path in (ROOT / folder).rglob('*')
+        if path.is_file() and '__pycache__' not in path.parts
+    }
+    templates = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / 'mmresnest' / 'report' / 'templates').iterdir()
+    }
     return modules | linked | templates | {'mmresnest/py.typed', 'mmresnest/.mim/model-index.yml'}
 
 
@@ -215,34 +294,66 @@ def test_links_of_a_clone_are_files_in_a_wheel(built):
     _, wheels = built
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as packed:
-            assert not [entry.filename for entry in packed.infolist()
-                        if stat.S_ISLNK(entry.external_attr >> 16)]
-            for name in ('configs/metafile.yml', 'model-index.yml', 'tools/train.py',
-                         'configs/_base_/backbones/resnest50.py'):
+            assert not [
+                entry.filename
+                for entry in packed.infolist()
+                if stat.S_ISLNK(entry.external_attr >> 16)
+            ]
+            for name in (
+                'configs/metafile.yml',
+                'model-index.yml',
+                'tools/train.py',
+                'configs/_base_/backbones/resnest50.py',
+            ):
                 held = packed.read(f'mmresnest/.mim/{name}')
                 assert held == (ROOT / name).read_bytes()
 
 
 def test_nothing_that_lies_about_is_packed(built):
     unpacked, wheels = built
-    folders = {'configs', 'constraints', 'docs', 'examples', 'mmresnest', 'mmresnest.egg-info',
-               'tests', 'tools'}
+    folders = {
+        'configs',
+        'constraints',
+        'docs',
+        'examples',
+        'mmresnest',
+        'mmresnest.egg-info',
+        'tests',
+        'tools',
+    }
     assert {path.name for path in unpacked.iterdir() if path.is_dir()} == folders
     assert not [name for name in UNWANTED if (unpacked / name).exists()]
     assert not list(unpacked.rglob('__pycache__'))
     for wheel in wheels:
         assert {name.split('/')[0] for name in contents(wheel)} == {
-            'mmresnest', f'mmresnest-{mmresnest.__version__}.dist-info'}
+            'mmresnest',
+            f'mmresnest-{mmresnest.__version__}.dist-info',
+        }
 
 
 def test_an_sdist_carries_all_that_is_needed_to_build_and_test(built):
     unpacked, _ = built
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'Makefile', 'LICENSE', 'README.md',
-                 'CHANGELOG.md', 'RELEASING.md', 'examples/first_hour.ipynb',
-                 'constraints/onedl.txt', 'tests/test_package.py', 'tools/train.py',
-                 'configs/faster_rcnn_resnest50_fpn.py', 'configs/metafile.yml', 'model-index.yml',
-                 'docs/zoo.md', 'docs/complexity.json', 'mmresnest/.mim/model-index.yml',
-                 'mmresnest/.mim/configs/faster_rcnn_resnest50_fpn.py'):
+    for name in (
+        'setup.py',
+        'pyproject.toml',
+        'MANIFEST.in',
+        'Makefile',
+        'LICENSE',
+        'README.md',
+        'CHANGELOG.md',
+        'RELEASING.md',
+        'examples/first_hour.ipynb',
+        'constraints/onedl.txt',
+        'tests/test_package.py',
+        'tools/train.py',
+        'configs/faster_rcnn_resnest50_fpn.py',
+        'configs/metafile.yml',
+        'model-index.yml',
+        'docs/zoo.md',
+        'docs/complexity.json',
+        'mmresnest/.mim/model-index.yml',
+        'mmresnest/.mim/configs/faster_rcnn_resnest50_fpn.py',
+    ):
         assert (unpacked / name).is_file(), name
 
 
@@ -263,21 +374,42 @@ def test_a_wheel_s_configs_are_inherited_from_a_user_s_folder(built, tmp_path):
     """With the wheel in place and the clone out of reach, on whichever stack runs the tests."""
     _, [wheel, _] = built
     place, folder = tmp_path / 'installed', tmp_path / 'user'
-    made = run(sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index',
-               '--target', place, wheel)
+    made = run(
+        sys.executable,
+        '-m',
+        'pip',
+        'install',
+        '--quiet',
+        '--no-deps',
+        '--no-index',
+        '--target',
+        place,
+        wheel,
+    )
     assert made.returncode == 0, made.stderr
     folder.mkdir()
     for name in ('faster_rcnn_resnest50_fpn', 'deeplabv3_resnest50_cityscapes'):
-        (folder / f'{name}_mine.py').write_text(f"_base_ = 'mmresnest::{name}.py'\n"
-                                                'train_dataloader = dict(batch_size=3)\n')
-    code = ('import mmresnest, sys\nfrom pathlib import Path\n'
-            'from mmengine.config import Config\n'
-            'assert Path(mmresnest.__file__).is_relative_to(sys.argv[1]), mmresnest.__file__\n'
-            'for path in sorted(Path().glob("*.py")):\n'
-            '    cfg = Config.fromfile(path)\n'
-            '    print(cfg.model.backbone.arch, cfg.train_dataloader.batch_size)\n')
-    done = run(sys.executable, '-W', 'ignore', '-c', code, place, cwd=folder,
-               env={**os.environ, 'PYTHONPATH': str(place)})
+        (folder / f'{name}_mine.py').write_text(
+            f"_base_ = 'mmresnest::{name}.py'\ntrain_dataloader = dict(batch_size=3)\n"
+        )
+    code = (
+        'import mmresnest, sys\nfrom pathlib import Path\n'
+        'from mmengine.config import Config\n'
+        'assert Path(mmresnest.__file__).is_relative_to(sys.argv[1]), mmresnest.__file__\n'
+        'for path in sorted(Path().glob("*.py")):\n'
+        '    cfg = Config.fromfile(path)\n'
+        '    print(cfg.model.backbone.arch, cfg.train_dataloader.batch_size)\n'
+    )
+    done = run(
+        sys.executable,
+        '-W',
+        'ignore',
+        '-c',
+        code,
+        place,
+        cwd=folder,
+        env={**os.environ, 'PYTHONPATH': str(place)},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ['resnest50', '3'] * 2
 
@@ -298,11 +430,14 @@ def make(*arguments: object) -> subprocess.CompletedProcess:
     return run('env', *(f'-u{name}' for name in handed_on), 'make', '-C', ROOT, *arguments)
 
 
-@pytest.mark.parametrize('script, said', [
-    (None, 'there is no'),
-    ('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.8.1\nexit 1\n', 'Python 3.8.1 is too old'),
-    ('#!/bin/sh\ncase "$2" in *ensurepip*) exit 1;; esac\n', 'cannot create environments'),
-])
+@pytest.mark.parametrize(
+    'script, said',
+    [
+        (None, 'there is no'),
+        ('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.8.1\nexit 1\n', 'Python 3.8.1 is too old'),
+        ('#!/bin/sh\ncase "$2" in *ensurepip*) exit 1;; esac\n', 'cannot create environments'),
+    ],
+)
 def test_a_python_that_will_not_do_is_named(script, said, tmp_path):
     path = tmp_path / 'python3'
     if script:

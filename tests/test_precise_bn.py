@@ -1,4 +1,5 @@
 """Population statistics against all activations kept and measured at once; the hook in use."""
+
 import copy
 import random
 
@@ -53,11 +54,13 @@ def twin(model, data):
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             module.register_forward_pre_hook(
-                lambda _, args, name=name: kept.setdefault(name, []).append(args[0]))
+                lambda _, args, name=name: kept.setdefault(name, []).append(args[0])
+            )
         if isinstance(module, SplitAttention) and module.bn1.training:
             # its second norm is computed without a call of the module
-            module.fc1.register_forward_hook(lambda _, args, out, name=name: kept.setdefault(
-                f'{name}.bn1', []).append(out))
+            module.fc1.register_forward_hook(
+                lambda _, args, out, name=name: kept.setdefault(f'{name}.bn1', []).append(out)
+            )
     with torch.no_grad():
         for batch in data:
             model(batch)
@@ -121,9 +124,9 @@ def test_what_evaluation_then_sees():
     model = build_backbone('resnest14', out_indices=(3,), pretrained=False)
     image = torch.randn(4, 3, 64, 64)
     with torch.no_grad():
-        wanted, = model(image)
+        (wanted,) = model(image)
         reestimate(model, model, [image])
-        found, = copy.deepcopy(model).eval()(image)
+        (found,) = copy.deepcopy(model).eval()(image)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -134,6 +137,7 @@ def test_an_error_leaves_no_trace():
     def fail(batch):
         model(batch)
         raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
         reestimate(model, fail, batches())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -143,8 +147,16 @@ def test_an_error_leaves_no_trace():
     assert norms_in_training(Tiny().eval()) == []
 
 
-@pytest.mark.parametrize('wrong', [dict(num_iters=0), dict(num_iters=2.5), dict(interval=-1),
-                                   dict(interval=True), dict(num_iters='200')])
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        dict(num_iters=0),
+        dict(num_iters=2.5),
+        dict(interval=-1),
+        dict(interval=True),
+        dict(num_iters='200'),
+    ],
+)
 def test_arguments(wrong):
     with pytest.raises(ArgumentError, match=f'{next(iter(wrong))}=.*whole numbers from 1'):
         PreciseBN(**wrong)
@@ -152,10 +164,12 @@ def test_arguments(wrong):
 
 # ---- in trainings --------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
-    return draw(tmp_path_factory.mktemp('shapes'), train=6, val=1, test=1, size=(64, 64),
-                progress=False)
+    return draw(
+        tmp_path_factory.mktemp('shapes'), train=6, val=1, test=1, size=(64, 64), progress=False
+    )
 
 
 class Recorder:
@@ -165,13 +179,22 @@ class Recorder:
         from mmdet.models.detectors import FasterRCNN
         from mmengine.runner import ValLoop
         from mmseg.models.segmentors import EncoderDecoder
+
         self.images, self.events = [], []
         for cls in (FasterRCNN, EncoderDecoder):
+
             def loss(model, inputs, samples, theirs=cls.loss):
                 if torch.is_grad_enabled():
-                    self.images.append((inputs.sum().item(), torch.rand(1).item(),
-                                        np.random.rand(), random.random()))
+                    self.images.append(
+                        (
+                            inputs.sum().item(),
+                            torch.rand(1).item(),
+                            np.random.rand(),
+                            random.random(),
+                        )
+                    )
                 return theirs(model, inputs, samples)
+
             patch.setattr(cls, 'loss', loss)
         ours, theirs = PreciseBN._reestimate, ValLoop.run
 
@@ -182,6 +205,7 @@ class Recorder:
         def validated(loop):
             self.events.append(f'evaluate {loop.runner.iter}')
             return theirs(loop)
+
         patch.setattr(PreciseBN, '_reestimate', reestimated)
         patch.setattr(ValLoop, 'run', validated)
 
@@ -196,24 +220,36 @@ def run(shapes, tmp_path, cfg, name, **kwargs):
     with pytest.MonkeyPatch.context() as patch:
         seen = Recorder(patch)
         cfg = copy.deepcopy(cfg)
-        use_data(cfg, shapes)               # beforehand, so that no pictures are drawn
+        use_data(cfg, shapes)  # beforehand, so that no pictures are drawn
         result = train(cfg, work_dir=tmp_path / name, seed=0, **kwargs)
     log = next((tmp_path / name).glob('*/*.log')).read_text()
     return seen, result, log
 
 
-UNSCORED = {'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None,
-            'default_hooks.checkpoint.save_best': None}
+UNSCORED = {
+    'val_cfg': None,
+    'val_dataloader': None,
+    'val_evaluator': None,
+    'default_hooks.checkpoint.save_best': None,
+}
 LOOPS = {
-    'detection': ({'train_cfg.max_epochs': 4, 'train_cfg.val_interval': 2},
-                  'epoch_{}.pth', ['estimate 6', 'evaluate 6', 'estimate 12', 'evaluate 12'],
-                  {1: False, 2: True, 3: False, 4: True}),
-    'semantic': ({'train_cfg.max_iters': 5, 'train_cfg.val_interval': 2,
-                  'default_hooks.checkpoint.interval': 1,
-                  'default_hooks.checkpoint.max_keep_ckpts': -1},
-                 'iter_{}.pth',
-                 [f'{what} {i}' for i in (2, 4, 5) for what in ('estimate', 'evaluate')],
-                 {1: False, 2: True, 3: False, 4: True, 5: True}),
+    'detection': (
+        {'train_cfg.max_epochs': 4, 'train_cfg.val_interval': 2},
+        'epoch_{}.pth',
+        ['estimate 6', 'evaluate 6', 'estimate 12', 'evaluate 12'],
+        {1: False, 2: True, 3: False, 4: True},
+    ),
+    'semantic': (
+        {
+            'train_cfg.max_iters': 5,
+            'train_cfg.val_interval': 2,
+            'default_hooks.checkpoint.interval': 1,
+            'default_hooks.checkpoint.max_keep_ckpts': -1,
+        },
+        'iter_{}.pth',
+        [f'{what} {i}' for i in (2, 4, 5) for what in ('estimate', 'evaluate')],
+        {1: False, 2: True, 3: False, 4: True, 5: True},
+    ),
 }
 
 
@@ -229,8 +265,10 @@ def test_in_both_loops(shapes, tmp_path, kind):
     assert log.count('PreciseBN: averaging') == log.count('PreciseBN: set') == len(events) / 2
     assert 'over 2 batches\n' in log and 'all there are' not in log
     for number, has_precise in precise.items():
-        with_, without = (checkpoints.read(tmp_path / name / template.format(number))
-                          for name in ('precise', 'plain'))
+        with_, without = (
+            checkpoints.read(tmp_path / name / template.format(number))
+            for name in ('precise', 'plain')
+        )
         for key, value in without['state_dict'].items():
             statistics = key.endswith(('running_mean', 'running_var')) and has_precise
             same = torch.equal(with_['state_dict'][key], value)
@@ -244,6 +282,7 @@ def test_the_last_of_a_run_is_precise_and_right(shapes, tmp_path):
     """What the checkpoint holds is what the twin measures with the checkpoint's weights."""
     from mmengine.registry import MODELS
     from mmengine.runner import Runner
+
     cfg = config(tmp_path, 'semantic', {}, **UNSCORED, **{'train_cfg.max_iters': 2})
     seen, result, log = run(shapes, tmp_path, cfg, 'work')
     assert seen.events == ['estimate 2'], 'without evaluation: at the end'
@@ -259,17 +298,23 @@ def test_the_last_of_a_run_is_precise_and_right(shapes, tmp_path):
     for name, module in model.backbone.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             module.register_forward_pre_hook(
-                lambda _, args, name=name: kept.setdefault(name, []).append(args[0]))
+                lambda _, args, name=name: kept.setdefault(name, []).append(args[0])
+            )
     with torch.no_grad():
         for batch in data:
             model(**batch, mode='loss')
     assert len(kept) > 10
     for name, inputs in kept.items():
         flat = torch.cat([x.transpose(0, 1).flatten(1) for x in inputs], 1).double()
-        torch.testing.assert_close(content[f'backbone.{name}.running_mean'],
-                                   flat.mean(1).float(), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(content[f'backbone.{name}.running_var'],
-                                   flat.var(1, correction=0).float(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            content[f'backbone.{name}.running_mean'], flat.mean(1).float(), rtol=1e-4, atol=1e-5
+        )
+        torch.testing.assert_close(
+            content[f'backbone.{name}.running_var'],
+            flat.var(1, correction=0).float(),
+            rtol=1e-4,
+            atol=1e-6,
+        )
 
 
 def test_interval_counts_on_after_a_resumption(shapes, tmp_path):
@@ -277,8 +322,14 @@ def test_interval_counts_on_after_a_resumption(shapes, tmp_path):
     hook = dict(num_iters=1, interval=2)
 
     def go(iters, **kwargs):
-        return run(shapes, tmp_path, config(tmp_path, 'semantic', hook, **options,
-                                            **{'train_cfg.max_iters': iters}), 'work', **kwargs)[0]
+        return run(
+            shapes,
+            tmp_path,
+            config(tmp_path, 'semantic', hook, **options, **{'train_cfg.max_iters': iters}),
+            'work',
+            **kwargs,
+        )[0]
+
     estimates = [event for event in go(3).events if 'estimate' in event]
     assert estimates == ['estimate 2', 'estimate 3'], 'every second evaluation, and the last'
     estimates = [event for event in go(7, resume='auto').events if 'estimate' in event]
@@ -287,9 +338,17 @@ def test_interval_counts_on_after_a_resumption(shapes, tmp_path):
 
 def test_dynamic_intervals(shapes, tmp_path):
     """The loops change their interval between an iteration and the question whether to evaluate."""
-    cfg = config(tmp_path, 'semantic', dict(num_iters=1), **{
-        'train_cfg.max_iters': 7, 'train_cfg.val_interval': 3, 'train_cfg.val_begin': 2,
-        'train_cfg.dynamic_intervals': [(5, 1)]})
+    cfg = config(
+        tmp_path,
+        'semantic',
+        dict(num_iters=1),
+        **{
+            'train_cfg.max_iters': 7,
+            'train_cfg.val_interval': 3,
+            'train_cfg.val_begin': 2,
+            'train_cfg.dynamic_intervals': [(5, 1)],
+        },
+    )
     events = run(shapes, tmp_path, cfg, 'work')[0].events
     assert events[::2] == [event.replace('evaluate', 'estimate') for event in events[1::2]]
     assert [event.split()[1] for event in events[::2]] == ['3', '4', '5', '6', '7']
@@ -297,11 +356,15 @@ def test_dynamic_intervals(shapes, tmp_path):
 
 def test_with_workers(shapes, tmp_path):
     """Persistent ones serve the training's loader, whose state another iteration would reset."""
-    options = {**UNSCORED, 'train_dataloader.num_workers': 1,
-               'train_dataloader.persistent_workers': True, 'train_cfg.max_epochs': 2}
+    options = {
+        **UNSCORED,
+        'train_dataloader.num_workers': 1,
+        'train_dataloader.persistent_workers': True,
+        'train_cfg.max_epochs': 2,
+    }
     plain, _, _ = run(shapes, tmp_path, config(tmp_path, 'detection', **options), 'plain')
     cfg = config(tmp_path, 'detection', dict(num_iters=2), **options)
-    with pytest.MonkeyPatch.context() as patch:     # at every epoch, though nothing is evaluated
+    with pytest.MonkeyPatch.context() as patch:  # at every epoch, though nothing is evaluated
         patch.setattr(PreciseBN, '_what_is_next', lambda hook, runner, index: (index == 2, False))
         seen, _, _ = run(shapes, tmp_path, cfg, 'work')
     assert seen.events == ['estimate 3', 'estimate 6']

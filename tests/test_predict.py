@@ -1,4 +1,5 @@
 """Prediction: the results of a test, whatever the batch, the file or the form of the image."""
+
 import json
 import pickle
 import subprocess
@@ -32,15 +33,21 @@ from mmresnest.report.annotated import annotated_regions
 from mmresnest.report.progress import Lines, progress
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
-pytestmark = [pytest.mark.filterwarnings('ignore'),
-              pytest.mark.usefixtures('unformatted', 'fresh_logger')]
+pytestmark = [
+    pytest.mark.filterwarnings('ignore'),
+    pytest.mark.usefixtures('unformatted', 'fresh_logger'),
+]
 
 KINDS = ('detection', 'instance', 'panoptic', 'semantic')
 SHAPES = ('disk', 'ring', 'square', 'triangle', 'star', 'cross')
 
 # With random weights nothing is certain, and mmdet fuses what is certain only.
-SEEN = {'panoptic': {'model.test_cfg.rcnn.score_thr': 0.05,
-                     'model.test_cfg.panoptic.stuff_area_limit': 10}}
+SEEN = {
+    'panoptic': {
+        'model.test_cfg.rcnn.score_thr': 0.05,
+        'model.test_cfg.panoptic.stuff_area_limit': 10,
+    }
+}
 
 
 def save_random(cfg, path, **meta):
@@ -73,6 +80,7 @@ def trained(shapes, tmp_path_factory):
             configs.use_data(cfg, shapes)
             made[kind] = str(path), save_random(cfg, folder / f'{kind}.pth')
         return made[kind]
+
     return make
 
 
@@ -83,16 +91,18 @@ def ready(trained):
 
     def make(kind):
         if kind not in made:
-            made[kind] = Predictor(*trained(kind), 'cpu', 0., options=SEEN.get(kind))
+            made[kind] = Predictor(*trained(kind), 'cpu', 0.0, options=SEEN.get(kind))
         return made[kind]
+
     return make
 
 
 @pytest.fixture
 def detector(trained, ready, monkeypatch):
     """Config and checkpoint of a model that is not built again."""
-    monkeypatch.setattr('mmresnest.engine.predictor.Predictor',
-                        lambda *_, **more: ready('detection'))
+    monkeypatch.setattr(
+        'mmresnest.engine.predictor.Predictor', lambda *_, **more: ready('detection')
+    )
     return trained('detection')
 
 
@@ -124,11 +134,18 @@ def assert_close(one, two):
 
 # ---- the results ---------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_results_are_those_of_a_test(trained, ready, shapes, tmp_path, kind):
     config, checkpoint = trained(kind)
-    score(config, checkpoint, data=shapes, work_dir=tmp_path, out=tmp_path / 'all.pkl',
-          options=SEEN.get(kind))
+    score(
+        config,
+        checkpoint,
+        data=shapes,
+        work_dir=tmp_path,
+        out=tmp_path / 'all.pkl',
+        options=SEEN.get(kind),
+    )
     tested = pickle.loads((tmp_path / 'all.pkl').read_bytes())
     found = ready(kind)([shapes / 'test' / Path(one['img_path']).name for one in tested])
     for one, mine in zip(tested, found, strict=True):
@@ -151,14 +168,20 @@ def theirs(sample, like):
     masks = None
     if 'masks' in found:
         masks = np.stack([mask.decode(one) for one in found['masks']]).astype(bool)
-    return Detections(found['bboxes'].numpy(), found['scores'].numpy(), found['labels'].numpy(),
-                      like.names, masks, like.size).above(0)
+    return Detections(
+        found['bboxes'].numpy(),
+        found['scores'].numpy(),
+        found['labels'].numpy(),
+        like.names,
+        masks,
+        like.size,
+    ).above(0)
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_results_do_not_depend_on_the_batch(ready, pictures, kind):
     images = [sources.pixels(path) for path in pictures[:3]]
-    images.insert(1, images[0][:48])                # of another size, amid the others
+    images.insert(1, images[0][:48])  # of another size, amid the others
     alone = ready(kind)(images)
     together = ready(kind)(images, batch_size=3)
     again = ready(kind)(images, batch_size=3)
@@ -171,7 +194,7 @@ def test_results_do_not_depend_on_the_batch(ready, pictures, kind):
 
 @pytest.mark.parametrize('kind', ['instance', 'semantic'])
 def test_fused_or_not(trained, ready, pictures, kind):
-    plain = Predictor(*trained(kind), 'cpu', 0., fused=False)
+    plain = Predictor(*trained(kind), 'cpu', 0.0, fused=False)
     assert ready(kind).fused and not plain.fused
     for one, two in zip(plain(pictures[:2]), ready(kind)(pictures[:2]), strict=True):
         assert_close(one, two)
@@ -196,6 +219,7 @@ def test_many_sizes_wait_for_others_and_not_for_ever(ready, monkeypatch):
         for number in range(60):
             seen.append(number)
             yield number, np.zeros((32 + number % 20, 64, 3), np.uint8)
+
     stream = asked.stream(images(), 2)
     assert next(stream)[0] == 0 and len(seen) == 2 * asking.WAITING
     order = [0, *(number for number, _ in stream)]
@@ -216,8 +240,9 @@ def test_an_image_that_cannot_be_scaled(ready, tmp_path):
 
 # ---- classes and checkpoints ---------------------------------------------------------------------
 
+
 def test_classes_are_those_of_the_checkpoint(trained, shapes, ready):
-    assert ready('detection').names == SHAPES          # without --data: the config is for COCO's
+    assert ready('detection').names == SHAPES  # without --data: the config is for COCO's
     assert ready('semantic').names == ('background', *SHAPES)
     assert ready('panoptic').names == (*SHAPES, 'background')
     config, checkpoint = trained('detection')
@@ -229,13 +254,13 @@ def test_classes_are_those_of_the_checkpoint(trained, shapes, ready):
         content['meta'] = {}
         torch.save(content, checkpoint + '.bare')
         assert Predictor(config, checkpoint + '.bare', data=shapes).names == SHAPES
-        content['meta'] = dict(CLASSES=[f'our {name}' for name in SHAPES])         # as mmdet 2 did
+        content['meta'] = dict(CLASSES=[f'our {name}' for name in SHAPES])  # as mmdet 2 did
         torch.save(content, checkpoint + '.old')
         assert Predictor(config, checkpoint + '.old', data=shapes).names[0] == 'our disk'
     assert any('does not name its classes' in line for line in told)
     assert any('trained on our disk' in line for line in told)
     with pytest.raises(UserError, match=r'does not fit.*--data'):
-        Predictor(config, checkpoint + '.bare')         # 80 classes, and six in the file
+        Predictor(config, checkpoint + '.bare')  # 80 classes, and six in the file
 
 
 def test_a_checkpoint_of_the_demo(trained, shapes, tmp_path, monkeypatch):
@@ -252,17 +277,25 @@ def test_a_checkpoint_of_the_demo(trained, shapes, tmp_path, monkeypatch):
         Predictor(config, checkpoint)
 
 
-@pytest.mark.parametrize('text, said', [
-    ("first = dict(type='LoadMultiChannelImageFromFiles')", 'LoadMultiChannelImageFromFiles'),
-    ("first = dict(type='LoadImageFromFile', color_type='unchanged')", "color_type='unchanged'"),
-    ("first = dict(type='Resize', scale=(64, 64))", 'must begin with LoadImageFromFile'),
-])
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        ("first = dict(type='LoadMultiChannelImageFromFiles')", 'LoadMultiChannelImageFromFiles'),
+        (
+            "first = dict(type='LoadImageFromFile', color_type='unchanged')",
+            "color_type='unchanged'",
+        ),
+        ("first = dict(type='Resize', scale=(64, 64))", 'must begin with LoadImageFromFile'),
+    ],
+)
 def test_pipelines_that_load_something_else(trained, tmp_path, text, said):
     config, checkpoint = trained('detection')
     path = tmp_path / 'config.py'
-    path.write_text(f"_base_ = '{config}'\n{text}\n"
-                    "test_dataloader = dict(dataset=dict(pipeline=[first, dict("
-                    "type='PackDetInputs')]))\n")
+    path.write_text(
+        f"_base_ = '{config}'\n{text}\n"
+        'test_dataloader = dict(dataset=dict(pipeline=[first, dict('
+        "type='PackDetInputs')]))\n"
+    )
     with pytest.raises(UserError) as caught:
         Predictor(path, checkpoint)
     assert said in str(caught.value)
@@ -279,6 +312,7 @@ def test_floats_where_the_pipeline_says_so(trained, ready, pictures):
 
 # ---- images --------------------------------------------------------------------------------------
 
+
 def gradient(mode):
     """A picture of a mode of PIL's."""
     image = Image.fromarray(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 21)
@@ -289,11 +323,26 @@ def gradient(mode):
     return colour.convert(mode)
 
 
-@pytest.mark.parametrize('mode, suffix', [
-    ('RGB', 'png'), ('RGB', 'bmp'), ('RGB', 'webp'), ('RGB', 'gif'), ('L', 'png'), ('1', 'png'),
-    ('I;16', 'png'), ('I;16', 'tif'), ('P', 'png'), ('RGBA', 'png'), ('LA', 'png'),
-    ('CMYK', 'jpg'), ('CMYK', 'tif'), ('L', 'jpg'), ('RGBA', 'tif'),
-])
+@pytest.mark.parametrize(
+    'mode, suffix',
+    [
+        ('RGB', 'png'),
+        ('RGB', 'bmp'),
+        ('RGB', 'webp'),
+        ('RGB', 'gif'),
+        ('L', 'png'),
+        ('1', 'png'),
+        ('I;16', 'png'),
+        ('I;16', 'tif'),
+        ('P', 'png'),
+        ('RGBA', 'png'),
+        ('LA', 'png'),
+        ('CMYK', 'jpg'),
+        ('CMYK', 'tif'),
+        ('L', 'jpg'),
+        ('RGBA', 'tif'),
+    ],
+)
 def test_images_of_every_kind(ready, tmp_path, mode, suffix):
     path = tmp_path / f'a.{suffix}'
     image = gradient(mode)
@@ -318,9 +367,15 @@ def test_images_are_turned_as_their_camera_says(tmp_path):
         assert sources.pixels(path).shape == sources.pixels(opened).shape == (64, 48, 3)
 
 
-@pytest.mark.parametrize('array', [
-    np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32),
-    np.zeros((1, 8, 8, 3), np.uint8), np.zeros((0, 8, 3), np.uint8)])
+@pytest.mark.parametrize(
+    'array',
+    [
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((1, 8, 8, 3), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+)
 def test_arrays_that_are_no_image(array):
     with pytest.raises(UserError, match='H W 3 in RGB'):
         sources.pixels(array)
@@ -335,16 +390,24 @@ def test_what_is_no_image_at_all():
 def spoil(folder):
     """Files that look like images; file -> what is said of it."""
     whole = gradient('RGB')
-    said = {'missing.jpg': 'does not exist', 'empty.jpg': 'empty', 'text.png': 'not an image',
-            'cut.jpg': 'cut off', 'cut.png': 'cut off', 'cut.bmp': 'damaged', 'cut.tif': 'damaged',
-            'folder.jpg': 'is a folder', 'depth.tif': 'fractions'}
+    said = {
+        'missing.jpg': 'does not exist',
+        'empty.jpg': 'empty',
+        'text.png': 'not an image',
+        'cut.jpg': 'cut off',
+        'cut.png': 'cut off',
+        'cut.bmp': 'damaged',
+        'cut.tif': 'damaged',
+        'folder.jpg': 'is a folder',
+        'depth.tif': 'fractions',
+    }
     (folder / 'empty.jpg').touch()
     (folder / 'text.png').write_text('an image, promised')
     (folder / 'folder.jpg').mkdir()
     for name in ('cut.jpg', 'cut.png', 'cut.bmp', 'cut.tif'):
         whole.save(folder / name)
         content = (folder / name).read_bytes()
-        (folder / name).write_bytes(content[:len(content) * 2 // 3])
+        (folder / name).write_bytes(content[: len(content) * 2 // 3])
     Image.fromarray(np.random.default_rng(0).random((9, 9), np.float32)).save(folder / 'depth.tif')
     return said
 
@@ -358,15 +421,22 @@ def test_bad_images_are_named(tmp_path):
 
 # ---- results -------------------------------------------------------------------------------------
 
+
 def some_results(size=(20, 30)):
     masks = np.zeros((2, *size), bool)
     masks[0, 2:8, 3:9], masks[1, 10:, 20:] = True, True
     boxes = np.array([[3, 2, 9, 8], [20, 10, 30, 20]], np.float32)
-    found = Detections(boxes, np.array([.9, .4], np.float32), np.array([1, 0]), ('a', 'b'), masks,
-                       size)
+    found = Detections(
+        boxes, np.array([0.9, 0.4], np.float32), np.array([1, 0]), ('a', 'b'), masks, size
+    )
     ids = masks[0] + 2 * masks[1]
-    return found, Segmentation(masks[0].astype(int), ('a', 'b'), size), PanopticSegmentation(
-        ids, (Segment(1, 1, True, 36), Segment(2, 0, False, 100)), ('a', 'b'), size)
+    return (
+        found,
+        Segmentation(masks[0].astype(int), ('a', 'b'), size),
+        PanopticSegmentation(
+            ids, (Segment(1, 1, True, 36), Segment(2, 0, False, 100)), ('a', 'b'), size
+        ),
+    )
 
 
 def test_coco_rows():
@@ -380,7 +450,7 @@ def test_coco_rows():
     assert [row['area'] for row in panoptic.to_coco(7)['segments_info']] == [36, 100]
     assert np.array_equal(panoptic.coloured()[..., 0], panoptic.ids)
     assert (panoptic.labels == np.array([results.VOID, 1, 0])[panoptic.ids]).all()
-    assert found.named == ['b', 'a'] and len(found.above(.5)) == 1
+    assert found.named == ['b', 'a'] and len(found.above(0.5)) == 1
     assert semantic.shares == {'a': 564 / 600, 'b': 36 / 600}
     assert results.name_of((), 3) == 'class 3'
 
@@ -391,11 +461,12 @@ class FakeDetections(types.SimpleNamespace):
 
 def test_supervision(monkeypatch):
     """A stand-in by the same name, or the package where it is installed."""
-    if find_spec('supervision') is None:        # an extra that no stack brings
+    if find_spec('supervision') is None:  # an extra that no stack brings
         with pytest.raises(UserError, match='pip install supervision'):
             some_results()[0].to_supervision()
-        monkeypatch.setitem(sys.modules, 'supervision',
-                            types.SimpleNamespace(Detections=FakeDetections))
+        monkeypatch.setitem(
+            sys.modules, 'supervision', types.SimpleNamespace(Detections=FakeDetections)
+        )
     for result in some_results():
         found = result.to_supervision()
         assert found.xyxy.shape == (2, 4) and found.mask.shape == (2, 20, 30)
@@ -419,16 +490,24 @@ def test_drawings():
     assert large.shape == (800, 1000, 3), 'both sides even'
     vast = annotated_regions(np.zeros((30, 9000, 3), np.uint8), np.zeros((30, 9000), int), ())
     assert vast.shape == (14, 4096, 3)
-    wild = Detections(np.array([[-1e30, 2, 1e30, 9], [np.nan, 0, 3, 3]], np.float32),
-                      np.ones(2, np.float32), np.zeros(2, int), (), None, (20, 30))
+    wild = Detections(
+        np.array([[-1e30, 2, 1e30, 9], [np.nan, 0, 3, 3]], np.float32),
+        np.ones(2, np.float32),
+        np.zeros(2, int),
+        (),
+        None,
+        (20, 30),
+    )
     assert wild.draw(image).shape == (426, 640, 3)
 
 
 # ---- files ---------------------------------------------------------------------------------------
 
+
 def test_names_are_distinct():
     def named(*paths):
         return sources.distinct_names([Path(path) for path in paths])
+
     assert named('/x/a.jpg', '/x/b.jpg') == ['a', 'b']
     assert named('/x/a.jpg', '/y/a.jpg', '/x/b.jpg') == ['x_a', 'y_a', 'b']
     assert named('/x/a.jpg', '/x/A.png') == ['a_jpg', 'A_png']
@@ -447,14 +526,18 @@ def test_what_is_found(tmp_path, monkeypatch, shapes):
 
     def found(*given):
         return [source.path.as_posix() for source in sources.find(given)]
+
     assert found('in') == ['in/a.jpg', 'in/b.PNG', 'in/d[1].jpg']
     assert found('in/**/*.jpg') == ['in/a.jpg', 'in/d[1].jpg', 'in/deep/c.jpg']
     assert found('in/a.jpg', 'in', tmp_path / 'in/a.jpg')[0] == 'in/a.jpg'
     assert len(found('in/a.jpg', 'in', tmp_path / 'in/a.jpg')) == 3, 'each once'
     assert found('in/d[1].jpg', 'gone.jpg') == ['in/d[1].jpg', 'gone.jpg']
-    for given, said in (([], 'nothing to predict on'), (['in/*.webp'], 'matches no file'),
-                        (['https://a.b/c.jpg'], 'fetch the file'),
-                        (['gone.mp4'], 'does not exist')):
+    for given, said in (
+        ([], 'nothing to predict on'),
+        (['in/*.webp'], 'matches no file'),
+        (['https://a.b/c.jpg'], 'fetch the file'),
+        (['gone.mp4'], 'does not exist'),
+    ):
         with pytest.raises(UserError, match=said):
             found(*given)
     (tmp_path / 'out/one').mkdir(parents=True)
@@ -465,7 +548,7 @@ def test_what_is_found(tmp_path, monkeypatch, shapes):
         found('a.mp4')
 
 
-def write_video(path, count=7, rate=10.):
+def write_video(path, count=7, rate=10.0):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), rate, (64, 48))
     assert writer.isOpened()
     for number in range(count):
@@ -475,17 +558,33 @@ def write_video(path, count=7, rate=10.):
 
 # ---- runs ----------------------------------------------------------------------------------------
 
+
 def test_predict_on_images_and_a_video(trained, shapes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_video('film.avi')
     for number, folder in enumerate(('one', 'two')):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / 'a.jpg').write_bytes(
-            (shapes / f'test/00000{number}.jpg').read_bytes())
+        (tmp_path / folder / 'a.jpg').write_bytes((shapes / f'test/00000{number}.jpg').read_bytes())
     (tmp_path / 'bad.jpg').write_text('an image, promised')
     config, checkpoint = trained('detection')
-    line = ['predict', config, checkpoint, 'one', 'bad.jpg', 'film.avi', 'two/a.jpg', 'gone.png',
-            '--score-thr', '0', '--every', '3', '--batch-size', '2', '--out', 'deep/found']
+    line = [
+        'predict',
+        config,
+        checkpoint,
+        'one',
+        'bad.jpg',
+        'film.avi',
+        'two/a.jpg',
+        'gone.png',
+        '--score-thr',
+        '0',
+        '--every',
+        '3',
+        '--batch-size',
+        '2',
+        '--out',
+        'deep/found',
+    ]
     assert main(line) == 0
     out, err = capsys.readouterr()
     assert 'predicted: 5 images, 25 objects' in out and 'skipped: 2 images' in out
@@ -494,8 +593,12 @@ def test_predict_on_images_and_a_video(trained, shapes, tmp_path, monkeypatch, c
 
     found = tmp_path / 'deep/found'
     assert sorted(path.relative_to(found).as_posix() for path in found.rglob('*.*')) == [
-        'pictures/film.mp4', 'pictures/one_a.jpg', 'pictures/two_a.jpg',
-        'predictions.images.json', 'predictions.json']
+        'pictures/film.mp4',
+        'pictures/one_a.jpg',
+        'pictures/two_a.jpg',
+        'predictions.images.json',
+        'predictions.json',
+    ]
     rows = json.loads((found / 'predictions.json').read_text())
     assert [row['frame'] for row in rows if row['file_name'] == 'film.avi'][::5] == [0, 3, 6]
     assert [row['image_id'] for row in rows][::5] == [1, 3, 4, 5, 6]
@@ -506,7 +609,8 @@ def test_predict_on_images_and_a_video(trained, shapes, tmp_path, monkeypatch, c
     assert frames[0].shape == (480, 640, 3) and not video.read()[0]
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10 / 3, rel=0.01)
     assert [abs(float(np.median(frame)) - 90 * at) < 12 for at, frame in enumerate(frames)] == (
-        3 * [True])
+        3 * [True]
+    )
 
     # The same once more is refused, and with --force replaces.
     before = (found / 'predictions.json').read_bytes()
@@ -515,18 +619,27 @@ def test_predict_on_images_and_a_video(trained, shapes, tmp_path, monkeypatch, c
     again = json.loads((found / 'predictions.json').read_text())
     for one, two in zip(json.loads(before), again, strict=True):
         assert {key: one[key] for key in ('image_id', 'category_id', 'file_name')} == {
-            key: two[key] for key in ('image_id', 'category_id', 'file_name')}
-        np.testing.assert_allclose([*one['bbox'], one['score']], [*two['bbox'], two['score']],
-                                   rtol=1e-4, atol=1e-4)
+            key: two[key] for key in ('image_id', 'category_id', 'file_name')
+        }
+        np.testing.assert_allclose(
+            [*one['bbox'], one['score']], [*two['bbox'], two['score']], rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize('kind', ['instance', 'semantic', 'panoptic'])
 def test_what_each_kind_writes(trained, shapes, tmp_path, kind):
     table = tmp_path / 'table.json'
     write_video(tmp_path / 'film.avi', 2)
-    done = predict(*trained(kind), [shapes / 'test', tmp_path / 'film.avi'], out=tmp_path / 'out',
-                   json=table, score_thr=0, pictures=kind == 'semantic', batch_size=2,
-                   options=SEEN.get(kind))
+    done = predict(
+        *trained(kind),
+        [shapes / 'test', tmp_path / 'film.avi'],
+        out=tmp_path / 'out',
+        json=table,
+        score_thr=0,
+        pictures=kind == 'semantic',
+        batch_size=2,
+        options=SEEN.get(kind),
+    )
     assert done.images == 4 and not done.bad
     written = json.loads(table.read_text())
     if kind == 'instance':
@@ -539,8 +652,10 @@ def test_what_each_kind_writes(trained, shapes, tmp_path, kind):
         row = written['images'][2]
         labels = cv2.imread(str(tmp_path / row['labels']), cv2.IMREAD_UNCHANGED)
         assert labels.shape == (48, 64) and row['labels'] == 'out/labels/film/000000.png'
-        shares = {written['classes'][label]: pytest.approx((labels == label).mean())
-                  for label in np.unique(labels)}
+        shares = {
+            written['classes'][label]: pytest.approx((labels == label).mean())
+            for label in np.unique(labels)
+        }
         assert row['shares'] == shares
         assert len(list((tmp_path / 'out/pictures').iterdir())) == 3
         return
@@ -550,27 +665,35 @@ def test_what_each_kind_writes(trained, shapes, tmp_path, kind):
         areas = {one['id']: one['area'] for one in row['segments_info']}
         assert areas and areas == {number: (ids == number).sum() for number in areas}
     assert [(one['name'], one['isthing']) for one in written['categories']] == [
-        *((name, 1) for name in SHAPES), ('background', 0)]
+        *((name, 1) for name in SHAPES),
+        ('background', 0),
+    ]
 
 
-@pytest.mark.parametrize('more, said', [
-    (['good.jpg', '--device', 'gpu'], ["unknown device 'gpu'", 'cuda']),
-    (['good.jpg', '--device', 'cuda:63'], ['cuda:63', 'GPU']),
-    (['good.jpg', '--score-thr', '30'], ['0 to 1']),
-    (['good.jpg', '--batch-size', '0'], ['--batch-size 0']),
-    (['good.jpg', '--every', '0'], ['--every 0']),
-    (['empty'], ['the folder empty holds no image']),
-    (['none/*.jpg'], ['none/*.jpg', 'matches no file']),
-    (['film.mp4'], ['film.mp4', 'cannot be read']),
-    (['good.jpg', '--out', 'text.txt/out'], ['text.txt is a file', 'another folder']),
-    (['good.jpg', '--out', '.'], ['files of another run', '--force']),
-    (['good.jpg', '--json', 'a.csv'], ['a.csv', 'ends in .json']),
-    (['good.jpg', '--json', 'folder.json', '--force'], ['folder.json', 'ends in .json']),
-    (['good.jpg', '--json', 'there.json'], ['there.json exists', '--force']),
-    (['predictions/pictures/good.jpg', '--force'], ['good.jpg is read', '--out']),
-    (['good.jpg', '--data', 'nowhere'], ['nowhere does not exist']),
-    (['bad.jpg', 'gone.jpg'], ['none of the 2 images', 'bad.jpg', 'gone.jpg (it does not exist)']),
-])
+@pytest.mark.parametrize(
+    'more, said',
+    [
+        (['good.jpg', '--device', 'gpu'], ["unknown device 'gpu'", 'cuda']),
+        (['good.jpg', '--device', 'cuda:63'], ['cuda:63', 'GPU']),
+        (['good.jpg', '--score-thr', '30'], ['0 to 1']),
+        (['good.jpg', '--batch-size', '0'], ['--batch-size 0']),
+        (['good.jpg', '--every', '0'], ['--every 0']),
+        (['empty'], ['the folder empty holds no image']),
+        (['none/*.jpg'], ['none/*.jpg', 'matches no file']),
+        (['film.mp4'], ['film.mp4', 'cannot be read']),
+        (['good.jpg', '--out', 'text.txt/out'], ['text.txt is a file', 'another folder']),
+        (['good.jpg', '--out', '.'], ['files of another run', '--force']),
+        (['good.jpg', '--json', 'a.csv'], ['a.csv', 'ends in .json']),
+        (['good.jpg', '--json', 'folder.json', '--force'], ['folder.json', 'ends in .json']),
+        (['good.jpg', '--json', 'there.json'], ['there.json exists', '--force']),
+        (['predictions/pictures/good.jpg', '--force'], ['good.jpg is read', '--out']),
+        (['good.jpg', '--data', 'nowhere'], ['nowhere does not exist']),
+        (
+            ['bad.jpg', 'gone.jpg'],
+            ['none of the 2 images', 'bad.jpg', 'gone.jpg (it does not exist)'],
+        ),
+    ],
+)
 def test_one_message_status_2_and_nothing_left(trained, tmp_path, monkeypatch, capsys, more, said):
     monkeypatch.chdir(tmp_path)
     for name in ('empty', 'folder.json'):
@@ -603,6 +726,7 @@ def test_a_checkpoint_of_another_config(trained, tmp_path, monkeypatch, capsys):
 def test_a_disk_that_is_full(detector, tmp_path, monkeypatch):
     def fail(path, write, ready=None):
         raise OSError(28, 'No space left on device', str(path))
+
     monkeypatch.setattr(outputs, 'write_whole', fail)
     write_video(tmp_path / 'film.avi', 2)
     with pytest.raises(UserError, match=r'predictions\.json cannot be written: No space left'):
@@ -618,6 +742,7 @@ def test_a_run_that_breaks_off_leaves_no_part_of_a_video(detector, tmp_path, mon
         seen.extend(path.name for path in (tmp_path / 'out').rglob('*.part*'))
         if item.frame == 1:
             raise KeyboardInterrupt
+
     monkeypatch.setattr(outputs.Writer, 'add', broken)
     with pytest.raises(KeyboardInterrupt):
         predict(*detector, [tmp_path / 'film.avi'], out=tmp_path / 'out')
@@ -633,6 +758,7 @@ def test_no_codec(detector, tmp_path, monkeypatch):
 
 # ---- around it -----------------------------------------------------------------------------------
 
+
 def test_progress_without_a_terminal(capsys, monkeypatch):
     with progress(2) as told:
         assert isinstance(told, Lines)
@@ -647,9 +773,16 @@ def test_progress_without_a_terminal(capsys, monkeypatch):
 
 
 def test_the_class_is_imported_late():
-    code = ('import sys, mmresnest; assert "Predictor" in dir(mmresnest); '
-            'assert "torch" not in sys.modules; mmresnest.Predictor; assert "torch" in sys.modules')
-    run = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True,
-                         text=True, timeout=120, check=False)
+    code = (
+        'import sys, mmresnest; assert "Predictor" in dir(mmresnest); '
+        'assert "torch" not in sys.modules; mmresnest.Predictor; assert "torch" in sys.modules'
+    )
+    run = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     assert mmresnest.Predictor is Predictor

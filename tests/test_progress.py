@@ -1,4 +1,5 @@
 """The bar of a training or test: on a terminal, beside the log, and nowhere else."""
+
 import io
 import os
 import re
@@ -31,7 +32,7 @@ def on_a_terminal(process, columns=90):
     while True:
         try:
             part = os.read(ours, 65536)
-        except OSError:         # Linux says so that nobody writes any more
+        except OSError:  # Linux says so that nobody writes any more
             part = b''
         if not part:
             break
@@ -49,10 +50,13 @@ def said(tmp_path_factory):
     environment.update(TERM='xterm', COLUMNS='', OMP_NUM_THREADS='1', PYTHONIOENCODING='utf-8')
 
     def process(name, **streams):
-        return subprocess.Popen([sys.executable, str(WATCHED), str(folder / name)],
-                                env=environment, **streams)
-    plain = process('plain', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                    encoding='utf-8')
+        return subprocess.Popen(
+            [sys.executable, str(WATCHED), str(folder / name)], env=environment, **streams
+        )
+
+    plain = process(
+        'plain', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding='utf-8'
+    )
     watched = on_a_terminal(lambda **streams: process('watched', **streams))
     out = plain.communicate(timeout=120)[0]
     assert plain.returncode == 0, out
@@ -69,19 +73,25 @@ def logged(text):
     """The log, but for its numbers; each line from its beginning, as the terminal shows it."""
     text = CONTROL.sub('', text).replace('\r\n', '\n').replace('to stderr', '')
     lines = [line.rpartition('\r')[2] for line in text.split('\n')]
-    return [re.sub(r'[\d.]+(e-\d+)?', '0', line).replace('/watched/', '/plain/')
-            for line in lines if ' - mmengine - ' in line]
+    return [
+        re.sub(r'[\d.]+(e-\d+)?', '0', line).replace('/watched/', '/plain/')
+        for line in lines
+        if ' - mmengine - ' in line
+    ]
 
 
 def test_the_bar_says_how_far_how_long_how_fast_and_how_good(said):
     rows = frames(said[1], 'whole')
-    whole = (r'training (\u2501+) +(\d+)/10  \d:\d\d:\d\d left, [\d.e+]+ img/s, mIoU 0\.\d+')
+    whole = r'training (\u2501+) +(\d+)/10  \d:\d\d:\d\d left, [\d.e+]+ img/s, mIoU 0\.\d+'
     found = [match for row in rows if (match := re.fullmatch(whole, row))]
     assert found and max(len(row) for row in rows) < 90
-    assert any(re.fullmatch(r'training +0/10 *', row) for row in re.split(
-        r'[\r\n]+', CONTROL.sub('', said[1].partition('begins whole')[2])))
-    assert any(re.match(r'validation \u2501+ +\d/6  0:00:0\d left, [\d.e+]+ img/s', row)
-               for row in rows)
+    assert any(
+        re.fullmatch(r'training +0/10 *', row)
+        for row in re.split(r'[\r\n]+', CONTROL.sub('', said[1].partition('begins whole')[2]))
+    )
+    assert any(
+        re.match(r'validation \u2501+ +\d/6  0:00:0\d left, [\d.e+]+ img/s', row) for row in rows
+    )
     assert any('6/6  scoring' in row for row in rows)
     assert any(row.startswith('epoch 1 of 2') for row in frames(said[1], 'epochs'))
 
@@ -96,19 +106,20 @@ def test_the_log_is_whole_and_the_same(said):
     text = CONTROL.sub('', said[1])
     assert text.count('a long line ' + '*' * 300 + ' its end\r\n') == 4
     assert len(re.findall(r'\rprinted amid an iteration\r$', text, re.MULTILINE)) == 4
-    assert len(re.findall(r'\rto stderr\r?$', text, re.MULTILINE)) == 4     # without a line's end
+    assert len(re.findall(r'\rto stderr\r?$', text, re.MULTILINE)) == 4  # without a line's end
 
 
 def test_whatever_ends_a_run_takes_the_bar_away(said):
     for name in ('whole', 'failed', 'resumed', 'epochs'):
         before, _, after = said[1].partition(f'result {name}')
-        assert before.rpartition('\x1b[?25')[2].startswith('h')         # the cursor is shown
+        assert before.rpartition('\x1b[?25')[2].startswith('h')  # the cursor is shown
         assert '\u2501' not in after.partition('begins')[0]
 
 
 def test_training_is_the_same_to_the_bit(said):
-    results = [re.findall(r'result (.+?)\r?$', CONTROL.sub('', text), re.MULTILINE)
-               for text in said]
+    results = [
+        re.findall(r'result (.+?)\r?$', CONTROL.sub('', text), re.MULTILINE) for text in said
+    ]
     assert results[0] == results[1]
     whole, failed, resumed, epochs = (line.split() for line in results[0])
     assert failed[1] == 'ZeroDivisionError' and epochs[1] == 'Stopped'
@@ -121,14 +132,21 @@ def test_without_a_terminal_nothing_moves_a_cursor(said):
 
 # ---- parts ---------------------------------------------------------------------------------------
 
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
 
 
-@pytest.mark.parametrize('out, err, kind, watched', [
-    (Terminal, Terminal, 'xterm', True), (Terminal, Terminal, 'dumb', False),
-    (io.StringIO, Terminal, 'xterm', False), (Terminal, io.StringIO, 'xterm', False)])
+@pytest.mark.parametrize(
+    'out, err, kind, watched',
+    [
+        (Terminal, Terminal, 'xterm', True),
+        (Terminal, Terminal, 'dumb', False),
+        (io.StringIO, Terminal, 'xterm', False),
+        (Terminal, io.StringIO, 'xterm', False),
+    ],
+)
 def test_what_is_a_terminal(monkeypatch, out, err, kind, watched):
     monkeypatch.setattr(sys, 'stdout', out())
     monkeypatch.setattr(sys, 'stderr', err())
@@ -141,8 +159,10 @@ def test_the_hook_does_nothing_where_nobody_watches(monkeypatch, first, terminal
     monkeypatch.setattr(hooks, 'is_main_process', lambda: first)
     monkeypatch.setattr(hooks, 'on_terminal', lambda: terminal)
     monkeypatch.setattr(hooks, 'Bars', None)
-    bar, runner = ProgressBar(), SimpleNamespace(train_loop=None, val_dataloader=[],
-                                                 test_dataloader=[])
+    bar, runner = (
+        ProgressBar(),
+        SimpleNamespace(train_loop=None, val_dataloader=[], test_dataloader=[]),
+    )
     bar.before_train(runner)
     bar.before_train_epoch(runner)
     bar.after_train_iter(runner, 0)
@@ -166,7 +186,7 @@ def test_a_row_fits_its_line():
 
 
 def test_rests_are_no_part_of_the_pace(monkeypatch):
-    now = [0.]
+    now = [0.0]
     monkeypatch.setattr(hooks.time, 'monotonic', lambda: now[0])
     pace = Pace()
     for rest in (0, 100, 0):
@@ -192,6 +212,7 @@ def test_the_switch(monkeypatch, command):
     def run(*given, progress, **more):
         seen.append(progress)
         raise cli.UserError('enough')
+
     monkeypatch.setattr(f'{module}.{command.split()[0]}', run)
     assert cli.main(command.split()) == cli.main([*command.split(), '--no-progress']) == 2
     assert seen == [True, False]

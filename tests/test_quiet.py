@@ -1,4 +1,5 @@
 """Silence: what is no news to a user is left out, and nothing else is."""
+
 import logging
 import os
 import re
@@ -26,13 +27,20 @@ assert main(['predict', config, checkpoint, data + '/val', '--out', 'found']) ==
 OURS = (  # of a training of a few steps on two images
     'classes are neither in the masks nor predicted',
     'every pixel of the validation is predicted as class',
-    'no detections', 'nothing was detected',
+    'no detections',
+    'nothing was detected',
 )
 
 
 def python(*arguments, **more):
-    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True,
-                          timeout=300, check=False, **more)
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **more,
+    )
 
 
 @pytest.mark.parametrize('kind', ['detection', 'semantic'])
@@ -40,9 +48,12 @@ def test_commands_say_nothing_that_puzzles(kind, shapes, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONWARNINGS'}
     done = python('-c', COMMANDS, tiny.write(tmp_path, kind), shapes, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
-    progress = re.compile(r'\d+ of \d+ images.*')       # of predict
-    said = [line for line in re.split(r'[\r\n]+', done.stderr)
-            if line.strip() and not progress.match(line)]
+    progress = re.compile(r'\d+ of \d+ images.*')  # of predict
+    said = [
+        line
+        for line in re.split(r'[\r\n]+', done.stderr)
+        if line.strip() and not progress.match(line)
+    ]
     assert not said
     assert 'Iter(train)' in done.stdout or 'Epoch(train)' in done.stdout
     warned = [line for line in done.stdout.splitlines() if ' - WARNING - ' in line]
@@ -51,8 +62,10 @@ def test_commands_say_nothing_that_puzzles(kind, shapes, tmp_path):
 
 
 def warn(text: str, module: str, *options: str):
-    code = (f'import mmresnest, warnings\n'
-            f'warnings.warn_explicit({text!r}, UserWarning, "file.py", 1, {module!r})')
+    code = (
+        f'import mmresnest, warnings\n'
+        f'warnings.warn_explicit({text!r}, UserWarning, "file.py", 1, {module!r})'
+    )
     return python(*options, '-c', code)
 
 
@@ -72,16 +85,18 @@ def test_what_the_user_asks_of_warnings_wins():
 def test_a_line_of_the_log_goes_by_its_text_unless_it_is_an_error(capsys):
     logger = MMLogger('quiet', log_level='INFO')
     for level, text in (
-            (logging.WARNING, 'backbone.stem.0.weight is skipped since its requires_grad=False'),
-            (logging.ERROR, 'The prefix is not set in metric class IoUMetric.'),
-            (logging.WARNING, 'The prefix is not set in metric class OfAUser.'),
-            (logging.WARNING, 'the backbone is skipped')):
+        (logging.WARNING, 'backbone.stem.0.weight is skipped since its requires_grad=False'),
+        (logging.ERROR, 'The prefix is not set in metric class IoUMetric.'),
+        (logging.WARNING, 'The prefix is not set in metric class OfAUser.'),
+        (logging.WARNING, 'the backbone is skipped'),
+    ):
         print_log(text, logger, level)
     said = re.sub(r'\x1b\[[\d;]*m', '', capsys.readouterr().out)
     assert re.findall(r'mmengine - (\w+) - (?:.* - )?(.*)', said) == [
         ('ERROR', 'The prefix is not set in metric class IoUMetric.'),
         ('WARNING', 'The prefix is not set in metric class OfAUser.'),
-        ('WARNING', 'the backbone is skipped')]
+        ('WARNING', 'the backbone is skipped'),
+    ]
 
 
 def test_every_silence_is_of_another_project():

@@ -3,6 +3,7 @@
 The first compares with the backbones of mmdet and mmseg. What it says of those is shown here, so
 that a row goes when they are mended.
 """
+
 import importlib
 import re
 from fnmatch import fnmatch
@@ -32,13 +33,22 @@ def test_every_row_about_others_shows_both_sides():
 
 def test_every_config_is_in_one_row_of_the_table():
     names = sorted(f'configs/{path.name}' for path in (ROOT / 'configs').glob('*.py'))
-    rows = [re.findall(r'`(configs/\S+)`', line) for line in TEXT.splitlines()
-            if line.startswith('| `configs/')]
-    found = {name: [row for row in rows if any(fnmatch(name, pattern) for pattern in row)]
-             for name in names}
+    rows = [
+        re.findall(r'`(configs/\S+)`', line)
+        for line in TEXT.splitlines()
+        if line.startswith('| `configs/')
+    ]
+    found = {
+        name: [row for row in rows if any(fnmatch(name, pattern) for pattern in row)]
+        for name in names
+    }
     assert not [name for name, matches in found.items() if len(matches) != 1]
-    assert not [pattern for row in rows for pattern in row
-                if not any(fnmatch(name, pattern) for name in names)]
+    assert not [
+        pattern
+        for row in rows
+        for pattern in row
+        if not any(fnmatch(name, pattern) for name in names)
+    ]
 
 
 # ---- what it says of the backbones of mmdet and mmseg --------------------------------------------
@@ -57,8 +67,11 @@ def distances(network: nn.Module, case: str) -> list[float]:
 
     The published checkpoint loads strictly, apart from the classifier.
     """
-    state = {key: value for key, value in weights.convert(published.checkpoint(case)).items()
-             if not key.startswith(weights.CLASSIFIER)}
+    state = {
+        key: value
+        for key, value in weights.convert(published.checkpoint(case)).items()
+        if not key.startswith(weights.CLASSIFIER)
+    }
     network.load_state_dict(state, strict=True)
     network.eval()
     with torch.no_grad():
@@ -121,7 +134,7 @@ def test_their_loading(tmp_path):
     assert torch.equal(network.stem[0].weight, before)
     assert torch.equal(network.layer1[0].conv1.weight, official['layer1.0.conv1.weight'])
 
-    torch.save(weights.convert(official), path)         # under their own names, but four channels
+    torch.save(weights.convert(official), path)  # under their own names, but four channels
     network = theirs('mmdet', 'ResNeSt', depth=50, in_channels=4, init_cfg=init_cfg)
     before = network.stem[0].weight.clone()
     network.init_weights()
@@ -147,11 +160,15 @@ def test_their_zero_init():
 def test_their_fallback_on_stride():
     for name, more in (('ResNeSt', dict(avg_down_stride=False)), ('Res2Net', {})):
         dcn = dict(type='DCN', deform_groups=1, fallback_on_stride=True)
-        network = theirs('mmdet', name, depth=50, dcn=dcn,
-                         stage_with_dcn=(False, False, False, True), **more)
+        network = theirs(
+            'mmdet', name, depth=50, dcn=dcn, stage_with_dcn=(False, False, False, True), **more
+        )
         assert 'fallback_on_stride' not in dcn
-        strided = [part for part in network.layer4[0].modules()
-                   if getattr(part, 'stride', None) == (2, 2) and hasattr(part, 'conv_offset')]
+        strided = [
+            part
+            for part in network.layer4[0].modules()
+            if getattr(part, 'stride', None) == (2, 2) and hasattr(part, 'conv_offset')
+        ]
         assert strided, name
 
 

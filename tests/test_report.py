@@ -1,4 +1,5 @@
 """The report of a run: its numbers, its page, and what it says where something is missing."""
+
 import json
 import math
 import os
@@ -31,8 +32,15 @@ from mmresnest.report.sections import Run
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
 
 NO_CURVES = Curves({}, {}, {}, {}, {}, 0, 0)
-SOME_CURVES = Curves({'loss': ([1, 2], [3.0, 2.0])}, {'coco/bbox_mAP': ([2], [0.25])},
-                     {'lr': ([1, 2], [1e-3, 1e-3])}, {'time': ([1, 2], [0.5, 0.4])}, {}, 2, 1)
+SOME_CURVES = Curves(
+    {'loss': ([1, 2], [3.0, 2.0])},
+    {'coco/bbox_mAP': ([2], [0.25])},
+    {'lr': ([1, 2], [1e-3, 1e-3])},
+    {'time': ([1, 2], [0.5, 0.4])},
+    {},
+    2,
+    1,
+)
 #: names that are mark-up where they are not escaped
 CLASSES = ['cat', '<b>dog</b>', '</script><script>alert(1)</script>', '"bird" & co']
 
@@ -56,8 +64,19 @@ def drawn(folder: Path, count: int = 6, classes: int = 4, seed: int = 0) -> Dete
                 found.append((number, label, *box, random.beta(4, 2), width * height, 0))
         for _ in range(6):
             x, y, width, height = random.uniform(5, 50, 4)
-            found.append((number, int(random.integers(classes)), x, y, x + width, y + height,
-                          random.beta(1, 5), width * height, 0))
+            found.append(
+                (
+                    number,
+                    int(random.integers(classes)),
+                    x,
+                    y,
+                    x + width,
+                    y + height,
+                    random.beta(1, 5),
+                    width * height,
+                    0,
+                )
+            )
     return Detections(CLASSES[:classes], listed, Objects.of(truth), Objects.of(found))
 
 
@@ -72,17 +91,24 @@ def labelled(folder: Path, count: int = 3) -> LabelMaps:
     diagonal = np.diag(table)
     counts = np.stack([diagonal, table.sum(1) - diagonal, table.sum(0)[:-1] - diagonal], axis=1)
     pair = results.small_png(truth, 2), results.small_png(said, 2)
-    return LabelMaps(['sky', 'sea'], kept, table * count, np.stack([counts] * count),
-                     [pair] * count)
+    return LabelMaps(
+        ['sky', 'sea'], kept, table * count, np.stack([counts] * count), [pair] * count
+    )
 
 
 def of_run(found, name='a run', **more) -> Run:
-    given = dict(facts={'task': 'a task', 'seed': '1'}, notes=[], config='x = 1\n',
-                 curves=SOME_CURVES, results=found)
+    given = dict(
+        facts={'task': 'a task', 'seed': '1'},
+        notes=[],
+        config='x = 1\n',
+        curves=SOME_CURVES,
+        results=found,
+    )
     return Run(name, **{**given, **more})
 
 
 # ---- numbers -------------------------------------------------------------------------------------
+
 
 def test_matching_is_that_of_our_pictures(tmp_path):
     found = drawn(tmp_path, 8)
@@ -90,30 +116,47 @@ def test_matching_is_that_of_our_pictures(tmp_path):
     for there, said in zip(found.truth.by_picture(8), found.found.by_picture(8)):
         pair = pictures.match(
             dict(boxes=found.truth.box[there], labels=found.truth.label[there]),
-            dict(boxes=found.found.box[said], labels=found.found.label[said],
-                 scores=found.found.score[said]))
+            dict(
+                boxes=found.found.box[said],
+                labels=found.found.label[said],
+                scores=found.found.score[said],
+            ),
+        )
         assert (pair.found == (matches.finder[there] >= 0)).all()
         assert (pair.right == (matches.partner[said] >= 0)).all()
 
 
 def test_kinds_of_mistakes():
-    there = Objects.of([(0, 0, 0, 0, 10, 10, 1, 100, 0), (0, 1, 20, 0, 30, 10, 1, 100, 0),
-                        (0, 1, 50, 50, 90, 90, 1, 1600, 1), (0, 2, 0, 50, 10, 60, 1, 100, 0)])
-    said = Objects.of([
-        (0, 0, 0, 0, 10, 11, .9, 110, 0),        # right
-        (0, 0, 0, 0, 10, 12, .8, 120, 0),        # the same object again: false
-        (0, 2, 20, 0, 30, 10, .7, 100, 0),       # a 1, taken for a 2
-        (0, 1, 60, 60, 70, 70, .7, 100, 0),      # in a crowd: not judged
-        (0, 2, 0, 50, 10, 60, .1, 100, 0)])      # right, of a low score
+    there = Objects.of(
+        [
+            (0, 0, 0, 0, 10, 10, 1, 100, 0),
+            (0, 1, 20, 0, 30, 10, 1, 100, 0),
+            (0, 1, 50, 50, 90, 90, 1, 1600, 1),
+            (0, 2, 0, 50, 10, 60, 1, 100, 0),
+        ]
+    )
+    said = Objects.of(
+        [
+            (0, 0, 0, 0, 10, 11, 0.9, 110, 0),  # right
+            (0, 0, 0, 0, 10, 12, 0.8, 120, 0),  # the same object again: false
+            (0, 2, 20, 0, 30, 10, 0.7, 100, 0),  # a 1, taken for a 2
+            (0, 1, 60, 60, 70, 70, 0.7, 100, 0),  # in a crowd: not judged
+            (0, 2, 0, 50, 10, 60, 0.1, 100, 0),
+        ]
+    )  # right, of a low score
     found = Detections(['a', 'b', 'c'], [Picture('', 100, 100)], there, said)
     matches = matching.match(found)
     assert matches.partner.tolist() == [0, -1, -1, -1, 3]
     assert matches.confused.tolist() == [-1, -1, 1, -1, -1]
     assert matches.judged.tolist() == [True, True, True, False, True]
     # F1: 2/(1+3), 2/(2+3), 2/(3+3), and with the last one 4/(4+3)
-    assert matches.score == pytest.approx(.1)
+    assert matches.score == pytest.approx(0.1)
     assert matching.confusion(found, matches).tolist() == [
-        [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [1, 0, 0, 0]]
+        [1, 0, 0, 0],
+        [0, 0, 1, 0],
+        [0, 0, 1, 0],
+        [1, 0, 0, 0],
+    ]
     assert matching.missed(found, matches).tolist() == [False, True, False, False]
     assert matching.false(matches).tolist() == [False, True, True, False, False]
 
@@ -126,10 +169,12 @@ def test_confusion_has_every_object_and_every_detection_shown_once(tmp_path):
     assert table[:, :-1].sum() == matches.shown.sum()
 
 
-@pytest.mark.parametrize('right, best', [
-    ([1, 1, 0, 0], .8), ([0, 0, 0, 0], matching.SCORE), ([1, 0, 0, 1], .9), ([0, 0, 1, 1], .6)])
+@pytest.mark.parametrize(
+    'right, best',
+    [([1, 1, 0, 0], 0.8), ([0, 0, 0, 0], matching.SCORE), ([1, 0, 0, 1], 0.9), ([0, 0, 1, 1], 0.6)],
+)
 def test_the_threshold_is_where_f1_is_best(right, best):
-    given = np.array([.9, .8, .7, .6])
+    given = np.array([0.9, 0.8, 0.7, 0.6])
     assert matching.threshold(given, np.array(right, bool), np.ones(4, bool), 2) == best
 
 
@@ -167,17 +212,18 @@ def test_what_is_kept_comes_back(tmp_path):
             assert (back.counts == made.counts).all() and back.maps == made.maps
             assert (back.pixels == made.pixels).all()
         else:
-            assert np.allclose(back.found.box, made.found.box, atol=.01)
+            assert np.allclose(back.found.box, made.found.box, atol=0.01)
             assert (back.truth.label == made.truth.label).all()
     whole = file.read_bytes()
-    for damaged in (whole[:len(whole) // 2], b'', b'text'):
+    for damaged in (whole[: len(whole) // 2], b'', b'text'):
         file.write_bytes(damaged)
         assert results.load(file) is None
 
 
 def test_classes_take_turns():
-    cases = [gallery.Case('missed', 0, label, rank)
-             for rank, label in enumerate([0, 0, 0, 1, 2, 1])]
+    cases = [
+        gallery.Case('missed', 0, label, rank) for rank, label in enumerate([0, 0, 0, 1, 2, 1])
+    ]
     assert [case.label for case in gallery.chosen(cases, 5)] == [0, 1, 2, 0, 1]
 
 
@@ -185,9 +231,14 @@ def test_curves_of_a_run_that_went_on(tmp_path):
     for name, lines in (('1', range(1, 6)), ('2', range(4, 2001))):
         folder = tmp_path / name / 'vis_data'
         folder.mkdir(parents=True)
-        (folder / 'scalars.json').write_text(''.join(
-            json.dumps(dict(lr=.1, loss=float(name), time=.5, memory=9, iter=step, step=step))
-            + '\n' for step in lines) + '{"torn')
+        (folder / 'scalars.json').write_text(
+            ''.join(
+                json.dumps(dict(lr=0.1, loss=float(name), time=0.5, memory=9, iter=step, step=step))
+                + '\n'
+                for step in lines
+            )
+            + '{"torn'
+        )
     got = read_curves(tmp_path)
     x, y = got.losses['loss']
     assert len(x) <= 800 and x[-1] == 2000 and y[-1] == 2 and got.iteration == 2000
@@ -195,6 +246,7 @@ def test_curves_of_a_run_that_went_on(tmp_path):
 
 
 # ---- the page ------------------------------------------------------------------------------------
+
 
 class Read(HTMLParser):
     """What of a page can be wrong without a browser to see it."""
@@ -254,8 +306,16 @@ def test_page_of_a_detector(tmp_path):
     # Names are text wherever they stand: in tables, in plotly's own mark-up, in scripts.
     assert 'alert' not in [tag for tag, _ in read.tags] and len(read.of('script')) == 4
     figures = json.loads(re.search(r'id="figure-data">(.*?)</script>', text).group(1))
-    assert {'precision-recall', 'confusion-0', 'score-histogram', 'size-histogram',
-            'curve-losses', 'curve-scores', 'curve-rate', 'curve-seconds'} == set(figures)
+    assert {
+        'precision-recall',
+        'confusion-0',
+        'score-histogram',
+        'size-histogram',
+        'curve-losses',
+        'curve-scores',
+        'curve-rate',
+        'curve-seconds',
+    } == set(figures)
     ticks = figures['confusion-0']['layout']['xaxis']['ticktext']
     assert ticks[1] == '&lt;b&gt;dog&lt;/b&gt;'
     curves = json.loads(re.search(r'id="curve-data">(.*?)</script>', text).group(1))
@@ -277,8 +337,14 @@ def test_two_runs_beside_each_other(tmp_path):
     text = page.render([of_run(one, 'first'), of_run(two, 'second', config='x = 2\n')])
     words = ''.join(check(text).words)
     assert text.count('<th scope="col">first</th>') >= 3
-    for part in ('difference', 'first: IoU .50', 'second: IoU .75', '-x = 1', '+x = 2',
-                 'both runs'):
+    for part in (
+        'difference',
+        'first: IoU .50',
+        'second: IoU .75',
+        '-x = 1',
+        '+x = 2',
+        'both runs',
+    ):
         assert part in words
     check(page.render([of_run(labelled(tmp_path), 'first'), of_run(labelled(tmp_path), 'second')]))
     # one of them has no checkpoint yet: whose the others are stands there nevertheless
@@ -302,8 +368,9 @@ def test_pictures_are_a_sample_of_many_and_small(tmp_path, monkeypatch):
     shown, lost = objects.draw(judged, objects.cases(judged)['false'])
     assert shown and lost == 0 and all(len(one.jpeg) <= gallery.BYTES for one in shown)
     # 400 classes, and the confusion of the 40 that are confused most
-    many = Detections([f'class {number}' for number in range(400)], found.pictures, found.truth,
-                      found.found)
+    many = Detections(
+        [f'class {number}' for number in range(400)], found.pictures, found.truth, found.found
+    )
     assert 'Of 401 rows these 40 are confused most' in page.render([of_run(many)])
 
 
@@ -326,8 +393,9 @@ def test_missing_packages_are_named(monkeypatch):
         page.check_installed()
 
 
-BROWSER = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which(
-    'google-chrome')
+BROWSER = (
+    shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+)
 
 #: appended to a page: uses it, and leaves what it saw where the parser finds it
 USE = """<script>
@@ -359,11 +427,27 @@ def test_in_a_browser(tmp_path):
     file = tmp_path / 'used.html'
     file.write_text(text.replace('</body>', USE + '</body>'))
     done = subprocess.run(
-        [BROWSER, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-         '--disable-background-networking', '--disable-component-update', '--disable-sync',
-         '--enable-logging=stderr', f'--user-data-dir={tmp_path / "profile"}',
-         '--window-size=500,900', '--virtual-time-budget=10000', '--dump-dom', file.as_uri()],
-        capture_output=True, text=True, timeout=120)
+        [
+            BROWSER,
+            '--headless',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--disable-quic',
+            '--no-first-run',
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            '--enable-logging=stderr',
+            f'--user-data-dir={tmp_path / "profile"}',
+            '--window-size=500,900',
+            '--virtual-time-budget=10000',
+            '--dump-dom',
+            file.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert 'CONSOLE' not in done.stderr, done.stderr
     body = next(one for one in Read(done.stdout).of('body'))
     said = json.loads(body['data-said'])
@@ -376,6 +460,7 @@ def test_in_a_browser(tmp_path):
 
 # ---- of a run ------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope='module')
 def trained(shapes, tmp_path_factory):
     """Kind -> a training of a step or two that is collected from, when it is asked for."""
@@ -384,17 +469,26 @@ def trained(shapes, tmp_path_factory):
     def get(kind: str) -> tuple[Path, dict, Any, Collect]:
         if kind not in made:
             folder = tmp_path_factory.mktemp(kind)
-            cfg = prepare(tiny.write(folder, kind), ('train', 'val'), data=shapes, scratch=True,
-                          work_dir=folder / 'work', options={'default_hooks.logger.interval': 1})
+            cfg = prepare(
+                tiny.write(folder, kind),
+                ('train', 'val'),
+                data=shapes,
+                scratch=True,
+                work_dir=folder / 'work',
+                options={'default_hooks.logger.interval': 1},
+            )
             runner = build_runner(cfg)
             collector = engine.collect_from(runner.val_loop)
             runner.train()
-            metrics = {name.removeprefix('val/'): scalar.current()
-                       for name, scalar in runner.message_hub.log_scalars.items()}
+            metrics = {
+                name.removeprefix('val/'): scalar.current()
+                for name, scalar in runner.message_hub.log_scalars.items()
+            }
             # mmdet's panoptic metric has a temporary folder for as long as it is there.
             kept = (runner, collector) if kind == 'instance' else (None, None)
             made[kind] = folder / 'work', metrics, *kept
         return made[kind]
+
     return get
 
 
@@ -405,13 +499,18 @@ def test_scores_are_those_of_the_run(trained, kind):
     [kept] = (folder / 'report').iterdir()
     found = results.load(kept)[0]
     judged = objects.judge(found)
-    for name in ('bbox', 'segm')[:1 + (kind == 'instance')]:
-        for key, word in (('mAP', 'AP'), ('mAP_50', 'AP50'), ('mAP_75', 'AP75'),
-                          ('mAP_m', 'AP medium')):
+    for name in ('bbox', 'segm')[: 1 + (kind == 'instance')]:
+        for key, word in (
+            ('mAP', 'AP'),
+            ('mAP_50', 'AP50'),
+            ('mAP_75', 'AP75'),
+            ('mAP_m', 'AP medium'),
+        ):
             ours = judged.precision[name].overall[word]
             # mmdet rounds to three places, and has -1 where there is nothing to be found
             assert metrics[f'coco/{name}_{key}'] == pytest.approx(
-                -1 if math.isnan(ours) else ours, abs=6e-4)
+                -1 if math.isnan(ours) else ours, abs=6e-4
+            )
     check((folder / 'report.html').read_text())
 
 
@@ -420,8 +519,8 @@ def test_scores_of_a_segmentor_are_those_of_the_run(trained):
     report(folder)
     [kept] = (folder / 'report').iterdir()
     got = scores.overlap(results.load(kept)[0])
-    assert 100 * scores.mean_of(got.iou) == pytest.approx(metrics['mIoU'], abs=.01)
-    assert 100 * got.accuracy == pytest.approx(metrics['aAcc'], abs=.01)
+    assert 100 * scores.mean_of(got.iou) == pytest.approx(metrics['mIoU'], abs=0.01)
+    assert 100 * got.accuracy == pytest.approx(metrics['aAcc'], abs=0.01)
     check((folder / 'report.html').read_text())
 
 
@@ -438,8 +537,11 @@ def test_a_panoptic_run_is_reported_by_its_labels(trained):
 @pytest.fixture
 def work(trained, tmp_path):
     """A copy of a trained detector's work folder."""
-    return Path(shutil.copytree(trained('detection')[0], tmp_path / 'mine',
-                                ignore=shutil.ignore_patterns('report*')))
+    return Path(
+        shutil.copytree(
+            trained('detection')[0], tmp_path / 'mine', ignore=shutil.ignore_patterns('report*')
+        )
+    )
 
 
 def test_predictions_are_made_once(work, monkeypatch):
@@ -454,14 +556,23 @@ def test_predictions_are_made_once(work, monkeypatch):
     assert len(calls) == 2
     # What the runner itself writes stands nowhere in the work folder.
     assert {path.name for path in work.iterdir() if path.is_dir()} == {
-        'report', *(path.name for path in work.glob('2*'))}
+        'report',
+        *(path.name for path in work.glob('2*')),
+    }
 
 
 def test_what_was_run_is_on_the_page(work):
     digest = (work / 'epoch_1.pth.sha256').read_text().split(' ')[0]
     words = ''.join(check(report(work).file.read_text()).words)
-    for part in (digest, 'as in epoch_1.pth.sha256', 'its epoch', 'PyTorch', 'mmresnest train',
-                 '--seed', 'data_preprocessor'):
+    for part in (
+        digest,
+        'as in epoch_1.pth.sha256',
+        'its epoch',
+        'PyTorch',
+        'mmresnest train',
+        '--seed',
+        'data_preprocessor',
+    ):
         assert part in words
     (work / 'epoch_1.pth.sha256').write_text('0' * 64 + '  epoch_1.pth\n')
     result = report(work, checkpoint=work / 'epoch_1.pth')
@@ -517,8 +628,10 @@ def test_truth_of_a_data_set_without_a_file_of_coco():
             return 1
 
         def get_data_info(self, number):
-            return dict(img_path='x.jpg', instances=[
-                dict(bbox=[0, 0, 4, 5], bbox_label=1, ignore_flag=1)])
+            return dict(
+                img_path='x.jpg', instances=[dict(bbox=[0, 0, 4, 5], bbox_label=1, ignore_flag=1)]
+            )
+
     collector = Collect(Data())
     collector.dataset_meta = Data.metainfo
     [row] = collector._of_dataset(dict(img_path='x.jpg'))
@@ -527,31 +640,38 @@ def test_truth_of_a_data_set_without_a_file_of_coco():
 
 # ---- what cannot be reported ---------------------------------------------------------------------
 
-@pytest.mark.parametrize('line, said', [
-    ('nowhere', ['no work folder', 'nowhere', '--work-dir']),
-    ('empty', ['neither a checkpoint nor a log', 'empty']),
-    ('mine mine mine', ['3 work folders']),
-    ('mine mine --checkpoint mine/epoch_1.pth', ['--checkpoint', 'two runs']),
-    ('mine --checkpoint gone.pth', ['no checkpoint', 'gone.pth']),
-    ('mine --checkpoint empty', ['empty is a folder']),
-    ('mine --checkpoint text.pth', ['text.pth', 'checkpoint']),
-    ('mine --out empty', ['is a folder', 'report.html']),
-    ('mine --out gone/report.html', ['no folder', 'gone']),
-    ('configless', ['has no config', 'print-config']),
-    ('unparsed', ['broken.py, line 1']),
-    ('unmodelled', ['has no model']),
-    ('dataless', ['no data', 'gone.json']),
-    ('valless', ['no val_dataloader']),
-])
+
+@pytest.mark.parametrize(
+    'line, said',
+    [
+        ('nowhere', ['no work folder', 'nowhere', '--work-dir']),
+        ('empty', ['neither a checkpoint nor a log', 'empty']),
+        ('mine mine mine', ['3 work folders']),
+        ('mine mine --checkpoint mine/epoch_1.pth', ['--checkpoint', 'two runs']),
+        ('mine --checkpoint gone.pth', ['no checkpoint', 'gone.pth']),
+        ('mine --checkpoint empty', ['empty is a folder']),
+        ('mine --checkpoint text.pth', ['text.pth', 'checkpoint']),
+        ('mine --out empty', ['is a folder', 'report.html']),
+        ('mine --out gone/report.html', ['no folder', 'gone']),
+        ('configless', ['has no config', 'print-config']),
+        ('unparsed', ['broken.py, line 1']),
+        ('unmodelled', ['has no model']),
+        ('dataless', ['no data', 'gone.json']),
+        ('valless', ['no val_dataloader']),
+    ],
+)
 def test_one_message_and_status_2(work, tmp_path, monkeypatch, capsys, line, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'text.pth').write_text('text')
     text = (work / 'tiny_detection.py').read_text()
-    for name, config in (('configless', None), ('unparsed', 'model = dict(\n'),
-                         ('unmodelled', 'a = 1\n'),
-                         ('dataless', text.replace("ann_file='val.json'", "ann_file='gone.json'")),
-                         ('valless', text + '\nval_dataloader = None\n')):
+    for name, config in (
+        ('configless', None),
+        ('unparsed', 'model = dict(\n'),
+        ('unmodelled', 'a = 1\n'),
+        ('dataless', text.replace("ann_file='val.json'", "ann_file='gone.json'")),
+        ('valless', text + '\nval_dataloader = None\n'),
+    ):
         folder = tmp_path / name
         folder.mkdir()
         shutil.copy(work / 'epoch_1.pth', folder)
@@ -572,6 +692,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(work, monkeypatch):
 
     def full(*given):
         raise OSError(28, 'No space left on device')
+
     monkeypatch.setattr(page, 'write_whole', full)
     with pytest.raises(UserError, match='No space left.*--out'):
         page.write_page(old, [of_run(None)])

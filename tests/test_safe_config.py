@@ -1,4 +1,5 @@
 """Configs read as data: the same as mmengine reads, and nothing run, whatever they hold."""
+
 import json
 import os
 import time
@@ -34,17 +35,20 @@ def test_shipped_configs_are_read_as_mmengine_reads_them(name, found_once):
     path = shipped_configs()[name]
     theirs, ours = Config.fromfile(path), safe_config.parse(path)
     assert ours._cfg_dict == theirs._cfg_dict and ours.text == theirs.text
-    assert repr(ours._cfg_dict) == repr(theirs._cfg_dict)   # types and order, too
+    assert repr(ours._cfg_dict) == repr(theirs._cfg_dict)  # types and order, too
 
 
-@pytest.mark.parametrize('name', [
-    'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-    'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
-    'mmdet::masktrack_rcnn/masktrack-rcnn_mask-rcnn_r50_fpn_8xb1-12e_youtubevis2019.py',
-    'mmdet::queryinst/queryinst_r50_fpn_1x_coco.py',
-    'mmseg::_base_/models/fcn_hr18.py',
-    'mmseg::resnest/resnest_s101-d8_deeplabv3_4xb4-160k_ade20k-512x512.py',
-])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+        'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+        'mmdet::masktrack_rcnn/masktrack-rcnn_mask-rcnn_r50_fpn_8xb1-12e_youtubevis2019.py',
+        'mmdet::queryinst/queryinst_r50_fpn_1x_coco.py',
+        'mmseg::_base_/models/fcn_hr18.py',
+        'mmseg::resnest/resnest_s101-d8_deeplabv3_4xb4-160k_ade20k-512x512.py',
+    ],
+)
 def test_configs_of_both_toolboxes_are_read_as_mmengine_reads_them(name):
     theirs, ours = load_config(name), load_config(name, safe=True)
     assert repr(ours._cfg_dict) == repr(theirs._cfg_dict)
@@ -83,9 +87,12 @@ env = '{{$NO_SUCH_VARIABLE:fallback}}'
 
 
 def test_the_language_of_configs(tmp_path):
-    written(tmp_path / 'base.py', 'size = [1, 2]\n'
-                                  'model = dict(head=dict(a=1, b=2), stem=dict(c=3))\n'
-                                  'optimizer = dict(lr=0.1, betas=(0.9, 0.99))\n')
+    written(
+        tmp_path / 'base.py',
+        'size = [1, 2]\n'
+        'model = dict(head=dict(a=1, b=2), stem=dict(c=3))\n'
+        'optimizer = dict(lr=0.1, betas=(0.9, 0.99))\n',
+    )
     path = written(tmp_path / 'config.py', LANGUAGE)
     theirs, ours = Config.fromfile(path), safe_config.parse(path)
     assert repr(ours._cfg_dict) == repr(theirs._cfg_dict)
@@ -95,8 +102,10 @@ def test_the_language_of_configs(tmp_path):
 @pytest.mark.parametrize('suffix', ['json', 'yml'])
 def test_configs_in_json_and_yaml(suffix, tmp_path):
     written(tmp_path / 'base.py', 'a = dict(x=1)\nb = 2\n')
-    path = written(tmp_path / f'config.{suffix}', json.dumps(
-        dict(_base_='base.py', a=dict(y=[1, None]), c='{{ fileBasename }}')))
+    path = written(
+        tmp_path / f'config.{suffix}',
+        json.dumps(dict(_base_='base.py', a=dict(y=[1, None]), c='{{ fileBasename }}')),
+    )
     ours = safe_config.parse(path)
     assert repr(ours._cfg_dict) == repr(Config.fromfile(path)._cfg_dict)
     assert ours.a == dict(x=1, y=[1, None]) and ours.c == f'config.{suffix}'
@@ -127,7 +136,7 @@ PROGRAMS = {
     'custom imports': "custom_imports = dict(imports=['antigravity'])\n",
     'type of a module': "model = dict(type='os.system', command='touch mark')\n",
     'type of a package': "model = dict(type='antigravity.X')\n",
-    'type that is evaluated': "test_cfg = dict(nms=dict(type='__import__(\"os\").getpid()'))\n",
+    'type that is evaluated': 'test_cfg = dict(nms=dict(type=\'__import__("os").getpid()\'))\n',
     'type that evaluates': "model = dict(type='CameraMotionCompensation', warp_mode='1')\n",
     'scope': "default_scope = 'antigravity'\n",
     'scope of a part': "model = dict(_scope_='antigravity', type='X')\n",
@@ -154,21 +163,25 @@ BOMBS = {
     'many': "a = ['a' * 100000]\n" + "b = ['a' * 100000] * 10\n" * 1000,
     'loops': 'a = [0 for i in range(1000) for j in range(1000) for k in range(1000)]\n',
     'laughs': 'a0 = []\n' + ''.join(f'a{n + 1} = [a{n}, a{n}]\n' for n in range(60)),
-    'laughs into the base': '_base_ = "base.py"\na0 = []\n' + ''.join(
-        f'a{n + 1} = dict(x=a{n}, y=a{n})\n' for n in range(60)) + '_base_.model.update(a60)\n',
-    'equal laughs': 'a0 = b0 = []\n' + ''.join(
-        f'{x}{n + 1} = [{x}{n}, {x}{n}]\n' for n in range(60) for x in 'ab') + 'c = a60 == b60\n',
-    'hashed laughs': 'a0 = ()\n' + ''.join(
-        f'a{n + 1} = (a{n}, a{n})\n' for n in range(60)) + 'c = {a60: 1}\n',
+    'laughs into the base': '_base_ = "base.py"\na0 = []\n'
+    + ''.join(f'a{n + 1} = dict(x=a{n}, y=a{n})\n' for n in range(60))
+    + '_base_.model.update(a60)\n',
+    'equal laughs': 'a0 = b0 = []\n'
+    + ''.join(f'{x}{n + 1} = [{x}{n}, {x}{n}]\n' for n in range(60) for x in 'ab')
+    + 'c = a60 == b60\n',
+    'hashed laughs': 'a0 = ()\n'
+    + ''.join(f'a{n + 1} = (a{n}, a{n})\n' for n in range(60))
+    + 'c = {a60: 1}\n',
     'itself': 'a = dict()\na.update(b=a)\n',
     'brackets': 'a = ' + '[' * 5000 + ']' * 5000 + '\n',
     'sum': 'a = ' + '+'.join(['1'] * 20000) + '\n',
     'minus': 'a = ' + '-' * 50000 + '1\n',
     'itself as base': "_base_ = './config.py'\n",
-    'long': '#' * 10 ** 6,
+    'long': '#' * 10**6,
     'digits': 'a = ' + '9' * 5000 + '\n',
-    'set of tuples': 'a0 = ()\n' + ''.join(
-        f'a{n + 1} = (a{n}, a{n})\n' for n in range(60)) + 'c = set([a60])\n',
+    'set of tuples': 'a0 = ()\n'
+    + ''.join(f'a{n + 1} = (a{n}, a{n})\n' for n in range(60))
+    + 'c = set([a60])\n',
 }
 
 
@@ -200,7 +213,7 @@ def test_bases_that_double_are_refused(tmp_path):
 def test_yaml_that_runs_code_or_laughs_is_refused(tmp_path):
     mark = tmp_path / 'mark'
     path = written(tmp_path / 'config.yml', f'a: !!python/object/apply:os.system ["touch {mark}"]')
-    for read in (safe_config.parse, load_config):       # mmengine's own way, too
+    for read in (safe_config.parse, load_config):  # mmengine's own way, too
         with pytest.raises(UserError, match='cannot be parsed'):
             read(path)
     assert not mark.exists()

@@ -1,4 +1,5 @@
 """Checkpoints: whole or not there, the old one kept until the new one is."""
+
 import hashlib
 import os
 import random
@@ -48,8 +49,9 @@ def test_what_fails_leaves_the_old_file(fails, tmp_path, monkeypatch):
             full()
         out.write(b'new')
         if fails == 'later':
-            out.file = open('/dev/full', 'wb', buffering=0)     # what torch writes last fails
+            out.file = open('/dev/full', 'wb', buffering=0)  # what torch writes last fails
         out.write(b'er')
+
     if fails == 'fsync':
         monkeypatch.setattr(os, 'fsync', full)
     if fails == 'read back':
@@ -61,7 +63,7 @@ def test_what_fails_leaves_the_old_file(fails, tmp_path, monkeypatch):
     monkeypatch.undo()
     now = contents(tmp_path)
     assert now['a.pth'] == b'old' and storage.damage(file) in ('', 'it is cut off')
-    if fails != 'replace':      # then the hash is gone; it is never that of another file
+    if fails != 'replace':  # then the hash is gone; it is never that of another file
         assert now == before
 
 
@@ -71,14 +73,15 @@ import resource, torch
 from mmresnest.storage import write_hashed
 state = {{str(number): torch.ones(25 * 2 ** 20) for number in range(4)}}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-write_hashed({str(tmp_path / "big.pth")!r}, lambda out: torch.save(state, out))
+write_hashed({str(tmp_path / 'big.pth')!r}, lambda out: torch.save(state, out))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 40 * 1024          # KiB, for a checkpoint of 400 MiB
+    assert int(run.stdout) < 40 * 1024  # KiB, for a checkpoint of 400 MiB
 
 
 # Judging --------------------------------------------------------------------------------------
+
 
 def checkpoint(path, hashed=True):
     state = dict(state_dict={name: torch.randn(30, 30) for name in 'abc'}, meta=dict(iter=1))
@@ -131,6 +134,7 @@ def test_a_folder_that_was_moved(tmp_path):
 
 # The hook -------------------------------------------------------------------------------------
 
+
 def names(folder):
     return sorted(path.name for path in folder.glob('*.pth'))
 
@@ -142,6 +146,7 @@ def test_the_old_one_goes_when_the_new_one_is_there(tmp_path, monkeypatch):
         before = set(names(tmp_path))
         write(path, *rest)
         seen.append((before, set(names(tmp_path))))
+
     monkeypatch.setattr(storage, 'write_hashed', watched)
     noisy.train(noisy.config(tmp_path, iterations=6, keep=1))
     assert len(seen) == 6
@@ -154,9 +159,20 @@ def test_the_old_one_goes_when_the_new_one_is_there(tmp_path, monkeypatch):
 
 
 def best_of(folder, keep=2, **more):
-    return noisy.config(folder, epochs=3, default_hooks=dict(checkpoint=dict(
-        type='mmresnest.CheckpointHook', interval=1, max_keep_ckpts=keep, save_best='mean',
-        rule='greater')), **more)
+    return noisy.config(
+        folder,
+        epochs=3,
+        default_hooks=dict(
+            checkpoint=dict(
+                type='mmresnest.CheckpointHook',
+                interval=1,
+                max_keep_ckpts=keep,
+                save_best='mean',
+                rule='greater',
+            )
+        ),
+        **more,
+    )
 
 
 def test_the_best_is_kept_and_replaced(tmp_path, monkeypatch):
@@ -192,6 +208,7 @@ def limited(size):
 def test_a_disk_that_fills(tmp_path, monkeypatch, capfd):
     """The training goes on, the last whole checkpoint stays, and it is taken up from there."""
     import mmengine.runner.runner as theirs
+
     save, full = theirs.save_checkpoint, [3, 4]
 
     def save_checkpoint(checkpoint, *rest, **more):
@@ -199,6 +216,7 @@ def test_a_disk_that_fills(tmp_path, monkeypatch, capfd):
             return save(checkpoint, *rest, **more)
         with limited(2000):
             save(checkpoint, *rest, **more)
+
     monkeypatch.setattr(theirs, 'save_checkpoint', save_checkpoint)
     noisy.train(noisy.config(tmp_path, iterations=6, keep=2))
     said = ''.join(capfd.readouterr())
@@ -219,6 +237,7 @@ def test_a_disk_that_fills(tmp_path, monkeypatch, capfd):
 
 def test_a_best_one_that_cannot_be_written(tmp_path, monkeypatch):
     import mmengine.runner.runner as theirs
+
     save, scores = theirs.save_checkpoint, iter([0.1, 0.3, 0.2])
     monkeypatch.setattr(noisy.ToyMetric, 'compute_metrics', lambda *_: dict(mean=next(scores)))
 
@@ -226,9 +245,10 @@ def test_a_best_one_that_cannot_be_written(tmp_path, monkeypatch):
         if 'best_mean_epoch_2' in str(filename):
             raise PermissionError(13, 'Permission denied')
         save(checkpoint, filename, *rest, **more)
+
     monkeypatch.setattr(theirs, 'save_checkpoint', save_checkpoint)
     noisy.train(best_of(tmp_path))
-    assert names(tmp_path)[0] == 'best_mean_epoch_3.pth'        # 0.2 is better than what is there
+    assert names(tmp_path)[0] == 'best_mean_epoch_3.pth'  # 0.2 is better than what is there
 
 
 def test_rests_of_a_killed_run_are_cleared(tmp_path):
@@ -249,23 +269,27 @@ def test_mmengines_own_hook_writes_whole_files_too(tmp_path):
     settings = noisy.config(tmp_path, iterations=2)
     settings['default_hooks']['checkpoint']['type'] = 'CheckpointHook'
     noisy.train(settings)
-    assert {path.name for path in tmp_path.glob('*.sha256')} == {'iter_1.pth.sha256',
-                                                                 'iter_2.pth.sha256'}
+    assert {path.name for path in tmp_path.glob('*.sha256')} == {
+        'iter_1.pth.sha256',
+        'iter_2.pth.sha256',
+    }
 
 
 def test_a_real_full_disk(tmp_path):
     """A file system of 200 KiB; mounting takes root."""
     folder = tmp_path / 'small'
     folder.mkdir()
-    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=200k', 'none', folder],
-                             capture_output=True)
+    mounted = subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', 'size=200k', 'none', folder], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip('this user cannot mount a file system')
     try:
         kept = checkpoint(folder / 'iter_1.pth')
         with pytest.raises(OSError, match='No space left'):
-            storage.write_hashed(folder / 'iter_2.pth', lambda out: torch.save(
-                torch.ones(100_000), out))
+            storage.write_hashed(
+                folder / 'iter_2.pth', lambda out: torch.save(torch.ones(100_000), out)
+            )
         assert (folder / 'iter_1.pth').read_bytes() == kept
         assert checkpoints.last(folder) == folder / 'iter_1.pth'
         assert not list(Path(folder).glob('*.part'))

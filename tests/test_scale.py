@@ -1,4 +1,5 @@
 """What a training takes: the counters against plain ones, the page against its formula."""
+
 import re
 from pathlib import Path
 
@@ -31,10 +32,12 @@ def kept(model, *inputs):
     tensors = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: tensors.append(x) or x, lambda x: x):
         result = model(*inputs)
-    own = {tensor.untyped_storage().data_ptr()
-           for tensor in [*model.parameters(), *model.buffers()]}
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-                for tensor in tensors}
+    own = {
+        tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]
+    }
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors
+    }
     del result
     return sum(size for address, size in storages.items() if address not in own)
 
@@ -45,7 +48,7 @@ def test_saved_bytes(arch, arguments):
     torch.manual_seed(0)
     model = build_backbone(arch, pretrained=False, **arguments)
     images = torch.randn(2, 3, 64, 64)
-    if 'with_cp' not in arguments:      # there what is kept is not what autograd is given
+    if 'with_cp' not in arguments:  # there what is kept is not what autograd is given
         assert counted(model, images) == kept(model, images) > 2**20
     else:
         assert 0 < counted(model, images) < kept(build_backbone(arch, pretrained=False), images) / 2
@@ -89,8 +92,9 @@ def test_the_page():
         assert name in shipped_configs()
         images, shape, flops, saved, params, memory, *hours = rest.split(' | ')
         cost = Cost((0, 0), round(float(flops) * 1e9), 0, 0, 0)
-        for shown, (rate, gpus) in zip(hours, [(r, g) for r in (20e12, 50e12) for g in (1, 8, 64)],
-                                       strict=True):
+        for shown, (rate, gpus) in zip(
+            hours, [(r, g) for r in (20e12, 50e12) for g in (1, 8, 64)], strict=True
+        ):
             wanted = cost.hours(round(float(images) * 1e6), gpus, rate)
             assert float(shown) == pytest.approx(wanted, rel=0.02), name
         gigabytes, batch = re.fullmatch(r'([\d.]+) \((\d+)\)', memory).groups()

@@ -1,4 +1,5 @@
 """A training that is told to stop: saved, ended with its status, and taken up."""
+
 import json
 import multiprocessing
 import os
@@ -55,6 +56,7 @@ class Send(Hook):
 @HOOKS.register_module()
 class Call(Hook):
     """Has something done in the second iteration."""
+
     function = None
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
@@ -65,9 +67,10 @@ class Call(Hook):
 @pytest.fixture(autouse=True)
 def handlers():
     """Each test leaves signals to whom they went before."""
-    for number in SIGNALS:          # trainings of other tests that raised have left their own
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT
-                      else signal.SIG_DFL)
+    for number in SIGNALS:  # trainings of other tests that raised have left their own
+        signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
     before = list(map(signal.getsignal, SIGNALS))
     yield
     after = list(map(signal.getsignal, SIGNALS))
@@ -101,8 +104,11 @@ def stopped(settings, iteration, numbers=(signal.SIGTERM,), batch=None, run=nois
 def whole(tmp_path_factory):
     """The last states of trainings that nobody stopped, by what they count."""
     found = {}
-    for name, given in dict(epochs=dict(epochs=3), iterations=dict(iterations=17),
-                            accumulating=dict(iterations=17, accumulate=3)).items():
+    for name, given in dict(
+        epochs=dict(epochs=3),
+        iterations=dict(iterations=17),
+        accumulating=dict(iterations=17, accumulate=3),
+    ).items():
         folder = tmp_path_factory.mktemp(name)
         noisy.train(noisy.config(folder, interval=17, **given))
         found[name] = noisy.state(checkpoints.last(folder))
@@ -111,20 +117,26 @@ def whole(tmp_path_factory):
 
 # ---- in one process ------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('numbers', [*([one] for one in SIGNALS), [signal.SIGTERM] * 2, SIGNALS],
-                         ids=lambda numbers: ' '.join(one.name for one in numbers))
+
+@pytest.mark.parametrize(
+    'numbers',
+    [*([one] for one in SIGNALS), [signal.SIGTERM] * 2, SIGNALS],
+    ids=lambda numbers: ' '.join(one.name for one in numbers),
+)
 def test_each_signal_saves_after_its_iteration(numbers, tmp_path, capfd):
     """More than one within a second are one, such as GNU timeout's."""
     left = stopped(noisy.config(tmp_path, iterations=17, interval=17), 4, numbers)
     assert left.name == 'iter_4.pth' and [path.name for path in tmp_path.glob('*.pth')] == [
-        'iter_4.pth']
+        'iter_4.pth'
+    ]
     said = ''.join(capfd.readouterr())
     assert f'stopped by {numbers[0].name} after iteration 4; all is saved in {left}' in said
     assert '--resume' in said and 'status of this process is 75' in said
 
 
-@pytest.mark.parametrize('kind, iteration', [
-    ('epochs', 6), ('epochs', 18), ('iterations', 5), ('iterations', 17)])
+@pytest.mark.parametrize(
+    'kind, iteration', [('epochs', 6), ('epochs', 18), ('iterations', 5), ('iterations', 17)]
+)
 def test_in_the_last_iteration_of_something(kind, iteration, whole, tmp_path):
     """Of an epoch, before a validation, or of the training, which is then complete."""
     given = dict(epochs=3) if kind == 'epochs' else dict(iterations=17)
@@ -134,9 +146,15 @@ def test_in_the_last_iteration_of_something(kind, iteration, whole, tmp_path):
     assert noisy.same(whole[kind], noisy.state(checkpoints.last(tmp_path))) == []
 
 
-@pytest.mark.parametrize('kind, iteration, batch, saved', [
-    ('iterations', 5, 0, False), ('iterations', 5, 3, True), ('epochs', 12, 3, False),
-    ('epochs', 12, 0, True)])
+@pytest.mark.parametrize(
+    'kind, iteration, batch, saved',
+    [
+        ('iterations', 5, 0, False),
+        ('iterations', 5, 3, True),
+        ('epochs', 12, 3, False),
+        ('epochs', 12, 0, True),
+    ],
+)
 def test_in_a_validation(kind, iteration, batch, saved, whole, tmp_path):
     """The trained weights are saved, though the averaged ones are in their place."""
     given = dict(epochs=3) if kind == 'epochs' else dict(iterations=17)
@@ -155,6 +173,7 @@ def test_under_the_flexible_runner(tmp_path):
 
     def run(settings, **resume):
         FlexibleRunner.from_cfg(again(settings, env_cfg={}, **resume)).train()
+
     # FlexibleRunner loads before EMAHook is ready for it, so that mmengine cannot resume with it.
     settings = noisy.config(tmp_path, iterations=10, interval=10, custom_hooks=[])
     left = stopped(settings, 3, run=run)
@@ -175,14 +194,18 @@ def test_without_a_hook_that_saves(whole, tmp_path):
 
 def test_after_the_end_and_after_an_exception(tmp_path, monkeypatch):
     """As ``mmresnest.train`` runs it, which scores the last state if that is not done yet."""
+
     def run(settings, resume=''):
         more = dict(resume=True, load_from=resume) if resume else {}
         return train._run(Config(again(settings, **more)), False)[1]
 
     def fail():
-        assert all(signal.getsignal(one) not in (before, signal.SIG_DFL)
-                   for one, before in zip(SIGNALS, earlier))
+        assert all(
+            signal.getsignal(one) not in (before, signal.SIG_DFL)
+            for one, before in zip(SIGNALS, earlier)
+        )
         raise OverflowError
+
     settings = noisy.config(tmp_path, iterations=5, interval=5)
     left = stopped(settings, 5, run=run)
     assert left == stopped(settings, 5, batch=1, run=run, resume=str(left))
@@ -220,10 +243,11 @@ def test_processes_of_others_can_be_ended(tmp_path, monkeypatch):
     def end():
         process = context.Process(target=stay)
         process.start()
-        begun.wait(20)      # Python forgets what arrives amid a fork
+        begun.wait(20)  # Python forgets what arrives amid a fork
         process.terminate()
         process.join()
         codes.append(process.exitcode)
+
     monkeypatch.setattr(Call, 'function', end)
     noisy.train(with_hook(noisy.config(tmp_path, iterations=3), 'Call'))
     assert codes == [-signal.SIGTERM]
@@ -232,8 +256,9 @@ def test_processes_of_others_can_be_ended(tmp_path, monkeypatch):
 def test_in_another_thread(tmp_path, capfd):
     before = list(map(signal.getsignal, SIGNALS))
     heard = []
-    thread = threading.Thread(target=lambda: heard.append(
-        noisy.train(noisy.config(tmp_path, iterations=3)).iter))
+    thread = threading.Thread(
+        target=lambda: heard.append(noisy.train(noisy.config(tmp_path, iterations=3)).iter)
+    )
     thread.start()
     thread.join()
     assert heard == [3] and list(map(signal.getsignal, SIGNALS)) == before
@@ -248,10 +273,14 @@ def test_a_handler_of_a_library_in_c(monkeypatch):
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 
 
-@pytest.mark.parametrize('given, said', [
-    (dict(signals=['SIGTREM']), "has 'SIGTREM'; nearest: SIGTERM"),
-    (dict(interval=0), 'interval=0 is not supported'),
-    (dict(interval=1.5), 'interval=1.5 is not supported')])
+@pytest.mark.parametrize(
+    'given, said',
+    [
+        (dict(signals=['SIGTREM']), "has 'SIGTREM'; nearest: SIGTERM"),
+        (dict(interval=0), 'interval=0 is not supported'),
+        (dict(interval=1.5), 'interval=1.5 is not supported'),
+    ],
+)
 def test_what_is_wrong_is_said(given, said):
     with pytest.raises(ArgumentError, match=said):
         StopOnSignal(**given)
@@ -272,6 +301,7 @@ def test_intervals(tmp_path, monkeypatch):
 
 def test_workers_of_precise_bn_are_sheltered(tmp_path):
     from mmresnest.engine.hooks import _another_loader
+
     runner = Runner.from_cfg(noisy.config(tmp_path, iterations=2, workers=2))
     runner.train()
     assert isinstance(_another_loader(runner).worker_init_fn, Sheltered)
@@ -279,12 +309,16 @@ def test_workers_of_precise_bn_are_sheltered(tmp_path):
 
 # ---- processes -----------------------------------------------------------------------------------
 
+
 def begin(said, *jobs, command=()):
     """Starts trainings, see signalled.py."""
     with said.open('w') as file:
         return subprocess.Popen(
-            [sys.executable, *command, SCRIPT, *map(json.dumps, jobs)], stdout=file,
-            stderr=subprocess.STDOUT, env=dict(environment(), PYTHONPATH=str(SCRIPT.parent)))
+            [sys.executable, *command, SCRIPT, *map(json.dumps, jobs)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=dict(environment(), PYTHONPATH=str(SCRIPT.parent)),
+        )
 
 
 def until(condition, process=None, seconds=120):
@@ -298,13 +332,26 @@ def until(condition, process=None, seconds=120):
 
 def test_signals_to_all_processes_and_a_second_one(tmp_path):
     """As Ctrl-C in a terminal and schedulers send them, workers included."""
-    kinds = {'persistent': (signal.SIGTERM, 9), 'anew each epoch': (signal.SIGINT, 9),
-             'twice': (signal.SIGTERM, -3)}
+    kinds = {
+        'persistent': (signal.SIGTERM, 9),
+        'anew each epoch': (signal.SIGINT, 9),
+        'twice': (signal.SIGTERM, -3),
+    }
     for name in kinds:
         (tmp_path / name).mkdir()
-    begun = begin(tmp_path / 'said', *(
-        dict(folder=str(tmp_path / name / 'work'), wait=wait, epochs=3, workers=2,
-             persistent=name != 'anew each epoch') for name, (_, wait) in kinds.items()))
+    begun = begin(
+        tmp_path / 'said',
+        *(
+            dict(
+                folder=str(tmp_path / name / 'work'),
+                wait=wait,
+                epochs=3,
+                workers=2,
+                persistent=name != 'anew each epoch',
+            )
+            for name, (_, wait) in kinds.items()
+        ),
+    )
     numbers = {}
     for name, (number, _) in kinds.items():
         file = tmp_path / name / 'work' / 'waits_0'
@@ -315,8 +362,9 @@ def test_signals_to_all_processes_and_a_second_one(tmp_path):
     assert not (tmp_path / 'twice' / 'code').exists()
     os.kill(numbers['twice'], signal.SIGTERM)
     assert begun.wait(120) == 0, (tmp_path / 'said').read_text()
-    code, said = ({name: (tmp_path / name / file).read_text() for name in kinds}
-                  for file in ('code', 'said'))
+    code, said = (
+        {name: (tmp_path / name / file).read_text() for name in kinds} for file in ('code', 'said')
+    )
     for name in ('persistent', 'anew each epoch'):
         assert code[name] == '75', said[name]
         assert 'DataLoader worker' not in said[name] and 'Traceback' not in said[name], said[name]
@@ -330,7 +378,8 @@ def test_signals_to_all_processes_and_a_second_one(tmp_path):
         except ProcessLookupError:
             return True
         return False
-    until(gone, seconds=20)         # torch's workers look every five seconds who is there
+
+    until(gone, seconds=20)  # torch's workers look every five seconds who is there
 
 
 def test_torchrun_hands_the_signal_on(tmp_path):
@@ -353,19 +402,33 @@ def test_torchrun_hands_the_signal_on(tmp_path):
 
 # ---- the command line, and Slurm -----------------------------------------------------------------
 
+
 @pytest.fixture
 def command(tmp_path):
     """Arguments of ``mmresnest train`` for a training of 24 short iterations."""
-    shapes = draw(tmp_path / 'shapes', train=24, val=2, test=1, size=(64, 64), layouts=['coco'],
-                  progress=False)
-    return [tiny.write(tmp_path, 'detection'), '--data', shapes, '--seed', '0', '--cfg-options',
-            'train_dataloader.batch_size=1']
+    shapes = draw(
+        tmp_path / 'shapes',
+        train=24,
+        val=2,
+        test=1,
+        size=(64, 64),
+        layouts=['coco'],
+        progress=False,
+    )
+    return [
+        tiny.write(tmp_path, 'detection'),
+        '--data',
+        shapes,
+        '--seed',
+        '0',
+        '--cfg-options',
+        'train_dataloader.batch_size=1',
+    ]
 
 
 def iterates(work, runs):
     """Whether the logs of so many runs have a line of an iteration."""
-    return lambda: sum('Epoch(train)' in log.read_text()
-                       for log in work.glob('*/*.log')) == runs
+    return lambda: sum('Epoch(train)' in log.read_text() for log in work.glob('*/*.log')) == runs
 
 
 SRUN = """#!/bin/bash
@@ -390,35 +453,48 @@ def test_the_command_line_and_a_job_that_is_queued_again(command, tmp_path):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     (tmp_path / 'state').write_text('RUNNING')
-    spooled = tmp_path / 'slurm_script'         # where sbatch copies it, away from its folder
+    spooled = tmp_path / 'slurm_script'  # where sbatch copies it, away from its folder
     spooled.write_bytes((TOOLS / 'slurm_requeue.sh').read_bytes())
     spooled.chmod(0o755)
-    env = {name: value for name, value in environment().items()
-           if name not in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')}
+    env = {
+        name: value
+        for name, value in environment().items()
+        if name not in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+    }
     env.update(PATH=f'{tmp_path}{os.pathsep}{env["PATH"]}', FAKE=str(tmp_path), SLURM_JOB_ID='42')
     work = tmp_path / 'work'
     arguments = [*command, '--work-dir', work]
 
     def run(*line, send=None, runs=0):
-        process = subprocess.Popen([*line], env=env, stdout=subprocess.PIPE, text=True,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            [*line],
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
             if send is not None:
                 until(iterates(work, runs), process)
                 send(process)
             said, _ = process.communicate(timeout=240)
-        except BaseException:           # the training is not this process, and would stay
+        except BaseException:  # the training is not this process, and would stay
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             raise
         assert 'Traceback' not in said, said
-        asked = [one for one in (tmp_path / 'scontrol.log').read_text().splitlines()
-                 if 'hostname' not in one]
+        asked = [
+            one
+            for one in (tmp_path / 'scontrol.log').read_text().splitlines()
+            if 'hostname' not in one
+        ]
         return process.returncode, said, asked
 
-    def by_slurm(process):          # to the step, and to the shell as by --signal=B:USR1
+    def by_slurm(process):  # to the step, and to the shell as by --signal=B:USR1
         os.kill(int((tmp_path / 'task').read_text()), signal.SIGUSR1)
         process.send_signal(signal.SIGUSR1)
+
     code, said, asked = run(spooled, *arguments, send=by_slurm, runs=1)
     assert code == 75, said[-3000:]
     assert 'holds no checkpoint: the run starts from the beginning' in said
@@ -427,8 +503,16 @@ def test_the_command_line_and_a_job_that_is_queued_again(command, tmp_path):
     left = checkpoints.last(work)
     assert left.name.startswith('iter_')
 
-    code, said, _ = run(sys.executable, '-m', 'mmresnest.cli', 'train', *arguments, '--resume',
-                        send=subprocess.Popen.terminate, runs=2)
+    code, said, _ = run(
+        sys.executable,
+        '-m',
+        'mmresnest.cli',
+        'train',
+        *arguments,
+        '--resume',
+        send=subprocess.Popen.terminate,
+        runs=2,
+    )
     assert code == 75, said[-3000:]
     assert f'goes on from {left}' in said
     assert 'stopped by SIGTERM' in said and 'give the same command with --resume' in said
@@ -442,8 +526,9 @@ def test_the_command_line_and_a_job_that_is_queued_again(command, tmp_path):
 
 def test_what_slurm_does_not_queue_again(tmp_path):
     """A training that failed, or whose job was cancelled."""
-    for name, text in dict(srun='#!/bin/bash\nexit $(cat "$FAKE/code")\n',
-                           scontrol=SCONTROL).items():
+    for name, text in dict(
+        srun='#!/bin/bash\nexit $(cat "$FAKE/code")\n', scontrol=SCONTROL
+    ).items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     env = dict(os.environ, PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}', FAKE=str(tmp_path))
@@ -451,9 +536,15 @@ def test_what_slurm_does_not_queue_again(tmp_path):
     def run(*words, code=0, state='RUNNING', **more):
         (tmp_path / 'code').write_text(str(code))
         (tmp_path / 'state').write_text(state)
-        done = subprocess.run([TOOLS / 'slurm_requeue.sh', *words], env=dict(env, **more),
-                              capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            [TOOLS / 'slurm_requeue.sh', *words],
+            env=dict(env, **more),
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
         return done.returncode, 'queued again' in done.stdout, done.stderr
+
     job = dict(SLURM_JOB_ID='42')
     assert run('config', code=75, **job)[:2] == (75, True)
     assert run('config', code=75, state='COMPLETING', **job)[:2] == (75, False)

@@ -1,4 +1,5 @@
 """What a config may say of runner and strategy, in one process; see also test_two_processes.py."""
+
 import sys
 
 import pytest
@@ -25,8 +26,9 @@ FLEXIBLE = dict(runner_type='FlexibleRunner')
 
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
-    return draw(tmp_path_factory.mktemp('shapes'), train=2, val=1, test=1, size=(64, 64),
-                progress=False)
+    return draw(
+        tmp_path_factory.mktemp('shapes'), train=2, val=1, test=1, size=(64, 64), progress=False
+    )
 
 
 def settle(launcher='pytorch', **settings):
@@ -71,8 +73,9 @@ def test_deepspeed_that_is_not_there(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(UserError, match=r"not installed: pip install 'deepspeed<0\.19\.1'"):
         settle(strategy=dict(type='DeepSpeedStrategy'))
-    monkeypatch.setattr('importlib.util.find_spec',
-                        lambda name: None if name.endswith('onebit') else name)
+    monkeypatch.setattr(
+        'importlib.util.find_spec', lambda name: None if name.endswith('onebit') else name
+    )
     with pytest.raises(UserError, match='version that mmengine cannot import'):
         settle(strategy=dict(type='DeepSpeedStrategy'))
 
@@ -80,15 +83,20 @@ def test_deepspeed_that_is_not_there(monkeypatch):
 def test_deepspeed_is_told_what_the_config_says(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
     optimizer = dict(type='SGD', lr=0.02)
-    more = dict(strategy=dict(type='DeepSpeedStrategy'), train_dataloader=dict(batch_size=4),
-                auto_scale_lr=dict(enable=True, base_batch_size=16))
+    more = dict(
+        strategy=dict(type='DeepSpeedStrategy'),
+        train_dataloader=dict(batch_size=4),
+        auto_scale_lr=dict(enable=True, base_batch_size=16),
+    )
     cfg = settle(optim_wrapper=dict(optimizer=optimizer, clip_grad=dict(max_norm=35)), **more)
-    assert cfg.optim_wrapper == dict(type='DeepSpeedOptimWrapper',
-                                     optimizer=dict(type='SGD', lr=0.02 * 4 / 16))
+    assert cfg.optim_wrapper == dict(
+        type='DeepSpeedOptimWrapper', optimizer=dict(type='SGD', lr=0.02 * 4 / 16)
+    )
     assert cfg.strategy.gradient_clipping == 35 and not cfg.auto_scale_lr.enable
     with pytest.raises(UserError, match='2-norm only'):
-        settle(optim_wrapper=dict(optimizer=optimizer, clip_grad=dict(max_norm=1, norm_type=1)),
-               **more)
+        settle(
+            optim_wrapper=dict(optimizer=optimizer, clip_grad=dict(max_norm=1, norm_type=1)), **more
+        )
 
 
 def test_whole_processes_on_cpus():
@@ -110,8 +118,9 @@ def test_a_run_under_the_flexible_runner(shapes, tmp_path):
     """One process: training, pictures, resuming, testing; and what is wrong is explained."""
     path = tiny.write(tmp_path, 'detection')
     options = {'runner_type': 'FlexibleRunner'}
-    result = train(path, data=shapes, work_dir=tmp_path / 'work', seed=0, options=options,
-                   auto_scale_lr=True)
+    result = train(
+        path, data=shapes, work_dir=tmp_path / 'work', seed=0, options=options, auto_scale_lr=True
+    )
     assert 'coco/bbox_mAP' in result.metrics
     assert {picture.name for picture in result.pictures} == {'predictions.png', 'curves.png'}
     content = checkpoints.read(result.checkpoint)
@@ -127,12 +136,13 @@ def test_a_run_under_the_flexible_runner(shapes, tmp_path):
     use_data(cfg, shapes)
     again = train(cfg, work_dir=tmp_path / 'work', seed=0, resume='auto')
     assert checkpoints.read(again.checkpoint)['meta'].items() >= dict(epoch=2, iter=2).items()
-    assert 'coco/bbox_mAP' in score(cfg, again.checkpoint,
-                                    work_dir=tmp_path / 'scored').metrics
+    assert 'coco/bbox_mAP' in score(cfg, again.checkpoint, work_dir=tmp_path / 'scored').metrics
 
-    for wrong, said in (({'model.backbone.radixx': 3}, 'radix'),
-                        ({'runner_type': 'FlexibleRuner'}, 'nearest: FlexibleRunner'),
-                        ({'strategy.type': 'SingleDeviceStrategi'}, 'tools/dist_train.sh')):
+    for wrong, said in (
+        ({'model.backbone.radixx': 3}, 'radix'),
+        ({'runner_type': 'FlexibleRuner'}, 'nearest: FlexibleRunner'),
+        ({'strategy.type': 'SingleDeviceStrategi'}, 'tools/dist_train.sh'),
+    ):
         with pytest.raises(UserError, match=said):
             train(path, data=shapes, work_dir=tmp_path / 'no', options={**options, **wrong})
 

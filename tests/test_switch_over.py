@@ -4,6 +4,7 @@ Nothing else is changed for the builds. The training steps keep the backbone's p
 width and output stride, and shrink images, necks and heads; the weights are random, for the
 published ones would have to be fetched.
 """
+
 import re
 from copy import deepcopy
 from importlib.util import find_spec
@@ -26,17 +27,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmresnest import models
-from mmresnest.engine.config import (
-    load_config,
-    register,
-    settle_norms,
-    shipped_folder,
-    task_of,
-)
+from mmresnest.engine.config import load_config, register, settle_norms, shipped_folder, task_of
 from mmresnest.engine.demo import narrow_detector, narrow_segmentor, walk
 
-SIZE = 64       # px: layer4 still has more than one place
-ROIS = 16       # sampled per image
+SIZE = 64  # px: layer4 still has more than one place
+ROIS = 16  # sampled per image
 
 
 def published() -> list[str]:
@@ -56,7 +51,7 @@ every = pytest.mark.parametrize('name', PUBLISHED)
 def load(name: str) -> Config:
     cfg = load_config(name)
     register(cfg)
-    settle_norms(cfg, distributed=False)        # as every tool does
+    settle_norms(cfg, distributed=False)  # as every tool does
     return cfg
 
 
@@ -90,23 +85,30 @@ def object_sample() -> DetDataSample:
     return DetDataSample(
         metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0)),
         gt_instances=InstanceData(
-            bboxes=HorizontalBoxes(boxes, dtype=torch.float32), labels=torch.tensor([1, 7]),
-            masks=BitmapMasks(masks, SIZE, SIZE)),
+            bboxes=HorizontalBoxes(boxes, dtype=torch.float32),
+            labels=torch.tensor([1, 7]),
+            masks=BitmapMasks(masks, SIZE, SIZE),
+        ),
         ignored_instances=InstanceData(
-            bboxes=HorizontalBoxes(torch.zeros(0, 4)), labels=torch.zeros(0, dtype=torch.long)),
-        gt_sem_seg=PixelData(sem_seg=torch.randint(0, 19, (1, SIZE, SIZE))))
+            bboxes=HorizontalBoxes(torch.zeros(0, 4)), labels=torch.zeros(0, dtype=torch.long)
+        ),
+        gt_sem_seg=PixelData(sem_seg=torch.randint(0, 19, (1, SIZE, SIZE))),
+    )
 
 
 def semantic_sample() -> SegDataSample:
-    return SegDataSample(metainfo=dict(img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE)),
-                         gt_sem_seg=PixelData(data=torch.randint(0, 19, (1, SIZE, SIZE))))
+    return SegDataSample(
+        metainfo=dict(img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE)),
+        gt_sem_seg=PixelData(data=torch.randint(0, 19, (1, SIZE, SIZE))),
+    )
 
 
 def batch(cfg: Config) -> dict:
     sample = semantic_sample if task_of(cfg) == 'semantic' else object_sample
-    return dict(inputs=[torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8)
-                        for _ in range(2)],
-                data_samples=[sample() for _ in range(2)])
+    return dict(
+        inputs=[torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8) for _ in range(2)],
+        data_samples=[sample() for _ in range(2)],
+    )
 
 
 def part_of(parameter: str) -> str:
@@ -118,9 +120,11 @@ def part_of(parameter: str) -> str:
 
 def test_none_is_missed():
     stems = [name.partition('/')[2] for name in PUBLISHED]
-    known = [f'{detector}_{backbone}' for detector in (
-        'faster-rcnn', 'mask-rcnn', 'cascade-rcnn', 'cascade-mask-rcnn') for backbone in (
-        's50', 's101', 'res2net-101')]
+    known = [
+        f'{detector}_{backbone}'
+        for detector in ('faster-rcnn', 'mask-rcnn', 'cascade-rcnn', 'cascade-mask-rcnn')
+        for backbone in ('s50', 's101', 'res2net-101')
+    ]
     known += ['htc_res2net-101', 'vfnet_res2net-101', 'vfnet_res2net101-mdconv']
     known += [f'resnest_s101-d8_{head}' for head in ('fcn', 'pspnet', 'deeplabv3', 'deeplabv3plus')]
     for start in known:
@@ -139,7 +143,7 @@ def test_builds_as_published(name):
 
 
 @every
-@pytest.mark.filterwarnings('ignore:torch.meshgrid:UserWarning')    # VFNet's generator of points
+@pytest.mark.filterwarnings('ignore:torch.meshgrid:UserWarning')  # VFNet's generator of points
 def test_takes_a_training_step(name):
     torch.manual_seed(0)
     cfg = load(name)
@@ -148,12 +152,12 @@ def test_takes_a_training_step(name):
     narrow(cfg)
     assert cfg.model.backbone == backbone
     model = build(cfg, cfg.model)
-    model.backbone.init_cfg = None              # the one thing that is left out: nothing is fetched
+    model.backbone.init_cfg = None  # the one thing that is left out: nothing is fetched
     model.init_weights()
     model.train()
 
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    wrapper.zero_grad = lambda: None            # train_step would clear what is looked at below
+    wrapper.zero_grad = lambda: None  # train_step would clear what is looked at below
     before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
     losses = model.train_step(batch(cfg), wrapper)
 
@@ -166,14 +170,18 @@ def test_takes_a_training_step(name):
             learned[part_of(key)] = max(learned.get(part_of(key), 0.0), size)
     assert all(0 < size < float('inf') for size in learned.values()), learned
     # Several processes would wait forever for a parameter that takes no part in the loss.
-    assert all((parameter.grad is not None) is parameter.requires_grad
-               for parameter in model.backbone.parameters())
+    assert all(
+        (parameter.grad is not None) is parameter.requires_grad
+        for parameter in model.backbone.parameters()
+    )
 
     frozen = cfg.model.backbone.get('frozen_stages', -1) >= 0
     for stage in ('stem', 'layer1', 'layer2', 'layer3', 'layer4'):
-        moved = any(not torch.equal(value, before[key])
-                    for key, value in model.backbone.state_dict().items()
-                    if key.startswith(stage + '.'))
+        moved = any(
+            not torch.equal(value, before[key])
+            for key, value in model.backbone.state_dict().items()
+            if key.startswith(stage + '.')
+        )
         assert moved is not (frozen and stage in ('stem', 'layer1')), stage
         assert (f'backbone.{stage}' in learned) is moved, stage
 
@@ -188,8 +196,11 @@ def trainable(backbone: nn.Module) -> set[str]:
 
 def evaluating(backbone: nn.Module) -> set[str]:
     """The norms that use their running statistics in training."""
-    return {key for key, module in backbone.named_modules()
-            if isinstance(module, _BatchNorm) and not module.training}
+    return {
+        key
+        for key, module in backbone.named_modules()
+        if isinstance(module, _BatchNorm) and not module.training
+    }
 
 
 def test_state_is_that_of_the_built_in_class():
@@ -198,7 +209,7 @@ def test_state_is_that_of_the_built_in_class():
     for name in PUBLISHED:
         cfg = load(name)
         backbone = dict(cfg.model.backbone, init_cfg=None, of=cfg.default_scope)
-        if backbone in compared:                # many configs differ in their heads alone
+        if backbone in compared:  # many configs differ in their heads alone
             continue
         compared.append(backbone)
         with torch.device('meta'):
@@ -216,6 +227,7 @@ def test_state_is_that_of_the_built_in_class():
 
 # Our configs that take the zoos' checkpoints ------------------------------------------------------
 
+
 def zoo() -> dict[str, str]:
     """File name of a zoo's checkpoint -> the config it was trained by."""
     found = {}
@@ -232,10 +244,14 @@ def zoo() -> dict[str, str]:
 
 def with_weights() -> dict[Path, str]:
     """Config of ours -> file name of the weights that its header names."""
-    headers = {path: path.read_text(encoding='utf-8')
-               for path in sorted(shipped_folder().glob('*.py'))}
-    return {path: match[1] for path, text in headers.items()
-            if (match := re.search(r'^Weights: \S+/(\S+)$', text, re.MULTILINE))}
+    headers = {
+        path: path.read_text(encoding='utf-8') for path in sorted(shipped_folder().glob('*.py'))
+    }
+    return {
+        path: match[1]
+        for path, text in headers.items()
+        if (match := re.search(r'^Weights: \S+/(\S+)$', text, re.MULTILINE))
+    }
 
 
 OF_ZOO = with_weights()
@@ -255,7 +271,7 @@ def test_our_config_of_a_checkpoint_is_the_zoo_s(path):
             assert one == other, part
     assert settled(ours.param_scheduler) == settled(theirs.param_scheduler)
     assert settled(ours.optim_wrapper.optimizer) == settled(theirs.optim_wrapper.optimizer)
-    theirs.model.pop('pretrained', None)        # an older way to name weights, warned of
+    theirs.model.pop('pretrained', None)  # an older way to name weights, warned of
     with torch.device('meta'):
         models = [build(cfg, cfg.model) for cfg in (ours, theirs)]
     assert shapes(models[0]) == shapes(models[1])
@@ -265,6 +281,9 @@ def test_our_config_of_a_checkpoint_is_the_zoo_s(path):
 def settled(part: Any) -> Any:
     """A part of a config without the scope that mmengine notes in what is inherited, or nothing."""
     if isinstance(part, dict):
-        return {key: settled(value) for key, value in part.items()
-                if key != '_scope_' and value is not None}
+        return {
+            key: settled(value)
+            for key, value in part.items()
+            if key != '_scope_' and value is not None
+        }
     return [settled(one) for one in part] if isinstance(part, (list, tuple)) else part

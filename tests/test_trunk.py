@@ -1,4 +1,5 @@
 """The rules that hold for every kind: geometry, freezing, checkpointing, arguments."""
+
 import copy
 import pickle
 
@@ -12,8 +13,13 @@ from mmresnest.errors import ArgumentError
 from mmresnest.trunk import ResTrunk, dilations_of
 
 # The smallest trunk of every kind: one block a stage, narrow.
-SMALL = dict(depths=(1, 2, 1, 1), stem=(8, 8, 16), base_channels=16, pooled_shortcut=True,
-             zero_init_residual=False)
+SMALL = dict(
+    depths=(1, 2, 1, 1),
+    stem=(8, 8, 16),
+    base_channels=16,
+    pooled_shortcut=True,
+    zero_init_residual=False,
+)
 OWN = dict(resnext={}, se=dict(reduction=4), res2=dict(base_width=16), split={})
 
 
@@ -56,9 +62,15 @@ def test_dilations_of_blocks():
 
 def test_contraction_is_the_default_except_in_mm_compatibility():
     dilated = dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
-    first = [trunk('resnext', **dilated, **more).layer4[0].conv2.dilation[0]
-             for more in ({}, dict(compat='mm'), dict(compat='mm', contract_dilation=True),
-                          dict(contract_dilation=False))]
+    first = [
+        trunk('resnext', **dilated, **more).layer4[0].conv2.dilation[0]
+        for more in (
+            {},
+            dict(compat='mm'),
+            dict(compat='mm', contract_dilation=True),
+            dict(contract_dilation=False),
+        )
+    ]
     assert first == [1, 2, 1, 2]
 
 
@@ -71,8 +83,11 @@ def test_multi_grid_is_the_last_stage_s():
 def test_every_parameter_gets_a_gradient(kind):
     network = trunk(kind)
     sum(m.square().mean() for m in network(torch.randn(2, 3, 64, 64))).backward()
-    without = [name for name, p in network.named_parameters()
-               if p.grad is None or not p.grad.abs().sum() > 0]
+    without = [
+        name
+        for name, p in network.named_parameters()
+        if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     # A bias in front of a norm is subtracted again: its gradient is zero but for rounding.
     assert not [name for name in without if not name.endswith('fc1.bias')]
 
@@ -106,10 +121,13 @@ def test_freezing(kind, frozen):
     optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
     sum(m.square().mean() for m in network(torch.randn(2, 3, 64, 64))).backward()
     optimiser.step()
-    changed = {key.split('.')[0] for key, value in network.state_dict().items()
-               if not torch.equal(value, before[key])}
+    changed = {
+        key.split('.')[0]
+        for key, value in network.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
     parts = ['stem', 'layer1', 'layer2', 'layer3', 'layer4']
-    assert changed == set(parts[max(frozen + 1, 0):])
+    assert changed == set(parts[max(frozen + 1, 0) :])
 
 
 def test_freezing_a_plain_stem():
@@ -192,22 +210,25 @@ def test_a_stage_that_nobody_reads_is_not_built():
     assert not hasattr(trunk('split', out_indices=(0, 1)), 'layer3')
 
 
-@pytest.mark.parametrize('arguments,named', [
-    (dict(kind='resnet'), 'kind'),
-    (dict(strides=(1, 2)), 'strides'),
-    (dict(dilations=(1, 1, 0, 1)), 'dilations'),
-    (dict(out_indices=(0, 4)), 'out_indices'),
-    (dict(out_indices=(2, 1)), 'out_indices'),
-    (dict(out_indices=()), 'out_indices'),
-    (dict(frozen_stages=5), 'frozen_stages'),
-    (dict(drop_path_rate=1.0), 'drop_path_rate'),
-    (dict(compat='timm'), 'compat'),
-    (dict(multi_grid=(1, 2)), 'multi_grid'),
-    (dict(stem=(8, 8)), 'stem'),
-    (dict(radixx=2), 'radix'),
-    (dict(scales=4), 'scales'),
-    (dict(depths=(1,) * 5), 'num_stages'),
-])
+@pytest.mark.parametrize(
+    'arguments,named',
+    [
+        (dict(kind='resnet'), 'kind'),
+        (dict(strides=(1, 2)), 'strides'),
+        (dict(dilations=(1, 1, 0, 1)), 'dilations'),
+        (dict(out_indices=(0, 4)), 'out_indices'),
+        (dict(out_indices=(2, 1)), 'out_indices'),
+        (dict(out_indices=()), 'out_indices'),
+        (dict(frozen_stages=5), 'frozen_stages'),
+        (dict(drop_path_rate=1.0), 'drop_path_rate'),
+        (dict(compat='timm'), 'compat'),
+        (dict(multi_grid=(1, 2)), 'multi_grid'),
+        (dict(stem=(8, 8)), 'stem'),
+        (dict(radixx=2), 'radix'),
+        (dict(scales=4), 'scales'),
+        (dict(depths=(1,) * 5), 'num_stages'),
+    ],
+)
 def test_what_cannot_be_obeyed_is_refused_by_name(arguments, named):
     with pytest.raises(ArgumentError, match=named):
         ResTrunk(**{**SMALL, 'kind': 'split', **arguments})

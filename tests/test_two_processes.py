@@ -1,4 +1,5 @@
 """Two processes on CPUs, over gloo, started as a user starts them."""
+
 import os
 import shutil
 import socket
@@ -26,16 +27,28 @@ def free_port() -> str:
 
 
 def environment():
-    return {**os.environ, 'PYTHON': sys.executable, 'PORT': free_port(), 'OMP_NUM_THREADS': '1',
-            'CUDA_VISIBLE_DEVICES': ''}
+    return {
+        **os.environ,
+        'PYTHON': sys.executable,
+        'PORT': free_port(),
+        'OMP_NUM_THREADS': '1',
+        'CUDA_VISIBLE_DEVICES': '',
+    }
 
 
 def start(script, *args):
-    return subprocess.run([TOOLS / script, *map(str, args)], env=environment(),
-                          capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        [TOOLS / script, *map(str, args)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 # ---- equal to one process ------------------------------------------------------------------------
+
 
 @pytest.fixture(scope='module')
 def found(tmp_path_factory):
@@ -44,9 +57,21 @@ def found(tmp_path_factory):
     env = environment()
     env['PYTHONPATH'] = os.pathsep.join(filter(None, [str(TOOLS.parent), env.get('PYTHONPATH')]))
     run = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
-         f'--master_port={env["PORT"]}', Path(__file__).with_name('two.py'), file],
-        env=env, capture_output=True, text=True, timeout=120, check=False)
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--nproc_per_node=2',
+            f'--master_port={env["PORT"]}',
+            Path(__file__).with_name('two.py'),
+            file,
+        ],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     return torch.load(file, weights_only=True)
 
@@ -63,21 +88,25 @@ def test_two_are_one(found, name):
 def test_the_comparison_can_fail(found):
     """Norms that do not synchronise are told from those that do."""
     two, one = found['own_norms']
-    different = [key for key in two if not torch.allclose(two[key].double(), one[key].double(),
-                                                          rtol=1e-3)]
+    different = [
+        key for key in two if not torch.allclose(two[key].double(), one[key].double(), rtol=1e-3)
+    ]
     assert len(different) > 30
     synced = found['synchronised_norms'][1]
-    for key in one:         # and the plain words are those of torch, in one process
-        torch.testing.assert_close(one[key], synced[key], rtol=1e-7, atol=1e-9,
-                                   msg=key) if 'num_batches' not in key else None
+    for key in one:  # and the plain words are those of torch, in one process
+        torch.testing.assert_close(
+            one[key], synced[key], rtol=1e-7, atol=1e-9, msg=key
+        ) if 'num_batches' not in key else None
 
 
 # ---- trainings -----------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
-    return draw(tmp_path_factory.mktemp('shapes'), train=8, val=3, test=2, size=(64, 64),
-                progress=False)
+    return draw(
+        tmp_path_factory.mktemp('shapes'), train=8, val=3, test=2, size=(64, 64), progress=False
+    )
 
 
 @pytest.fixture(scope='module')
@@ -85,8 +114,18 @@ def trained(shapes, tmp_path_factory):
     """The folder of a training under DistributedDataParallel, its config, and what it said."""
     folder = tmp_path_factory.mktemp('trained')
     config = tiny.write(folder, 'detection')
-    run = start('dist_train.sh', config, 2, '--data', shapes, '--work-dir', folder / 'work',
-                '--seed', 0, '--auto-scale-lr')
+    run = start(
+        'dist_train.sh',
+        config,
+        2,
+        '--data',
+        shapes,
+        '--work-dir',
+        folder / 'work',
+        '--seed',
+        0,
+        '--auto-scale-lr',
+    )
     return folder / 'work', config, run
 
 
@@ -103,8 +142,18 @@ def test_train_and_test(shapes, trained, tmp_path):
     # The learning rate is for 16 images a step, and 2 processes take 2 each.
     assert content['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(0.02 * 4 / 16)
 
-    run = start('dist_test.sh', config, checkpoints.last(work), 2, '--data', shapes, '--work-dir',
-                tmp_path, '--out', tmp_path / 'found.json')
+    run = start(
+        'dist_test.sh',
+        config,
+        checkpoints.last(work),
+        2,
+        '--data',
+        shapes,
+        '--work-dir',
+        tmp_path,
+        '--out',
+        tmp_path / 'found.json',
+    )
     assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
     assert 'coco/bbox_mAP: ' in run.stdout and (tmp_path / 'found.json').is_file()
 
@@ -115,11 +164,21 @@ def sharded(trained, shapes):
     work, config, _ = trained
     config = config.with_name('sharded.py')
     config.write_text(f"""
-_base_ = ['{trained[1].name}', '{TOOLS.parent / "configs/_base_/strategies/fsdp.py"}']
+_base_ = ['{trained[1].name}', '{TOOLS.parent / 'configs/_base_/strategies/fsdp.py'}']
 """)
     work = work.with_name('sharded')
-    run = start('dist_train.sh', config, 2, '--data', shapes, '--work-dir', work, '--seed', 0,
-                '--auto-scale-lr')
+    run = start(
+        'dist_train.sh',
+        config,
+        2,
+        '--data',
+        shapes,
+        '--work-dir',
+        work,
+        '--seed',
+        0,
+        '--auto-scale-lr',
+    )
     return work, config, run
 
 
@@ -133,33 +192,51 @@ def test_a_model_in_shards_learns_the_same(trained, sharded):
     assert whole['meta']['epoch'] == shards['meta']['epoch'] == 1
     assert whole['state_dict'].keys() == shards['state_dict'].keys()
     for name, value in whole['state_dict'].items():
-        torch.testing.assert_close(shards['state_dict'][name], value, rtol=1e-4, atol=1e-6,
-                                   msg=name)
+        torch.testing.assert_close(
+            shards['state_dict'][name], value, rtol=1e-4, atol=1e-6, msg=name
+        )
     one, two = whole['optimizer'], shards['optimizer']
     assert one['param_groups'] == two['param_groups'] and one['state'].keys() == two['state'].keys()
     for index, state in one['state'].items():
-        torch.testing.assert_close(two['state'][index]['momentum_buffer'],
-                                   state['momentum_buffer'], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(
+            two['state'][index]['momentum_buffer'], state['momentum_buffer'], rtol=1e-3, atol=1e-5
+        )
 
 
 def test_go_on_in_shards_from_whole_and_back(trained, sharded, shapes, tmp_path):
     whole, config, _ = trained
     shutil.copytree(whole, tmp_path / 'work')
     config = config.with_name('precise.py')
-    config.write_text(f"_base_ = '{sharded[1].name}'\n"
-                      "custom_hooks = [dict(type='mmresnest.PreciseBN')]\n")
-    run = start('dist_train.sh', config, 2, '--data', shapes, '--work-dir', tmp_path / 'work',
-                '--seed', 0, '--auto-scale-lr', '--amp', '--resume', '--cfg-options',
-                'train_cfg.max_epochs=2')
+    config.write_text(
+        f"_base_ = '{sharded[1].name}'\ncustom_hooks = [dict(type='mmresnest.PreciseBN')]\n"
+    )
+    run = start(
+        'dist_train.sh',
+        config,
+        2,
+        '--data',
+        shapes,
+        '--work-dir',
+        tmp_path / 'work',
+        '--seed',
+        0,
+        '--auto-scale-lr',
+        '--amp',
+        '--resume',
+        '--cfg-options',
+        'train_cfg.max_epochs=2',
+    )
     said = run.stdout + run.stderr
     assert run.returncode == 0, said[-3000:]
     assert 'resumed epoch: 1, iter: 2' in said and 'bfloat16' in said
     assert 'PreciseBN: averaging the statistics' in said
-    before, after = (checkpoints.read(tmp_path / 'work' / f'epoch_{epoch}.pth')
-                     for epoch in (1, 2))
+    before, after = (checkpoints.read(tmp_path / 'work' / f'epoch_{epoch}.pth') for epoch in (1, 2))
     assert after['meta']['epoch'] == 2 and after['meta']['iter'] == 4
-    moved = [name for name, value in before['state_dict'].items()
-             if not torch.equal(value, after['state_dict'][name])]
+    moved = [
+        name
+        for name, value in before['state_dict'].items()
+        if not torch.equal(value, after['state_dict'][name])
+    ]
     assert 'rpn_head.rpn_conv.bias' in moved and 'backbone.layer4.0.bn3.bias' in moved
     assert not any(name.startswith('backbone.layer1') for name in moved), 'it is frozen'
     # One process tests it, and the strategy in the config is not in its way.
@@ -184,11 +261,23 @@ def test_slurm(shapes, trained, tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
     for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.delenv(name, raising=False)
-    run = start('slurm_train.sh', 'partition', 'job', trained[1], '--data', shapes, '--work-dir',
-                tmp_path / 'work', '--seed', 0, '--auto-scale-lr')
+    run = start(
+        'slurm_train.sh',
+        'partition',
+        'job',
+        trained[1],
+        '--data',
+        shapes,
+        '--work-dir',
+        tmp_path / 'work',
+        '--seed',
+        0,
+        '--auto-scale-lr',
+    )
     assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
-    one, two = (checkpoints.read(checkpoints.last(work)) for work in (trained[0],
-                                                                     tmp_path / 'work'))
+    one, two = (
+        checkpoints.read(checkpoints.last(work)) for work in (trained[0], tmp_path / 'work')
+    )
     assert two['meta']['iter'] == 2
     for name, value in one['state_dict'].items():
         torch.testing.assert_close(two['state_dict'][name], value, msg=name)

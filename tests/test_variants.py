@@ -1,4 +1,5 @@
 """The variant table: every row re-derived from the network it describes."""
+
 import re
 
 import pytest
@@ -11,7 +12,7 @@ from mmresnest.variants import ALIASES, ALTERNATIVES, TABLE, VARIANTS, list_arch
 from mmresnest.weights import LAYOUTS
 
 LICENCES = {'Apache-2.0', 'BSD-3-Clause', 'CC-BY-NC-4.0', 'CC-BY-NC-SA-4.0', 'unknown'}
-CLASSIFIER = 2048 * 1000                        # the 1000-way classifier that the figures include
+CLASSIFIER = 2048 * 1000  # the 1000-way classifier that the figures include
 
 
 @pytest.mark.parametrize('row', TABLE, ids=lambda row: row.name)
@@ -55,22 +56,26 @@ def test_pretrained_takes_one_set_of_weights_whichever_host_answers(row):
         assert mirror.url != first.url
         assert mirror.licence == first.licence
     assert not {weights.sha256 for weights in row.weights} & {
-        weights.sha256 for weights in row.alternatives}
+        weights.sha256 for weights in row.alternatives
+    }
 
 
 def test_alternatives_are_of_networks_in_the_table_and_say_whose_they_are():
     assert set(ALTERNATIVES) <= set(VARIANTS)
     assert all(weights.note for row in TABLE for weights in row.alternatives)
-    files = [file for row in TABLE for file in {
-        weights.file for weights in (*row.weights, *row.alternatives)}]
-    assert len(files) == len(set(files))            # a file is of one network
+    files = [
+        file
+        for row in TABLE
+        for file in {weights.file for weights in (*row.weights, *row.alternatives)}
+    ]
+    assert len(files) == len(set(files))  # a file is of one network
 
 
 def test_figures_that_are_easily_confused():
     """Two sets of weights of one network, each with its own accuracy at its own crop."""
     row = VARIANTS['seresnext50_32x4d']
     assert (row.top1, row.crop, row.weights[0].sha256) == (81.27, 224, 'a304a460')
-    gluon, = row.alternatives
+    (gluon,) = row.alternatives
     assert (gluon.top1, gluon.crop, gluon.sha256) == (79.92, 224, '90cf2d6e')
     assert VARIANTS['resnest50'].weights[0].sha256 == '528c19ca'
     assert '7497a55b' in {weights.sha256 for weights in VARIANTS['resnest50'].alternatives}

@@ -1,4 +1,5 @@
 """Layouts of published checkpoints, and loading that tells the truth."""
+
 import hashlib
 import json
 import os
@@ -56,14 +57,14 @@ def names(case: str) -> dict[str, str]:
 def test_conversion_is_total_and_reversible(name, layout):
     source = names(name)
     if layout == 'detectron2' and name.startswith(('res2', 'se', 'legacy')):
-        with pytest.raises(UserError, match='no such network'):     # neither SE nor Res2Net there
+        with pytest.raises(UserError, match='no such network'):  # neither SE nor Res2Net there
             weights.convert(source, layout)
         return
     converted = weights.convert(source, layout)
     assert sorted(converted.values()) == sorted(source)
     found = weights.recognise(source).layout
     assert weights.convert(converted, found) == source
-    assert weights.recognise(converted).layout in (layout, found, 'official')   # shared names
+    assert weights.recognise(converted).layout in (layout, found, 'official')  # shared names
 
 
 @pytest.mark.parametrize('name', ['resnest14', 'resnet50', 'resnet50d'])
@@ -90,8 +91,11 @@ def test_an_unknown_key_is_refused(official):
 @pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.backbone.'])
 @pytest.mark.parametrize('wrapper', [None, *weights.WRAPPERS])
 def test_wrapped_and_prefixed(tmp_path, official, prefix, wrapper):
-    state = {prefix + key: value for key, value in official.items()
-             if not (prefix and key.startswith('fc.'))}
+    state = {
+        prefix + key: value
+        for key, value in official.items()
+        if not (prefix and key.startswith('fc.'))
+    }
     file = save(tmp_path, state if wrapper is None else {wrapper: state, 'epoch': 3})
     built = network()
     report = weights.load(built, file)
@@ -101,8 +105,9 @@ def test_wrapped_and_prefixed(tmp_path, official, prefix, wrapper):
 
 def test_a_detector_s_checkpoint_fills_its_backbone(tmp_path, official):
     """Heads beside the backbone are not its business; unknown keys under its prefix are."""
-    state = {'backbone.' + key: value for key, value in official.items()
-             if not key.startswith('fc.')}
+    state = {
+        'backbone.' + key: value for key, value in official.items() if not key.startswith('fc.')
+    }
     state['neck.conv.weight'] = torch.zeros(3)
     report = weights.load(network(), save(tmp_path, state))
     assert report.filled == report.total and report.left_out == ()
@@ -116,9 +121,11 @@ def test_through_load_state_dict_at_any_prefix(official):
         def __init__(self):
             super().__init__()
             self.backbone = network()
+
     detector = Detector()
-    state = {'backbone.' + key: value for key, value in official.items()
-             if not key.startswith('fc.')}
+    state = {
+        'backbone.' + key: value for key, value in official.items() if not key.startswith('fc.')
+    }
     detector.load_state_dict(state, strict=True)
     assert torch.equal(detector.backbone.stem[7].weight, official['bn1.weight'])
 
@@ -129,22 +136,28 @@ def test_wrapped_twice(tmp_path, official):
 
 
 def test_through_init_cfg(tmp_path, official):
-    built = models.ResNeSt('resnest14', init_cfg=dict(
-        type='Pretrained', checkpoint=save(tmp_path, official)))
+    built = models.ResNeSt(
+        'resnest14', init_cfg=dict(type='Pretrained', checkpoint=save(tmp_path, official))
+    )
     built.init_weights()
     assert torch.equal(built.stem[0].weight, official['conv1.0.weight'])
     assert built.is_init
 
 
-@pytest.mark.parametrize('change,said', [
-    (lambda s: {k: v for k, v in s.items() if k != 'layer3.0.conv3.weight'},
-     'layer3.0.conv3.weight'),
-    (lambda s: {**s, 'layer3.0.conv3.weight': torch.zeros(3, 3, 1, 1)}, r'\(3, 3, 1, 1\)'),
-    (lambda s: {**s, 'layer1.0.conv9.weight': torch.zeros(1)}, 'layer1.0.conv9.weight'),
-    (lambda s: {'wheel.' + k[:3]: v for k, v in s.items()}, 'no backbone'),
-    (lambda s: {}, 'no tensors'),
-    (lambda s: [1, 2], 'no tensors'),
-])
+@pytest.mark.parametrize(
+    'change,said',
+    [
+        (
+            lambda s: {k: v for k, v in s.items() if k != 'layer3.0.conv3.weight'},
+            'layer3.0.conv3.weight',
+        ),
+        (lambda s: {**s, 'layer3.0.conv3.weight': torch.zeros(3, 3, 1, 1)}, r'\(3, 3, 1, 1\)'),
+        (lambda s: {**s, 'layer1.0.conv9.weight': torch.zeros(1)}, 'layer1.0.conv9.weight'),
+        (lambda s: {'wheel.' + k[:3]: v for k, v in s.items()}, 'no backbone'),
+        (lambda s: {}, 'no tensors'),
+        (lambda s: [1, 2], 'no tensors'),
+    ],
+)
 def test_what_does_not_fill_the_network_is_refused(tmp_path, official, change, said):
     with pytest.raises(UserError, match=said):
         weights.load(network(), save(tmp_path, change(official)))
@@ -171,7 +184,7 @@ def test_other_image_channels(tmp_path, official, channels):
     assert built.stem[0].weight.shape[1] == channels
     grey = torch.randn(1, 1, 32, 32)
     response = torch.nn.functional.conv2d(grey.expand(1, 3, 32, 32), rgb, None, 2, 1)
-    if channels in (1, 6):              # a picture that is the same in all channels answers alike
+    if channels in (1, 6):  # a picture that is the same in all channels answers alike
         ours = built.stem[0](grey.expand(1, channels, 32, 32))
         torch.testing.assert_close(ours, response, rtol=1e-4, atol=1e-5)
 
@@ -195,6 +208,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
     class Gadget:
         def __reduce__(self):
             return (exec, (f'open({str(tmp_path / "ran")!r}, "w")',))
+
     path = tmp_path / 'file.pth'
     path.write_bytes(pickle.dumps(dict(weight=Gadget())))
     with pytest.raises(UserError, match='not a checkpoint'):
@@ -217,8 +231,7 @@ def test_published_weights_come_from_the_cache(tmp_path, official, monkeypatch):
     file = VARIANTS['resnest14'].weights[0].file
     path = tmp_path / 'checkpoints' / file
     torch.save(official, path)
-    monkeypatch.setitem(weights.PUBLISHED, file,
-                        hashlib.sha256(path.read_bytes()).hexdigest()[:8])
+    monkeypatch.setitem(weights.PUBLISHED, file, hashlib.sha256(path.read_bytes()).hexdigest()[:8])
     built = mmresnest.build_backbone('resnest14', pretrained=True)
     assert torch.equal(built.stem[0].weight, official['conv1.0.weight'])
 
@@ -226,6 +239,7 @@ def test_published_weights_come_from_the_cache(tmp_path, official, monkeypatch):
 def test_offline_says_what_to_put_where(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError('no route to host')
+
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     monkeypatch.setattr(download, 'urlopen', refuse)
     with pytest.raises(UserError, match='resnest50-528c19ca.pth') as caught:
@@ -239,6 +253,7 @@ def test_offline_says_what_to_put_where(tmp_path, monkeypatch):
 
 # ---- layouts ------------------------------------------------------------------------------------
 
+
 def test_keys_of_mmpretrain():
     """As its classes name them: read off mmpretrain's resnet.py, resnest.py and seresnet.py."""
     keys = weights.convert(names('resnest50'), 'mmpretrain')
@@ -249,7 +264,7 @@ def test_keys_of_mmpretrain():
     assert keys['head.fc.bias'] == 'fc.bias'
     keys = weights.convert(names('seresnet50'), 'mmpretrain')
     assert keys['backbone.layer1.0.se_layer.conv1.conv.bias'] == 'layer1.0.se.fc1.bias'
-    keys = weights.convert(names('res2net50_v1b_26w_4s'), 'mmpretrain')     # layers of its own
+    keys = weights.convert(names('res2net50_v1b_26w_4s'), 'mmpretrain')  # layers of its own
     assert keys['backbone.layer1.0.downsample.2.bias'] == 'layer1.0.downsample.2.bias'
     keys = weights.convert(names('resnet50'), 'mmpretrain')
     found = weights.recognise(keys)
@@ -273,6 +288,7 @@ def test_keys_of_detectron2():
 
 def test_group_norm_is_spelt_gn_by_mm():
     from mmdet.models.backbones import ResNeSt
+
     arguments = dict(depth=50, norm_cfg=dict(type='GN', num_groups=8), out_indices=(0,))
     theirs = ResNeSt(**arguments)
     assert 'layer1.0.conv2.gn0.weight' in theirs.state_dict()
@@ -280,17 +296,24 @@ def test_group_norm_is_spelt_gn_by_mm():
     ours.load_state_dict(theirs.state_dict(), strict=True)
     assert torch.equal(ours.layer1[0].conv2.bn0.weight, theirs.layer1[0].conv2.gn0.weight)
     assert weights.convert(weights.convert(theirs.state_dict()), 'mmdet-gn').keys() == (
-        theirs.state_dict().keys())
+        theirs.state_dict().keys()
+    )
 
 
 def test_group_norm_of_mmpretrain():
     """Its stem is of ConvModules, which name a norm by its kind, without a number."""
+
     def norm(channels):
         return torch.nn.GroupNorm(8, channels)
+
     for arch in ('resnest14', 'resnet50d', 'seresnext26d_32x4d', 'seresnext26_32x4d', 'resnet50'):
         ours = network(arch, norm=norm)
-        ours.load_state_dict({key: published.draw(key, list(value.shape))
-                              for key, value in ours.state_dict().items()})
+        ours.load_state_dict(
+            {
+                key: published.draw(key, list(value.shape))
+                for key, value in ours.state_dict().items()
+            }
+        )
         state = weights.convert(ours.state_dict(), 'mmpretrain-gn')
         deep = 'backbone.conv1.weight' not in state
         assert ('backbone.stem.2.gn.weight' if deep else 'backbone.gn1.weight') in state
@@ -298,7 +321,8 @@ def test_group_norm_of_mmpretrain():
         assert not [key for key in state if '.bn' in key or 'running' in key]
         # A pool takes no place in a shortcut of stride 1.
         assert ('backbone.layer1.0.downsample.0.weight' in state) and (
-            'backbone.layer1.0.downsample.2.weight' not in state)
+            'backbone.layer1.0.downsample.2.weight' not in state
+        )
         assert ('backbone.layer2.0.downsample.2.weight' in state) is deep
         if deep or 'se' in arch:
             found = weights.recognise(state)
@@ -308,17 +332,18 @@ def test_group_norm_of_mmpretrain():
         twin.load_state_dict(state, strict=False)
         assert equal(ours.state_dict(), twin.backbone.state_dict())
         with pytest.raises(UserError, match='not in the file|shapes differ'):
-            Detector(network(arch)).load_state_dict(state, strict=False)     # of batch norms
+            Detector(network(arch)).load_state_dict(state, strict=False)  # of batch norms
     from mmcv.cnn import ConvModule
+
     theirs = ConvModule(3, 32, 3, 2, 1, norm_cfg=dict(type='GN', num_groups=8)).state_dict()
     state = weights.convert(network(norm=norm).state_dict(), 'mmpretrain-gn')
-    assert theirs.keys() == {key.removeprefix('backbone.stem.0.') for key in state
-                             if key.startswith('backbone.stem.0.')}
+    assert theirs.keys() == {
+        key.removeprefix('backbone.stem.0.') for key in state if key.startswith('backbone.stem.0.')
+    }
 
 
 # As detectron2's fork has them: two deformable groups in stages 2 to 4, each from its channels.
-DEFORMABLE = dict(dcn=dict(type='DCNv2', deform_groups=2),
-                  stage_with_dcn=(False, True, True, True))
+DEFORMABLE = dict(dcn=dict(type='DCNv2', deform_groups=2), stage_with_dcn=(False, True, True, True))
 
 
 @pytest.fixture(scope='module')
@@ -338,20 +363,35 @@ def test_offsets_of_detectron2_become_ours(tmp_path, forked):
     report = weights.load(built, save(tmp_path, dict(model=forked)))
     assert report.filled == report.total == len(built.state_dict())
     again = Detector(models.ResNeSt('resnest14', **DEFORMABLE))
-    again.load_state_dict({'backbone.' + key: value for key, value in forked.items()
-                           if not key.startswith('linear.')}, strict=False)
+    again.load_state_dict(
+        {
+            'backbone.' + key: value
+            for key, value in forked.items()
+            if not key.startswith('linear.')
+        },
+        strict=False,
+    )
     assert equal(built.state_dict(), again.backbone.state_dict())
 
     block, x = built.layer2[0], torch.randn(1, 256, 5, 4, generator=torch.manual_seed(0))
     y = torch.relu(block.bn1(block.conv1(x)))
     weight, bias = (forked[f'res3.0.conv2_offset.{name}'] for name in ('weight', 'bias'))
-    made = torch.cat([                  # a convolution for each half of the channels
-        torch.nn.functional.conv2d(half, rows, shift, 1, 1)
-        for half, rows, shift in zip(y.chunk(2, 1), weight.chunk(2), bias.chunk(2))], 1)
-    assert made.abs().mean() > 0.5      # places are moved, and by different amounts
+    made = torch.cat(
+        [  # a convolution for each half of the channels
+            torch.nn.functional.conv2d(half, rows, shift, 1, 1)
+            for half, rows, shift in zip(y.chunk(2, 1), weight.chunk(2), bias.chunk(2))
+        ],
+        1,
+    )
+    assert made.abs().mean() > 0.5  # places are moved, and by different amounts
     first, second, mask = made[:, :18], made[:, 18:36], made[:, 36:].sigmoid()
-    naive = deform_twin(Conv(1, 1, 1, 2, 2), y, torch.cat([first, second], 1),
-                        forked['res3.0.conv2.conv.weight'], mask)
+    naive = deform_twin(
+        Conv(1, 1, 1, 2, 2),
+        y,
+        torch.cat([first, second], 1),
+        forked['res3.0.conv2.conv.weight'],
+        mask,
+    )
     torch.testing.assert_close(block.conv2.conv(y), naive, rtol=1e-4, atol=1e-4)
 
 
@@ -366,8 +406,11 @@ def test_offsets_of_detectron2_there_and_back(tmp_path, forked):
     with pytest.raises(UserError, match=f'{key}.*do not go with a map of 256'):
         weights.convert({**forked, 'res4.0.conv2_offset.weight': torch.ones(54, 100, 3, 3)})
     for single, shape in ((27, (27, 256, 3, 3)), (18, (18, 256, 3, 3)), (36, (36, 128, 3, 3))):
-        one = {**forked, 'res4.0.conv2_offset.weight': torch.randn(shape),
-               'res4.0.conv2_offset.bias': torch.randn(single)}
+        one = {
+            **forked,
+            'res4.0.conv2_offset.weight': torch.randn(shape),
+            'res4.0.conv2_offset.bias': torch.randn(single),
+        }
         assert weights.convert(one)[key].shape == (single, 256, 3, 3)
         assert equal(weights.convert(weights.convert(one), 'detectron2'), one)
 
@@ -377,21 +420,27 @@ def test_offsets_of_a_plain_network_are_detectron2_s_own(tmp_path):
     state = dict(weights.convert(published.checkpoint('resnet50'), 'detectron2'))
     state['res5.2.conv2_offset.weight'] = torch.randn(54, 512, 3, 3)
     ours = weights.convert(state)
-    assert torch.equal(ours['layer4.2.conv2.conv_offset.weight'],
-                       state['res5.2.conv2_offset.weight'])
+    assert torch.equal(
+        ours['layer4.2.conv2.conv_offset.weight'], state['res5.2.conv2_offset.weight']
+    )
     assert equal(weights.convert(ours, 'detectron2'), state)
     state['res5.2.conv2_offset.weight'] = torch.randn(54, 256, 3, 3)
     dcn = dict(dcn=DEFORMABLE['dcn'], stage_with_dcn=(False, False, False, True))
-    for call in (lambda: weights.convert(state),
-                 lambda: weights.load(models.ResNet('resnet50', **dcn), save(tmp_path, state))):
+    for call in (
+        lambda: weights.convert(state),
+        lambda: weights.load(models.ResNet('resnet50', **dcn), save(tmp_path, state)),
+    ):
         with pytest.raises(UserError, match=r'layer4\.2\.conv2\.conv_offset.*grouped convolution'):
             call()
 
 
 def test_deformable_and_plain_networks_are_told_apart(tmp_path, forked, official):
     file = save(tmp_path, forked)
-    with pytest.raises(UserError, match=r"write dcn=dict\(type='DCNv2', deform_groups=2\), "
-                                        r'stage_with_dcn=\(False, True, True, True\)'):
+    with pytest.raises(
+        UserError,
+        match=r"write dcn=dict\(type='DCNv2', deform_groups=2\), "
+        r'stage_with_dcn=\(False, True, True, True\)',
+    ):
         weights.load(network(), file)
     with pytest.raises(UserError, match='leave out dcn'):
         weights.load(models.ResNeSt('resnest14', **DEFORMABLE), save(tmp_path, official, 'b.pth'))
@@ -408,15 +457,19 @@ def test_every_layout_fills_a_network(tmp_path, official, layout):
     assert report.filled == report.total and report.left_out == ('fc',)
     assert report.layout == layout
     assert torch.equal(built.layer4[0].downsample[2].bias, official['layer4.0.downsample.2.bias'])
-    if layout == 'detectron2':          # as in a detector there
+    if layout == 'detectron2':  # as in a detector there
         built = network()
-        state = {'backbone.bottom_up.' + key: value for key, value in converted.items()
-                 if not key.startswith('linear.')}
+        state = {
+            'backbone.bottom_up.' + key: value
+            for key, value in converted.items()
+            if not key.startswith('linear.')
+        }
         weights.load(built, save(tmp_path, dict(model=state)))
         assert torch.equal(built.stem[0].weight, official['conv1.0.weight'])
 
 
 # ---- what tensors do not show -------------------------------------------------------------------
+
 
 @pytest.fixture(scope='module')
 def caffe() -> dict:
@@ -458,14 +511,18 @@ def test_a_published_file_name_tells_a_fast_network(tmp_path, monkeypatch):
 
 
 def test_files_of_the_mm_zoos_get_advice(tmp_path):
-    state = {key: value for key, value in published.checkpoint('res2net50_v1b_26w_4s').items()
-             if not key.startswith('fc.')}
+    state = {
+        key: value
+        for key, value in published.checkpoint('res2net50_v1b_26w_4s').items()
+        if not key.startswith('fc.')
+    }
     file = save(tmp_path, state, 'faster_rcnn_r2_20200101_000000-0123abcd.pth')
-    said = [str(weights.load(network('res2net50_v1b_26w_4s', compat=compat), file))
-            for compat in (None, 'mm')]
+    said = [
+        str(weights.load(network('res2net50_v1b_26w_4s', compat=compat), file))
+        for compat in (None, 'mm')
+    ]
     assert "compat='mm'" in said[0] and 'compat' not in said[1]
-    assert 'compat' not in str(weights.load(network('res2net50_v1b_26w_4s'),
-                                            save(tmp_path, state)))
+    assert 'compat' not in str(weights.load(network('res2net50_v1b_26w_4s'), save(tmp_path, state)))
 
 
 def test_so_do_dilated_networks_alone(tmp_path, official):
@@ -484,17 +541,24 @@ def test_the_log_of_a_run_says_what_was_loaded(tmp_path, official, way):
     logger = MMLogger.get_instance(f'loading_{way}', log_file=str(tmp_path / 'run.log'))
     try:
         if way == 'init_cfg':
-            models.ResNeSt('resnest14', init_cfg=dict(
-                type='Pretrained', checkpoint=save(tmp_path, official))).init_weights()
+            models.ResNeSt(
+                'resnest14', init_cfg=dict(type='Pretrained', checkpoint=save(tmp_path, official))
+            ).init_weights()
             said = f'filled from {tmp_path / "file.pth"} (official layout, left out fc)'
         else:
             mmengine_way(Detector(), detector_state(official), tmp_path)
             said = 'filled from backbone.* of the checkpoint (official layout)'
         total = len(network().state_dict())
         lines = (tmp_path / 'run.log').read_text().splitlines()
-        assert [line for line in lines if line.endswith(
-            f'mmresnest: {total} of {total} backbone tensors {said}')] == [
-                line for line in lines if 'mmresnest: ' in line] != []
+        assert (
+            [
+                line
+                for line in lines
+                if line.endswith(f'mmresnest: {total} of {total} backbone tensors {said}')
+            ]
+            == [line for line in lines if 'mmresnest: ' in line]
+            != []
+        )
     finally:
         for handler in logger.handlers:
             handler.close()
@@ -502,6 +566,7 @@ def test_the_log_of_a_run_says_what_was_loaded(tmp_path, official, way):
 
 
 # ---- the truth, by every way --------------------------------------------------------------------
+
 
 class Detector(BaseModule):
     def __init__(self, backbone=None):
@@ -511,8 +576,9 @@ class Detector(BaseModule):
 
 
 def detector_state(official, **changes) -> dict:
-    state = {'backbone.' + key: value for key, value in official.items()
-             if not key.startswith('fc.')}
+    state = {
+        'backbone.' + key: value for key, value in official.items() if not key.startswith('fc.')
+    }
     state.update({'head.weight': torch.ones(2, 2), 'head.bias': torch.ones(2)})
     state.update(changes)
     return {key: value for key, value in state.items() if value is not None}
@@ -543,16 +609,24 @@ def test_a_whole_detector_is_filled_and_it_is_said_once(tmp_path, official, way,
     assert torch.equal(model.backbone.stem[0].weight, official['conv1.0.weight'])
     assert torch.equal(model.head.bias, torch.ones(2))
     total = len(model.backbone.state_dict())
-    assert lines == [f'mmresnest: {total} of {total} backbone tensors filled from backbone.* of '
-                     f'the checkpoint (official layout)']
+    assert lines == [
+        f'mmresnest: {total} of {total} backbone tensors filled from backbone.* of '
+        f'the checkpoint (official layout)'
+    ]
 
 
 @WAYS
-@pytest.mark.parametrize('changes,said', [
-    ({'backbone.layer3.0.conv3.weight': None}, r'layer3\.0\.conv3\.weight.*load a part'),
-    ({'backbone.layer3.0.conv3.weight': torch.zeros(3, 3, 1, 1)}, r'\(3, 3, 1, 1\) in the file'),
-    ({'backbone.layer1.0.conv9.weight': torch.zeros(1)}, r'layer1\.0\.conv9\.weight'),
-])
+@pytest.mark.parametrize(
+    'changes,said',
+    [
+        ({'backbone.layer3.0.conv3.weight': None}, r'layer3\.0\.conv3\.weight.*load a part'),
+        (
+            {'backbone.layer3.0.conv3.weight': torch.zeros(3, 3, 1, 1)},
+            r'\(3, 3, 1, 1\) in the file',
+        ),
+        ({'backbone.layer1.0.conv9.weight': torch.zeros(1)}, r'layer1\.0\.conv9\.weight'),
+    ],
+)
 def test_a_backbone_left_unfilled_is_an_error(tmp_path, official, way, changes, said):
     model = Detector()
     before = model.backbone.stem[0].weight.clone()
@@ -606,7 +680,8 @@ def test_unbuilt_stages_are_left_out_of_a_detector_by_name(official, monkeypatch
 def test_a_stem_of_other_channels_is_adapted_and_said(tmp_path, official):
     built = network(in_channels=4)
     assert 'stem.0.weight adapted from 3 to 4 image channels' in str(
-        weights.load(built, save(tmp_path, official)))
+        weights.load(built, save(tmp_path, official))
+    )
     again = network(in_channels=4)
     again.load_state_dict(official, strict=True)
     assert torch.equal(again.stem[0].weight, built.stem[0].weight)
@@ -614,14 +689,19 @@ def test_a_stem_of_other_channels_is_adapted_and_said(tmp_path, official):
 
 def test_init_cfg_that_cannot_be_obeyed(official):
     with pytest.raises(UserError, match='keep dict'):
-        models.ResNeSt('resnest14', init_cfg=[
-            dict(type='Kaiming', layer='Conv2d'),
-            dict(type='Pretrained', checkpoint='a.pth')]).init_weights()
+        models.ResNeSt(
+            'resnest14',
+            init_cfg=[
+                dict(type='Kaiming', layer='Conv2d'),
+                dict(type='Pretrained', checkpoint='a.pth'),
+            ],
+        ).init_weights()
     with pytest.raises(UserError, match='needs checkpoint='):
         models.ResNeSt('resnest14', init_cfg=dict(type='Pretrained')).init_weights()
 
 
 # ---- files --------------------------------------------------------------------------------------
+
 
 def needs_safetensors() -> None:
     pytest.importorskip('safetensors', reason='the extra mmresnest[safetensors] is not installed')
@@ -633,8 +713,11 @@ def test_safetensors(tmp_path, official):
     header, data = {}, b''
     for key, value in official.items():
         raw = value.numpy().tobytes()
-        header[key] = dict(dtype='I64' if value.dtype == torch.int64 else 'F32',
-                           shape=list(value.shape), data_offsets=[len(data), len(data) + len(raw)])
+        header[key] = dict(
+            dtype='I64' if value.dtype == torch.int64 else 'F32',
+            shape=list(value.shape),
+            data_offsets=[len(data), len(data) + len(raw)],
+        )
         data += raw
     text = json.dumps({'__metadata__': {'format': 'pt'}, **header}).encode()
     path = tmp_path / 'file.safetensors'
@@ -643,8 +726,13 @@ def test_safetensors(tmp_path, official):
     report = weights.load(network(), str(path))
     assert report.filled == report.total
     whole = path.read_bytes()
-    for broken in (whole[:4], whole[:100], whole[:-1], b'\xff' * 64,
-                   whole.replace(b'"F32"', b'"F99"', 1)):
+    for broken in (
+        whole[:4],
+        whole[:100],
+        whole[:-1],
+        b'\xff' * 64,
+        whole.replace(b'"F32"', b'"F99"', 1),
+    ):
         path.write_bytes(broken)
         with pytest.raises(UserError, match='cannot be read as a safetensors'):
             weights.read(str(path))
@@ -664,6 +752,7 @@ def test_without_its_library_safetensors_are_refused(tmp_path, official, monkeyp
 
 def test_mmengine_s_histories_are_read_past(tmp_path, official):
     from mmengine.logging import HistoryBuffer
+
     history = HistoryBuffer()
     history.update(1.0)
     content = dict(state_dict=official, message_hub=dict(log_scalars={'loss': history}))
@@ -710,6 +799,7 @@ def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path):
 
 # ---- conversion of files ------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 @pytest.mark.parametrize('layout', ['cadene', 'mmpretrain', 'detectron2', 'mmdet'])
 def test_a_file_there_and_back(tmp_path, official, layout, suffix, capsys):
@@ -723,12 +813,16 @@ def test_a_file_there_and_back(tmp_path, official, layout, suffix, capsys):
     assert cli.main(['convert', one, two, '--to', 'timm']) == 0
     assert equal(weights.read(two), official)
     assert {path.name for path in tmp_path.iterdir()} == {
-        'file.pth', f'one{suffix}', f'two{suffix}'}
+        'file.pth',
+        f'one{suffix}',
+        f'two{suffix}',
+    }
 
 
 def test_a_detector_s_backbone_is_taken_out(tmp_path, official):
-    line = weights.convert_file(save(tmp_path, detector_state(official)),
-                                str(tmp_path / 'out.pth'), 'mmseg')
+    line = weights.convert_file(
+        save(tmp_path, detector_state(official)), str(tmp_path / 'out.pth'), 'mmseg'
+    )
     assert line.endswith('from the official to the mmdet layout, left out head')
     built = network()
     built.load_state_dict(weights.read(str(tmp_path / 'out.pth')), strict=True)
@@ -737,10 +831,11 @@ def test_a_detector_s_backbone_is_taken_out(tmp_path, official):
 
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, official, monkeypatch):
     source, out = save(tmp_path, official), tmp_path / 'out.pth'
-    for arguments, said in [((source, out, 'keras'), 'unknown'),
-                            ((source, tmp_path / 'no' / 'out.pth', 'mmdet'), 'make it first'),
-                            ((save(tmp_path, dict(a=torch.ones(1)), 'b.pth'), out, 'mmdet'),
-                             'no network')]:
+    for arguments, said in [
+        ((source, out, 'keras'), 'unknown'),
+        ((source, tmp_path / 'no' / 'out.pth', 'mmdet'), 'make it first'),
+        ((save(tmp_path, dict(a=torch.ones(1)), 'b.pth'), out, 'mmdet'), 'no network'),
+    ]:
         with pytest.raises(UserError, match=said):
             weights.convert_file(*map(str, arguments))
     out.write_text('mine')
@@ -750,6 +845,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, official
 
     def fail(*_):
         raise OSError('disk full')
+
     with monkeypatch.context() as patch:
         patch.setattr(torch, 'save', fail)
         with pytest.raises(OSError, match='disk full'):
@@ -761,6 +857,11 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, official
 
 
 def test_the_script():
-    run = subprocess.run([sys.executable, '-I', '-S', TOOLS / 'convert_checkpoint.py', '--help'],
-                         capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(
+        [sys.executable, '-I', '-S', TOOLS / 'convert_checkpoint.py', '--help'],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert run.returncode == 0 and 'usage: mmresnest convert' in run.stdout

@@ -1,4 +1,5 @@
 """The zoo: headers read strictly; page, metafile and model index as the headers say."""
+
 import ast
 import importlib.util
 import json
@@ -23,16 +24,20 @@ CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 METAFILE = yaml.safe_load((MIM / 'configs' / 'metafile.yml').read_text(encoding='utf-8'))
 MODELS = {model['Name']: model for model in METAFILE['Models']}
 PAGE = (ROOT / 'docs' / 'zoo.md').read_text(encoding='utf-8')
-SAMPLE = ('faster_rcnn_resnest50_fpn', 'cascade_mask_rcnn_resnest200_fpn_dcn_3x',
-          'panoptic_fpn_resnest50_fpn', 'deeplabv3_resnest50_ade20k_encoding',
-          'pspnet_seresnext101_32x4d_cityscapes')
+SAMPLE = (
+    'faster_rcnn_resnest50_fpn',
+    'cascade_mask_rcnn_resnest200_fpn_dcn_3x',
+    'panoptic_fpn_resnest50_fpn',
+    'deeplabv3_resnest50_ade20k_encoding',
+    'pspnet_seresnext101_32x4d_cityscapes',
+)
 each = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 
 
 def module():
     spec = importlib.util.spec_from_file_location('zoo_tool', SCRIPT)
     loaded = importlib.util.module_from_spec(spec)
-    sys.modules['zoo_tool'] = loaded        # where its dataclasses look themselves up
+    sys.modules['zoo_tool'] = loaded  # where its dataclasses look themselves up
     spec.loader.exec_module(loaded)
     return loaded
 
@@ -58,17 +63,19 @@ Weights: https://example.org/a/b%2Bc-01234567.pth
 @pytest.fixture
 def header(tmp_path):
     """Reads a header out of a file that holds it."""
+
     def read(text: str):
         path = tmp_path / 'mask_rcnn_some.py'
         path.write_text(text, encoding='utf-8')
         return ZOO.read_header(path)
+
     return read
 
 
 def test_a_header_with_everything(header):
     found = header(GOOD)
     assert found.title == "Mask R-CNN, FPN, ResNeSt-50 on COCO: the authors' recipe, which wraps."
-    assert found.metrics == {'box AP': '42.81', 'mask AP': '38.10'}     # digit by digit
+    assert found.metrics == {'box AP': '42.81', 'mask AP': '38.10'}  # digit by digit
     assert (found.split, found.source) == ('val2017', "the authors' fork, README; S-50")
     assert (found.memory, found.memory_source) == (5.5, 'mmdet model zoo')
     assert found.weights == 'https://example.org/a/b%2Bc-01234567.pth' and found.note == ''
@@ -82,65 +89,99 @@ def expecting(text: str) -> str:
 SCALES = 'mIoU (multi-scale and flip)'
 
 
-@pytest.mark.parametrize('text, metrics, split', [
-    ('box AP 42.33 on val2017 (a, b).', {'box AP': '42.33'}, 'val2017'),
-    ('PQ 47.90, box AP 51.00, mask AP 43.68 on val2017 (a (b)).',
-     {'PQ': '47.90', 'box AP': '51.00', 'mask AP': '43.68'}, 'val2017'),
-    ('mIoU 45.12 (multi-scale and flip) on ADE20K val (a).', {SCALES: '45.12'}, 'ADE20K val'),
-    ('mIoU 79.67 (80.51 multi-scale and flip) on Cityscapes val (a).',
-     {'mIoU': '79.67', SCALES: '80.51'}, 'Cityscapes val'),
-    ('mIoU 79.67 on Cityscapes val (a).', {'mIoU': '79.67'}, 'Cityscapes val'),
-])
+@pytest.mark.parametrize(
+    'text, metrics, split',
+    [
+        ('box AP 42.33 on val2017 (a, b).', {'box AP': '42.33'}, 'val2017'),
+        (
+            'PQ 47.90, box AP 51.00, mask AP 43.68 on val2017 (a (b)).',
+            {'PQ': '47.90', 'box AP': '51.00', 'mask AP': '43.68'},
+            'val2017',
+        ),
+        ('mIoU 45.12 (multi-scale and flip) on ADE20K val (a).', {SCALES: '45.12'}, 'ADE20K val'),
+        (
+            'mIoU 79.67 (80.51 multi-scale and flip) on Cityscapes val (a).',
+            {'mIoU': '79.67', SCALES: '80.51'},
+            'Cityscapes val',
+        ),
+        ('mIoU 79.67 on Cityscapes val (a).', {'mIoU': '79.67'}, 'Cityscapes val'),
+    ],
+)
 def test_results(header, text, metrics, split):
     found = header(expecting(text))
     assert (found.metrics, found.split) == (metrics, split) and found.source and not found.note
 
 
-@pytest.mark.parametrize('text, note', [
-    ('no published result.', ''),
-    ('no published result for this recipe.', ''),
-    ('no published result for this schedule; see the 3x config, box AP 50.5 (x).',
-     'see the 3x config, box AP 50.5 (x)'),
-])
+@pytest.mark.parametrize(
+    'text, note',
+    [
+        ('no published result.', ''),
+        ('no published result for this recipe.', ''),
+        (
+            'no published result for this schedule; see the 3x config, box AP 50.5 (x).',
+            'see the 3x config, box AP 50.5 (x)',
+        ),
+    ],
+)
 def test_no_results(header, text, note):
     found = header(expecting(text))
     assert (found.metrics, found.source, found.note) == ({}, '', note)
 
 
-@pytest.mark.parametrize('text, line, why', [
-    ('x = 1\n', 1, 'begins with a docstring'),
-    ('', 1, 'begins with a docstring'),
-    (GOOD.replace('wraps.\n', 'wraps\n'), 1, 'title is a sentence'),
-    (GOOD.replace('wraps.\n\n', 'wraps.\n'), 1, 'a blank line follows'),
-    (GOOD.replace('mask_rcnn_some', 'other'), 4, 'Run: is mmresnest train configs/mask_rcnn_some'),
-    (GOOD.replace('Run:     mmresnest train configs/mask_rcnn_some.py\n', ''), 1, 'no line Run:'),
-    (GOOD.split('Expect')[0] + '"""', 1, 'no line Expect:'),
-    (GOOD.replace('Expect:  ', 'Expect: '), 5, 'aligned at column 10'),
-    (GOOD.replace('Expect:  ', 'Result:  '), 5, 'is none of Run, Expect'),
-    (GOOD.replace('         README', '     README'), 6, 'is none of Run, Expect'),
-    (GOOD.replace('which wraps.\n\n', 'which wraps.\n\n         before any\n'), 4, 'is none of'),
-    (GOOD.replace('Weights:', 'Memory:  6.5 GB (a)\nWeights:'), 8, 'each once'),
-    (GOOD.replace('Memory:  5.5 GB (mmdet model zoo)\n', '').replace(
-        'Expect:', 'Memory:  5.5 GB (a)\nExpect:'), 6, 'in this order'),
-    (GOOD.replace('5.5 GB', '5.5'), 7, 'is not such as'),
-    (GOOD.replace('5.5 GB (mmdet model zoo)', '5.5 GB'), 7, 'is not such as'),
-    (GOOD.replace('https', 'http'), 8, 'is not the https address'),
-    (GOOD.replace('.pth', '.pt'), 8, 'is not the https address'),
-    (GOOD.replace('.pth\n', '.pth\n         and more\n'), 8, 'is not the https address'),
-    (expecting('box AP 42.33 on val2017.'), 5, 'with their source'),
-    (expecting('box AP 42.33 on val2017 (a)'), 5, 'full stop'),
-    (expecting('box AP 42.33 on test-dev (a).'), 5, 'is neither'),
-    (expecting('box AP 42.33 (a).'), 5, 'is neither'),
-    (expecting('box AP 42 on val2017 (a).'), 5, "'box AP 42' is no metric with a value"),
-    (expecting('AP 42.3 on val2017 (a).'), 5, "'AP 42.3' is no metric with a value"),
-    (expecting('box AP 42.3 (43.1 multi-scale and flip) on val2017 (a).'), 5, 'is no metric'),
-    (expecting('mIoU 42.3 (43.1 flip) on ADE20K val (a).'), 5, 'is no metric'),
-    (expecting('box AP 42.3, box AP 42.4 on val2017 (a).'), 5, 'given twice'),
-    (expecting('box AP 142.3 on val2017 (a).'), 5, 'no percentage'),
-    (expecting('no published results.'), 5, 'is neither'),
-    (expecting('no published result, but box AP 42.33.'), 5, 'is neither'),
-    (expecting('none.'), 5, 'is neither'),
-])
+@pytest.mark.parametrize(
+    'text, line, why',
+    [
+        ('x = 1\n', 1, 'begins with a docstring'),
+        ('', 1, 'begins with a docstring'),
+        (GOOD.replace('wraps.\n', 'wraps\n'), 1, 'title is a sentence'),
+        (GOOD.replace('wraps.\n\n', 'wraps.\n'), 1, 'a blank line follows'),
+        (
+            GOOD.replace('mask_rcnn_some', 'other'),
+            4,
+            'Run: is mmresnest train configs/mask_rcnn_some',
+        ),
+        (
+            GOOD.replace('Run:     mmresnest train configs/mask_rcnn_some.py\n', ''),
+            1,
+            'no line Run:',
+        ),
+        (GOOD.split('Expect')[0] + '"""', 1, 'no line Expect:'),
+        (GOOD.replace('Expect:  ', 'Expect: '), 5, 'aligned at column 10'),
+        (GOOD.replace('Expect:  ', 'Result:  '), 5, 'is none of Run, Expect'),
+        (GOOD.replace('         README', '     README'), 6, 'is none of Run, Expect'),
+        (
+            GOOD.replace('which wraps.\n\n', 'which wraps.\n\n         before any\n'),
+            4,
+            'is none of',
+        ),
+        (GOOD.replace('Weights:', 'Memory:  6.5 GB (a)\nWeights:'), 8, 'each once'),
+        (
+            GOOD.replace('Memory:  5.5 GB (mmdet model zoo)\n', '').replace(
+                'Expect:', 'Memory:  5.5 GB (a)\nExpect:'
+            ),
+            6,
+            'in this order',
+        ),
+        (GOOD.replace('5.5 GB', '5.5'), 7, 'is not such as'),
+        (GOOD.replace('5.5 GB (mmdet model zoo)', '5.5 GB'), 7, 'is not such as'),
+        (GOOD.replace('https', 'http'), 8, 'is not the https address'),
+        (GOOD.replace('.pth', '.pt'), 8, 'is not the https address'),
+        (GOOD.replace('.pth\n', '.pth\n         and more\n'), 8, 'is not the https address'),
+        (expecting('box AP 42.33 on val2017.'), 5, 'with their source'),
+        (expecting('box AP 42.33 on val2017 (a)'), 5, 'full stop'),
+        (expecting('box AP 42.33 on test-dev (a).'), 5, 'is neither'),
+        (expecting('box AP 42.33 (a).'), 5, 'is neither'),
+        (expecting('box AP 42 on val2017 (a).'), 5, "'box AP 42' is no metric with a value"),
+        (expecting('AP 42.3 on val2017 (a).'), 5, "'AP 42.3' is no metric with a value"),
+        (expecting('box AP 42.3 (43.1 multi-scale and flip) on val2017 (a).'), 5, 'is no metric'),
+        (expecting('mIoU 42.3 (43.1 flip) on ADE20K val (a).'), 5, 'is no metric'),
+        (expecting('box AP 42.3, box AP 42.4 on val2017 (a).'), 5, 'given twice'),
+        (expecting('box AP 142.3 on val2017 (a).'), 5, 'no percentage'),
+        (expecting('no published results.'), 5, 'is neither'),
+        (expecting('no published result, but box AP 42.33.'), 5, 'is neither'),
+        (expecting('none.'), 5, 'is neither'),
+    ],
+)
 def test_a_header_that_is_not_understood_is_named_with_its_line(header, text, line, why):
     with pytest.raises(SystemExit) as failure:
         header(text)
@@ -166,8 +207,9 @@ def test_headers_say_what_the_configs_are(path):
 
 
 def test_generated_files_are_up_to_date():
-    run = subprocess.run([sys.executable, SCRIPT, '--check'], capture_output=True, text=True,
-                         timeout=60)
+    run = subprocess.run(
+        [sys.executable, SCRIPT, '--check'], capture_output=True, text=True, timeout=60
+    )
     assert (run.returncode, run.stdout, run.stderr) == (0, '', '')
 
 
@@ -177,12 +219,20 @@ def elsewhere(tmp_path, monkeypatch):
     zoo = module()
     configs = tmp_path / 'configs'
     (configs / '_base_' / 'backbones').mkdir(parents=True)
-    for name in ('mask_rcnn_resnest50_fpn', 'faster_rcnn_resnest50_fpn_dcn',
-                 'fcn_resnest50_ade20k'):
+    for name in (
+        'mask_rcnn_resnest50_fpn',
+        'faster_rcnn_resnest50_fpn_dcn',
+        'fcn_resnest50_ade20k',
+    ):
         (configs / f'{name}.py').write_bytes((ROOT / 'configs' / f'{name}.py').read_bytes())
-    for name, path in (('ROOT', ''), ('CONFIGS', 'configs'), ('PAGE', 'zoo.md'),
-                       ('FIGURES', 'complexity.json'), ('METAFILE', 'configs/metafile.yml'),
-                       ('INDEX', 'model-index.yml')):
+    for name, path in (
+        ('ROOT', ''),
+        ('CONFIGS', 'configs'),
+        ('PAGE', 'zoo.md'),
+        ('FIGURES', 'complexity.json'),
+        ('METAFILE', 'configs/metafile.yml'),
+        ('INDEX', 'model-index.yml'),
+    ):
         monkeypatch.setattr(zoo, name, tmp_path / path)
     kept = json.loads((ROOT / 'docs' / 'complexity.json').read_text())
     zoo.write_figures({path.stem: kept[path.stem] for path in configs.glob('*.py')})
@@ -198,24 +248,43 @@ def test_the_check_finds_what_is_changed_or_missing(elsewhere):
     config.write_text(config.read_text().replace('44.11', '44.12'))
     with pytest.raises(SystemExit) as failure:
         elsewhere.main(['--check'])
-    assert str(failure.value) == ('zoo.py: zoo.md differs; metafile.yml differs; model-index.yml '
-                                  'is missing. Run: python tools/zoo.py')
+    assert str(failure.value) == (
+        'zoo.py: zoo.md differs; metafile.yml differs; model-index.yml '
+        'is missing. Run: python tools/zoo.py'
+    )
     elsewhere.main([])
     elsewhere.main(['--check'])
     assert 'box AP 44.12' in elsewhere.PAGE.read_text()
 
 
-@pytest.mark.parametrize('name, change, why', [
-    ('mask_rcnn_resnest50_fpn', ('box AP 42.81, mask AP 38.14 on val2017', 'PQ 42.81 on val2017'),
-     'Mask R-CNN on COCO is scored by box AP, mask AP on val2017, not by PQ on val2017'),
-    ('fcn_resnest50_ade20k', ('no published result for this recipe',
-                              'mIoU 42.94 on Cityscapes val (a).\nMemory:  1.0 GB (a)\n#'),
-     'is none of Run'),
-    ('mask_rcnn_resnest50_fpn', ("'_base_/backbones/resnest50.py'", "'_base_/backbones/no.py'"),
-     'the backbone no is no row'),
-    ('mask_rcnn_resnest50_fpn', ("'_base_/backbones/resnest50.py'", "'_base_/others.py'"),
-     'the backbone None is no row'),
-])
+@pytest.mark.parametrize(
+    'name, change, why',
+    [
+        (
+            'mask_rcnn_resnest50_fpn',
+            ('box AP 42.81, mask AP 38.14 on val2017', 'PQ 42.81 on val2017'),
+            'Mask R-CNN on COCO is scored by box AP, mask AP on val2017, not by PQ on val2017',
+        ),
+        (
+            'fcn_resnest50_ade20k',
+            (
+                'no published result for this recipe',
+                'mIoU 42.94 on Cityscapes val (a).\nMemory:  1.0 GB (a)\n#',
+            ),
+            'is none of Run',
+        ),
+        (
+            'mask_rcnn_resnest50_fpn',
+            ("'_base_/backbones/resnest50.py'", "'_base_/backbones/no.py'"),
+            'the backbone no is no row',
+        ),
+        (
+            'mask_rcnn_resnest50_fpn',
+            ("'_base_/backbones/resnest50.py'", "'_base_/others.py'"),
+            'the backbone None is no row',
+        ),
+    ],
+)
 def test_a_config_that_contradicts_itself_is_named(elsewhere, name, change, why):
     config = elsewhere.CONFIGS / f'{name}.py'
     text = config.read_text()
@@ -243,7 +312,7 @@ def test_configs_without_figures_and_figures_without_configs_are_named(elsewhere
 
 @pytest.mark.filterwarnings('ignore')
 def test_figures_are_measured_anew_and_compared(elsewhere, monkeypatch):
-    monkeypatch.setattr(elsewhere, 'CONFIGS', ROOT / 'configs')     # with its bases
+    monkeypatch.setattr(elsewhere, 'CONFIGS', ROOT / 'configs')  # with its bases
     names = ['fcn_resnest50_ade20k']
     measured = elsewhere.measure(names)
     assert measured == {names[0]: elsewhere.read_figures()[names[0]]}
@@ -299,13 +368,18 @@ def test_the_tools_take_what_mim_gives_them():
     spelling.
     """
     for command, given in (('train', ['config.py']), ('test', ['config.py', 'checkpoint.pth'])):
-        run = subprocess.run([sys.executable, MIM / 'tools' / f'{command}.py', '-h'],
-                             capture_output=True, text=True, timeout=60)
+        run = subprocess.run(
+            [sys.executable, MIM / 'tools' / f'{command}.py', '-h'],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert run.returncode == 0 and '--launcher' in run.stdout and '--gpus' not in run.stdout
         for rank in ([], ['--local-rank=1'], ['--local_rank=1']):
             for launcher in ('none', 'pytorch', 'slurm'):
                 args = build_parser().parse_args(
-                    [command, *given[:1], *rank, *given[1:], '--launcher', launcher])
+                    [command, *given[:1], *rank, *given[1:], '--launcher', launcher]
+                )
                 assert (args.config, args.launcher) == ('config.py', launcher)
                 assert args.local_rank == len(rank)
 
@@ -322,13 +396,19 @@ def test_every_collection_is_there_with_its_paper():
 def test_metafile_and_page_say_what_the_header_says(path):
     """Every number of the header, its source and its links, and none where it has none."""
     header, model = ZOO.read_header(path), MODELS[path.stem]
-    metrics = {name: value for result in model.get('Results', [])
-               for name, value in result['Metrics'].items()}
+    metrics = {
+        name: value
+        for result in model.get('Results', [])
+        for name, value in result['Metrics'].items()
+    }
     assert metrics == {name: float(value) for name, value in header.metrics.items()}
     assert model['Metadata'].get('Training Memory (GB)') == header.memory
     assert model.get('Weights') == header.weights
-    [row] = [line for line in PAGE.splitlines()
-             if line.startswith(f'| [{path.stem}](../configs/{path.name}) |')]
+    [row] = [
+        line
+        for line in PAGE.splitlines()
+        if line.startswith(f'| [{path.stem}](../configs/{path.name}) |')
+    ]
     _, arch, expected, source, weights, memory, params, macs = row.strip('| ').split(' | ')
     assert arch == f'`{model["Metadata"]["Architecture"][1]}`'
     if header.metrics:
@@ -357,6 +437,9 @@ def test_tasks_and_backbones_are_those_of_the_loaded_config(name):
     assert model['Metadata']['Architecture'][1] == cfg.model.backbone.arch
     assert 'mmresnest.' + model['In Collection'] == cfg.model.backbone.type
     task = {'detection': 1, 'instance': 2, 'panoptic': 3, 'semantic': 2}[task_of(cfg)]
-    [metrics] = [metrics for prefix, (title, metrics) in ZOO.MODELS.items()
-                 if title == model['Metadata']['Architecture'][0]]
+    [metrics] = [
+        metrics
+        for prefix, (title, metrics) in ZOO.MODELS.items()
+        if title == model['Metadata']['Architecture'][0]
+    ]
     assert len(metrics) == task

@@ -1,4 +1,5 @@
 """Configs of each kind at a size of seconds, over real ones, as a user would write them."""
+
 from pathlib import Path
 
 DETECTION = """
@@ -111,8 +112,7 @@ train_cfg = dict(max_iters=2, val_interval=2)
 default_hooks = dict(checkpoint=dict(interval=2))
 """
 
-TEXTS = {'detection': DETECTION, 'instance': INSTANCE, 'panoptic': PANOPTIC,
-         'semantic': SEMANTIC}
+TEXTS = {'detection': DETECTION, 'instance': INSTANCE, 'panoptic': PANOPTIC, 'semantic': SEMANTIC}
 
 
 def write(folder: Path, kind: str) -> Path:

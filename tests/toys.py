@@ -1,4 +1,5 @@
 """Runs of milliseconds: real images from files, a linear model, mmengine's runners."""
+
 import json
 from pathlib import Path
 from uuid import uuid4
@@ -21,6 +22,7 @@ from torch import nn
 @TRANSFORMS.register_module()
 class LoadToyMask(BaseTransform):
     """As mmseg's LoadAnnotations does it."""
+
     with_seg = True
 
     def transform(self, results):
@@ -30,7 +32,6 @@ class LoadToyMask(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackToy(BaseTransform):
-
     def __init__(self, fault=None):
         self.fault = fault
 
@@ -38,8 +39,9 @@ class PackToy(BaseTransform):
         if self.fault and results['img_path'].endswith(self.fault):
             raise ZeroDivisionError('a mistake in an augmentation')
         pixels = cv2.resize(results['img'], (4, 4)).astype(np.float32)
-        sample = BaseDataElement(metainfo=dict(img_path=results['img_path'],
-                                               ori_shape=results['ori_shape']))
+        sample = BaseDataElement(
+            metainfo=dict(img_path=results['img_path'], ori_shape=results['ori_shape'])
+        )
         sample.gt_sem_seg = PixelData(data=torch.zeros(1, 4, 4, dtype=torch.long))
         return dict(inputs=torch.from_numpy(pixels).flatten() / 255, data_samples=sample)
 
@@ -58,12 +60,11 @@ class Toys(BaseDataset):
 
 @METRICS.register_module()
 class AlwaysOne(BaseMetric):
-
     def process(self, data_batch, data_samples):
         self.results.append(0)
 
     def compute_metrics(self, results):
-        return dict(score=1.)
+        return dict(score=1.0)
 
 
 @MODELS.register_module()
@@ -78,7 +79,7 @@ class TroubledModel(BaseModel):
         normed: with a batch norm, which sees what is not finite when the loss is not.
     """
 
-    def __init__(self, losses=None, normed=False, great=1., scores=(0.9,), classes=(0, 1)):
+    def __init__(self, losses=None, normed=False, great=1.0, scores=(0.9,), classes=(0, 1)):
         super().__init__()
         self.linear, self.other = nn.Linear(48, 3), nn.Linear(3, 1)
         self.norm = nn.BatchNorm1d(3) if normed else nn.Identity()
@@ -97,7 +98,7 @@ class TroubledModel(BaseModel):
         x = self.norm(self.linear(x))
         loss = self.other(x).square().mean() * self.great
         if fault == 'gradient':
-            loss = loss + (self.linear.bias * 0).abs().sqrt().sum()      # 0 * inf
+            loss = loss + (self.linear.bias * 0).abs().sqrt().sum()  # 0 * inf
         elif isinstance(fault, float) and np.isfinite(fault):
             loss = loss * 0 + fault
         return dict(loss_toy=loss, loss_other=loss.detach() * 0 + 0.25, acc=torch.tensor(np.nan))
@@ -127,25 +128,50 @@ def pipeline(**pack):
     return [dict(type='LoadImageFromFile'), dict(type='PackToy', **pack)]
 
 
-def settings(work_dir, rows, hooks=(), *, loop=None, model=None, flexible=False, workers=0,
-             batch_size=2, wrapper=None, steps=None, validated=False, **more):
+def settings(
+    work_dir,
+    rows,
+    hooks=(),
+    *,
+    loop=None,
+    model=None,
+    flexible=False,
+    workers=0,
+    batch_size=2,
+    wrapper=None,
+    steps=None,
+    validated=False,
+    **more,
+):
     """What a runner is made from."""
     found = dict(
-        work_dir=str(work_dir), model={'type': 'TroubledModel', **(model or {})},
+        work_dir=str(work_dir),
+        model={'type': 'TroubledModel', **(model or {})},
         train_dataloader=dict(
-            batch_size=batch_size, num_workers=workers,
+            batch_size=batch_size,
+            num_workers=workers,
             sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dict(type='Toys', rows=rows, pipeline=steps or pipeline())),
+            dataset=dict(type='Toys', rows=rows, pipeline=steps or pipeline()),
+        ),
         train_cfg=loop or dict(by_epoch=True, max_epochs=1),
         optim_wrapper={'optimizer': dict(type='SGD', lr=0.01), **(wrapper or {})},
-        custom_hooks=list(hooks), log_level='INFO', default_scope='mmengine',
-        experiment_name=f'toy_{uuid4()}',       # loggers are kept by name
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)))
+        custom_hooks=list(hooks),
+        log_level='INFO',
+        default_scope='mmengine',
+        experiment_name=f'toy_{uuid4()}',  # loggers are kept by name
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
+    )
     if validated:
-        found.update(val_dataloader=dict(
-            batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dict(type='Toys', rows=rows, pipeline=pipeline())),
-            val_cfg={}, val_evaluator=dict(type='AlwaysOne'))
+        found.update(
+            val_dataloader=dict(
+                batch_size=2,
+                num_workers=0,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                dataset=dict(type='Toys', rows=rows, pipeline=pipeline()),
+            ),
+            val_cfg={},
+            val_evaluator=dict(type='AlwaysOne'),
+        )
     found.update(more)
     return ConfigDict(found), (FlexibleRunner if flexible else Runner)
 
@@ -154,18 +180,20 @@ def build(*args, **more):
     """A runner, seeded."""
     made, kind = settings(*args, **more)
     given = dict(made, randomness=dict(seed=0)) if kind is Runner else made
-    return kind(**{key: value.to_dict() if hasattr(value, 'to_dict') else value
-                   for key, value in given.items()})
+    return kind(
+        **{
+            key: value.to_dict() if hasattr(value, 'to_dict') else value
+            for key, value in given.items()
+        }
+    )
 
 
 def log(runner):
     """All lines of a runner's log."""
-    return '\n'.join(path.read_text() for path in sorted(
-        Path(runner.work_dir).glob('*/*.log')))
+    return '\n'.join(path.read_text() for path in sorted(Path(runner.work_dir).glob('*/*.log')))
 
 
 def record(work_dir):
     """The rows of the list of bad images."""
     path = work_dir / 'bad_images.jsonl'
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-

@@ -2,6 +2,7 @@
 
 Nothing here is shared with the package but ``torch``; the modules under test lend their weights.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,17 +10,22 @@ from torch import Tensor
 
 def norm(x: Tensor, bn) -> Tensor:
     shape = (1, -1, 1, 1)
-    return ((x - bn.running_mean.view(shape)) / torch.sqrt(bn.running_var.view(shape) + bn.eps)
-            * bn.weight.view(shape) + bn.bias.view(shape))
+    return (x - bn.running_mean.view(shape)) / torch.sqrt(
+        bn.running_var.view(shape) + bn.eps
+    ) * bn.weight.view(shape) + bn.bias.view(shape)
 
 
 def grouped(x: Tensor, conv) -> Tensor:
     """A grouped convolution as one convolution per group."""
     groups = conv.groups
     biases = [None] * groups if conv.bias is None else conv.bias.chunk(groups)
-    return torch.cat([
-        F.conv2d(part, weight, bias, conv.stride, conv.padding, conv.dilation)
-        for part, weight, bias in zip(x.chunk(groups, 1), conv.weight.chunk(groups), biases)], 1)
+    return torch.cat(
+        [
+            F.conv2d(part, weight, bias, conv.stride, conv.padding, conv.dilation)
+            for part, weight, bias in zip(x.chunk(groups, 1), conv.weight.chunk(groups), biases)
+        ],
+        1,
+    )
 
 
 def pool3(x: Tensor, stride: int) -> Tensor:
@@ -28,8 +34,13 @@ def pool3(x: Tensor, stride: int) -> Tensor:
     height, width = x.shape[2:]
     rows = range(0, height, stride)
     columns = range(0, width, stride)
-    return torch.stack([torch.stack([padded[:, :, r:r + 3, c:c + 3].sum((2, 3)) / 9
-                                     for c in columns], -1) for r in rows], -2)
+    return torch.stack(
+        [
+            torch.stack([padded[:, :, r : r + 3, c : c + 3].sum((2, 3)) / 9 for c in columns], -1)
+            for r in rows
+        ],
+        -2,
+    )
 
 
 def resnext(block, x: Tensor) -> Tensor:
@@ -50,12 +61,12 @@ def res2net(block, x: Tensor, first: bool, stride: int, pooled: bool = True) -> 
     w, s = block.width, block.scales
     outputs = []
     for i in range(max(s - 1, 1)):
-        split = x[:, i * w:(i + 1) * w]
+        split = x[:, i * w : (i + 1) * w]
         if not first and i > 0:
             split = split + outputs[i - 1]
         outputs.append(F.relu(norm(grouped(split, block.convs[i]), block.bns[i])))
     if s > 1:
-        last = x[:, (s - 1) * w:]
+        last = x[:, (s - 1) * w :]
         outputs.append(pool3(last, stride) if first and pooled else last)
     return torch.cat(outputs, 1)
 
@@ -63,18 +74,20 @@ def res2net(block, x: Tensor, first: bool, stride: int, pooled: bool = True) -> 
 def split_attention(module, x: Tensor) -> Tensor:
     radix, groups, channels = module.radix, module.groups, module.channels
     u = F.relu(norm(grouped(x, module.conv), module.bn0))
-    splits = [u[:, r * channels:(r + 1) * channels] for r in range(radix)]     # radix-major
+    splits = [u[:, r * channels : (r + 1) * channels] for r in range(radix)]  # radix-major
     s = sum(splits).mean((2, 3), keepdim=True)
     hidden = F.relu(norm(grouped(s, module.fc1), module.bn1))
-    logits = grouped(hidden, module.fc2)[:, :, 0, 0]                           # group-major
+    logits = grouped(hidden, module.fc2)[:, :, 0, 0]  # group-major
     size = channels // groups
     out = torch.zeros_like(splits[0])
     for k in range(groups):
         base = k * radix * size
-        scores = torch.stack([logits[:, base + r * size:base + (r + 1) * size]
-                              for r in range(radix)])
-        weight = torch.sigmoid(scores) if radix == 1 else torch.exp(scores) / torch.exp(
-            scores).sum(0)
+        scores = torch.stack(
+            [logits[:, base + r * size : base + (r + 1) * size] for r in range(radix)]
+        )
+        weight = (
+            torch.sigmoid(scores) if radix == 1 else torch.exp(scores) / torch.exp(scores).sum(0)
+        )
         for r in range(radix):
             own = slice(k * size, (k + 1) * size)
             out[:, own] = out[:, own] + weight[r][:, :, None, None] * splits[r][:, own]
@@ -92,5 +105,5 @@ def bottleneck(block, x: Tensor, mix, gate=lambda y: y) -> Tensor:
 
 def grouped_strided(x: Tensor, conv) -> Tensor:
     """A 1x1 convolution as a matrix product at every place."""
-    x = x[:, :, ::conv.stride[0], ::conv.stride[1]]
+    x = x[:, :, :: conv.stride[0], :: conv.stride[1]]
     return torch.einsum('oi,bihw->bohw', conv.weight[:, :, 0, 0], x)

@@ -3,6 +3,7 @@
 Each check returns what both processes found and what one process finds on the union of their data.
 The first process writes the results; they are compared in the test.
 """
+
 import copy
 import sys
 
@@ -25,8 +26,13 @@ class SyncedNorm(nn.BatchNorm2d):
     def forward(self, x):
         if not self.training:
             return super().forward(x)
-        sums = torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)),
-                            x.new_full((x.shape[1],), x.numel() / x.shape[1])])
+        sums = torch.stack(
+            [
+                x.sum((0, 2, 3)),
+                x.square().sum((0, 2, 3)),
+                x.new_full((x.shape[1],), x.numel() / x.shape[1]),
+            ]
+        )
         total, squares, count = sums if self.alone else all_reduce(sums)
         mean = total / count
         var = squares / count - mean.square()
@@ -39,8 +45,9 @@ class SyncedNorm(nn.BatchNorm2d):
 
 def backbone(**arguments):
     torch.manual_seed(0)
-    return build_backbone('resnest14', pretrained=False, out_indices=(0, 2),
-                          zero_init_residual=False, **arguments).double()
+    return build_backbone(
+        'resnest14', pretrained=False, out_indices=(0, 2), zero_init_residual=False, **arguments
+    ).double()
 
 
 def loss(model, images):
@@ -57,7 +64,7 @@ def gradients(images, **arguments):
     for module in alone.modules():
         module.alone = True
     loss(alone, images).backward()
-    wrapped = DistributedDataParallel(shared)       # it lives until the gradients are exchanged
+    wrapped = DistributedDataParallel(shared)  # it lives until the gradients are exchanged
     loss(wrapped, images.chunk(2)[dist.get_rank()]).backward()
     return state(shared), state(alone)
 
@@ -84,13 +91,15 @@ def precise_bn(images):
     watched = copy.deepcopy(union)
     kept = {}
     for name, module in watched.named_modules():
-        pooled = name.endswith('conv2.bn1')     # computed without a call of the module
+        pooled = name.endswith('conv2.bn1')  # computed without a call of the module
         if isinstance(module, nn.BatchNorm2d) and module.training and not pooled:
             module.register_forward_pre_hook(
-                lambda _, args, name=name: kept.setdefault(name, []).append(args[0]))
+                lambda _, args, name=name: kept.setdefault(name, []).append(args[0])
+            )
         if name.endswith('conv2') and module.bn1.training:
             module.fc1.register_forward_hook(
-                lambda _, args, out, name=name: kept.setdefault(f'{name}.bn1', []).append(out))
+                lambda _, args, out, name=name: kept.setdefault(f'{name}.bn1', []).append(out)
+            )
     with torch.no_grad():
         for batch in all_of_them:
             watched(batch)
@@ -105,8 +114,10 @@ def main():
     dist.init_process_group('gloo')
     torch.manual_seed(1)
     images = torch.randn(8, 3, 32, 32, dtype=torch.float64)
-    found = {check.__name__: check(images)
-             for check in (frozen_norms, synchronised_norms, own_norms, precise_bn)}
+    found = {
+        check.__name__: check(images)
+        for check in (frozen_norms, synchronised_norms, own_norms, precise_bn)
+    }
     if dist.get_rank() == 0:
         torch.save(found, sys.argv[1])
     leave()

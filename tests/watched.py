@@ -5,6 +5,7 @@
 To the end; broken off by an error, and taken up; of epochs, and ended by Ctrl-C.  It prints what
 each has left, after its name.
 """
+
 import hashlib
 import os
 import signal
@@ -20,7 +21,7 @@ from mmengine.runner import Runner
 from mmresnest.engine.train import released, watch
 from mmresnest.report import progress
 
-progress.REFRESH = 0.       # every step is drawn
+progress.REFRESH = 0.0  # every step is drawn
 
 
 @METRICS.register_module()
@@ -51,8 +52,12 @@ class AtIteration(Hook):
 
 
 def train(folder: Path, act: str, resume: str = '', **given) -> str:
-    settings = dict(noisy.config(folder, **given), val_evaluator=dict(type='Named'),
-                    log_level='INFO', experiment_name=folder.name + act + resume)
+    settings = dict(
+        noisy.config(folder, **given),
+        val_evaluator=dict(type='Named'),
+        log_level='INFO',
+        experiment_name=folder.name + act + resume,
+    )
     settings['custom_hooks'] = [dict(type='AtIteration', number=7, act=act)]
     if resume:
         settings.update(resume=True, load_from=str(folder / resume))
@@ -72,10 +77,11 @@ def train(folder: Path, act: str, resume: str = '', **given) -> str:
 
 def main(folder: Path) -> None:
     for name, given in (
-            ('whole', dict(folder=folder / 'a', act='', iterations=10)),
-            ('failed', dict(folder=folder / 'b', act='fail', iterations=10)),
-            ('resumed', dict(folder=folder / 'b', act='', iterations=10, resume='iter_6.pth')),
-            ('epochs', dict(folder=folder / 'c', act='stop', epochs=2))):
+        ('whole', dict(folder=folder / 'a', act='', iterations=10)),
+        ('failed', dict(folder=folder / 'b', act='fail', iterations=10)),
+        ('resumed', dict(folder=folder / 'b', act='', iterations=10, resume='iter_6.pth')),
+        ('epochs', dict(folder=folder / 'c', act='stop', epochs=2)),
+    ):
         sys.stdout.write(f'begins {name}\n')
         sys.stdout.write(f'result {name} {train(**given)}\n')
 

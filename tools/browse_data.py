@@ -1,4 +1,5 @@
 """Draws data as delivered in training: ``mmresnest browse-data`` from a clone, installed or not."""
+
 import sys
 from pathlib import Path
 
@@ -6,4 +7,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == '__main__':
     from mmresnest.cli import main
+
     sys.exit(main(['browse-data', *sys.argv[1:]]))

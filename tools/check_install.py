@@ -5,6 +5,7 @@ the clone is in reach of the environments but the constraints. The one of the sd
 dependencies that were installed with the wheel, since the files of ours are compared with those of
 the wheel; with ``--full`` it installs its own.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -28,8 +29,17 @@ print([tuple(one.shape) for one in backbone(torch.zeros(1, 3, 64, 64))])
 print(len(mmresnest.list_archs()), 'networks')
 """
 DRAW = ('draw-data', 'shapes', '--train', '8', '--val', '2', '--test', '0', '--layouts', 'coco')
-TRAIN = ('train', CONFIG, '--data', 'shapes', '--demo', '--cfg-options', 'train_cfg.max_iters=2',
-         'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2')
+TRAIN = (
+    'train',
+    CONFIG,
+    '--data',
+    'shapes',
+    '--demo',
+    '--cfg-options',
+    'train_cfg.max_iters=2',
+    'train_cfg.val_interval=2',
+    'default_hooks.checkpoint.interval=2',
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Environment:
     """An environment of its own, without pip: this one's installs into it."""
 
     folder: Path
-    elsewhere: Path     # where its programs run
+    elsewhere: Path  # where its programs run
 
     @property
     def programs(self) -> Path:
@@ -48,8 +58,9 @@ class Environment:
     def packages(self) -> Path:
         """Where its packages are."""
         code = 'import sysconfig; print(sysconfig.get_path("purelib"))'
-        return Path(subprocess.check_output([self.programs / 'python', '-c', code],
-                                            text=True).strip())
+        return Path(
+            subprocess.check_output([self.programs / 'python', '-c', code], text=True).strip()
+        )
 
     def make(self) -> None:
         """Makes it, empty."""
@@ -57,8 +68,19 @@ class Environment:
 
     def install(self, *arguments: object) -> None:
         """Installs; Python compiles what is imported, which is a part of it."""
-        run(sys.executable, '-m', 'pip', '--disable-pip-version-check', '--python', self.folder,
-            'install', '--quiet', '--no-compile', *arguments, cwd=self.elsewhere)
+        run(
+            sys.executable,
+            '-m',
+            'pip',
+            '--disable-pip-version-check',
+            '--python',
+            self.folder,
+            'install',
+            '--quiet',
+            '--no-compile',
+            *arguments,
+            cwd=self.elsewhere,
+        )
 
     def use(self, train: bool) -> None:
         """Runs what the first minutes of a user are made of."""
@@ -77,11 +99,21 @@ def run(*command: object, cwd: Path) -> None:
     shown = [Path(words[0]).name, *('...' if '\n' in word else word for word in words[1:])]
     say('$ ' + ' '.join(shown))
     # Neither the clone nor a developer's settings are to help.
-    environment = {name: value for name, value in os.environ.items()
-                   if not name.startswith(('PYTHON', 'MMRESNEST_'))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(('PYTHON', 'MMRESNEST_'))
+    }
     start = time.monotonic()
-    done = subprocess.run(words, cwd=cwd, env=environment, text=True, encoding='utf-8',
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        words,
+        cwd=cwd,
+        env=environment,
+        text=True,
+        encoding='utf-8',
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     lines = done.stdout.splitlines()
     for line in lines if done.returncode else lines[-4:]:
         say('    ' + line[:120])
@@ -106,8 +138,14 @@ def only(folder: Path, pattern: str) -> Path:
 
 def compare(one: Path, other: Path) -> None:
     """Ends the check unless two folders of packages hold the same files of ours."""
-    names = [{str(path.relative_to(folder)) for path in (folder / 'mmresnest').rglob('*')
-              if path.is_file() and '__pycache__' not in path.parts} for folder in (one, other)]
+    names = [
+        {
+            str(path.relative_to(folder))
+            for path in (folder / 'mmresnest').rglob('*')
+            if path.is_file() and '__pycache__' not in path.parts
+        }
+        for folder in (one, other)
+    ]
     _, differing, unread = cmpfiles(one, other, names[0] | names[1], shallow=False)
     if differing or unread:
         sys.exit('check_install: wheel and sdist differ in ' + ', '.join(differing + unread))
@@ -117,12 +155,21 @@ def compare(one: Path, other: Path) -> None:
 def main() -> None:
     """Builds, installs and uses."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--stack', choices=('onedl', 'openmmlab'), default='onedl',
-                        help='the extra to install (default: onedl)')
-    parser.add_argument('--full', action='store_true',
-                        help='install the dependencies of the sdist anew')
-    parser.add_argument('--dist', type=Path, metavar='DIR',
-                        help='the wheel and the sdist in this folder, instead of building them')
+    parser.add_argument(
+        '--stack',
+        choices=('onedl', 'openmmlab'),
+        default='onedl',
+        help='the extra to install (default: onedl)',
+    )
+    parser.add_argument(
+        '--full', action='store_true', help='install the dependencies of the sdist anew'
+    )
+    parser.add_argument(
+        '--dist',
+        type=Path,
+        metavar='DIR',
+        help='the wheel and the sdist in this folder, instead of building them',
+    )
     args = parser.parse_args()
     start = time.monotonic()
     with TemporaryDirectory(prefix='check-install-') as name:
@@ -145,7 +192,7 @@ def main() -> None:
         if args.full:
             second.install(*constraints, f'{sdist}[{args.stack}]')
         else:
-            borrowed = second.packages / 'borrowed.pth'     # behind its own packages
+            borrowed = second.packages / 'borrowed.pth'  # behind its own packages
             borrowed.write_text(f'{first.packages}\n', encoding='utf-8')
             second.install('--no-deps', '--ignore-installed', sdist)
         compare(first.packages, second.packages)

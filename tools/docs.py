@@ -4,6 +4,7 @@ The pages at the top of the repository (README.md is the first), the command lin
 and the files that pages link to. In the repository links are relative to the file they stand in;
 here they are turned into those of the site.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -18,9 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 #: page of the site -> file at the top; one that is not there makes no page
-TOP = {'index.md': 'README.md', 'changelog.md': 'CHANGELOG.md',
-       'contributing.md': 'CONTRIBUTING.md', 'releasing.md': 'RELEASING.md'}
-FILES = ('LICENSE', 'CITATION.cff', 'configs/*.py', 'examples/*.ipynb')     # that pages link to
+TOP = {
+    'index.md': 'README.md',
+    'changelog.md': 'CHANGELOG.md',
+    'contributing.md': 'CONTRIBUTING.md',
+    'releasing.md': 'RELEASING.md',
+}
+FILES = ('LICENSE', 'CITATION.cff', 'configs/*.py', 'examples/*.ipynb')  # that pages link to
 LINK = re.compile(r'(?<=\]\()([^)\s#]+)')
 COMMANDS = """# Command line
 
@@ -40,15 +45,18 @@ is not installed, `python tools/train.py`, `tools/test.py` and so on take the sa
 def on_files(files: Any, config: Any) -> Any:
     """MkDocs' event: adds pages and files."""
     from mkdocs.structure.files import File
+
     for page, name in TOP.items():
         if (ROOT / name).is_file():
-            files.append(File.generated(config, page,
-                                        content=(ROOT / name).read_text(encoding='utf-8')))
+            files.append(
+                File.generated(config, page, content=(ROOT / name).read_text(encoding='utf-8'))
+            )
     files.append(File.generated(config, 'commands.md', content=commands()))
     for pattern in FILES:
         for path in sorted(ROOT.glob(pattern)):
-            files.append(File.generated(config, path.relative_to(ROOT).as_posix(),
-                                        abs_src_path=str(path)))
+            files.append(
+                File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path))
+            )
     return files
 
 
@@ -68,27 +76,40 @@ def turned(markdown: str, page: str) -> str:
         path = os.path.normpath(source.parent / link[1]).replace(os.sep, '/')
         target = pages.get(path, path.removeprefix('docs/'))
         return os.path.relpath(target, PurePosixPath(page).parent).replace(os.sep, '/')
+
     return LINK.sub(turn, markdown)
 
 
 def commands() -> str:
     """The page of the command line."""
     from mmresnest.cli import build_parser
+
     parser = build_parser()
-    subparsers = next(action for action in parser._actions
-                      if isinstance(action, argparse._SubParsersAction))
+    subparsers = next(
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    )
     sections = [section(name, command) for name, command in subparsers.choices.items()]
     return '\n'.join([COMMANDS, *sections])
 
 
 def section(name: str, command: argparse.ArgumentParser) -> str:
     """A command: what it does, how it is typed, and a line for each argument."""
-    actions = [action for action in command._actions
-               if action.help != argparse.SUPPRESS and action.dest not in ('help', 'debug')]
+    actions = [
+        action
+        for action in command._actions
+        if action.help != argparse.SUPPRESS and action.dest not in ('help', 'debug')
+    ]
     positional = [action for action in actions if not action.option_strings]
     typed = ' '.join(['mmresnest', name, '[OPTIONS]', *map(placeholder, positional)])
-    return '\n'.join([f'## {name}\n', f'{sentence(command.description)}\n', f'    {typed}\n',
-                      *lines(actions), ''])
+    return '\n'.join(
+        [
+            f'## {name}\n',
+            f'{sentence(command.description)}\n',
+            f'    {typed}\n',
+            *lines(actions),
+            '',
+        ]
+    )
 
 
 def lines(actions: list[argparse.Action]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 ``python tools/exports.py`` takes random weights, as differences and times do not depend on what
 they were trained for.
 """
+
 import argparse
 import sys
 import tempfile
@@ -14,24 +15,34 @@ sys.path.insert(0, str(ROOT))
 
 SIZE = 320, 320
 NETWORKS = ('resnest50', 'res2net50_v1b', 'seresnext50_32x4d')
-DETECTORS = ('faster_rcnn_resnest50_fpn', 'faster_rcnn_res2net50_v1b_fpn',
-             'faster_rcnn_seresnext50_32x4d_fpn', 'mask_rcnn_resnest50_fpn',
-             'retinanet_resnest50_fpn')
+DETECTORS = (
+    'faster_rcnn_resnest50_fpn',
+    'faster_rcnn_res2net50_v1b_fpn',
+    'faster_rcnn_seresnext50_32x4d_fpn',
+    'mask_rcnn_resnest50_fpn',
+    'retinanet_resnest50_fpn',
+)
 NOTHING = '–'
 UNITS = {'boxes, in pixels': ' px', 'pixels of another class': ' of pixels'}
-TITLES = ('Largest difference of the file from the graph in PyTorch',
-          'Milliseconds in PyTorch as it is / in our deployed form / in the file')
+TITLES = (
+    'Largest difference of the file from the graph in PyTorch',
+    'Milliseconds in PyTorch as it is / in our deployed form / in the file',
+)
 
 
 def rows() -> dict[str, tuple[str, str, tuple[str, ...]]]:
     """What a line is called -> config, part and formats."""
     from mmresnest.cli import FORMATS
+
     found: dict[str, tuple[str, str, tuple[str, ...]]] = {
-        f'{name}, backbone': (f'faster_rcnn_{name}_fpn', 'backbone', FORMATS) for name in NETWORKS}
+        f'{name}, backbone': (f'faster_rcnn_{name}_fpn', 'backbone', FORMATS) for name in NETWORKS
+    }
     found[f'{NETWORKS[0]}, with FPN'] = f'faster_rcnn_{NETWORKS[0]}_fpn', 'neck', FORMATS
     found |= {name: (name, 'whole', FORMATS[:2]) for name in DETECTORS}
-    found |= {f'deeplabv3_{name}_ade20k': (f'deeplabv3_{name}_ade20k', 'whole', FORMATS)
-              for name in NETWORKS}
+    found |= {
+        f'deeplabv3_{name}_ade20k': (f'deeplabv3_{name}_ade20k', 'whole', FORMATS)
+        for name in NETWORKS
+    }
     return found
 
 
@@ -42,6 +53,7 @@ def random_checkpoint(name: str, path: Path) -> None:
 
     from mmresnest.engine.building import building
     from mmresnest.engine.config import load_config, merge, plain_norms, register
+
     cfg = load_config(name)
     merge(cfg, {'model.backbone.init_cfg': None})
     plain_norms(cfg.model)
@@ -62,6 +74,7 @@ def main() -> int:
     args = parser.parse_args()
     from mmresnest.cli import FORMATS
     from mmresnest.errors import UserError
+
     chosen = {line: row for line, row in rows().items() if args.only in line}
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     status = 0
@@ -74,8 +87,7 @@ def main() -> int:
                     found[line, to], status = ('failed',) * len(TITLES), 1
                     sys.stderr.write(f'{line}, {to}: {error}\n')
     for number, title in enumerate(TITLES):
-        sys.stdout.write(f'{title}:\n\n| | {" | ".join(FORMATS)} |\n'
-                         f'|---{"|---" * len(FORMATS)}|\n')
+        sys.stdout.write(f'{title}:\n\n| | {" | ".join(FORMATS)} |\n|---{"|---" * len(FORMATS)}|\n')
         for line in chosen:
             cells = [found[line, to][number] if (line, to) in found else NOTHING for to in FORMATS]
             sys.stdout.write(f'| {line} | {" | ".join(cells)} |\n')
@@ -86,15 +98,32 @@ def main() -> int:
 def measured(name: str, part: str, to: str, folder: str) -> tuple[str, ...]:
     """The cells of a file, one for each title."""
     from mmresnest.engine.export import FORMATS, export
+
     checkpoint = Path(folder, f'{name}.pth')
     if not checkpoint.exists():
         random_checkpoint(name, checkpoint)
-    done = export(name, checkpoint, to=to, part=part, size=SIZE, force=True,
-                  out=Path(folder, f'model{FORMATS[to].suffix}'))
-    worst = max((each for where, every in done.differences.items() for each in every
-                 if where.startswith('file')), key=lambda each: each.value)
-    return (f'{worst.value:.1g}{UNITS.get(worst.what, "")}',
-            ' / '.join(f'{value:.0f}' for value in done.milliseconds.values()))
+    done = export(
+        name,
+        checkpoint,
+        to=to,
+        part=part,
+        size=SIZE,
+        force=True,
+        out=Path(folder, f'model{FORMATS[to].suffix}'),
+    )
+    worst = max(
+        (
+            each
+            for where, every in done.differences.items()
+            for each in every
+            if where.startswith('file')
+        ),
+        key=lambda each: each.value,
+    )
+    return (
+        f'{worst.value:.1g}{UNITS.get(worst.what, "")}',
+        ' / '.join(f'{value:.0f}' for value in done.milliseconds.values()),
+    )
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 ``python tools/growth.py`` measures, writes docs/growth.json and draws docs/growth.svg; with
 ``--plot`` it only draws what the former holds. One thread, so that a quiet core is all it needs.
 """
+
 import argparse
 import json
 import multiprocessing
@@ -22,7 +23,7 @@ SIDES = (256, 512, 1024, 2048)
 BATCHES = (1, 2, 4, 8)
 DEPTHS = (14, 26, 50, 101, 200, 269)
 PROCESSES = 2
-TRAINED = 2 * 1024 ** 2         # pixels of a training step at most: its maps take 1.2 KiB each
+TRAINED = 2 * 1024**2  # pixels of a training step at most: its maps take 1.2 KiB each
 FORMS = ('lean', 'fused')
 
 
@@ -39,12 +40,18 @@ def cases() -> Iterator[tuple[str, str, tuple[int, int, int]]]:
 def measure(repeats: int) -> list[dict[str, Any]]:
     """All cases, inference and training."""
     from mmresnest.benchmark import as_json, benchmark
+
     found = []
     for axis, arch, size in cases():
         small = size[0] * size[1] * size[2] <= TRAINED
-        rows = benchmark([arch], forms=FORMS, sizes=[size], repeats=repeats,
-                         modes=('inference', 'training') if small else ('inference',),
-                         say=lambda said: sys.stderr.write(f'{said}\n'))
+        rows = benchmark(
+            [arch],
+            forms=FORMS,
+            sizes=[size],
+            repeats=repeats,
+            modes=('inference', 'training') if small else ('inference',),
+            say=lambda said: sys.stderr.write(f'{said}\n'),
+        )
         found += [dict(row, axis=axis) for row in as_json(rows)['rows']]
     return found
 
@@ -57,6 +64,7 @@ def worker(rank: int, store: str, repeats: int, answers: Any) -> None:
 
     from mmresnest import build_backbone
     from mmresnest.engine.processes import leave
+
     torch.set_num_threads(1)
     distributed.init_process_group('gloo', f'file://{store}', rank=rank, world_size=PROCESSES)
     torch.manual_seed(0)
@@ -68,9 +76,13 @@ def worker(rank: int, store: str, repeats: int, answers: Any) -> None:
     def step(model: torch.nn.Module) -> None:
         sum(one.mean() for one in model(image)).backward()
         model.zero_grad()
-    runs = dict(alone=lambda: step(network) if rank == 0 else None, beside=lambda: step(network),
-                exchanging=lambda: step(divided),
-                exchange=lambda: distributed.all_reduce(gradients))
+
+    runs = dict(
+        alone=lambda: step(network) if rank == 0 else None,
+        beside=lambda: step(network),
+        exchanging=lambda: step(divided),
+        exchange=lambda: distributed.all_reduce(gradients),
+    )
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(repeats + 1):
         for name, run in runs.items():
@@ -81,8 +93,12 @@ def worker(rank: int, store: str, repeats: int, answers: Any) -> None:
                 times[name].append((time.perf_counter() - start) * 1e3)
     leave()
     if rank == 0:
-        answers.put(dict({name: statistics.median(taken) for name, taken in times.items()},
-                         MiB=gradients.numel() * 4 / 2**20))
+        answers.put(
+            dict(
+                {name: statistics.median(taken) for name, taken in times.items()},
+                MiB=gradients.numel() * 4 / 2**20,
+            )
+        )
 
 
 def together(repeats: int) -> dict[str, float]:
@@ -90,9 +106,12 @@ def together(repeats: int) -> dict[str, float]:
     context = multiprocessing.get_context('spawn')
     answers = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
-        group = [context.Process(target=worker, daemon=True,
-                                 args=(rank, f'{folder}/store', repeats, answers))
-                 for rank in range(PROCESSES)]
+        group = [
+            context.Process(
+                target=worker, daemon=True, args=(rank, f'{folder}/store', repeats, answers)
+            )
+            for rank in range(PROCESSES)
+        ]
         for one in group:
             one.start()
         found: dict[str, float] = {}
@@ -111,14 +130,16 @@ def together(repeats: int) -> dict[str, float]:
 def line(points: list[tuple[float, float]]) -> tuple[float, float]:
     """The a and b of the line a + b x that lies nearest in relative terms."""
     import numpy as np
+
     x, y = np.array(points, float).T
     scaled = np.stack([1 / y, x / y], 1)
     (a, b), *_ = np.linalg.lstsq(scaled, np.ones_like(y), rcond=None)
     return float(a), float(b)
 
 
-def series(found: dict[str, Any], axis: str, mode: str, form: str, value: str
-           ) -> list[tuple[float, float]]:
+def series(
+    found: dict[str, Any], axis: str, mode: str, form: str, value: str
+) -> list[tuple[float, float]]:
     """(x, value) of one curve; x is the number of pixels, or of multiply-adds for depth."""
     points = []
     for row in found['rows']:
@@ -134,13 +155,14 @@ def formulas(found: dict[str, Any]) -> dict[str, Any]:
     """Lines through what was measured, and how far off they are at most."""
     lines = {}
     for name, axes, mode, form, value in (
-            ('held', ('side', 'batch'), 'training', 'lean', 'saved'),
-            ('step', ('side', 'batch'), 'training', 'lean', 'cpu'),
-            ('image', ('side', 'batch'), 'inference', 'lean', 'cpu'),
-            ('image, fused', ('side', 'batch'), 'inference', 'fused', 'cpu'),
-            ('image by depth', ('depth',), 'inference', 'lean', 'cpu'),
-            ('step by depth', ('depth',), 'training', 'lean', 'cpu'),
-            ('held by depth', ('depth',), 'training', 'lean', 'saved')):
+        ('held', ('side', 'batch'), 'training', 'lean', 'saved'),
+        ('step', ('side', 'batch'), 'training', 'lean', 'cpu'),
+        ('image', ('side', 'batch'), 'inference', 'lean', 'cpu'),
+        ('image, fused', ('side', 'batch'), 'inference', 'fused', 'cpu'),
+        ('image by depth', ('depth',), 'inference', 'lean', 'cpu'),
+        ('step by depth', ('depth',), 'training', 'lean', 'cpu'),
+        ('held by depth', ('depth',), 'training', 'lean', 'saved'),
+    ):
         points = [point for axis in axes for point in series(found, axis, mode, form, value)]
         a, b = line(points)
         lines[name] = dict(a=a, b=b, off=max(abs(a + b * x - y) / y for x, y in points))
@@ -151,35 +173,67 @@ def plot(found: dict[str, Any], path: Path) -> None:
     """Four panels: time and memory by pixels, by depth, and time by processes."""
     import matplotlib
     from matplotlib.figure import Figure
-    matplotlib.rcParams['svg.hashsalt'] = 'mmresnest'        # the same file each time
+
+    matplotlib.rcParams['svg.hashsalt'] = 'mmresnest'  # the same file each time
     figure = Figure(figsize=(10, 7.5), layout='constrained')
     panels = figure.subplots(2, 2).ravel()
-    curves = (('inference', 'lean', '#56B4E9', 'lean, inference'),
-              ('inference', 'fused', '#009E73', 'fused, inference'),
-              ('training', 'lean', '#0072B2', 'lean, training step'))
-    for panel, value, title in ((panels[0], 'cpu', 'Time of one thread, s'),
-                                (panels[1], 'saved', 'Held after a forward pass, and peak, MiB')):
+    curves = (
+        ('inference', 'lean', '#56B4E9', 'lean, inference'),
+        ('inference', 'fused', '#009E73', 'fused, inference'),
+        ('training', 'lean', '#0072B2', 'lean, training step'),
+    )
+    for panel, value, title in (
+        (panels[0], 'cpu', 'Time of one thread, s'),
+        (panels[1], 'saved', 'Held after a forward pass, and peak, MiB'),
+    ):
         for mode, form, colour, label in curves if value == 'cpu' else curves[2:]:
             for axis, mark in (('side', 'o'), ('batch', 's')):
                 points = series(found, axis, mode, form, value)
                 scale = 1e3 if value == 'cpu' else 1
-                panel.plot([x for x, _ in points], [y / scale for _, y in points], mark + '-',
-                           color=colour, label=f'{label}, by {axis}')
+                panel.plot(
+                    [x for x, _ in points],
+                    [y / scale for _, y in points],
+                    mark + '-',
+                    color=colour,
+                    label=f'{label}, by {axis}',
+                )
                 if value == 'saved':
-                    panel.plot(*zip(*series(found, axis, mode, form, 'peak')), mark + ':',
-                               color='#D55E00', label=f'peak, by {axis}')
+                    panel.plot(
+                        *zip(*series(found, axis, mode, form, 'peak')),
+                        mark + ':',
+                        color='#D55E00',
+                        label=f'peak, by {axis}',
+                    )
         panel.set(xscale='log', yscale='log', xlabel='pixels: batch x height x width', title=title)
     for mode, form, colour, label in curves:
-        rows = [row for row in found['rows']
-                if (row['axis'], row['mode'], row['form']) == ('depth', mode, form)]
-        panels[2].plot([int(row['arch'].removeprefix('resnest')) for row in rows],
-                       [row['cpu'] / 1e3 for row in rows], 'o-', color=colour, label=label)
-    panels[2].set(xlabel='depth: ResNeSt-14 .. ResNeSt-269, 1 x 256 x 256', ylim=(0, None),
-                  title='Time of one thread, s')
-    names = dict(alone='one process', beside='two, each by itself', exchanging='two, exchanging',
-                 exchange='the exchange alone')
-    bars = panels[3].barh(list(names.values()), [found['processes'][name] for name in names],
-                          color=['#999999', '#999999', '#0072B2', '#D55E00'])
+        rows = [
+            row
+            for row in found['rows']
+            if (row['axis'], row['mode'], row['form']) == ('depth', mode, form)
+        ]
+        panels[2].plot(
+            [int(row['arch'].removeprefix('resnest')) for row in rows],
+            [row['cpu'] / 1e3 for row in rows],
+            'o-',
+            color=colour,
+            label=label,
+        )
+    panels[2].set(
+        xlabel='depth: ResNeSt-14 .. ResNeSt-269, 1 x 256 x 256',
+        ylim=(0, None),
+        title='Time of one thread, s',
+    )
+    names = dict(
+        alone='one process',
+        beside='two, each by itself',
+        exchanging='two, exchanging',
+        exchange='the exchange alone',
+    )
+    bars = panels[3].barh(
+        list(names.values()),
+        [found['processes'][name] for name in names],
+        color=['#999999', '#999999', '#0072B2', '#D55E00'],
+    )
     panels[3].bar_label(bars, fmt=' %.0f')
     panels[3].invert_yaxis()
     panels[3].margins(x=0.15)
@@ -194,8 +248,7 @@ def main() -> None:
     """Measures, fits, writes and draws."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--repeats', type=int, default=3, help='rounds that are counted')
-    parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'growth',
-                        help='without suffix')
+    parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'growth', help='without suffix')
     parser.add_argument('--plot', action='store_true', help='measure nothing, draw')
     args = parser.parse_args()
     data, picture = args.out.with_suffix('.json'), args.out.with_suffix('.svg')
@@ -206,11 +259,17 @@ def main() -> None:
 
         from mmresnest.benchmark import machine
         from mmresnest.variants import variant
+
         torch.set_num_threads(1)
-        found = dict(machine=machine(), rows=measure(args.repeats),
-                     processes=together(args.repeats), macs={
-                         f'resnest{depth}': variant(f'resnest{depth}').macs * 1e9 / 224 ** 2
-                         for depth in DEPTHS})
+        found = dict(
+            machine=machine(),
+            rows=measure(args.repeats),
+            processes=together(args.repeats),
+            macs={
+                f'resnest{depth}': variant(f'resnest{depth}').macs * 1e9 / 224**2
+                for depth in DEPTHS
+            },
+        )
         data.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
     plot(found, picture)
     for name, fit in formulas(found).items():

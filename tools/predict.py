@@ -1,4 +1,5 @@
 """Finds objects or classes in images: ``mmresnest predict`` from a clone, installed or not."""
+
 import sys
 from pathlib import Path
 
@@ -6,4 +7,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == '__main__':
     from mmresnest.cli import main
+
     sys.exit(main(['predict', *sys.argv[1:]]))

@@ -2,6 +2,7 @@
 
 ``python tools/scale.py CONFIG ...`` prints one row for each.
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmresnest.engine.config import load_config  # noqa: E402
 from mmresnest.engine.cost import images_of, step_cost  # noqa: E402
 
-RATES = (20e12, 50e12)      # operations a second, sustained
+RATES = (20e12, 50e12)  # operations a second, sustained
 GPUS = (1, 8, 64)
 
 
@@ -23,10 +24,21 @@ def main() -> None:
         cfg = load_config(name)
         cost, images, batch = step_cost(cfg), images_of(cfg), cfg.train_dataloader.batch_size
         hours = [f'{cost.hours(images, gpus, rate):.3g}' for rate in RATES for gpus in GPUS]
-        sys.stdout.write(' | '.join([
-            f'| `{Path(name).stem}`', f'{images / 1e6:.2f}', ' x '.join(map(str, cost.shape)),
-            f'{cost.flops / 1e9:.0f}', f'{cost.saved / 2**30:.2f}', f'{cost.params / 1e6:.1f}',
-            f'{cost.memory(batch) / 2**30:.1f} ({batch})', *hours]) + ' |\n')
+        sys.stdout.write(
+            ' | '.join(
+                [
+                    f'| `{Path(name).stem}`',
+                    f'{images / 1e6:.2f}',
+                    ' x '.join(map(str, cost.shape)),
+                    f'{cost.flops / 1e9:.0f}',
+                    f'{cost.saved / 2**30:.2f}',
+                    f'{cost.params / 1e6:.1f}',
+                    f'{cost.memory(batch) / 2**30:.1f} ({batch})',
+                    *hours,
+                ]
+            )
+            + ' |\n'
+        )
         sys.stdout.flush()
 
 

@@ -4,6 +4,7 @@
 evaluation and checkpoints, writes docs/soak.json and draws docs/soak.svg; with ``--plot`` it only
 draws what the former holds.  ``make soak`` runs this and the long forms of the tests.
 """
+
 import argparse
 import json
 import os
@@ -16,10 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 ITERATIONS, EVERY = 2000, 10
-SIZE = 64                       # px
+SIZE = 64  # px
 OPTIONS = {
-    'model.backbone.arch': 'resnest14', 'train_dataloader.num_workers': 2,
-    'train_dataloader.persistent_workers': True, 'val_dataloader.num_workers': 1,
+    'model.backbone.arch': 'resnest14',
+    'train_dataloader.num_workers': 2,
+    'train_dataloader.persistent_workers': True,
+    'val_dataloader.num_workers': 1,
     'default_hooks.checkpoint.max_keep_ckpts': 2,
 }
 
@@ -31,14 +34,16 @@ def watch(iterations: int, work_dir: Path, data: Path) -> dict[str, Any]:
 
     from mmresnest.engine.config import load_config, walk
     from mmresnest.engine.train import configure, train
+
     rows: list[dict[str, int]] = []
 
     @HOOKS.register_module(name='Watch', force=True)
     class Watch(Hook):
         priority = 'LOWEST'
 
-        def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
-                             outputs: Any = None) -> None:
+        def after_train_iter(
+            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        ) -> None:
             if (runner.iter + 1) % EVERY == 0:
                 rows.append(dict(iteration=runner.iter + 1, **look()))
 
@@ -52,45 +57,61 @@ def watch(iterations: int, work_dir: Path, data: Path) -> dict[str, Any]:
     cfg.param_scheduler[1].end = iterations
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='Watch')]
     result = train(cfg, work_dir=work_dir, seed=0)
-    return dict(iterations=iterations, seconds=round(result.seconds), every=EVERY,
-                mAP=result.metrics.get('coco/bbox_mAP'), rows=rows)
+    return dict(
+        iterations=iterations,
+        seconds=round(result.seconds),
+        every=EVERY,
+        mAP=result.metrics.get('coco/bbox_mAP'),
+        rows=rows,
+    )
 
 
 def look() -> dict[str, int]:
     """Resident KiB of this process and of its children, and open files of this process."""
     own = os.getpid()
-    children = [int(pid) for task in Path(f'/proc/{own}/task').iterdir()
-                for pid in (task / 'children').read_text().split()]
-    return dict(resident=_resident(own), children=sum(map(_resident, children)),
-                processes=len(children), files=len(os.listdir(f'/proc/{own}/fd')))
+    children = [
+        int(pid)
+        for task in Path(f'/proc/{own}/task').iterdir()
+        for pid in (task / 'children').read_text().split()
+    ]
+    return dict(
+        resident=_resident(own),
+        children=sum(map(_resident, children)),
+        processes=len(children),
+        files=len(os.listdir(f'/proc/{own}/fd')),
+    )
 
 
 def _resident(pid: int) -> int:
     try:
         status = Path(f'/proc/{pid}/status').read_text()
-    except FileNotFoundError:           # it has ended meanwhile
+    except FileNotFoundError:  # it has ended meanwhile
         return 0
-    return next((int(line.split()[1]) for line in status.splitlines()
-                 if line.startswith('VmRSS')), 0)
+    return next(
+        (int(line.split()[1]) for line in status.splitlines() if line.startswith('VmRSS')), 0
+    )
 
 
 def growth(rows: list[dict[str, int]], what: str) -> float:
     """How much higher the last quarter lies than the second, by their medians."""
     quarter = len(rows) // 4
-    early, late = ([row[what] for row in part] for part in
-                   (rows[quarter:2 * quarter], rows[-quarter:]))
+    early, late = (
+        [row[what] for row in part] for part in (rows[quarter : 2 * quarter], rows[-quarter:])
+    )
     return statistics.median(late) / statistics.median(early) - 1
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
     """Draws memory and open files over iterations."""
     import matplotlib
+
     matplotlib.use('agg')
     from matplotlib import pyplot
+
     figure, (memory, files) = pyplot.subplots(2, 1, figsize=(8, 5), sharex=True)
     x = [row['iteration'] for row in found['rows']]
-    memory.plot(x, [row['resident'] / 2 ** 20 for row in found['rows']], label='training process')
-    memory.plot(x, [row['children'] / 2 ** 20 for row in found['rows']], label='workers, together')
+    memory.plot(x, [row['resident'] / 2**20 for row in found['rows']], label='training process')
+    memory.plot(x, [row['children'] / 2**20 for row in found['rows']], label='workers, together')
     memory.set(ylabel='resident, GiB')
     memory.legend(loc='lower right')
     files.plot(x, [row['files'] for row in found['rows']], color='tab:green')
@@ -112,6 +133,7 @@ def main() -> None:
     record = ROOT / 'docs' / 'soak.json'
     if not args.plot:
         from mmresnest.engine.train import drawn_data
+
         found = watch(args.iterations, Path('work_dirs') / 'soak', drawn_data('coco'))
         lines = ',\n'.join(json.dumps(row) for row in found.pop('rows'))
         head = json.dumps(found)[:-1]

@@ -3,6 +3,7 @@
 ``python tools/table.py`` writes; ``python tools/table.py --check`` fails where a file differs from
 what would be written.
 """
+
 import argparse
 import gzip
 import json
@@ -24,11 +25,15 @@ WRITTEN = 'Written by tools/table.py.'
 #: what the detectors of a family subtract and divide by, RGB, and the comment on it; its segmentors
 #: take ImageNet's, which mmseg has anyway
 PIXELS = {
-    'ResNeSt': ("the pixel statistics of its authors' detectors",
-                'mean=[123.68, 116.779, 103.939], std=[58.393, 57.12, 57.375]'),
+    'ResNeSt': (
+        "the pixel statistics of its authors' detectors",
+        'mean=[123.68, 116.779, 103.939], std=[58.393, 57.12, 57.375]',
+    )
 }
-IMAGENET = ("ImageNet's pixel statistics",
-            'mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]')
+IMAGENET = (
+    "ImageNet's pixel statistics",
+    'mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]',
+)
 
 
 def table(header: str, rows: Iterator[str]) -> str:
@@ -56,8 +61,10 @@ def links(row: Variant) -> str:
     if not row.weights:
         return 'none'
     first, *mirrors = row.weights
-    return ', '.join([f'[{first.file}]({first.url})'] + [
-        f'[{weights.note or "mirror"}]({weights.url})' for weights in mirrors])
+    return ', '.join(
+        [f'[{first.file}]({first.url})']
+        + [f'[{weights.note or "mirror"}]({weights.url})' for weights in mirrors]
+    )
 
 
 def networks() -> str:
@@ -71,31 +78,45 @@ def networks() -> str:
 
     parts = []
     for type_ in dict.fromkeys(row.type for row in TABLE):
-        rows = (f'`{row.name}` | {row.params:.2f} | {row.macs:.2f} | {accuracy(row)} | '
-                f'{row.weights[0].licence if row.weights else "-"} | {links(row)} | '
-                f'{verified(row)}' for row in TABLE if row.type == type_)
-        parts.append(f'### {type_}\n\n' + table(
-            'arch | params M | MACs G | top-1 @ crop | licence | weights | verified', rows))
+        rows = (
+            f'`{row.name}` | {row.params:.2f} | {row.macs:.2f} | {accuracy(row)} | '
+            f'{row.weights[0].licence if row.weights else "-"} | {links(row)} | '
+            f'{verified(row)}'
+            for row in TABLE
+            if row.type == type_
+        )
+        parts.append(
+            f'### {type_}\n\n'
+            + table('arch | params M | MACs G | top-1 @ crop | licence | weights | verified', rows)
+        )
     return '\n\n'.join(parts)
 
 
 def aliases() -> str:
     """Every second name."""
-    return table('also accepted | is', (f'`{alias}` | `{name}`'
-                                        for alias, name in ALIASES.items()))
+    return table('also accepted | is', (f'`{alias}` | `{name}`' for alias, name in ALIASES.items()))
 
 
 def alternatives() -> str:
     """Every file that ``pretrained=True`` does not take."""
-    return table('arch | file | trained by | top-1 @ crop | licence', (
-        f'`{row.name}` | [{weights.file}]({weights.url}) | {weights.note} | {accuracy(weights)} | '
-        f'{weights.licence}' for row in TABLE for weights in row.alternatives))
+    return table(
+        'arch | file | trained by | top-1 @ crop | licence',
+        (
+            f'`{row.name}` | [{weights.file}]({weights.url}) | {weights.note} | '
+            f'{accuracy(weights)} | {weights.licence}'
+            for row in TABLE
+            for weights in row.alternatives
+        ),
+    )
 
 
 def document(text: str) -> str:
     """The document with its generated parts anew; what stands between them is kept."""
-    for name, write in (('networks', networks), ('aliases', aliases),
-                        ('alternatives', alternatives)):
+    for name, write in (
+        ('networks', networks),
+        ('aliases', aliases),
+        ('alternatives', alternatives),
+    ):
         begin, end = BEGIN.format(name), END.format(name)
         before, found, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
@@ -108,12 +129,15 @@ def document(text: str) -> str:
 def config(row: Variant) -> str:
     """A base config of one network with its published weights."""
     comment, pixels = PIXELS.get(row.type, IMAGENET)
-    return (f'# {row.name} with {comment} (RGB). {WRITTEN}\n'
-            f'backbone = dict(\n'
-            f"    type='mmresnest.{row.type}',\n"
-            f"    arch='{row.name}',\n"
-            f"    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://{row.name}'))\n"
-            f'pixels = dict({pixels})\n')
+    return (
+        f'# {row.name} with {comment} (RGB). {WRITTEN}\n'
+        f'backbone = dict(\n'
+        f"    type='mmresnest.{row.type}',\n"
+        f"    arch='{row.name}',\n"
+        f"    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://{row.name}'),\n"
+        f')\n'
+        f'pixels = dict({pixels})\n'
+    )
 
 
 def wanted() -> dict[Path, str]:
@@ -126,11 +150,15 @@ def wanted() -> dict[Path, str]:
 def drift() -> list[str]:
     """What is missing, differs, or is not wanted any more."""
     files = wanted()
-    return ([f'{path.relative_to(ROOT)} {"differs" if path.is_file() else "is missing"}'
-             for path, text in files.items()
-             if not path.is_file() or path.read_text(encoding='utf-8') != text]
-            + [f'{path.relative_to(ROOT)} is of no row with weights'
-               for path in sorted(BACKBONES.glob('*.py')) if path not in files])
+    return [
+        f'{path.relative_to(ROOT)} {"differs" if path.is_file() else "is missing"}'
+        for path, text in files.items()
+        if not path.is_file() or path.read_text(encoding='utf-8') != text
+    ] + [
+        f'{path.relative_to(ROOT)} is of no row with weights'
+        for path in sorted(BACKBONES.glob('*.py'))
+        if path not in files
+    ]
 
 
 def main(argv: list[str]) -> None:

@@ -20,6 +20,7 @@ Cityscapes val, as ``mIoU 45.71 (46.59 multi-scale and flip)`` or ``mIoU 45.12 (
 flip)``; or ``no published result``, ``for this recipe`` (``schedule``, ``network``) if need be, and
 after a semicolon anything. A value may go on in lines that are indented to where it began.
 """
+
 import argparse
 import ast
 import json
@@ -44,8 +45,13 @@ WRITTEN = 'Written by tools/zoo.py from the headers of the configs; do not edit.
 
 BOX, MASK, PQ, MIOU, SCALES = 'box AP', 'mask AP', 'PQ', 'mIoU', 'mIoU (multi-scale and flip)'
 #: metric -> task, by the names that metafiles use
-TASKS = {BOX: 'Object Detection', MASK: 'Instance Segmentation', PQ: 'Panoptic Segmentation',
-         MIOU: 'Semantic Segmentation', SCALES: 'Semantic Segmentation'}
+TASKS = {
+    BOX: 'Object Detection',
+    MASK: 'Instance Segmentation',
+    PQ: 'Panoptic Segmentation',
+    MIOU: 'Semantic Segmentation',
+    SCALES: 'Semantic Segmentation',
+}
 #: how a config's name begins -> what it trains, and what that is scored by
 MODELS = {
     'faster_rcnn': ('Faster R-CNN', (BOX,)),
@@ -66,22 +72,32 @@ SPLITS = {'COCO': 'val2017', 'ADE20K': 'ADE20K val', 'Cityscapes': 'Cityscapes v
 #: registered class of a backbone -> the paper that it is from
 PAPERS = {
     'ResNeSt': ('ResNeSt: Split-Attention Networks', 'https://arxiv.org/abs/2004.08955'),
-    'Res2Net': ('Res2Net: A New Multi-scale Backbone Architecture',
-                'https://arxiv.org/abs/1904.01169'),
+    'Res2Net': (
+        'Res2Net: A New Multi-scale Backbone Architecture',
+        'https://arxiv.org/abs/1904.01169',
+    ),
     'SEResNeXt': ('Squeeze-and-Excitation Networks', 'https://arxiv.org/abs/1709.01507'),
-    'ResNet': ('Bag of Tricks for Image Classification with Convolutional Neural Networks',
-               'https://arxiv.org/abs/1812.01187'),
+    'ResNet': (
+        'Bag of Tricks for Image Classification with Convolutional Neural Networks',
+        'https://arxiv.org/abs/1812.01187',
+    ),
 }
 
 FIELDS = ('Run', 'Expect', 'Memory', 'Weights')
 INDENT = len('Expect:  ')
 NUMBER = r'(\d+\.\d+)'
-METRIC = re.compile(rf'(?P<name>{BOX}|{MASK}|{PQ}|{MIOU}) {NUMBER}'
-                    rf'(?: \((?:{NUMBER} )?(?P<scales>multi-scale and flip)\))?')
-RESULT = re.compile(r'(?P<metrics>.+) on (?P<split>val2017|ADE20K val|Cityscapes val) '
-                    r'\((?P<source>.+)\)\.')
-NONE = re.compile(r'no published result(?: for this (?:recipe|schedule|network))?'
-                  r'(?:\.|; (?P<note>.+)\.)')
+METRIC = re.compile(
+    rf'(?P<name>{BOX}|{MASK}|{PQ}|{MIOU}) {NUMBER}'
+    rf'(?: \((?:{NUMBER} )?(?P<scales>multi-scale and flip)\))?'
+)
+RESULT = re.compile(
+    r'(?P<metrics>.+) on (?P<split>val2017|ADE20K val|Cityscapes val) '
+    r'\((?P<source>.+)\)\.'
+)
+NONE = re.compile(
+    r'no published result(?: for this (?:recipe|schedule|network))?'
+    r'(?:\.|; (?P<note>.+)\.)'
+)
 MEMORY = re.compile(r'(\d+\.\d) GB \((.+)\)')
 WEIGHTS = re.compile(r'https://[\w.-]+/\S+\.pth')
 
@@ -103,6 +119,7 @@ class Header:
         memory_source: by whom.
         weights: where the trained model is.
     """
+
     title: str
     metrics: dict[str, str] = field(default_factory=dict)
     split: str = ''
@@ -120,8 +137,11 @@ def read_header(path: Path) -> Header:
         SystemExit: it is not as described at the top of this file; with file, line and the rule.
     """
     node = next(iter(ast.parse(path.read_text(encoding='utf-8')).body), None)
-    if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str)):
+    if not (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ):
         refuse(path, 1, 'a config begins with a docstring: title, Run, Expect')
     lines = node.value.value.rstrip().splitlines()
     blank = lines.index('') if '' in lines else len(lines)
@@ -131,28 +151,41 @@ def read_header(path: Path) -> Header:
 
     values: dict[str, tuple[int, str]] = {}
     name = ''
-    for number, line in enumerate(lines[blank + 1:], node.lineno + blank + 1):
+    for number, line in enumerate(lines[blank + 1 :], node.lineno + blank + 1):
         key, colon, value = line.partition(':')
-        if line.startswith(' ' * INDENT) and line[INDENT:INDENT + 1].strip() and name:
+        if line.startswith(' ' * INDENT) and line[INDENT : INDENT + 1].strip() and name:
             values[name] = values[name][0], f'{values[name][1]} {line.strip()}'
         elif colon and key in FIELDS and line == f'{key + colon:{INDENT}}{value.strip()}':
             if key in values or name and FIELDS.index(key) < FIELDS.index(name):
-                refuse(path, number, f'the lines of a header are {", ".join(FIELDS)}, in this '
-                                     'order, each once')
+                refuse(
+                    path,
+                    number,
+                    f'the lines of a header are {", ".join(FIELDS)}, in this order, each once',
+                )
             name, values[key] = key, (number, value.strip())
         else:
-            refuse(path, number, f'{line!r} is none of {", ".join(FIELDS)}, its value aligned at '
-                                 f'column {INDENT + 1}, and goes on with none')
+            refuse(
+                path,
+                number,
+                f'{line!r} is none of {", ".join(FIELDS)}, its value aligned at '
+                f'column {INDENT + 1}, and goes on with none',
+            )
     for key in ('Run', 'Expect'):
         if key not in values:
             refuse(path, node.lineno, f'the header has no line {key}:')
     number, run = values['Run']
-    wanted = (f'tools/dist_train.sh configs/{path.name} 8' if path.stem.endswith(SHARDED) else
-              f'mmresnest train configs/{path.name}')
+    wanted = (
+        f'tools/dist_train.sh configs/{path.name} 8'
+        if path.stem.endswith(SHARDED)
+        else f'mmresnest train configs/{path.name}'
+    )
     if run != wanted:
         refuse(path, number, f'Run: is {wanted}, not {run!r}')
-    return Header(title, **expected(path, *values['Expect']),
-                  **published(path, values.get('Memory'), values.get('Weights')))
+    return Header(
+        title,
+        **expected(path, *values['Expect']),
+        **published(path, values.get('Memory'), values.get('Weights')),
+    )
 
 
 def expected(path: Path, line: int, text: str) -> dict[str, Any]:
@@ -161,25 +194,37 @@ def expected(path: Path, line: int, text: str) -> dict[str, Any]:
     if none:
         return dict(note=none['note'] or '')
     if not result:
-        refuse(path, line, f'Expect: {text!r} is neither "no published result" nor results "on" a '
-                           'split with their source in brackets and a full stop')
+        refuse(
+            path,
+            line,
+            f'Expect: {text!r} is neither "no published result" nor results "on" a '
+            'split with their source in brackets and a full stop',
+        )
     metrics: dict[str, str] = {}
     for part in result['metrics'].split(', '):
         found = METRIC.fullmatch(part)
         if not found or found['scales'] and found['name'] != MIOU:
-            refuse(path, line, f'Expect: {part!r} is no metric with a value; known are '
-                               f'{BOX}, {MASK}, {PQ} and {MIOU}')
+            refuse(
+                path,
+                line,
+                f'Expect: {part!r} is no metric with a value; known are '
+                f'{BOX}, {MASK}, {PQ} and {MIOU}',
+            )
         _, plain, scaled, scales = found.groups()
-        for name, value in ([(MIOU, plain), (SCALES, scaled)] if scaled else
-                            [(SCALES if scales else found['name'], plain)]):
+        for name, value in (
+            [(MIOU, plain), (SCALES, scaled)]
+            if scaled
+            else [(SCALES if scales else found['name'], plain)]
+        ):
             if name in metrics or not 0 < float(value) < 100:
                 refuse(path, line, f'Expect: {name} is given twice, or is no percentage')
             metrics[name] = value
     return dict(metrics=metrics, split=result['split'], source=result['source'])
 
 
-def published(path: Path, memory: tuple[int, str] | None,
-              weights: tuple[int, str] | None) -> dict[str, Any]:
+def published(
+    path: Path, memory: tuple[int, str] | None, weights: tuple[int, str] | None
+) -> dict[str, Any]:
     """The fields of a header that Memory and Weights fill."""
     found: dict[str, Any] = {}
     if memory is not None:
@@ -215,6 +260,7 @@ class Entry:
         header: what it says of itself.
         figures: its line of docs/complexity.json.
     """
+
     path: Path
     model: str
     data: str
@@ -243,15 +289,25 @@ def read_entry(path: Path, figures: dict[str, Any]) -> Entry:
     header = read_header(path)
     wrong = set(header.metrics) - set(metrics)
     if wrong or header.metrics and header.split != SPLITS[data]:
-        refuse(path, 1, f'{model} on {data} is scored by {", ".join(metrics)} on {SPLITS[data]}, '
-                        f'not by {", ".join(sorted(wrong)) or "results"} on {header.split}')
+        refuse(
+            path,
+            1,
+            f'{model} on {data} is scored by {", ".join(metrics)} on {SPLITS[data]}, '
+            f'not by {", ".join(sorted(wrong)) or "results"} on {header.split}',
+        )
     arch = arch_of(path)
     if arch not in VARIANTS or VARIANTS[arch].type not in PAPERS:
-        refuse(path, 1, f'the backbone {arch} is no row of the table, or of a class without a '
-                        'paper in tools/zoo.py')
+        refuse(
+            path,
+            1,
+            f'the backbone {arch} is no row of the table, or of a class without a '
+            'paper in tools/zoo.py',
+        )
     if path.stem not in figures:
-        sys.exit(f'zoo.py: {FIGURES.name} knows nothing of {path.stem}. '
-                 f'Run: python tools/zoo.py --measure {path.stem}')
+        sys.exit(
+            f'zoo.py: {FIGURES.name} knows nothing of {path.stem}. '
+            f'Run: python tools/zoo.py --measure {path.stem}'
+        )
     return Entry(path, model, data, VARIANTS[arch], header, figures[path.stem])
 
 
@@ -275,8 +331,10 @@ def read_entries() -> list[Entry]:
     paths = sorted(CONFIGS.glob('*.py'))
     left = sorted(set(figures) - {path.stem for path in paths})
     if left:
-        sys.exit(f'zoo.py: {FIGURES.name} has figures of {", ".join(left)}, which are no configs. '
-                 'Run: python tools/zoo.py --measure')
+        sys.exit(
+            f'zoo.py: {FIGURES.name} has figures of {", ".join(left)}, which are no configs. '
+            'Run: python tools/zoo.py --measure'
+        )
     return [read_entry(path, figures) for path in paths]
 
 
@@ -295,34 +353,54 @@ def gigas(number: int) -> float:
 
 def metafile(entries: list[Entry]) -> dict[str, Any]:
     """What mim and mmengine look up configs and weights in."""
+
     def model(entry: Entry) -> dict[str, Any]:
         header, figures = entry.header, entry.figures
-        about: dict[str, Any] = {'Training Data': entry.data,
-                                 'Architecture': [entry.model, entry.row.name]}
+        about: dict[str, Any] = {
+            'Training Data': entry.data,
+            'Architecture': [entry.model, entry.row.name],
+        }
         if header.memory is not None:
             about['Training Memory (GB)'] = header.memory
         about['Parameters (M)'] = round(figures['params']['whole'] / 1e6, 2)
         about['MACs (G)'] = gigas(figures['macs']['whole'])
         about['Image Size'] = '{} x {}'.format(*figures['shape'])
-        found: dict[str, Any] = {'Name': entry.name, 'In Collection': entry.row.type,
-                                 'Config': f'configs/{entry.path.name}', 'Metadata': about}
+        found: dict[str, Any] = {
+            'Name': entry.name,
+            'In Collection': entry.row.type,
+            'Config': f'configs/{entry.path.name}',
+            'Metadata': about,
+        }
         results: dict[str, dict[str, float]] = {}
         for name, value in header.metrics.items():
             results.setdefault(TASKS[name], {})[name] = float(value)
         if results:
-            found['Results'] = [dict(Task=task, Dataset=entry.data, Metrics=metrics)
-                                for task, metrics in results.items()]
+            found['Results'] = [
+                dict(Task=task, Dataset=entry.data, Metrics=metrics)
+                for task, metrics in results.items()
+            ]
         if header.weights is not None:
             found['Weights'] = header.weights
         return found
 
     used = dict.fromkeys(entry.row.type for entry in entries)
-    return {'Collections': [
-        {'Name': name, 'Paper': dict(Title=PAPERS[name][0], URL=PAPERS[name][1]),
-         'README': 'docs/archs.md',
-         'Metadata': {'Architecture': list(dict.fromkeys(
-             entry.row.name for entry in entries if entry.row.type == name))}}
-        for name in PAPERS if name in used], 'Models': [model(entry) for entry in entries]}
+    return {
+        'Collections': [
+            {
+                'Name': name,
+                'Paper': dict(Title=PAPERS[name][0], URL=PAPERS[name][1]),
+                'README': 'docs/archs.md',
+                'Metadata': {
+                    'Architecture': list(
+                        dict.fromkeys(entry.row.name for entry in entries if entry.row.type == name)
+                    )
+                },
+            }
+            for name in PAPERS
+            if name in used
+        ],
+        'Models': [model(entry) for entry in entries],
+    }
 
 
 INTRODUCTION = """# Model zoo
@@ -363,13 +441,22 @@ def page(entries: list[Entry]) -> str:
     for entry in entries:
         names = shapes.setdefault(tuple(entry.figures['shape']), [])
         names += [entry.data] if entry.data not in names else []
-    regions = {part: number for entry in entries
-               for part, number in entry.figures['regions'].items()}
-    parts = [INTRODUCTION.format(
-        written=WRITTEN, count=len(entries), first=entries[0].name,
-        boxes=regions.get('roi_head.bbox_head'), masks=regions.get('roi_head.mask_head'),
-        shapes=', '.join(f'{height} x {width} ({" and ".join(names)})'
-                         for (height, width), names in shapes.items()))]
+    regions = {
+        part: number for entry in entries for part, number in entry.figures['regions'].items()
+    }
+    parts = [
+        INTRODUCTION.format(
+            written=WRITTEN,
+            count=len(entries),
+            first=entries[0].name,
+            boxes=regions.get('roi_head.bbox_head'),
+            masks=regions.get('roi_head.mask_head'),
+            shapes=', '.join(
+                f'{height} x {width} ({" and ".join(names)})'
+                for (height, width), names in shapes.items()
+            ),
+        )
+    ]
     for heading, (metrics, data) in GROUPS.items():
         parts.append(f'## {heading}\n')
         for model, scored in MODELS.values():
@@ -409,21 +496,27 @@ def cells(entry: Entry) -> Iterator[str]:
 def as_yaml(content: dict[str, Any]) -> str:
     """A file of YAML, its keys in our order."""
     import yaml
+
     return f'# {WRITTEN}\n' + yaml.safe_dump(content, sort_keys=False, width=1000)
 
 
 def wanted() -> dict[Path, str]:
     """File -> what it has to hold."""
     entries = read_entries()
-    return {PAGE: page(entries), METAFILE: as_yaml(metafile(entries)),
-            INDEX: as_yaml({'Import': [METAFILE.relative_to(ROOT).as_posix()]})}
+    return {
+        PAGE: page(entries),
+        METAFILE: as_yaml(metafile(entries)),
+        INDEX: as_yaml({'Import': [METAFILE.relative_to(ROOT).as_posix()]}),
+    }
 
 
 def drift() -> list[str]:
     """What is missing or differs."""
-    return [f'{path.name} {"differs" if path.is_file() else "is missing"}'
-            for path, text in wanted().items()
-            if not path.is_file() or path.read_text(encoding='utf-8') != text]
+    return [
+        f'{path.name} {"differs" if path.is_file() else "is missing"}'
+        for path, text in wanted().items()
+        if not path.is_file() or path.read_text(encoding='utf-8') != text
+    ]
 
 
 # What is measured ---------------------------------------------------------------------------------
@@ -438,6 +531,7 @@ def measure(names: list[str]) -> dict[str, Any]:
     from tqdm import tqdm
 
     from mmresnest.engine.complexity import complexity
+
     known = {path.stem: path for path in sorted(CONFIGS.glob('*.py'))}
     for name in names:
         if name not in known:
@@ -459,22 +553,31 @@ def main(argv: list[str]) -> None:
     """Writes, checks, measures."""
     parser = argparse.ArgumentParser(prog='zoo.py', description=__doc__.partition('\n')[0])
     parser.add_argument('--check', action='store_true', help='write nothing; fail on drift')
-    parser.add_argument('--measure', nargs='*', metavar='NAME',
-                        help='count parameters and multiply-adds anew, of all configs or of these')
+    parser.add_argument(
+        '--measure',
+        nargs='*',
+        metavar='NAME',
+        help='count parameters and multiply-adds anew, of all configs or of these',
+    )
     args = parser.parse_args(argv)
     problems = []
     if args.measure is not None:
         kept, figures = read_figures(), measure(args.measure)
         if args.check:
-            problems += [f'{FIGURES.name} is wrong on {name}' for name, found in figures.items()
-                         if kept.get(name) != found]
+            problems += [
+                f'{FIGURES.name} is wrong on {name}'
+                for name, found in figures.items()
+                if kept.get(name) != found
+            ]
         else:
             write_figures(dict(kept, **figures) if args.measure else figures)
     if args.check:
         problems += drift()
         if problems:
-            sys.exit(f'zoo.py: {"; ".join(problems)}. Run: python tools/zoo.py'
-                     + (' --measure' if args.measure is not None else ''))
+            sys.exit(
+                f'zoo.py: {"; ".join(problems)}. Run: python tools/zoo.py'
+                + (' --measure' if args.measure is not None else '')
+            )
         return
     for path, text in wanted().items():
         path.write_text(text, encoding='utf-8')

@@ -1,4 +1,5 @@
 """The four kinds of bottleneck, by the name under which a variant asks for one."""
+
 from .bottleneck import Bottleneck, DropPath, Parts, Site, conv3x3
 from .res2net import Res2NetBottleneck
 from .resnext import ResNeXtBottleneck
@@ -12,6 +13,17 @@ KINDS: dict[str, type[Bottleneck]] = dict(
     split=SplitAttentionBottleneck,
 )
 
-__all__ = ['Bottleneck', 'DropPath', 'KINDS', 'Parts', 'Res2NetBottleneck', 'ResNeXtBottleneck',
-           'SEBottleneck', 'Site', 'SplitAttention', 'SplitAttentionBottleneck', 'SqueezeExcite',
-           'conv3x3']
+__all__ = [
+    'Bottleneck',
+    'DropPath',
+    'KINDS',
+    'Parts',
+    'Res2NetBottleneck',
+    'ResNeXtBottleneck',
+    'SEBottleneck',
+    'Site',
+    'SplitAttention',
+    'SplitAttentionBottleneck',
+    'SqueezeExcite',
+    'conv3x3',
+]

@@ -6,6 +6,7 @@ The size which PyTorch computes for ``ceil_mode`` takes another branch for even 
 that a graph exported or compiled for dynamic sizes would hold for one of the two. In a graph the
 same is said without a branch: k < n, and s - 1 more rows and columns that count for nothing.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -11,6 +11,7 @@ Here the convolutions are numbered so that the split which has none is the last,
 weights. The first block of a stage has no hierarchy, and its last split meets the 3x3 average pool
 even where the stride is 1: the published weights were trained so.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,8 +30,9 @@ class Res2NetBottleneck(Bottleneck):
         groups: cardinality of every 3x3 (Res2NeXt).
     """
 
-    def __init__(self, site: Site, parts: Parts, *, base_width: int = 26, scales: int = 4,
-                 groups: int = 1):
+    def __init__(
+        self, site: Site, parts: Parts, *, base_width: int = 26, scales: int = 4, groups: int = 1
+    ):
         width = site.width(base_width) * groups
         super().__init__(site, parts, width * scales)
         self.width, self.scales, self.hierarchical = width, scales, not site.first
@@ -38,25 +40,26 @@ class Res2NetBottleneck(Bottleneck):
         ladder = range(max(scales - 1, 1))
         self.convs = nn.ModuleList(
             parts.conv3x3(width, width, stride=site.stride, dilation=site.dilation, groups=groups)
-            for _ in ladder)
+            for _ in ladder
+        )
         self.bns = nn.ModuleList(parts.norm(width) for _ in ladder)
         pooled = site.first and (site.stride > 1 or not site.pool_needs_stride)
         self.pool = nn.AvgPool2d(3, site.stride, 1) if pooled else nn.Identity()
 
     def mix(self, x: Tensor) -> Tensor:
         """The ladder: B ws H W -> B ws H' W'."""
-        splits = x.split(self.width, 1)                                       # s times B w H W
+        splits = x.split(self.width, 1)  # s times B w H W
         rungs: list[Tensor] = []
         for index, (conv, bn) in enumerate(zip(self.convs, self.bns)):
             # A split is a view with gaps, which deformable convolutions refuse: its copy has none.
             if self.hierarchical and index > 0:
-                y = splits[index] + rungs[-1]                                     # B w H W
+                y = splits[index] + rungs[-1]  # B w H W
             else:
                 y = splits[index].clone()
             rungs.append(F.relu(bn(conv(y)), inplace=True))
         if self.scales > 1:
             last = splits[-1]
             if torch.compiler.is_compiling():
-                last = last.clone()     # inductor fails on such a view where sizes are symbols
+                last = last.clone()  # inductor fails on such a view where sizes are symbols
             rungs.append(self.pool(last))
-        return torch.cat(rungs, 1)                                                # B ws H W
+        return torch.cat(rungs, 1)  # B ws H W

@@ -4,6 +4,7 @@
 
 With ``groups=1, base_width=64`` it is the bottleneck of ResNet.
 """
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,12 +22,24 @@ class ResNeXtBottleneck(Bottleneck):
         reduce_first: the first 1x1 has ``width / reduce_first`` channels (SENet-154: 2).
     """
 
-    def __init__(self, site: Site, parts: Parts, *, groups: int = 1, base_width: int = 64,
-                 reduce_first: int = 1):
+    def __init__(
+        self,
+        site: Site,
+        parts: Parts,
+        *,
+        groups: int = 1,
+        base_width: int = 64,
+        reduce_first: int = 1,
+    ):
         width = site.width(base_width) * groups
         super().__init__(site, parts, width, width // reduce_first)
-        self.conv2 = parts.conv3x3(width // reduce_first, width, stride=mixing_stride(site),
-                                   dilation=site.dilation, groups=groups)
+        self.conv2 = parts.conv3x3(
+            width // reduce_first,
+            width,
+            stride=mixing_stride(site),
+            dilation=site.dilation,
+            groups=groups,
+        )
         self.bn2 = parts.norm(width)
 
     def mix(self, x: Tensor) -> Tensor:

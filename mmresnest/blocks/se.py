@@ -4,6 +4,7 @@ z = GAP(u)                          squeeze
 s = sigmoid(W2 relu(W1 z))          excitation
 u~ = s * u                          scale
 """
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,8 +27,8 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """B C H W -> the same, every channel weighed."""
-        z = u.mean((2, 3), keepdim=True)                                          # B C 1 1
-        return self.excitation(z) * u                                             # B C H W
+        z = u.mean((2, 3), keepdim=True)  # B C 1 1
+        return self.excitation(z) * u  # B C H W
 
     def excitation(self, z: Tensor) -> Tensor:
         """s: B C 1 1 -> the same."""

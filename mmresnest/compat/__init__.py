@@ -4,6 +4,7 @@ This is the only package of mmresnest that patches anything of another project. 
 before it is used: :func:`install` only puts three finders on ``sys.meta_path``, so ``import
 mmresnest`` imports neither torch nor mmengine.
 """
+
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -18,8 +19,9 @@ from .panoptic import PanopticFinder
 class RepairFinder(MetaPathFinder):
     """Lets the other finders find a module of :data:`stacks.REPAIRS`; it is mended once it ran."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None,
-                  target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """Finds the module as without us, with the repair behind its loader."""
         if name not in stacks.REPAIRS:
             return None

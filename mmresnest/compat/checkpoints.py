@@ -11,6 +11,7 @@ numbers is one of object pointers (tests/test_compat.py does the former). So the
 the few lines below, which understand what mmengine writes and nothing else. Before that, and before
 memory is taken for it, :mod:`mmresnest.claims` looks the file over.
 """
+
 import re
 import threading
 import warnings
@@ -35,6 +36,7 @@ class _Dtype(StandIn):
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         import numpy as np
+
         if not (isinstance(code, str) and re.fullmatch(r'[biufcSU]\d{1,4}', code)):
             raise UnpicklingError(f'Unsupported numpy dtype {code!r}')
         self.value = np.dtype(code)
@@ -47,6 +49,7 @@ class _Dtype(StandIn):
     def read(self, data: bytes) -> Any:
         """The flat array that these bytes are."""
         import numpy as np
+
         return np.frombuffer(data, self.value).copy()
 
 
@@ -63,8 +66,10 @@ class _History(StandIn):
 
     def __setstate__(self, state: dict) -> None:
         from mmengine.logging import HistoryBuffer
-        self.value = HistoryBuffer(state['_log_history'].value, state['_count_history'].value,
-                                   state['max_length'])
+
+        self.value = HistoryBuffer(
+            state['_log_history'].value, state['_count_history'].value, state['max_length']
+        )
 
 
 def _reconstruct(kind: type, shape: tuple, code: bytes) -> _Array:
@@ -120,14 +125,14 @@ def settle(value: Any, known: dict[int, tuple[Any, Any]] | None = None) -> Any:
     known = {} if known is None else known
     if id(value) not in known:
         result: Any = value
-        if isinstance(value, dict):     # in place: an OrderedDict of weights carries _metadata
+        if isinstance(value, dict):  # in place: an OrderedDict of weights carries _metadata
             for key, item in value.items():
                 value[key] = settle(item, known)
         elif type(value) is list:
             value[:] = [settle(item, known) for item in value]
         elif type(value) is tuple:
             result = tuple(settle(item, known) for item in value)
-        known[id(value)] = value, result        # kept, lest another one takes its identity
+        known[id(value)] = value, result  # kept, lest another one takes its identity
     return known[id(value)][1]
 
 
@@ -148,8 +153,11 @@ def trust_checkpoints() -> Iterator[None]:
 
 def trusts_checkpoints() -> bool:
     """Whether the user has opted in, by :func:`trust_checkpoints` or by the environment."""
-    return getattr(_trusting, 'now', False) or is_on(TRUST) or is_on(
-        'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
+    return (
+        getattr(_trusting, 'now', False)
+        or is_on(TRUST)
+        or is_on('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
+    )
 
 
 @contextmanager
@@ -168,6 +176,7 @@ def _looked_over(name: str) -> Iterator[None]:
     import torch
 
     from .. import claims
+
     load = torch.load
 
     def load_checked(file: Any, *args: Any, **kwargs: Any) -> Any:
@@ -175,8 +184,10 @@ def _looked_over(name: str) -> Iterator[None]:
         return load(file, *args, **kwargs)
 
     # torch.hub would unpack an archive of one file, whatever its size, onto the disk.
-    with (_swapped(torch, 'load', load_checked),
-          _swapped(torch.hub, '_is_legacy_zip_format', lambda _: False)):
+    with (
+        _swapped(torch, 'load', load_checked),
+        _swapped(torch.hub, '_is_legacy_zip_format', lambda _: False),
+    ):
         yield
 
 
@@ -184,16 +195,28 @@ def _looked_over(name: str) -> Iterator[None]:
 def _weights_only(filename: str) -> Iterator[None]:
     """Refuses code in whatever ``torch.load`` reads within, and says so in a user's words."""
     from torch.serialization import safe_globals
+
     allowed: list = [(stand_in, name) for name, stand_in in READABLE.items()]
     try:
         # torch.hub asks for weights_only=False by name; only this variable overrules it.
-        with (_lock, safe_globals(allowed), switched_on('TORCH_FORCE_WEIGHTS_ONLY_LOAD'),
-              _looked_over(str(filename))):
+        with (
+            _lock,
+            safe_globals(allowed),
+            switched_on('TORCH_FORCE_WEIGHTS_ONLY_LOAD'),
+            _looked_over(str(filename)),
+        ):
             yield
     except UserError:
         raise
-    except (UnpicklingError, EOFError, LookupError, AttributeError, TypeError, ValueError,
-            RuntimeError) as error:  # all of them met with files cut short or of another kind
+    except (
+        UnpicklingError,
+        EOFError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # all of them met with files cut short or of another kind
         raise UserError(explain(filename, error)) from error
 
 
@@ -204,24 +227,29 @@ def explain(filename: str, error: Exception) -> str:
     reason = (reasons[1] or reasons[0]).strip().split('\n')[0] or type(error).__name__
     wanted = re.search(r'GLOBAL (\S+)', str(error))
     if wanted or 'Unsupported numpy' in reason or reason.startswith(('Can only', 'Trying to')):
-        return (f'{filename} holds more than weights: {wanted.group(1) if wanted else reason}. '
-                f'Loading that could run any code, so it was not loaded. Take the weights from '
-                f'a source that stores nothing else; or, if you trust whoever made the file as '
-                f'you trust a program of theirs, set {TRUST}=1')
-    return (f'{filename} cannot be read as a PyTorch checkpoint ({reason.split(". ")[0]}); it may '
-            f'be cut short or of another kind. Give a file that torch.save wrote')
+        return (
+            f'{filename} holds more than weights: {wanted.group(1) if wanted else reason}. '
+            f'Loading that could run any code, so it was not loaded. Take the weights from '
+            f'a source that stores nothing else; or, if you trust whoever made the file as '
+            f'you trust a program of theirs, set {TRUST}=1'
+        )
+    return (
+        f'{filename} cannot be read as a PyTorch checkpoint ({reason.split(". ")[0]}); it may '
+        f'be cut short or of another kind. Give a file that torch.save wrote'
+    )
 
 
 def guard_checkpoints(module: ModuleType) -> None:
     """Makes every loader of mmengine read data only, and read mmengine's own checkpoints."""
     import torch
+
     if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
         return  # no list of names to bind; `mmresnest doctor` warns of such a torch
     loader = module.CheckpointLoader
     unguarded = loader.load_checkpoint.__func__
 
     def load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> Any:
-        if not trusts_checkpoints() or '://' in str(filename):     # trust is for files of one's own
+        if not trusts_checkpoints() or '://' in str(filename):  # trust is for files of one's own
             with _weights_only(filename):
                 checkpoint = unguarded(cls, filename, *args, **kwargs)
                 return without_program(settle(checkpoint))
@@ -237,6 +265,7 @@ def guard_checkpoints(module: ModuleType) -> None:
 def _load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
     """In place of the fork's loader, which retries without restriction what was just refused."""
     import torch
+
     return torch.load(file, map_location=map_location, weights_only=weights_only)
 
 

@@ -3,6 +3,7 @@
 mmengine reads ``.pkl``, ``.pickle``, ``.yml`` and ``.yaml`` without restriction wherever a config
 names such a file, and mmseg the pictures of ``decode_backend='pickle'``.
 """
+
 import pickle
 from io import BytesIO
 from types import ModuleType, SimpleNamespace
@@ -37,9 +38,11 @@ def read_data_from_yaml(module: ModuleType) -> None:
     """Has mmengine read plain yaml, and the tuples that it writes itself."""
     yaml: Any = vars(module)['yaml']
     safe = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
-    loader: Any = type('Loader', (safe,), {})       # of our own, since it is taught something
-    loader.add_constructor('tag:yaml.org,2002:python/tuple', lambda loader, node: tuple(
-        loader.construct_sequence(node, deep=True)))
+    loader: Any = type('Loader', (safe,), {})  # of our own, since it is taught something
+    loader.add_constructor(
+        'tag:yaml.org,2002:python/tuple',
+        lambda loader, node: tuple(loader.construct_sequence(node, deep=True)),
+    )
     vars(module)['Loader'] = loader
 
 
@@ -59,7 +62,6 @@ class _Callable:
 
 
 class _Reader(pickle.Unpickler):
-
     def find_class(self, module: str, name: str) -> Any:
         """Finds what the names on the lists are bound to."""
         module = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}.get(module, module)
@@ -76,7 +78,7 @@ def _encode(text: str, code: str) -> bytes:
 
 
 def _array(data: bytes, dtype: Any, shape: tuple, order: str, axes: Any = None) -> StandIn:
-    made = StandIn()            # as pickle's protocol 5 has arrays
+    made = StandIn()  # as pickle's protocol 5 has arrays
     if axes is not None:
         raise pickle.UnpicklingError(f'the axes {axes!r:.40} of an array')
     made.value = dtype.read(data).reshape(shape, order=order)
@@ -87,12 +89,14 @@ def _storage(content: bytes) -> Any:
     import torch
 
     from .. import claims
+
     claims.check(BytesIO(content), 'a tensor in the pickle')
     return torch.load(BytesIO(content), weights_only=True)
 
 
 def _tensor(*args: Any) -> Any:
     import torch
+
     return torch._utils._rebuild_tensor_v2(*args)
 
 
@@ -125,11 +129,22 @@ def read(file: IO[bytes], **kwargs: Any) -> Any:
     try:
         return settle(_Reader(file, **kwargs).load())
     except pickle.UnpicklingError as error:
-        raise UserError(f'{name} holds more than data, or is broken: {error}. Loading it could run '
-                        f'any code, so it was not loaded. Write it as .json; or, if you trust '
-                        f'whoever made the file as you trust a program of theirs, set {TRUST}=1'
-                        ) from error
-    except (EOFError, LookupError, AttributeError, TypeError, ValueError, OverflowError,
-            MemoryError, RuntimeError) as error:
-        raise UserError(f'{name} cannot be read as a pickle ({type(error).__name__}: {error}); it '
-                        f'may be cut short: make it anew') from error
+        raise UserError(
+            f'{name} holds more than data, or is broken: {error}. Loading it could run '
+            f'any code, so it was not loaded. Write it as .json; or, if you trust '
+            f'whoever made the file as you trust a program of theirs, set {TRUST}=1'
+        ) from error
+    except (
+        EOFError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        MemoryError,
+        RuntimeError,
+    ) as error:
+        raise UserError(
+            f'{name} cannot be read as a pickle ({type(error).__name__}: {error}); it '
+            f'may be cut short: make it anew'
+        ) from error

@@ -4,6 +4,7 @@ Of faster-coco-eval, in the place where it looks for pycocotools' evaluation, on
 accumulation are used. What is summed up of them is left to pycocotools, whose mAP counts 100
 detections an image where mmdet allows for 1000; faster-coco-eval's counts all.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 def faster_evaluation() -> Iterator[None]:
     """Has ``CocoMetric`` of mmdet match and accumulate by faster-coco-eval."""
     from mmdet.evaluation.metrics import coco_metric
+
     before = coco_metric.COCOeval
     coco_metric.COCOeval = faster_coco_eval()
     try:
@@ -32,6 +34,7 @@ def evaluation_of_nothing() -> Iterator[None]:
     pycocotools looks at the first one to see what they are, and fails where there is none.
     """
     from mmdet.datasets.api_wrappers import COCO
+
     theirs = COCO.loadRes
 
     def load(self: Any, detections: Any) -> Any:
@@ -63,8 +66,16 @@ def faster_coco_eval() -> type:
             truth = copy(self.cocoGt)
             truth.anns = {key: dict(annotation) for key, annotation in self.cocoGt.anns.items()}
             faster = COCOeval_faster(truth, self.cocoDt, self.params.iouType)
-            for name in ('imgIds', 'catIds', 'iouThrs', 'recThrs', 'maxDets', 'areaRng',
-                         'areaRngLbl', 'useCats'):
+            for name in (
+                'imgIds',
+                'catIds',
+                'iouThrs',
+                'recThrs',
+                'maxDets',
+                'areaRng',
+                'areaRngLbl',
+                'useCats',
+            ):
                 setattr(faster.params, name, getattr(self.params, name))
             faster.evaluate()
             faster.accumulate()

@@ -8,6 +8,7 @@ other name a function that says, once called, what is missing and where to get i
 The finder stands at the end of ``sys.meta_path``, after the one that looks into directories, so a
 compiled ``mmcv._ext`` is always found first.  Importing this module imports no torch.
 """
+
 import importlib
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -23,25 +24,30 @@ NAME = 'mmcv._ext'
 # How to get the compiled module, by the distribution that mmcv came from. Wheels are built against
 # one version of torch; for any other the source is compiled, which needs setuptools that still has
 # pkg_resources.
-COMPILE = ('else try to compile it against the torch that is installed, with a C++ compiler and '
-           "about half an hour on two cores: `pip install 'setuptools<81' wheel ninja && "
-           'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary {0} --no-deps '
-           '--force-reinstall {0}=={1}`')
+COMPILE = (
+    'else try to compile it against the torch that is installed, with a C++ compiler and '
+    "about half an hour on two cores: `pip install 'setuptools<81' wheel ninja && "
+    'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary {0} --no-deps '
+    '--force-reinstall {0}=={1}`'
+)
 ADVICE = {
     'onedl-mmcv': (
         'if torch {torch} and this Python are among the wheels of https://mmwheels.onedl.ai: '
-        '`pip install onedl-mim && mim install onedl-mmcv`; '),
+        '`pip install onedl-mim && mim install onedl-mmcv`; '
+    ),
     'mmcv': (
         'for torch 2.1 and older (here it is {torch}) there are wheels: '
-        "`pip install openmim && mim install 'mmcv>=2.0.0rc4,<2.2.0'`; "),
+        "`pip install openmim && mim install 'mmcv>=2.0.0rc4,<2.2.0'`; "
+    ),
 }
 
 
 class ExtFinder(MetaPathFinder):
     """Finds the stand-in; append an instance to ``sys.meta_path``, never put it before others."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None,
-                  target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """The spec of the stand-in, for its one name."""
         if fullname != NAME:
             return None
@@ -57,9 +63,14 @@ class ExtLoader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Puts the operators and the refusals in place."""
         from .ops import TABLE
+
         module.__doc__ = 'Stand-in for the compiled operators of mmcv, by mmresnest.'
-        vars(module).update(TABLE, __getattr__=missing, get_compiler_version=compiler,
-                            get_compiling_cuda_version=compiler)
+        vars(module).update(
+            TABLE,
+            __getattr__=missing,
+            get_compiler_version=compiler,
+            get_compiling_cuda_version=compiler,
+        )
 
 
 def compiler() -> str:
@@ -79,7 +90,8 @@ def missing(name: str) -> Callable:
     def refuse(*args: object, **kwargs: object) -> None:
         raise UserError(
             f'mmcv was installed without compiled operators, and {name!r} is none of those that '
-            f'mmresnest provides in their place. To get it, install compiled mmcv: {advice()}')
+            f'mmresnest provides in their place. To get it, install compiled mmcv: {advice()}'
+        )
 
     refuse.__name__ = refuse.__qualname__ = name
     return refuse
@@ -88,6 +100,7 @@ def missing(name: str) -> Callable:
 def advice() -> str:
     """How to install compiled mmcv in place of the one that is installed."""
     import torch
+
     for distribution in ('onedl-mmcv', 'mmcv-lite', 'mmcv'):
         try:
             version = metadata.version(distribution)
@@ -109,6 +122,7 @@ def describe() -> dict[str, str]:
         ImportError: there is no mmcv, or its compiled module does not load with this torch.
     """
     from .ops import TABLE, vision
+
     module = importlib.import_module(NAME)
     if not is_stand_in(module):
         return dict.fromkeys(TABLE, 'compiled mmcv')

@@ -8,6 +8,7 @@ Panoptic quality is that of Kirillov et al., "Panoptic Segmentation", CVPR 2019,
 pairs of segments whose IoU is above one half, the sum of IoUs over TP + FP / 2 + FN / 2.
 Importing this module imports no numpy.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-OFFSET = 256 ** 3
+OFFSET = 256**3
 """One more than the largest number that a colour can stand for."""
 VOID = 0
 """The number of pixels that are of no segment."""
@@ -37,7 +38,8 @@ def rgb2id(colour: Any) -> Any:
         the number, or an array of the leading shape.
     """
     import numpy as np
-    numbers = np.asarray(colour).astype(np.int32) @ np.array([1, 256, 256 ** 2], np.int32)
+
+    numbers = np.asarray(colour).astype(np.int32) @ np.array([1, 256, 256**2], np.int32)
     return numbers if numbers.ndim else int(numbers)
 
 
@@ -51,7 +53,8 @@ def id2rgb(number: Any) -> np.ndarray | list[int]:
         three numbers, or a uint8 array of one more axis, of length 3.
     """
     import numpy as np
-    parts = np.asarray(number)[..., None] // np.array([1, 256, 256 ** 2]) % 256
+
+    parts = np.asarray(number)[..., None] // np.array([1, 256, 256**2]) % 256
     return parts.astype(np.uint8) if parts.ndim > 1 else parts.tolist()
 
 
@@ -65,6 +68,7 @@ class PQStatCat:
         fp: predicted segments without a match.
         fn: true segments without a match.
     """
+
     iou: float = 0.0
     tp: int = 0
     fp: int = 0
@@ -91,8 +95,9 @@ class PQStat:
             mine += counted
         return self
 
-    def pq_average(self, categories: Mapping[int, Mapping[str, Any]],
-                   isthing: bool | None) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
+    def pq_average(
+        self, categories: Mapping[int, Mapping[str, Any]], isthing: bool | None
+    ) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
         """Panoptic, segmentation and recognition quality, 0 to 1.
 
         Args:
@@ -110,13 +115,16 @@ class PQStat:
                 continue
             one = self[category]
             weight = one.tp + one.fp / 2 + one.fn / 2
-            each[category] = dict(pq=one.iou / weight if weight else 0.0,
-                                  sq=one.iou / one.tp if one.tp else 0.0,
-                                  rq=one.tp / weight if weight else 0.0)
+            each[category] = dict(
+                pq=one.iou / weight if weight else 0.0,
+                sq=one.iou / one.tp if one.tp else 0.0,
+                rq=one.tp / weight if weight else 0.0,
+            )
             if weight:
                 found.append(each[category])
-        mean = {key: sum(one[key] for one in found) / max(len(found), 1)
-                for key in ('pq', 'sq', 'rq')}
+        mean = {
+            key: sum(one[key] for one in found) / max(len(found), 1) for key in ('pq', 'sq', 'rq')
+        }
         return {**mean, 'n': len(found)}, each
 
 
@@ -131,13 +139,15 @@ CONTENTS: dict[str, dict[str, Any]] = {
 class PanopticFinder(MetaPathFinder, Loader):
     """Finds the stand-in; append an instance to ``sys.meta_path``, never put it before others."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None,
-                  target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """The spec of the package or of one of its two modules."""
         if fullname not in CONTENTS:
             return None
-        return spec_from_loader(fullname, self, origin=__name__,
-                                is_package=fullname == 'panopticapi')
+        return spec_from_loader(
+            fullname, self, origin=__name__, is_package=fullname == 'panopticapi'
+        )
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Leaves the making of the module to Python."""

@@ -4,6 +4,7 @@ Nothing is silenced as a whole: a warning goes by its text and its module, a lin
 text. What the user asks of Python's warnings (``-W``, ``PYTHONWARNINGS``, ``warnings``) wins.
 Errors and our own words are never among it.
 """
+
 import logging
 import re
 import warnings
@@ -21,15 +22,19 @@ WARNINGS = (
 )
 """How a UserWarning begins, and which module says it, both as regular expressions."""
 
-LINES = re.compile('|'.join((
-    # of mmengine's CheckpointHook, which makes one whatever it is told
-    '"FileClient" will be deprecated in future',
-    '"HardDiskBackend" is the alias of "LocalBackend"',
-    # one line a frozen weight, where `frozen_stages` asks for just that
-    r'\S+ is skipped since its requires_grad=False$',
-    # mmseg's metric has never had one
-    r'The prefix is not set in metric class \w*IoUMetric\.',
-)))
+LINES = re.compile(
+    '|'.join(
+        (
+            # of mmengine's CheckpointHook, which makes one whatever it is told
+            '"FileClient" will be deprecated in future',
+            '"HardDiskBackend" is the alias of "LocalBackend"',
+            # one line a frozen weight, where `frozen_stages` asks for just that
+            r'\S+ is skipped since its requires_grad=False$',
+            # mmseg's metric has never had one
+            r'The prefix is not set in metric class \w*IoUMetric\.',
+        )
+    )
+)
 """How a line of mmengine's log begins."""
 
 

@@ -1,4 +1,5 @@
 """What a ``type`` in a config may stand for, where the config is a stranger's."""
+
 from types import ModuleType
 from typing import Any
 

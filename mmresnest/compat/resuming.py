@@ -1,4 +1,5 @@
 """What a checkpoint may tell a run that goes on from it."""
+
 import os
 from collections.abc import Iterator
 from types import ModuleType
@@ -26,13 +27,16 @@ def _forget_in(runner: Any) -> None:
         known = self.message_hub.runtime_info
         for key in [key for key in known if key == 'last_ckpt' or key.startswith('best_ckpt')]:
             if not _is_within(known[key], folders, key):
-                self.logger.info(f'{key} of the checkpoint is not in a folder of this run, and is '
-                                 f'left alone: {str(known[key])[:200]}')
+                self.logger.info(
+                    f'{key} of the checkpoint is not in a folder of this run, and is '
+                    f'left alone: {str(known[key])[:200]}'
+                )
                 del known[key]
         if 'keep_ckpt_ids' in known:
             steps = known['keep_ckpt_ids']
-            known['keep_ckpt_ids'] = [step for step in steps if type(step) is int] if isinstance(
-                steps, list) else []
+            known['keep_ckpt_ids'] = (
+                [step for step in steps if type(step) is int] if isinstance(steps, list) else []
+            )
 
     runner.resume = resume
 
@@ -41,13 +45,16 @@ def _folders(runner: Any) -> Iterator[str]:
     """Where a run writes checkpoints."""
     yield runner.work_dir
     for hook in runner.hooks:
-        if getattr(hook, 'out_dir', None):      # the hook makes this of it before it trains
+        if getattr(hook, 'out_dir', None):  # the hook makes this of it before it trains
             yield os.path.join(hook.out_dir, os.path.basename(runner.work_dir.rstrip(os.sep)))
 
 
 def _is_within(path: Any, folders: list[str], key: str) -> bool:
     """Whether a path is that of a checkpoint directly in one of these folders."""
-    if not isinstance(path, str) or '\0' in path or (
-            key != 'last_ckpt' and not os.path.basename(path).startswith('best_')):
+    if (
+        not isinstance(path, str)
+        or '\0' in path
+        or (key != 'last_ckpt' and not os.path.basename(path).startswith('best_'))
+    ):
         return False
     return os.path.realpath(os.path.dirname(path)) in folders

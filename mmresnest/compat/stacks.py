@@ -3,6 +3,7 @@
 A repair is a function of the module it mends. :mod:`mmresnest.compat` calls it right after that
 module was first imported. Nothing here imports torch, numpy or an mm library at module level.
 """
+
 import os
 import sys
 from collections.abc import Callable
@@ -71,15 +72,17 @@ def find_configs(module: ModuleType) -> None:
         folder = Path(__file__).parents[1] / '.mim' / 'configs'
         if not (folder / name).is_file():
             legal = [path.name for path in folder.glob('*.py')]
-            raise UserError(f'{filename} inherits from {cfg_path}, but mmresnest has no such '
-                            f'config; {nearest(name, legal)}')
+            raise UserError(
+                f'{filename} inherits from {cfg_path}, but mmresnest has no such '
+                f'config; {nearest(name, legal)}'
+            )
         return str(folder / name), None
 
     def there(cfg_path: str) -> str | None:
         try:
             package, name = module._get_package_and_cfg_path(cfg_path)
             file = os.path.join(module.get_installed_path(package), '.mim', 'configs', name)
-        except (ImportError, ValueError, RuntimeError):     # mmengine says what is wrong
+        except (ImportError, ValueError, RuntimeError):  # mmengine says what is wrong
             return None
         return file if os.path.isfile(file) else None
 
@@ -179,8 +182,12 @@ def write_checkpoints_whole(module: ModuleType) -> None:
     """
     theirs = module.save_checkpoint
 
-    def save_checkpoint(checkpoint: Any, filename: Any, file_client_args: dict | None = None,
-                        backend_args: dict | None = None) -> None:
+    def save_checkpoint(
+        checkpoint: Any,
+        filename: Any,
+        file_client_args: dict | None = None,
+        backend_args: dict | None = None,
+    ) -> None:
         backend = (backend_args or file_client_args or {}).get('backend', 'local')
         if backend not in ('local', 'disk') or '://' in str(filename):
             theirs(checkpoint, filename, file_client_args, backend_args)
@@ -188,6 +195,7 @@ def write_checkpoints_whole(module: ModuleType) -> None:
         import torch
 
         from ..storage import write_hashed
+
         write_hashed(filename, lambda file: torch.save(checkpoint, file))
 
     replace(module, 'save_checkpoint', save_checkpoint)

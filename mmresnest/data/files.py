@@ -2,6 +2,7 @@
 
 PIL reads them: OpenCV decodes a file that is cut off, and says nothing.
 """
+
 from __future__ import annotations
 
 import gc
@@ -41,6 +42,7 @@ class Seen(NamedTuple):
         values: what the pixels of a label image hold.
         mode: PIL's name for its channels.
     """
+
     fault: str = ''
     why: str = ''
     size: tuple[int, int] = (0, 0)
@@ -69,7 +71,7 @@ def flaw(file: Any, failed: bool = False) -> str:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - NEAR))
             end = stream.read()
-    except OSError as error:            # a backend may have read it elsewhere
+    except OSError as error:  # a backend may have read it elsewhere
         return f'the file cannot be read: {error.strerror}' if failed else ''
     if not size:
         return 'the file is empty'
@@ -92,6 +94,7 @@ def look_at_colours(path: Path) -> Seen:
 
 def _look(path: Path, read: Callable[[Any], Seen]) -> Seen:
     from PIL import Image, UnidentifiedImageError
+
     if not os.path.isfile(path):
         return Seen('missing', 'does not exist')
     try:
@@ -104,23 +107,36 @@ def _look(path: Path, read: Callable[[Any], Seen]) -> Seen:
     except Image.DecompressionBombError as error:
         return Seen('unreadable', str(error))
     # A damaged file can trip its decoder anywhere.
-    except (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, MemoryError,
-            ArithmeticError, AttributeError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        LookupError,
+        TypeError,
+        EOFError,
+        MemoryError,
+        ArithmeticError,
+        AttributeError,
+    ) as error:
         cut = 'truncated' in str(error) or isinstance(error, EOFError)
         return Seen('truncated' if cut else 'unreadable', f'{type(error).__name__}: {error}')
 
 
 def _read_picture(image: Any) -> Seen:
     size, turned = image.size, image.getexif().get(_ORIENTATION) in _TURNED
-    image.draft(None, (1, 1))           # JPEG at an eighth of its size: all bytes, few pixels
+    image.draft(None, (1, 1))  # JPEG at an eighth of its size: all bytes, few pixels
     image.load()
     return Seen(size=size, turned=turned, mode=image.mode)
 
 
 def _read_values(image: Any) -> Seen:
     if image.mode not in _LABEL_MODES:
-        return Seen('colours', f'has colours (mode {image.mode}); a mask has one channel whose '
-                               'values are class indices, 0, 1, 2 ...', image.size)
+        return Seen(
+            'colours',
+            f'has colours (mode {image.mode}); a mask has one channel whose '
+            'values are class indices, 0, 1, 2 ...',
+            image.size,
+        )
     pixels = np.asarray(image)
     if pixels.dtype == np.uint8:
         values = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256))
@@ -133,15 +149,14 @@ def _read_numbers(image: Any) -> Seen:
     if image.mode not in ('RGB', 'RGBA', 'P'):
         return Seen('colours', f'has no colours (mode {image.mode})', image.size)
     pixels = np.asarray(image.convert('RGB'), np.int64)
-    values = np.unique(pixels @ (1, 256, 256 ** 2))
+    values = np.unique(pixels @ (1, 256, 256**2))
     return Seen(size=image.size, values=tuple(values.tolist()), mode=image.mode)
 
 
-def look_at_all(look: Callable[[One], Result], files: Sequence[One],
-                what: str) -> Iterator[Result]:
+def look_at_all(look: Callable[[One], Result], files: Sequence[One], what: str) -> Iterator[Result]:
     """Looks at many files in parallel, with a bar on stderr where that takes long."""
-    with (warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool):
-        warnings.simplefilter('ignore')     # PIL's, of large and of odd files
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter('ignore')  # PIL's, of large and of odd files
         yield from tracked(pool.map(look, files), len(files), what)
 
 
@@ -171,8 +186,8 @@ def without_collecting() -> Iterator[None]:
 
 # ---- the same image twice ------------------------------------------------------------------------
 
-def shared(ours: Sequence[Path], theirs: Sequence[Path],
-           contents: bool) -> list[tuple[Path, Path]]:
+
+def shared(ours: Sequence[Path], theirs: Sequence[Path], contents: bool) -> list[tuple[Path, Path]]:
     """Images that two sets have in common.
 
     Args:
@@ -193,12 +208,14 @@ def shared(ours: Sequence[Path], theirs: Sequence[Path],
                 size = os.stat(path).st_size
                 found[(size,) if contents else (path.name, size)].append(path)
         return found
+
     one, two = grouped(ours), grouped(theirs)
     pairs = []
-    for both in sorted(one.keys() & two.keys())[:None if contents else _COMPARED]:
+    for both in sorted(one.keys() & two.keys())[: None if contents else _COMPARED]:
         digests = {_digest(path): path for path in two[both]}
-        pairs += [(path, digests[digest]) for path in one[both]
-                  if (digest := _digest(path)) in digests]
+        pairs += [
+            (path, digests[digest]) for path in one[both] if (digest := _digest(path)) in digests
+        ]
     return sorted(pairs)
 
 

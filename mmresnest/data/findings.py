@@ -3,6 +3,7 @@
 The checks before a run and the audit of ``mmresnest check-data`` speak in findings; the former stop
 at the first that a run cannot bear, the latter collects all.
 """
+
 from __future__ import annotations
 
 import reprlib
@@ -28,6 +29,7 @@ class Kind:
             the config names.
         repair: how ``--fix`` mends it: a name in :mod:`mmresnest.data.repair`.
     """
+
     says: str = ''
     remedy: str = ''
     severity: str = ERROR
@@ -41,6 +43,7 @@ _FILES = 'put the files there again; --fix drops the images that were looked at'
 _POLYGONS = '--fix drops such polygons'
 _RELABEL = 'write the masks again with one channel of class indices'
 
+# fmt: off
 KINDS: dict[str, Kind] = {
     # ---- classes of the config
     'class-list': Kind(stops=True),
@@ -164,6 +167,7 @@ KINDS: dict[str, Kind] = {
     'label-ignored': Kind('hold nothing but the value that is left out', 'leave such images out, '
                           'or label them', WARNING),
 }
+# fmt: on
 """Every kind of finding, by its name."""
 
 
@@ -181,6 +185,7 @@ class Finding:
         place: the list of the annotation file the rows stand in, if they do.
         rows: their positions there.
     """
+
     kind: str
     said: str
     remedy: str
@@ -205,17 +210,27 @@ def finding(kind: str, said: str, remedy: str = '', *, severity: str = '', **mor
     """A finding in words of its own; what is left out is the kind's."""
     row = KINDS[kind]
     more['example'] = _printable(more.get('example', ''))
-    return Finding(kind, _printable(said), _printable(remedy or row.remedy),
-                   severity or row.severity, **more)
+    return Finding(
+        kind, _printable(said), _printable(remedy or row.remedy), severity or row.severity, **more
+    )
 
 
-def of_rows(kind: str, where: Any, place: str, rows: Sequence[int], total: int, example: Any, *,
-            severity: str = '') -> Finding:
+def of_rows(
+    kind: str,
+    where: Any,
+    place: str,
+    rows: Sequence[int],
+    total: int,
+    example: Any,
+    *,
+    severity: str = '',
+) -> Finding:
     """A finding in the words of the table, about rows of a list or files of a set."""
     shown = brief(example)
     said = f'{where}: {len(rows)} of {total} {place} {KINDS[kind].says}, such as {shown}'
-    return finding(kind, said, severity=severity, count=len(rows), example=shown, place=place,
-                   rows=rows)
+    return finding(
+        kind, said, severity=severity, count=len(rows), example=shown, place=place, rows=rows
+    )
 
 
 _SHORT = reprlib.Repr()
@@ -231,9 +246,14 @@ def brief(value: Any, most: int = 160) -> str:
 
 def _printable(text: str) -> str:
     """A text of which a terminal shows every letter: json can hold halves of letters, too."""
-    return text if text.isprintable() else ''.join(
-        letter if letter.isprintable() else letter.encode('unicode_escape').decode()
-        for letter in text)
+    return (
+        text
+        if text.isprintable()
+        else ''.join(
+            letter if letter.isprintable() else letter.encode('unicode_escape').decode()
+            for letter in text
+        )
+    )
 
 
 def raise_first(findings: Iterable[Finding]) -> None:

@@ -15,6 +15,7 @@ as well.
 Whatever would only show up in the middle of a run is looked for here, and named with file, field
 and remedy in a :class:`~mmresnest.errors.UserError`.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -39,18 +40,27 @@ MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
 IGNORED = 255
 """The value of a mask's pixels that no loss and no score counts."""
 
-JSON_NAMES = ('{split}.json', 'annotations/{split}.json', 'annotations/instances_{split}.json',
-              'annotations/instances_{split}2017.json')
-PANOPTIC_NAMES = ('panoptic_{split}.json', 'annotations/panoptic_{split}.json',
-                  'annotations/panoptic_{split}2017.json')
+JSON_NAMES = (
+    '{split}.json',
+    'annotations/{split}.json',
+    'annotations/instances_{split}.json',
+    'annotations/instances_{split}2017.json',
+)
+PANOPTIC_NAMES = (
+    'panoptic_{split}.json',
+    'annotations/panoptic_{split}.json',
+    'annotations/panoptic_{split}2017.json',
+)
 IMAGE_FOLDERS = ('{split}', '{split}2017', 'images/{split}', 'images', '')
 
 _CHECKED_IMAGES = 1000
 _CACHED_FROM = 1000
 
-_LAYOUTS = ('expected train.json, val.json and images in train/ and val/ (COCO), '
-            'or images/{train,val} with annotations/{train,val} (ADE20K), '
-            'or panoptic_{train,val}.json beside their folders of masks')
+_LAYOUTS = (
+    'expected train.json, val.json and images in train/ and val/ (COCO), '
+    'or images/{train,val} with annotations/{train,val} (ADE20K), '
+    'or panoptic_{train,val}.json beside their folders of masks'
+)
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +77,7 @@ class Split:
         object_count: how many objects are annotated; 0 for masks.
         masks: the folder of panoptic masks, relative to the root; empty for other kinds.
     """
+
     name: str
     annotations: str
     images: str
@@ -92,6 +103,7 @@ class DataFolder:
         img_suffix: how image names end in a folder of masks.
         seg_map_suffix: what takes the place of ``img_suffix`` in the name of the mask.
     """
+
     kind: str
     root: Path
     classes: tuple[str, ...]
@@ -122,8 +134,9 @@ class DataFolder:
         return f'{self.root} ({self.kind}: {counts} images; {len(self.classes)} classes)'
 
 
-def read_folder(path: str | os.PathLike, kind: str | None = None,
-                lenient: bool = False) -> DataFolder:
+def read_folder(
+    path: str | os.PathLike, kind: str | None = None, lenient: bool = False
+) -> DataFolder:
     """Reads a data folder.
 
     Args:
@@ -181,6 +194,7 @@ def _relative(path: Path, root: Path) -> str:
 
 # ---- COCO ----------------------------------------------------------------------------------------
 
+
 def _read_coco(root: Path, lenient: bool) -> DataFolder:
     tables = {}
     for split in ('train', 'val', 'test'):
@@ -190,45 +204,69 @@ def _read_coco(root: Path, lenient: bool) -> DataFolder:
         elif split != 'test':
             _no_json(root, split, 'train' in tables)
     if lenient:
-        splits = {split: _lenient_split(root, split, path, table)
-                  for split, (path, table) in tables.items()}
-        return DataFolder('coco', root, _lenient_classes(*tables['train']), splits, has_masks=any(
-            isinstance(row, dict) and row.get('segmentation')
-            for row in rows_of(tables['train'][1], 'annotations')), coded_masks=_coded(tables))
+        splits = {
+            split: _lenient_split(root, split, path, table)
+            for split, (path, table) in tables.items()
+        }
+        return DataFolder(
+            'coco',
+            root,
+            _lenient_classes(*tables['train']),
+            splits,
+            has_masks=any(
+                isinstance(row, dict) and row.get('segmentation')
+                for row in rows_of(tables['train'][1], 'annotations')
+            ),
+            coded_masks=_coded(tables),
+        )
     for path, table in tables.values():
         _check_fields(path, table)
     classes = _categories(*tables['train'])
     splits, maskless = {}, ''
     for split, (path, table) in tables.items():
         if split == 'test' and not table['annotations']:
-            continue                    # images to be submitted elsewhere: nothing to score here
+            continue  # images to be submitted elsewhere: nothing to score here
         if not table['annotations']:
             raise UserError(f'{path} has no annotations, so there is nothing to {_PURPOSE[split]}')
         _same_categories(tables['train'], (path, table))
         maskless = maskless or _maskless(path, table)
-        splits[split] = Split(split, _relative(path, root), _image_folder(root, split, path, table),
-                              len(table['images']), len(table['annotations']))
-    return DataFolder('coco', root, classes, splits, has_masks=not maskless, maskless=maskless,
-                      coded_masks=_coded(tables))
+        splits[split] = Split(
+            split,
+            _relative(path, root),
+            _image_folder(root, split, path, table),
+            len(table['images']),
+            len(table['annotations']),
+        )
+    return DataFolder(
+        'coco',
+        root,
+        classes,
+        splits,
+        has_masks=not maskless,
+        maskless=maskless,
+        coded_masks=_coded(tables),
+    )
 
 
 def _coded(tables: Mapping[str, tuple[Path, dict[str, Any]]]) -> bool:
-    return any(is_coded(row) for _, table in tables.values()
-               for row in rows_of(table, 'annotations'))
+    return any(
+        is_coded(row) for _, table in tables.values() for row in rows_of(table, 'annotations')
+    )
 
 
-def _lenient_split(root: Path, split: str, path: Path, table: dict[str, Any],
-                   masks: str = '') -> Split:
+def _lenient_split(
+    root: Path, split: str, path: Path, table: dict[str, Any], masks: str = ''
+) -> Split:
     images, objects = rows_of(table, 'images'), rows_of(table, 'annotations')
-    names = [str(row['file_name']) for row in images if have(row, 'file_name')
-             ][:_CHECKED_IMAGES]
+    names = [str(row['file_name']) for row in images if have(row, 'file_name')][:_CHECKED_IMAGES]
     folder, _ = _best_folder(root, split, names)
     return Split(split, _relative(path, root), folder, len(images), len(objects), masks)
 
 
 def _lenient_classes(path: Path, table: dict[str, Any]) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(str(row['name']) for row in rows_of(table, 'categories')
-                                if have(row, 'name')))
+    names = tuple(
+        dict.fromkeys(str(row['name']) for row in rows_of(table, 'categories') if have(row, 'name'))
+    )
     if not names:
         raise UserError(_NO_CATEGORIES.format(path))
     return names
@@ -240,15 +278,21 @@ _PURPOSE = {'train': 'learn from', 'val': 'score against', 'test': 'score agains
 
 def _no_json(root: Path, split: str, has_train: bool) -> None:
     if has_train:
-        raise UserError(f'{root} has no {split}.json; put a part of the images aside for '
-                        f'validation and list them there (copying train.json to {split}.json works '
-                        'too, but scores what was learnt by heart)')
+        raise UserError(
+            f'{root} has no {split}.json; put a part of the images aside for '
+            f'validation and list them there (copying train.json to {split}.json works '
+            'too, but scores what was learnt by heart)'
+        )
     hint = ''
     if (root / 'annotations' / 'train').is_dir():
-        hint = ('; it holds masks for semantic segmentation, which a detector cannot use: choose a '
-                'config of a segmentor, such as deeplabv3_resnest50_ade20k')
-    raise UserError(f'no annotations for a detector in {root}: neither train.json nor '
-                    f'annotations/instances_train.json{hint}. {_what_is_there(root)}')
+        hint = (
+            '; it holds masks for semantic segmentation, which a detector cannot use: choose a '
+            'config of a segmentor, such as deeplabv3_resnest50_ade20k'
+        )
+    raise UserError(
+        f'no annotations for a detector in {root}: neither train.json nor '
+        f'annotations/instances_train.json{hint}. {_what_is_there(root)}'
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -261,23 +305,28 @@ def read_json(path: Path) -> dict[str, Any]:
         with path.open(encoding='utf-8') as file, without_collecting():
             table = json.load(file)
     except json.JSONDecodeError as error:
-        raise UserError(f'{path} is not valid json: {error.msg} at line {error.lineno}, column '
-                        f'{error.colno}; export it again, or download it again if it is cut '
-                        'off') from None
+        raise UserError(
+            f'{path} is not valid json: {error.msg} at line {error.lineno}, column '
+            f'{error.colno}; export it again, or download it again if it is cut '
+            'off'
+        ) from None
     except UnicodeDecodeError as error:
-        raise UserError(f'{path} is not text in UTF-8 (byte {error.start}); export it '
-                        'again') from None
+        raise UserError(
+            f'{path} is not text in UTF-8 (byte {error.start}); export it again'
+        ) from None
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}') from None
-    except (ValueError, RecursionError) as error:       # thousands of digits, or of brackets
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
         raise UserError(f'{path} cannot be read: {error}; export it again') from None
     if not isinstance(table, dict):
-        raise UserError(f'{path} holds a {type(table).__name__}, and a COCO file is an object with '
-                        'the fields images, annotations and categories')
+        raise UserError(
+            f'{path} holds a {type(table).__name__}, and a COCO file is an object with '
+            'the fields images, annotations and categories'
+        )
     return table
 
 
-def peek_json(path: Path, most: int, window: int = 2 ** 24) -> dict[str, Any]:
+def peek_json(path: Path, most: int, window: int = 2**24) -> dict[str, Any]:
     """What can be had of a COCO file without reading all of it, which takes tens of seconds.
 
     Looks for the lists by their names, wherever they stand, and reads the categories and the first
@@ -296,6 +345,7 @@ def peek_json(path: Path, most: int, window: int = 2 ** 24) -> dict[str, Any]:
         ValueError: what stands there is not a list of objects that ends in the window.
     """
     import mmap
+
     table: dict[str, Any] = {}
     with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         if not text[-1024:].rstrip().endswith(b'}'):
@@ -304,7 +354,7 @@ def peek_json(path: Path, most: int, window: int = 2 ** 24) -> dict[str, Any]:
             key = text.find(f'"{name}"'.encode())
             if key >= 0:
                 start = text.find(b'[', key)
-                part = text[start + 1:start + window].decode('utf-8', 'ignore')
+                part = text[start + 1 : start + window].decode('utf-8', 'ignore')
                 table[name] = _rows(part, None if name == 'categories' else most)
     return table
 
@@ -314,9 +364,9 @@ def _rows(text: str, most: int | None) -> list[Any]:
     rows: list[Any] = []
     at, decoder = 0, json.JSONDecoder()
     while most is None or len(rows) < most:
-        while text[at:at + 1] in (' ', '\n', '\r', '\t', ','):
+        while text[at : at + 1] in (' ', '\n', '\r', '\t', ','):
             at += 1
-        if text[at:at + 1] == ']':
+        if text[at : at + 1] == ']':
             break
         row, at = decoder.raw_decode(text, at)
         rows.append(row)
@@ -329,9 +379,11 @@ def _check_fields(path: Path, table: dict[str, Any]) -> None:
         if rows is None and name == 'annotations' and table.get('images'):
             rows = table[name] = []
         if not isinstance(rows, list):
-            raise UserError(f'{path} has no list {name!r}; a COCO file has images, annotations and '
-                            'categories, and this one has '
-                            f'{", ".join(map(str, table)) or "nothing"}')
+            raise UserError(
+                f'{path} has no list {name!r}; a COCO file has images, annotations and '
+                'categories, and this one has '
+                f'{", ".join(map(str, table)) or "nothing"}'
+            )
         raise_first(missing_fields(path, name, rows, keys))
     if not table['images']:
         raise UserError(f'{path} lists no images; export it again')
@@ -347,14 +399,18 @@ def _check_links(path: Path, table: dict[str, Any]) -> None:
         counts = Counter(row['id'] for row in table[name])
         twice = [key for key, count in counts.items() if count > 1]
         if twice:
-            raise UserError(f'{path}: {len(twice)} ids of {name} stand more than once, such as '
-                            f'{twice[0]}; give each its own')
+            raise UserError(
+                f'{path}: {len(twice)} ids of {name} stand more than once, such as '
+                f'{twice[0]}; give each its own'
+            )
         known[name] = counts
     for key, name in (('image_id', 'images'), ('category_id', 'categories')):
         bad = [row for row in table['annotations'] if row[key] not in known[name]]
         if bad:
-            raise UserError(f'{path}: {len(bad)} annotations have a {key} that is not among the '
-                            f'{name}, such as annotation {bad[0]["id"]} with {key} {bad[0][key]}')
+            raise UserError(
+                f'{path}: {len(bad)} annotations have a {key} that is not among the '
+                f'{name}, such as annotation {bad[0]["id"]} with {key} {bad[0][key]}'
+            )
 
 
 def _categories(path: Path, table: dict[str, Any]) -> tuple[str, ...]:
@@ -367,20 +423,27 @@ def _categories(path: Path, table: dict[str, Any]) -> tuple[str, ...]:
 
 def _same_categories(train: tuple[Path, dict], other: tuple[Path, dict]) -> None:
     """Labels are positions in the list, so a shifted list would score the wrong names."""
-    ours, theirs = ([(row['id'], str(row['name'])) for row in table['categories']]
-                    for _, table in (train, other))
+    ours, theirs = (
+        [(row['id'], str(row['name'])) for row in table['categories']]
+        for _, table in (train, other)
+    )
     if ours == theirs:
         return
-    pairs = [(ours[i] if i < len(ours) else None, theirs[i] if i < len(theirs) else None)
-             for i in range(max(len(ours), len(theirs)))]
+    pairs = [
+        (ours[i] if i < len(ours) else None, theirs[i] if i < len(theirs) else None)
+        for i in range(max(len(ours), len(theirs)))
+    ]
     position, (a, b) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
 
     def said(row: tuple | None) -> str:
         return 'nothing' if row is None else f'id {row[0]} {row[1]!r}'
-    raise UserError(f'the categories of {train[0]} and {other[0].name} differ: entry '
-                    f'{position + 1} is {said(a)} in the one and {said(b)} in the other; copy the '
-                    f'categories list of {train[0].name} into {other[0].name}, and correct the '
-                    'category_id of its annotations if they change')
+
+    raise UserError(
+        f'the categories of {train[0]} and {other[0].name} differ: entry '
+        f'{position + 1} is {said(a)} in the one and {said(b)} in the other; copy the '
+        f'categories list of {train[0].name} into {other[0].name}, and correct the '
+        'category_id of its annotations if they change'
+    )
 
 
 def _maskless(path: Path, table: dict[str, Any]) -> str:
@@ -399,9 +462,11 @@ def _image_folder(root: Path, split: str, path: Path, table: dict[str, Any]) -> 
     if not lost:
         return best
     among = '' if step == 1 else f' (of {len(sample)} looked at)'
-    raise UserError(f'{path} lists {len(names)} images, and {len(lost)}{among} do not exist, such '
-                    f'as {root / best / lost[0]}; put them there, or correct "file_name", which is '
-                    f'relative to {root / IMAGE_FOLDERS[0].format(split=split)}')
+    raise UserError(
+        f'{path} lists {len(names)} images, and {len(lost)}{among} do not exist, such '
+        f'as {root / best / lost[0]}; put them there, or correct "file_name", which is '
+        f'relative to {root / IMAGE_FOLDERS[0].format(split=split)}'
+    )
 
 
 def _best_folder(root: Path, split: str, sample: Sequence[str]) -> tuple[str, list[str]]:
@@ -410,8 +475,7 @@ def _best_folder(root: Path, split: str, sample: Sequence[str]) -> tuple[str, li
     missing: dict[str, list[str]] = {}
     for folder in folders:
         if (root / folder).is_dir():
-            missing[folder] = [name for name in sample
-                               if not os.path.isfile(root / folder / name)]
+            missing[folder] = [name for name in sample if not os.path.isfile(root / folder / name)]
             if not missing[folder]:
                 return folder, []
     best = min(missing, key=lambda folder: len(missing[folder]))
@@ -420,6 +484,7 @@ def _best_folder(root: Path, split: str, sample: Sequence[str]) -> tuple[str, li
 
 
 # ---- panoptic ------------------------------------------------------------------------------------
+
 
 def _read_panoptic(root: Path, lenient: bool) -> DataFolder:
     splits: dict[str, Split] = {}
@@ -431,11 +496,15 @@ def _read_panoptic(root: Path, lenient: bool) -> DataFolder:
                 continue
             hint = ''
             if _first(root, JSON_NAMES, split):
-                hint = ('; it holds plain COCO annotations, which serve a config for boxes or '
-                        'masks, such as mask_rcnn_resnest50_fpn')
-            raise UserError(f'no panoptic annotations in {root}: this config needs '
-                            f'panoptic_{split}.json and the folder panoptic_{split}/ of its masks, '
-                            f'as COCO has them{hint}. {_what_is_there(root)}')
+                hint = (
+                    '; it holds plain COCO annotations, which serve a config for boxes or '
+                    'masks, such as mask_rcnn_resnest50_fpn'
+                )
+            raise UserError(
+                f'no panoptic annotations in {root}: this config needs '
+                f'panoptic_{split}.json and the folder panoptic_{split}/ of its masks, '
+                f'as COCO has them{hint}. {_what_is_there(root)}'
+            )
         table = read_json(path)
         masks = path.with_suffix('')
         if lenient:
@@ -444,11 +513,13 @@ def _read_panoptic(root: Path, lenient: bool) -> DataFolder:
             continue
         for name in ('images', 'annotations', 'categories'):
             if not isinstance(table.get(name), list) or not table[name]:
-                raise UserError(f'{path}: the list {name!r} is missing or empty; export the file '
-                                'again')
+                raise UserError(
+                    f'{path}: the list {name!r} is missing or empty; export the file again'
+                )
         raise_first(missing_fields(path, 'images', table['images'], FIELDS['images']))
-        raise_first(missing_fields(path, 'categories', table['categories'],
-                                   ('id', 'name', 'isthing')))
+        raise_first(
+            missing_fields(path, 'categories', table['categories'], ('id', 'name', 'isthing'))
+        )
         raise_first(look_over_segments(path, table, [row['id'] for row in table['categories']]))
         if not masks.is_dir():
             raise UserError(f'{path} stands without the folder of its masks, {masks}')
@@ -456,8 +527,14 @@ def _read_panoptic(root: Path, lenient: bool) -> DataFolder:
         tables[split] = (path, table)
         _same_categories(tables['train'], (path, table))
         images = _image_folder(root, split, path, table)
-        splits[split] = Split(split, _relative(path, root), images, len(table['images']),
-                              len(table['annotations']), _relative(masks, root))
+        splits[split] = Split(
+            split,
+            _relative(path, root),
+            images,
+            len(table['images']),
+            len(table['annotations']),
+            _relative(masks, root),
+        )
     path, table = tables['train']
     if lenient:
         classes = _lenient_classes(path, table)
@@ -466,11 +543,13 @@ def _read_panoptic(root: Path, lenient: bool) -> DataFolder:
         return DataFolder('panoptic', root, classes, splits, has_masks=True, things=things)
     classes = _categories(path, table)
     raise_first(look_over_things(path, table['categories']))
-    return DataFolder('panoptic', root, classes, splits, has_masks=True,
-                      things=count_things(table['categories']))
+    return DataFolder(
+        'panoptic', root, classes, splits, has_masks=True, things=count_things(table['categories'])
+    )
 
 
 # ---- ADE20K --------------------------------------------------------------------------------------
+
 
 def _read_ade20k(root: Path, lenient: bool) -> DataFolder:
     splits, pairs = {}, {}
@@ -484,28 +563,35 @@ def _read_ade20k(root: Path, lenient: bool) -> DataFolder:
                 _no_masks(root, folder)
         found, pairs[split] = _match(images, masks, lenient)
         if suffixes is not None and found != suffixes and not lenient:
-            raise UserError(f'images and masks end in {suffixes[0]} and {suffixes[1]} in train, '
-                            f'and in {found[0]} and {found[1]} in {split} ({images}); use the same '
-                            'in all')
+            raise UserError(
+                f'images and masks end in {suffixes[0]} and {suffixes[1]} in train, '
+                f'and in {found[0]} and {found[1]} in {split} ({images}); use the same '
+                'in all'
+            )
         suffixes = suffixes or found
         splits[split] = Split(split, f'annotations/{split}', f'images/{split}', len(pairs[split]))
-    assert suffixes is not None         # train and val exist, or _no_masks has raised
+    assert suffixes is not None  # train and val exist, or _no_masks has raised
     scored = [mask for split, masks in pairs.items() for mask in masks if split != 'test']
     values = mask_values(scored, root, lenient)
     classes = _class_names(root, values, lenient)
     if 'test' in pairs and not lenient:
         _within(mask_values(pairs['test'], root), classes, root / 'annotations' / 'test')
-    return DataFolder('ade20k', root, classes, splits, img_suffix=suffixes[0],
-                      seg_map_suffix=suffixes[1])
+    return DataFolder(
+        'ade20k', root, classes, splits, img_suffix=suffixes[0], seg_map_suffix=suffixes[1]
+    )
 
 
 def _no_masks(root: Path, folder: Path) -> None:
     hint = ''
     if _first(root, JSON_NAMES, 'train'):
-        hint = ('; it holds boxes in COCO format, which a segmentor cannot use: choose a config '
-                'of a detector, such as faster_rcnn_resnest50_fpn')
-    raise UserError(f'no annotations for a segmentor in {root}: the folder {folder} does not exist'
-                    f'{hint}. {_what_is_there(root)}')
+        hint = (
+            '; it holds boxes in COCO format, which a segmentor cannot use: choose a config '
+            'of a detector, such as faster_rcnn_resnest50_fpn'
+        )
+    raise UserError(
+        f'no annotations for a segmentor in {root}: the folder {folder} does not exist'
+        f'{hint}. {_what_is_there(root)}'
+    )
 
 
 def _files(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
@@ -531,27 +617,31 @@ def _match(images: Path, masks: Path, lenient: bool) -> tuple[tuple[str, str], l
     endings = Counter(Path(name).suffix for name in pictures)
     if len(endings) > 1 and not lenient:
         said = ', '.join(f'{count} {ending}' for ending, count in endings.most_common())
-        raise UserError(f'the images of {images} are of several kinds ({said}); convert them to '
-                        'one')
+        raise UserError(
+            f'the images of {images} are of several kinds ({said}); convert them to one'
+        )
     image_suffix = _whole_suffix(pictures, maps)
-    stems = [name[:-len(image_suffix)] for name in pictures]
-    tails = Counter(name[len(stems[0]):] for name in maps if name.startswith(stems[0]))
+    stems = [name[: -len(image_suffix)] for name in pictures]
+    tails = Counter(name[len(stems[0]) :] for name in maps if name.startswith(stems[0]))
     tails.update({'.png': 0})
     mask_suffix = max(
-        tails, key=lambda tail: (sum(stem + tail in maps for stem in stems), -len(tail)))
+        tails, key=lambda tail: (sum(stem + tail in maps for stem in stems), -len(tail))
+    )
     lost = [stem for stem in stems if stem + mask_suffix not in maps]
     if lost and not lenient:
-        raise UserError(f'{len(lost)} of {len(stems)} images in {images} have no mask in {masks}, '
-                        f'such as {lost[0]}{image_suffix}, whose mask would be '
-                        f'{lost[0]}{mask_suffix}; masks are named like their images, up to the '
-                        'ending')
+        raise UserError(
+            f'{len(lost)} of {len(stems)} images in {images} have no mask in {masks}, '
+            f'such as {lost[0]}{image_suffix}, whose mask would be '
+            f'{lost[0]}{mask_suffix}; masks are named like their images, up to the '
+            'ending'
+        )
     return (image_suffix, mask_suffix), [masks / (stem + mask_suffix) for stem in stems]
 
 
 def _whole_suffix(pictures: list[str], maps: set[str]) -> str:
     """The part of image names that mask names do not share, such as ``_leftImg8bit.png``."""
     ending = Path(pictures[0]).suffix
-    first = pictures[0][:-len(ending)]
+    first = pictures[0][: -len(ending)]
     if any(name.startswith(first) for name in maps) or '_' not in first:
         return ending
     tail = '_' + first.rpartition('_')[2] + ending
@@ -561,8 +651,9 @@ def _whole_suffix(pictures: list[str], maps: set[str]) -> str:
 def _class_names(root: Path, values: dict[int, Path], lenient: bool) -> tuple[str, ...]:
     used = sorted(value for value in values if value != IGNORED)
     if not used:
-        raise UserError(f'the masks of {root / "annotations"} hold nothing but {IGNORED}, which is '
-                        'left out')
+        raise UserError(
+            f'the masks of {root / "annotations"} hold nothing but {IGNORED}, which is left out'
+        )
     for path in (root / 'classes.txt', root / 'annotations' / 'classes.txt'):
         if path.is_file():
             lines = path.read_text(encoding='utf-8').splitlines()
@@ -571,18 +662,22 @@ def _class_names(root: Path, values: dict[int, Path], lenient: bool) -> tuple[st
                 _within(values, names, path)
             return names
     if used[-1] >= 200 and len(used) < 20 and not lenient:
-        raise UserError(f'the masks of {root / "annotations"} hold the values {used}: that looks '
-                        'like colours, and a pixel must hold the index of its class, 0, 1, 2 ... '
-                        f'(such as {values[used[-1]]})')
+        raise UserError(
+            f'the masks of {root / "annotations"} hold the values {used}: that looks '
+            'like colours, and a pixel must hold the index of its class, 0, 1, 2 ... '
+            f'(such as {values[used[-1]]})'
+        )
     return tuple(f'class_{index}' for index in range(used[-1] + 1))
 
 
 def _within(values: dict[int, Path], classes: Sequence[str], where: Path) -> None:
     beyond = sorted(value for value in values if len(classes) <= value != IGNORED)
     if beyond:
-        raise UserError(f'{where}: there are {len(classes)} classes, and the mask '
-                        f'{values[beyond[0]]} holds the label {beyond[0]}; labels run from 0 to '
-                        f'{len(classes) - 1}, and {IGNORED} is left out')
+        raise UserError(
+            f'{where}: there are {len(classes)} classes, and the mask '
+            f'{values[beyond[0]]} holds the label {beyond[0]}; labels run from 0 to '
+            f'{len(classes) - 1}, and {IGNORED} is left out'
+        )
 
 
 def mask_values(masks: Sequence[Path], root: Path, lenient: bool = False) -> dict[int, Path]:
@@ -626,8 +721,11 @@ def _values(path: Path, lenient: bool) -> tuple[int, ...]:
 
 def label_fault(path: Path, seen: Seen) -> str:
     """What is wrong with a label image, in words."""
-    return f'the mask {path} {seen.why}' if seen.fault == 'colours' else (
-        f'the mask {path} cannot be read: {seen.why}')
+    return (
+        f'the mask {path} {seen.why}'
+        if seen.fault == 'colours'
+        else (f'the mask {path} cannot be read: {seen.why}')
+    )
 
 
 def _cache_file(masks: Sequence[Path], root: Path) -> Path:

@@ -2,6 +2,7 @@
 
 pycocotools reads run lengths in C and believes them, so that they are unpacked here first.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-_CHUNK = 2 ** 15
+_CHUNK = 2**15
 _FAR = 0.1
 """Share of a box's side by which its mask may leave it."""
 
 
-def look_over_masks(masks: Sequence[Any], sizes: np.ndarray,
-                    boxes: np.ndarray) -> dict[str, list[int]]:
+def look_over_masks(
+    masks: Sequence[Any], sizes: np.ndarray, boxes: np.ndarray
+) -> dict[str, list[int]]:
     """What is wrong with masks.
 
     Args:
@@ -30,7 +32,7 @@ def look_over_masks(masks: Sequence[Any], sizes: np.ndarray,
     found: dict[str, list[int]] = {}
     extents = np.full((len(masks), 4), np.nan)
     for start in range(0, len(masks), _CHUNK):
-        _look_over_polygons(masks[start:start + _CHUNK], start, found, extents)
+        _look_over_polygons(masks[start : start + _CHUNK], start, found, extents)
     coded = [at for at, mask in enumerate(masks) if isinstance(mask, dict)]
     for at in coded:
         kind = _run_lengths(masks[at], sizes[at])
@@ -42,16 +44,21 @@ def look_over_masks(masks: Sequence[Any], sizes: np.ndarray,
         extents[sound] = _extents([masks[at] for at in sound])
     with np.errstate(invalid='ignore', over='ignore'):
         slack = np.maximum(2, _FAR * boxes[:, 2:].max(1, initial=0))[:, None]
-        far = ((extents[:, :2] < boxes[:, :2] - slack)
-               | (extents[:, 2:] > boxes[:, :2] + boxes[:, 2:] + slack)).any(1)
+        far = (
+            (extents[:, :2] < boxes[:, :2] - slack)
+            | (extents[:, 2:] > boxes[:, :2] + boxes[:, 2:] + slack)
+        ).any(1)
     found['mask-far'] = [int(at) for at in np.flatnonzero(far) if at not in wrong]
     return found
 
 
 def is_coded(row: Any) -> bool:
     """Whether an object, other than a crowd, has run lengths and no polygons."""
-    return isinstance(row, dict) and isinstance(row.get('segmentation'), dict) and not row.get(
-        'iscrowd')
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get('segmentation'), dict)
+        and not row.get('iscrowd')
+    )
 
 
 def polygon_fault(polygon: Any) -> str:
@@ -78,8 +85,9 @@ def _flat(polygons: Sequence[list]) -> np.ndarray | None:
     return flat if np.isfinite(flat).all() else None
 
 
-def _look_over_polygons(masks: Sequence[Any], start: int, found: dict[str, list[int]],
-                        extents: np.ndarray) -> None:
+def _look_over_polygons(
+    masks: Sequence[Any], start: int, found: dict[str, list[int]], extents: np.ndarray
+) -> None:
     """Looks at the polygons of a part of the masks, all together where they are sound."""
     owners, polygons = [], []
     for at, mask in enumerate(masks, start):
@@ -103,8 +111,13 @@ def _look_over_polygons(masks: Sequence[Any], start: int, found: dict[str, list[
         flat = _flat(polygons)
         if flat is None or not len(flat):
             return
-    _measure(flat.reshape(-1, 2), np.array([len(one) // 2 for one in polygons]), np.array(owners),
-             found, extents)
+    _measure(
+        flat.reshape(-1, 2),
+        np.array([len(one) // 2 for one in polygons]),
+        np.array(owners),
+        found,
+        extents,
+    )
 
 
 def _shape_fault(polygon: Any) -> str:
@@ -114,12 +127,17 @@ def _shape_fault(polygon: Any) -> str:
     return polygon_fault(polygon)
 
 
-def _measure(points: np.ndarray, counts: np.ndarray, owners: np.ndarray,
-             found: dict[str, list[int]], extents: np.ndarray) -> None:
+def _measure(
+    points: np.ndarray,
+    counts: np.ndarray,
+    owners: np.ndarray,
+    found: dict[str, list[int]],
+    extents: np.ndarray,
+) -> None:
     """Areas and extents of polygons, joined for each owner."""
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     after = np.arange(1, len(points) + 1)
-    after[np.cumsum(counts) - 1] = first            # the last point is joined to the first
+    after[np.cumsum(counts) - 1] = first  # the last point is joined to the first
     with np.errstate(over='ignore', invalid='ignore'):
         cross = points[:, 0] * points[after, 1] - points[after, 0] * points[:, 1]
         areas = np.abs(np.add.reduceat(cross, first))
@@ -135,11 +153,15 @@ def _measure(points: np.ndarray, counts: np.ndarray, owners: np.ndarray,
 
 # ---- run lengths ---------------------------------------------------------------------------------
 
+
 def _run_lengths(mask: Mapping[str, Any], size: np.ndarray) -> str:
     """The kind of what is wrong with run lengths; empty if nothing is."""
     own, counts = mask.get('size'), mask.get('counts')
-    if not (isinstance(own, list) and len(own) == 2
-            and all(type(side) is int and 0 < side < 2 ** 16 for side in own)):
+    if not (
+        isinstance(own, list)
+        and len(own) == 2
+        and all(type(side) is int and 0 < side < 2**16 for side in own)
+    ):
         return 'mask-rle'
     if np.isfinite(size).all() and (own[1], own[0]) != tuple(size):
         return 'mask-size'
@@ -149,8 +171,9 @@ def _run_lengths(mask: Mapping[str, Any], size: np.ndarray) -> str:
         runs = counts
     else:
         return 'mask-rle'
-    if not all(type(run) is int and 0 <= run < 2 ** 32 for run in runs) or (
-            sum(runs) != own[0] * own[1]):
+    if not all(type(run) is int and 0 <= run < 2**32 for run in runs) or (
+        sum(runs) != own[0] * own[1]
+    ):
         return 'mask-rle'
     return '' if any(runs[1::2]) else 'mask-empty'
 
@@ -170,8 +193,8 @@ def _unpack(text: str) -> Iterator[int]:
             return
         value |= (code & 31) << bits
         bits += 5
-        if not code & 32:                           # the last one of this number
-            if code & 16:                           # and its sign
+        if not code & 32:  # the last one of this number
+            if code & 16:  # and its sign
                 value -= 1 << bits
             if len(runs) > 2:
                 value += runs[-2]
@@ -185,8 +208,11 @@ def _unpack(text: str) -> Iterator[int]:
 def _extents(masks: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """x0 y0 x1 y1 of masks that are sound: N 4."""
     from pycocotools import mask as coco
-    coded = [coco.frPyObjects(mask, *mask['size']) if isinstance(mask['counts'], list) else mask
-             for mask in masks]
+
+    coded = [
+        coco.frPyObjects(mask, *mask['size']) if isinstance(mask['counts'], list) else mask
+        for mask in masks
+    ]
     found = np.stack([coco.toBbox(one) for one in coded]).astype(float)
     found[:, 2:] += found[:, :2]
     return found

@@ -1,4 +1,5 @@
 """Annotation files mended: what is wrong with rows is undone, over and over until nothing is."""
+
 from __future__ import annotations
 
 import json
@@ -16,21 +17,36 @@ from .tables import as_float, have, is_id, rows_of, size_of
 
 _ROUNDS = 10
 """What one repair leaves, such as annotations of a dropped image, the next round mends."""
-_DONE = dict(drop='dropped', clip='clipped', area='given an area', iscrowd='given an iscrowd',
-             renumber='given another id', mask='rid of masks', polygons='rid of polygons')
+_DONE = dict(
+    drop='dropped',
+    clip='clipped',
+    area='given an area',
+    iscrowd='given an iscrowd',
+    renumber='given another id',
+    mask='rid of masks',
+    polygons='rid of polygons',
+)
 
 
 def is_mendable(one: Finding) -> bool:
     """Whether rows of an annotation file can be mended."""
     # An image without a name or size may have annotations worth mending by hand.
-    return bool(KINDS[one.kind].repair) and bool(one.rows) and (
-        one.place == 'annotations'
-        or (one.place == 'images' and one.kind not in ('field-missing', 'id-type')))
+    return (
+        bool(KINDS[one.kind].repair)
+        and bool(one.rows)
+        and (
+            one.place == 'annotations'
+            or (one.place == 'images' and one.kind not in ('field-missing', 'id-type'))
+        )
+    )
 
 
-def mend(table: dict[str, Any], files: Iterable[Finding],
-         look: Callable[[dict[str, Any]], Iterable[Finding]],
-         masks: bool) -> tuple[dict[str, Any], Counter[str]]:
+def mend(
+    table: dict[str, Any],
+    files: Iterable[Finding],
+    look: Callable[[dict[str, Any]], Iterable[Finding]],
+    masks: bool,
+) -> tuple[dict[str, Any], Counter[str]]:
     """Mends an annotation file as far as that can be done.
 
     Args:
@@ -58,16 +74,26 @@ def mend(table: dict[str, Any], files: Iterable[Finding],
     return table, done
 
 
-def _apply(one: Finding, rows: list[Any], table: dict[str, Any], masks: bool,
-           done: Counter[str]) -> None:
+def _apply(
+    one: Finding, rows: list[Any], table: dict[str, Any], masks: bool, done: Counter[str]
+) -> None:
     """Puts mended rows, or None for those to be dropped, in the place of a finding's rows."""
     how = KINDS[one.kind].repair
     if how == 'mask' and masks:
         how = 'drop'
-    sizes: dict[Any, Any] = {row['id']: size_of(row) for row in rows_of(table, 'images')
-                             if have(row, 'id') and is_id(row['id'])} if how == 'clip' else {}
-    free = max((row['id'] for row in rows if have(row, 'id') and type(row['id']) is int),
-               default=0) + 1
+    sizes: dict[Any, Any] = (
+        {
+            row['id']: size_of(row)
+            for row in rows_of(table, 'images')
+            if have(row, 'id') and is_id(row['id'])
+        }
+        if how == 'clip'
+        else {}
+    )
+    free = (
+        max((row['id'] for row in rows if have(row, 'id') and type(row['id']) is int), default=0)
+        + 1
+    )
     for at in one.rows:
         row = rows[at]
         if row is None:
@@ -86,8 +112,12 @@ def _apply(one: Finding, rows: list[Any], table: dict[str, Any], masks: bool,
         elif how == 'mask':
             rows[at] = {key: value for key, value in row.items() if key != 'segmentation'}
         else:
-            rows[at] = {**row, 'segmentation': [polygon for polygon in row.get('segmentation', ())
-                                                if not polygon_fault(polygon)]}
+            rows[at] = {
+                **row,
+                'segmentation': [
+                    polygon for polygon in row.get('segmentation', ()) if not polygon_fault(polygon)
+                ],
+            }
         done[f'{one.place} {_DONE[how]} ({one.kind})'] += 1
 
 
@@ -111,6 +141,7 @@ def _clipped(row: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
 
 # ---- writing -------------------------------------------------------------------------------------
 
+
 def check_target(target: Path, source: Path, force: bool) -> None:
     """Makes sure that nothing of value is written over.
 
@@ -118,8 +149,10 @@ def check_target(target: Path, source: Path, force: bool) -> None:
         UserError: the target is the source, by whatever name, or exists.
     """
     if os.path.exists(target) and os.path.samefile(target, source):
-        raise UserError(f'--fix {target} is the annotation file itself, {source}, which is never '
-                        'written; name another file')
+        raise UserError(
+            f'--fix {target} is the annotation file itself, {source}, which is never '
+            'written; name another file'
+        )
     if os.path.lexists(target) and not force:
         raise UserError(f'--fix {target} exists; name another file, or give --force to replace it')
 

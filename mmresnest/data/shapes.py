@@ -54,7 +54,7 @@ MIN_SIDE = 64  # of an image: below this, not even three small objects fit
 MAX_SIDE = 2048
 MAX_COUNT = 40  # objects in a picture, however large
 MIN_VISIBLE = 0.8  # of an object: a placement that would leave less of any object is redrawn
-MAX_BOX_IOU = 0.2   # between two objects: below the usual NMS threshold, so that both can be found
+MAX_BOX_IOU = 0.2  # between two objects: below the usual NMS threshold, so that both can be found
 MIN_EXTENT = 12  # px: the shorter side of the smallest visible box
 
 # Side of an object in px, and how often: COCO's small, medium and large areas.
@@ -796,8 +796,9 @@ def draw(
                 raise
             return _reuse(root, stamp)
     except OSError as error:
-        raise UserError(f'shapes: could not draw into {root}: {error}; name another folder, or '
-                        'make room') from error
+        raise UserError(
+            f'shapes: could not draw into {root}: {error}; name another folder, or make room'
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return root

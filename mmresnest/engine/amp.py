@@ -1,4 +1,5 @@
 """Mixed precision where mmengine's own cannot be had."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -3,6 +3,7 @@
 Only images that come out of preparation in one size share a batch: none is padded to the size of
 another, so that a result depends on its image alone, but for the rounding of larger products.
 """
+
 from __future__ import annotations
 
 import os
@@ -33,6 +34,7 @@ class Asked(ABC):
         things: how many of them, from the first on, are countable, for a panoptic model.
         task: ``detection``, ``instance``, ``panoptic`` or ``semantic``.
     """
+
     names: tuple[str, ...]
     things: int
     task: str
@@ -53,8 +55,9 @@ class Asked(ABC):
     def __call__(self, images: list | tuple, batch_size: int = 1) -> list[Result]: ...
 
     @overload
-    def __call__(self, images: str | os.PathLike | np.ndarray | Image,
-                 batch_size: int = 1) -> Result: ...
+    def __call__(
+        self, images: str | os.PathLike | np.ndarray | Image, batch_size: int = 1
+    ) -> Result: ...
 
     def __call__(self, images: Any, batch_size: int = 1) -> Result | list[Result]:
         """Predicts.
@@ -72,13 +75,17 @@ class Asked(ABC):
             UserError: an image cannot be used.
         """
         single = not isinstance(images, (list, tuple))
-        results = dict(self.stream(enumerate(map(pixels, [images] if single else images)),
-                                   batch_size))
+        results = dict(
+            self.stream(enumerate(map(pixels, [images] if single else images)), batch_size)
+        )
         return results[0] if single else [results[at] for at in range(len(results))]
 
-    def stream(self, images: Iterable[tuple[Key, np.ndarray]],
-               batch_size: int = 1, bad: Callable[[Key, str], None] | None = None,
-               ) -> Iterator[tuple[Key, Result]]:
+    def stream(
+        self,
+        images: Iterable[tuple[Key, np.ndarray]],
+        batch_size: int = 1,
+        bad: Callable[[Key, str], None] | None = None,
+    ) -> Iterator[tuple[Key, Result]]:
         """Predicts on as many images as come, holding a few of them at a time.
 
         Args:
@@ -104,7 +111,7 @@ class Asked(ABC):
             if len(waiting[size]) == batch_size:
                 yield from self._answered(waiting.pop(size))
             elif sum(map(len, waiting.values())) >= WAITING * batch_size:
-                yield from self._answered(waiting.pop(next(iter(waiting))))     # of the oldest
+                yield from self._answered(waiting.pop(next(iter(waiting))))  # of the oldest
         for batch in waiting.values():
             yield from self._answered(batch)
 

@@ -3,6 +3,7 @@
 The looks of :mod:`mmresnest.engine.annotations` before a run, not stopped at the first finding, and
 beyond them the files themselves, and what the splits have in common.
 """
+
 from __future__ import annotations
 
 import copy
@@ -62,6 +63,7 @@ class Report:
         notes: what was looked at, left alone or written.
         written: the mended annotation files.
     """
+
     config: str
     findings: list[tuple[str, Finding]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -77,29 +79,51 @@ class Report:
         order = sorted(self.findings, key=lambda pair: pair[1].severity != ERROR)
         lines = [f'{one.severity}: {split}: {one.kind}: {one.message}' for split, one in order]
         count = len(self.findings) - len(self.errors)
-        return '\n'.join([*lines, *self.notes,
-                          f'{len(self.errors)} errors, {count} warnings ({self.config})'])
+        return '\n'.join(
+            [*lines, *self.notes, f'{len(self.errors)} errors, {count} warnings ({self.config})']
+        )
 
     def as_json(self) -> dict[str, Any]:
         """All of it for programs."""
-        return dict(config=self.config, notes=self.notes, written=list(map(str, self.written)),
-                    findings=[dict(split=split, kind=one.kind, severity=one.severity,
-                                   count=one.count, example=one.example, said=one.said,
-                                   remedy=one.remedy) for split, one in self.findings])
+        return dict(
+            config=self.config,
+            notes=self.notes,
+            written=list(map(str, self.written)),
+            findings=[
+                dict(
+                    split=split,
+                    kind=one.kind,
+                    severity=one.severity,
+                    count=one.count,
+                    example=one.example,
+                    said=one.said,
+                    remedy=one.remedy,
+                )
+                for split, one in self.findings
+            ],
+        )
 
 
 class Looked(NamedTuple):
     """A data set of which all has been seen that was asked for: findings, files, and its table."""
+
     part: Part
     findings: list[Finding]
     files: list[Path]
     table: dict[str, Any] | None = None
 
 
-def audit(config: str | os.PathLike | Config, *, data: str | os.PathLike | None = None,
-          demo: bool = False, options: Mapping[str, Any] | None = None,
-          splits: Sequence[str] = SPLITS, every: bool = False,
-          fix: str | os.PathLike | None = None, force: bool = False) -> Report:
+def audit(
+    config: str | os.PathLike | Config,
+    *,
+    data: str | os.PathLike | None = None,
+    demo: bool = False,
+    options: Mapping[str, Any] | None = None,
+    splits: Sequence[str] = SPLITS,
+    every: bool = False,
+    fix: str | os.PathLike | None = None,
+    force: bool = False,
+) -> Report:
     """Looks over the data of a config.
 
     Args:
@@ -147,9 +171,11 @@ def _distinct(parts: list[Part], report: Report) -> list[Part]:
     for part in parts:
         what = [part.leaf.get(key) for key in ('data_root', 'ann_file', 'data_prefix', 'metainfo')]
         if not part.kind:
-            report.notes.append(f'{part.split}: {type_of(part.leaf) or "a data set"} is left '
-                                'alone: only local CocoDataset, CocoPanopticDataset and data sets '
-                                'of mmseg are looked at')
+            report.notes.append(
+                f'{part.split}: {type_of(part.leaf) or "a data set"} is left '
+                'alone: only local CocoDataset, CocoPanopticDataset and data sets '
+                'of mmseg are looked at'
+            )
         elif str(what) in seen:
             report.notes.append(f'{part.split}: the same as {seen[str(what)].split}')
         else:
@@ -162,33 +188,48 @@ def _look_over(part: Part, every: bool, report: Report) -> Looked:
         files: list[Path] = []
         return Looked(part, list(_labels(part, every, files, report)), files)
     table = read_json(part.path)
-    found = [*look_at_table(part, table, whole=True), *_images(part, table, every, report),
-             *_left(part, table)]
+    found = [
+        *look_at_table(part, table, whole=True),
+        *_images(part, table, every, report),
+        *_left(part, table),
+    ]
     if part.kind == 'panoptic':
         found += _panoptic_masks(part, table, every)
-    files = [part.folder('img') / row['file_name'] for row in rows_of(table, 'images')
-             if have(row, 'file_name') and isinstance(row['file_name'], str)]
+    files = [
+        part.folder('img') / row['file_name']
+        for row in rows_of(table, 'images')
+        if have(row, 'file_name') and isinstance(row['file_name'], str)
+    ]
     return Looked(part, found, files, table)
 
 
 def _chosen(count: int, every: bool) -> list[int]:
     """Which of so many are looked at: the same ones each time."""
-    return list(range(count)) if every or count <= SAMPLED else sorted(
-        random.Random(0).sample(range(count), SAMPLED))
+    return (
+        list(range(count))
+        if every or count <= SAMPLED
+        else sorted(random.Random(0).sample(range(count), SAMPLED))
+    )
 
 
 def _say_sample(part: Part, looked: int, count: int, report: Report) -> None:
-    report.notes.append(f'{part.split}: {looked} of {count} images were read'
-                        + ('' if looked == count else '; --all reads all'))
+    report.notes.append(
+        f'{part.split}: {looked} of {count} images were read'
+        + ('' if looked == count else '; --all reads all')
+    )
 
 
 # ---- COCO ----------------------------------------------------------------------------------------
 
+
 def _images(part: Part, table: Mapping[str, Any], every: bool, report: Report) -> Iterator[Finding]:
     """The image files that an annotation file lists."""
     rows = rows_of(table, 'images')
-    named = [at for at, row in enumerate(rows)
-             if have(row, 'file_name') and isinstance(row['file_name'], str)]
+    named = [
+        at
+        for at, row in enumerate(rows)
+        if have(row, 'file_name') and isinstance(row['file_name'], str)
+    ]
     chosen = [named[at] for at in _chosen(len(named), every)]
     paths = [part.folder('img') / rows[at]['file_name'] for at in chosen]
     _say_sample(part, len(chosen), len(named), report)
@@ -205,17 +246,23 @@ def _images(part: Part, table: Mapping[str, Any], every: bool, report: Report) -
         if fault:
             faults[f'image-{fault}'].append(at)
             words.setdefault(f'image-{fault}', f'{path} ({why})')
-    yield from lost_images(part, [part.folder('img') / rows[at]['file_name']
-                                  for at in faults.get('image-missing', ())], len(chosen),
-                           place='images', rows=faults.pop('image-missing', []))
+    yield from lost_images(
+        part,
+        [part.folder('img') / rows[at]['file_name'] for at in faults.get('image-missing', ())],
+        len(chosen),
+        place='images',
+        rows=faults.pop('image-missing', []),
+    )
     for kind, bad in faults.items():
         yield of_rows(kind, part.path, 'images', bad, len(chosen), words[kind])
 
 
 def _is_turned(part: Part) -> bool:
     """Whether the pipeline turns images as their EXIF says, as mmcv does unless told otherwise."""
-    load: Mapping = next((step for step in part.leaf.get('pipeline') or ()
-                 if type_of(step).startswith('LoadImage')), {})
+    load: Mapping = next(
+        (step for step in part.leaf.get('pipeline') or () if type_of(step).startswith('LoadImage')),
+        {},
+    )
     return load.get('color_type', 'color') in ('color', 'grayscale')
 
 
@@ -232,28 +279,45 @@ def _left(part: Part, table: Mapping[str, Any]) -> Iterator[Finding]:
     if part.split != 'train' or not filters or not rows:
         return
     classes = part.names.classes
-    known = [row['id'] for row in rows_of(table, 'categories') if have(row, 'id', 'name') and (
-        row.get('isthing', 1)) and (not classes or str(row['name']) in classes)]
+    known = [
+        row['id']
+        for row in rows_of(table, 'categories')
+        if have(row, 'id', 'name')
+        and (row.get('isthing', 1))
+        and (not classes or str(row['name']) in classes)
+    ]
     objects = rows_of(table, 'annotations')
     objects = segments_of(objects) if part.kind == 'panoptic' else objects
-    used = {row['image_id'] for row in objects
-            if have(row, 'image_id', 'category_id') and is_id(row['image_id'])
-            and row['category_id'] in known}
+    used = {
+        row['image_id']
+        for row in objects
+        if have(row, 'image_id', 'category_id')
+        and is_id(row['image_id'])
+        and row['category_id'] in known
+    }
     empty, least = filters.get('filter_empty_gt', False), filters.get('min_size', 0)
-    if not any(min(size_of(row) or (0, 0)) >= least and (not empty or row.get('id') in used)
-               for row in rows if have(row, 'id') and is_id(row['id'])):
-        yield finding('set-empty', f'{part.path}: filter_cfg of {part.where} leaves none of '
-                                   f'{len(rows)} images: none is at least {least} pixels wide and '
-                                   'high' + (' and has an object of a class that is read' if empty
-                                             else ''),
-                      'lower min_size, or correct classes and annotations', count=len(rows))
+    if not any(
+        min(size_of(row) or (0, 0)) >= least and (not empty or row.get('id') in used)
+        for row in rows
+        if have(row, 'id') and is_id(row['id'])
+    ):
+        yield finding(
+            'set-empty',
+            f'{part.path}: filter_cfg of {part.where} leaves none of '
+            f'{len(rows)} images: none is at least {least} pixels wide and '
+            'high' + (' and has an object of a class that is read' if empty else ''),
+            'lower min_size, or correct classes and annotations',
+            count=len(rows),
+        )
 
 
 def _panoptic_masks(part: Part, table: Mapping[str, Any], every: bool) -> Iterator[Finding]:
     """The masks of images, and whether their colours are those of the segments."""
-    rows = [row for row in rows_of(table, 'images')
-            if have(row, 'id', 'file_name') and isinstance(row['file_name'], str)
-            and is_id(row['id'])]
+    rows = [
+        row
+        for row in rows_of(table, 'images')
+        if have(row, 'id', 'file_name') and isinstance(row['file_name'], str) and is_id(row['id'])
+    ]
     rows = [rows[at] for at in _chosen(len(rows), every)]
     listed: dict[Any, set] = defaultdict(set)
     for one in segments_of(rows_of(table, 'annotations')):
@@ -275,6 +339,7 @@ def _panoptic_masks(part: Part, table: Mapping[str, Any], every: bool) -> Iterat
 
 # ---- label images --------------------------------------------------------------------------------
 
+
 def _label_fault(seen: Seen, size: tuple[int, int] | None) -> tuple[str, str]:
     """The kind of what is wrong with a mask of an image of that size, and why."""
     if seen.fault:
@@ -285,15 +350,23 @@ def _label_fault(seen: Seen, size: tuple[int, int] | None) -> tuple[str, str]:
     return '', ''
 
 
-def _of_files(part: Part, faults: Mapping[str, list[tuple[int, str]]],
-              total: int) -> Iterator[Finding]:
+def _of_files(
+    part: Part, faults: Mapping[str, list[tuple[int, str]]], total: int
+) -> Iterator[Finding]:
     """Findings about files: kind -> their numbers and what is wrong with each."""
     for kind, hits in faults.items():
         words = KINDS[kind]
-        said = (f'{len(hits)} of {total} {"masks" if kind[:3] in ("lab", "seg") else "images"} of '
-                f'{part.where} {words.says or "cannot be used"}, such as {hits[0][1]}')
-        yield finding(kind, said, words.remedy or 'a mask is a png named like its image',
-                      count=len(hits), example=hits[0][1])
+        said = (
+            f'{len(hits)} of {total} {"masks" if kind[:3] in ("lab", "seg") else "images"} of '
+            f'{part.where} {words.says or "cannot be used"}, such as {hits[0][1]}'
+        )
+        yield finding(
+            kind,
+            said,
+            words.remedy or 'a mask is a png named like its image',
+            count=len(hits),
+            example=hits[0][1],
+        )
 
 
 def _labels(part: Part, every: bool, files: list[Path], report: Report) -> Iterator[Finding]:
@@ -312,8 +385,9 @@ def _labels(part: Part, every: bool, files: list[Path], report: Report) -> Itera
     for at, one in enumerate(images):
         if one.fault:
             faults[f'image-{one.fault}'].append((at, f'{paths[at]} ({one.why})'))
-    yield from lost_files(part, 'image-missing', [paths[at] for at, _ in
-                                                  faults.pop('image-missing', [])], len(rows))
+    yield from lost_files(
+        part, 'image-missing', [paths[at] for at, _ in faults.pop('image-missing', [])], len(rows)
+    )
     values: dict[int, Path] = {}
     turned = _is_turned(part)
     for at, one in enumerate(look_at_all(look_at_label, masks, f'reading {len(masks)} masks')):
@@ -327,7 +401,8 @@ def _labels(part: Part, every: bool, files: list[Path], report: Report) -> Itera
             values.setdefault(value, masks[at])
     lost = [masks[at] for at, _ in faults.pop('label-missing', [])]
     yield from _other_suffix(part, dataset, lost, len(masks)) or lost_files(
-        part, 'label-missing', lost, len(masks))
+        part, 'label-missing', lost, len(masks)
+    )
     yield from _of_files(part, faults, len(rows))
     yield from look_at_values(part, dataset, values)
 
@@ -340,14 +415,21 @@ def _other_suffix(part: Part, dataset: Any, lost: list[Path], total: int) -> lis
     near = sorted(lost[0].parent.glob(f'{stem}*')) if lost[0].parent.is_dir() else []
     if not near:
         return []
-    suffix = near[0].name[len(stem):]
-    return [finding('label-suffix', f'none of {total} masks looked for exists, such as {lost[0]}, '
-                                    f'and beside it is {near[0].name}',
-                    f'write seg_map_suffix={suffix!r} in {part.where}', count=total,
-                    example=str(lost[0]))]
+    suffix = near[0].name[len(stem) :]
+    return [
+        finding(
+            'label-suffix',
+            f'none of {total} masks looked for exists, such as {lost[0]}, '
+            f'and beside it is {near[0].name}',
+            f'write seg_map_suffix={suffix!r} in {part.where}',
+            count=total,
+            example=str(lost[0]),
+        )
+    ]
 
 
 # ---- across the splits ---------------------------------------------------------------------------
+
 
 def _leaks(looked: Sequence[Looked], every: bool) -> Iterator[Finding]:
     """Images that are learnt from and scored on."""
@@ -356,17 +438,22 @@ def _leaks(looked: Sequence[Looked], every: bool) -> Iterator[Finding]:
             if one.part.split == 'train' != other.part.split:
                 pairs = shared(one.files, other.files, contents=every)
                 if pairs:
-                    yield finding('leak', f'{len(pairs)} of {len(one.files)} images of '
-                                          f'{one.part.split} are also in {other.part.split}, such '
-                                          f'as {pairs[0][0]}, which is {pairs[0][1]}',
-                                  'take them out of one of the two: scores of what was learnt by '
-                                  'heart say nothing', count=len(pairs), example=str(pairs[0][0]))
+                    yield finding(
+                        'leak',
+                        f'{len(pairs)} of {len(one.files)} images of '
+                        f'{one.part.split} are also in {other.part.split}, such '
+                        f'as {pairs[0][0]}, which is {pairs[0][1]}',
+                        'take them out of one of the two: scores of what was learnt by '
+                        'heart say nothing',
+                        count=len(pairs),
+                        example=str(pairs[0][0]),
+                    )
 
 
 # ---- mending -------------------------------------------------------------------------------------
 
-def _targets(parts: Sequence[Part], fix: str | os.PathLike | None,
-             force: bool) -> dict[Path, Path]:
+
+def _targets(parts: Sequence[Part], fix: str | os.PathLike | None, force: bool) -> dict[Path, Path]:
     """Annotation file -> where its mended form goes; refused before the work rather than after."""
     targets: dict[Path, Path] = {}
     if fix is None:
@@ -381,30 +468,45 @@ def _targets(parts: Sequence[Part], fix: str | os.PathLike | None,
             check_target(target, part.path, force)
             targets[part.path] = target
     if not targets:
-        raise UserError('--fix mends annotation files of boxes and instance masks, and the config '
-                        'reads none; leave it out')
+        raise UserError(
+            '--fix mends annotation files of boxes and instance masks, and the config '
+            'reads none; leave it out'
+        )
     return targets
 
 
 def _fix(looked: Sequence[Looked], targets: Mapping[Path, Path], report: Report) -> None:
-    todo = {one.part.path: one for one in looked
-            if one.table is not None and one.part.path in targets
-            and any(map(is_mendable, one.findings))}
+    todo = {
+        one.part.path: one
+        for one in looked
+        if one.table is not None
+        and one.part.path in targets
+        and any(map(is_mendable, one.findings))
+    }
     if len({targets[path] for path in todo}) < len(todo):
-        raise UserError(f'--fix: {len(todo)} files are to be mended, '
-                        f'{" and ".join(map(str, todo))}; give a folder, or one --split')
+        raise UserError(
+            f'--fix: {len(todo)} files are to be mended, '
+            f'{" and ".join(map(str, todo))}; give a folder, or one --split'
+        )
     for path, one in todo.items():
         part, table = one.part, one.table
         assert table is not None
         files = [found for found in one.findings if found.kind.startswith('image-')]
-        mended, done = mend(table, files, partial(look_at_table, part, whole=True),
-                            masks=task_of(part.cfg) == 'instance')
+        mended, done = mend(
+            table,
+            files,
+            partial(look_at_table, part, whole=True),
+            masks=task_of(part.cfg) == 'instance',
+        )
         if not mended.get('images') or not mended.get('annotations'):
             report.notes.append(f'{path} was not mended: nothing that can be used would be left')
             continue
         write_table(mended, targets[path])
         report.written.append(targets[path])
-        report.notes.append(f'written: {targets[path]} ('
-                            + ', '.join(f'{count} {what}' for what, count in done.items()) + ')')
+        report.notes.append(
+            f'written: {targets[path]} ('
+            + ', '.join(f'{count} {what}' for what, count in done.items())
+            + ')'
+        )
     if not todo:
         report.notes.append('nothing that --fix could mend was found; no file was written')

@@ -1,4 +1,5 @@
 """Images as the pipeline of a config delivers them, on a sheet: ``mmresnest browse-data``."""
+
 from __future__ import annotations
 
 import copy
@@ -14,15 +15,7 @@ from mmengine.config import Config
 from ..errors import UserError
 from .annotations import check_annotations
 from .building import building, running
-from .config import (
-    check_paths,
-    dataset_leaves,
-    load_config,
-    merge,
-    register,
-    type_of,
-    use_data,
-)
+from .config import check_paths, dataset_leaves, load_config, merge, register, type_of, use_data
 from .train import data_for
 
 
@@ -35,15 +28,24 @@ class Delivered(NamedTuple):
         labels: class indices H W, if there are any.
         head: its name, and the size that it is delivered in.
     """
+
     image: np.ndarray
     objects: dict[str, np.ndarray]
     labels: np.ndarray | None
     head: str
 
 
-def browse(config: str | os.PathLike | Config, *, data: str | os.PathLike | None = None,
-           demo: bool = False, options: Mapping[str, Any] | None = None, split: str = 'train',
-           out: str | os.PathLike | None = None, number: int = 24, seed: int = 0) -> Path:
+def browse(
+    config: str | os.PathLike | Config,
+    *,
+    data: str | os.PathLike | None = None,
+    demo: bool = False,
+    options: Mapping[str, Any] | None = None,
+    split: str = 'train',
+    out: str | os.PathLike | None = None,
+    number: int = 24,
+    seed: int = 0,
+) -> Path:
     """Draws images and annotations after augmentation, as a model would get them.
 
     Args:
@@ -63,6 +65,7 @@ def browse(config: str | os.PathLike | Config, *, data: str | os.PathLike | None
         UserError: if config or data cannot be used.
     """
     from ..report.sheets import contact_sheet
+
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     if demo or data is not None:
         use_data(cfg, data_for(cfg, data))
@@ -70,9 +73,14 @@ def browse(config: str | os.PathLike | Config, *, data: str | os.PathLike | None
     if number < 1:
         raise UserError(f'--number {number}: at least one image must be drawn')
     if cfg.get(f'{split}_dataloader') is None:
-        raise UserError(f'{cfg.filename or "the config"} has no {split}_dataloader; legal splits: '
-                        + ', '.join(name for name in ('train', 'val', 'test')
-                                    if cfg.get(f'{name}_dataloader') is not None))
+        raise UserError(
+            f'{cfg.filename or "the config"} has no {split}_dataloader; legal splits: '
+            + ', '.join(
+                name
+                for name in ('train', 'val', 'test')
+                if cfg.get(f'{name}_dataloader') is not None
+            )
+        )
     name = Path(cfg.filename).stem if cfg.filename else 'config'
     target = Path(f'{name}_{split}.png' if out is None else out)
     if target.suffix != '.png':
@@ -87,15 +95,20 @@ def browse(config: str | os.PathLike | Config, *, data: str | os.PathLike | None
         late = _is_annotated_late(cfg, split)
         seen = [_deliver(dataset, index, seed, late) for index in chosen]
     return contact_sheet(
-        target, [one.image for one in seen], [one.objects for one in seen],
-        [one.labels for one in seen], list(dataset.metainfo.get('classes') or ()),
+        target,
+        [one.image for one in seen],
+        [one.objects for one in seen],
+        [one.labels for one in seen],
+        list(dataset.metainfo.get('classes') or ()),
         [one.head for one in seen],
-        f'{name}: {len(seen)} of {len(dataset)} images of {split}, as the pipeline delivers them')
+        f'{name}: {len(seen)} of {len(dataset)} images of {split}, as the pipeline delivers them',
+    )
 
 
 def _build(cfg: Config, split: str) -> Any:
     """The data set of a split, with its pipeline."""
     from mmengine.registry import DATASETS, DefaultScope
+
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
     if not len(dataset):
@@ -118,22 +131,24 @@ def _deliver(dataset: Any, index: int, seed: int, late: bool) -> Delivered:
     """One image through the pipeline, its chance a matter of seed and number alone."""
     import cv2
     import torch
+
     random.seed(seed + index)
-    np.random.seed((seed + index) % 2 ** 32)
+    np.random.seed((seed + index) % 2**32)
     torch.manual_seed(seed + index)
     item = dataset[index]
     inputs, sample = item.get('inputs'), item.get('data_samples')
     if not isinstance(inputs, torch.Tensor) or inputs.ndim != 3 or sample is None:
-        raise UserError('the pipeline delivers no single image with its annotations: it must end '
-                        'in PackDetInputs or PackSegInputs, and not branch')
+        raise UserError(
+            'the pipeline delivers no single image with its annotations: it must end '
+            'in PackDetInputs or PackSegInputs, and not branch'
+        )
     labels = None
     if 'gt_sem_seg' in sample:
         # mmseg calls the tensor `data`, mmdet `sem_seg`.
         held = sample.gt_sem_seg
         labels = np.asarray(held.data if 'data' in held else held.sem_seg).squeeze(0)
     image, meta = _rgb(inputs.numpy()), sample.metainfo
-    head = (f'{Path(meta.get("img_path", str(index))).name}: '
-            f'{image.shape[1]} x {image.shape[0]}')
+    head = f'{Path(meta.get("img_path", str(index))).name}: {image.shape[1]} x {image.shape[0]}'
     if late and 'ori_shape' in meta:
         image = cv2.resize(np.ascontiguousarray(image), meta['ori_shape'][1::-1])
     return Delivered(image, _objects(sample, masks=labels is None), labels, head)
@@ -143,21 +158,25 @@ def _rgb(inputs: np.ndarray) -> np.ndarray:
     """An image H W 3 from the tensor of the pipeline, 3 H W in BGR, before it is normalised."""
     image = np.moveaxis(inputs, 0, 2)
     if image.dtype != np.uint8 and image.min() >= -1 and image.max() <= 256:
-        image = image.clip(0, 255).astype(np.uint8)      # photometric augmentation makes floats
+        image = image.clip(0, 255).astype(np.uint8)  # photometric augmentation makes floats
     return image[:, :, ::-1] if image.shape[2] == 3 else image[:, :, :1]
 
 
 def _objects(sample: Any, masks: bool) -> dict[str, np.ndarray]:
     """Boxes, labels and masks of a sample, and which of them no loss counts."""
-    parts = [(sample.get(key), ignored) for key, ignored in (('gt_instances', False),
-                                                             ('ignored_instances', True))]
+    parts = [
+        (sample.get(key), ignored)
+        for key, ignored in (('gt_instances', False), ('ignored_instances', True))
+    ]
     parts = [(part, ignored) for part, ignored in parts if part is not None and 'labels' in part]
     boxes = [_array(part.bboxes).reshape(-1, 4) for part, _ in parts]
     found = {
         'boxes': np.concatenate([np.zeros((0, 4)), *boxes]),
         'labels': np.concatenate([np.zeros(0, int), *(_array(part.labels) for part, _ in parts)]),
-        'ignored': np.concatenate([np.zeros(0, bool), *(np.full(len(part.labels), ignored)
-                                                        for part, ignored in parts)])}
+        'ignored': np.concatenate(
+            [np.zeros(0, bool), *(np.full(len(part.labels), ignored) for part, ignored in parts)]
+        ),
+    }
     if masks and parts and all('masks' in part for part, _ in parts):
         held = [part.masks.to_ndarray().astype(bool) for part, _ in parts if len(part.labels)]
         if held:

@@ -1,4 +1,5 @@
 """Turns what mmengine, mmdet and mmseg raise for bad input into messages that say what to do."""
+
 from __future__ import annotations
 
 import os
@@ -20,8 +21,14 @@ def building(cfg: Config) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (LookupError, TypeError, ValueError, AssertionError, ImportError,
-            FileNotFoundError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AssertionError,
+        ImportError,
+        FileNotFoundError,
+    ) as error:
         explained = _explain(cfg, error)
         if explained is None:
             raise
@@ -40,6 +47,7 @@ def build_runner(cfg: Config) -> Any:
 
     from ..trunk import lay_out
     from .strategies import UNDIVIDED, strategy_of
+
     runner = RUNNERS.build(cfg)
     name = strategy_of(cfg)
     if name and isinstance(runner.model, dict):
@@ -49,8 +57,11 @@ def build_runner(cfg: Config) -> Any:
     backbone = getattr(runner.model, 'backbone', None)
     # DistributedDataParallel has laid out its gradients when it was built: it is left as it is.
     # What cuts weights up wants them in the order of their axes.
-    if (getattr(backbone, 'channels_last', False) and name in UNDIVIDED
-            and not is_model_wrapper(runner.model)):
+    if (
+        getattr(backbone, 'channels_last', False)
+        and name in UNDIVIDED
+        and not is_model_wrapper(runner.model)
+    ):
         lay_out(runner.model, torch.channels_last)
     return runner
 
@@ -65,27 +76,34 @@ def check_compiler(cfg: Config) -> None:
     from ..deploy import one_graph_for_all_sizes
     from .processes import has_accelerator
     from .strategies import UNDIVIDED, strategy_of
+
     one_graph_for_all_sizes()
     name = strategy_of(cfg)
     if name not in (*UNDIVIDED, 'DDPStrategy'):
-        raise UserError(f'--compile: {name} divides the model among processes, and what it divides '
-                        'is not compiled; leave --compile or the strategy out')
+        raise UserError(
+            f'--compile: {name} divides the model among processes, and what it divides '
+            'is not compiled; leave --compile or the strategy out'
+        )
     if has_accelerator():
         return
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
+
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
-        raise UserError('--compile: on CPUs torch.compile writes C++, and no compiler for it is '
-                        'here; install one (Debian, Ubuntu: apt install g++), or leave --compile '
-                        'out: the network is fast without') from error
+        raise UserError(
+            '--compile: on CPUs torch.compile writes C++, and no compiler for it is '
+            'here; install one (Debian, Ubuntu: apt install g++), or leave --compile '
+            'out: the network is fast without'
+        ) from error
 
 
 def compile_parts(model: Any) -> None:
     """Compiles backbone and neck of a runner's model, whatever it is wrapped in."""
     from ..deploy import compile_backbone
-    while hasattr(model, 'module'):         # of DistributedDataParallel, of augmented testing
+
+    while hasattr(model, 'module'):  # of DistributedDataParallel, of augmented testing
         model = model.module
     compile_backbone(model)
 
@@ -97,13 +115,15 @@ def running(cfg: Config) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise UserError(_missing_file(cfg, error)) from error
-    except IndexError as error:         # of torch's cross entropy, on a CPU
+    except IndexError as error:  # of torch's cross entropy, on a CPU
         label = re.fullmatch(r'Target (-?\d+) is out of bounds\.?', str(error))
         if label is None:
             raise
-        raise UserError(f'{cfg.filename or "the config"}: the annotations hold the label '
-                        f'{label.group(1)}, which is beyond num_classes of a head; looked in '
-                        f'{", ".join(_sources(cfg))}; correct them, or num_classes') from error
+        raise UserError(
+            f'{cfg.filename or "the config"}: the annotations hold the label '
+            f'{label.group(1)}, which is beyond num_classes of a head; looked in '
+            f'{", ".join(_sources(cfg))}; correct them, or num_classes'
+        ) from error
 
 
 def _explain(cfg: Config, error: Exception) -> UserError | None:
@@ -114,14 +134,18 @@ def _explain(cfg: Config, error: Exception) -> UserError | None:
     unknown = re.search(r'(\S+) is not in the (?:(\w+)::)?([\w ]+?) registry', text)
     if unknown:
         name, scope, registry = unknown.groups()
-        return UserError(f'{where} names the type {name!r}, which the registry {registry!r} of '
-                         f'{scope or "mmengine"} does not have; '
-                         f'{nearest(name, _registered(registry))}. A type of another package needs '
-                         'its prefix, such as mmresnest.ResNeSt')
+        return UserError(
+            f'{where} names the type {name!r}, which the registry {registry!r} of '
+            f'{scope or "mmengine"} does not have; '
+            f'{nearest(name, _registered(registry))}. A type of another package needs '
+            'its prefix, such as mmresnest.ResNeSt'
+        )
     if isinstance(error, KeyError) and 'must contain the key "type"' in text:
         part = text.partition('but got ')[2].splitlines()[0]
-        return UserError(f'{where} has a part without a type ({part}); give a whole config, not '
-                         'one of the pieces under configs/_base_')
+        return UserError(
+            f'{where} has a part without a type ({part}); give a whole config, not '
+            'one of the pieces under configs/_base_'
+        )
     wrong = r'__init__\(\) (got an unexpected|missing \d+)'
     if isinstance(error, TypeError) and re.search(wrong, text):
         keyword = re.search(r"keyword argument '(\w+)'", text)
@@ -130,9 +154,11 @@ def _explain(cfg: Config, error: Exception) -> UserError | None:
         hint = f'; {nearest(keyword.group(1), legal)}' if keyword and legal else ''
         return UserError(f'{where} cannot be built: {text}{hint}')
     if isinstance(error, ValueError) and 'need at least one array to concatenate' in text:
-        return UserError(f'{where}: no image of a data set is left to use: none is listed, or none '
-                         'has an object of the classes, or all are filtered by size; looked in '
-                         f'{", ".join(_sources(cfg))}')
+        return UserError(
+            f'{where}: no image of a data set is left to use: none is listed, or none '
+            'has an object of the classes, or all are filtered by size; looked in '
+            f'{", ".join(_sources(cfg))}'
+        )
     if isinstance(error, (AssertionError, ImportError)) and text:
         return UserError(f'{where} cannot be built: {text}')
     return None
@@ -141,6 +167,7 @@ def _explain(cfg: Config, error: Exception) -> UserError | None:
 def _registered(kind: str) -> set[str]:
     """All names of one kind of registry, with prefix where it takes one."""
     from mmengine import registry as registries
+
     names: set[str] = set()
     for candidate in vars(registries).values():
         if getattr(candidate, 'name', None) == kind and hasattr(candidate, 'module_dict'):
@@ -156,10 +183,18 @@ def _arguments(owner: str) -> list[str]:
     import inspect
 
     from mmengine import registry as registries
+
     name = owner.rpartition('.')[2]
-    for root in (registries.MODELS, registries.DATASETS, registries.TRANSFORMS, registries.HOOKS,
-                 registries.METRICS, registries.OPTIMIZERS, registries.OPTIM_WRAPPERS,
-                 registries.STRATEGIES):
+    for root in (
+        registries.MODELS,
+        registries.DATASETS,
+        registries.TRANSFORMS,
+        registries.HOOKS,
+        registries.METRICS,
+        registries.OPTIMIZERS,
+        registries.OPTIM_WRAPPERS,
+        registries.STRATEGIES,
+    ):
         for table in [root.module_dict, *(child.module_dict for child in root.children.values())]:
             if name in table and inspect.isclass(table[name]):
                 parameters: set[str] = set()
@@ -188,5 +223,7 @@ def _missing_file(cfg: Config, error: FileNotFoundError) -> str:
     text = error.filename or str(error).strip().splitlines()[-1]
     found = re.search(r"'([^']+)'\s*$", str(text))
     path = found.group(1) if found else text
-    return (f'the file {path} does not exist, and {cfg.filename or "the config"} needs it; put it '
-            'there or take it out of the annotations')
+    return (
+        f'the file {path} does not exist, and {cfg.filename or "the config"} needs it; put it '
+        'there or take it out of the annotations'
+    )

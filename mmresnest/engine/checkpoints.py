@@ -1,4 +1,5 @@
 """Checkpoints: found, and looked at before a run trusts them."""
+
 from __future__ import annotations
 
 import logging
@@ -47,13 +48,17 @@ def candidates(work_dir: Path) -> list[Path]:
     note = work_dir / 'last_checkpoint'
     if note.is_file():
         named = Path(note.read_text(encoding='utf-8', errors='replace').strip())
-        here = work_dir / named.name                            # the folder may have been moved
+        here = work_dir / named.name  # the folder may have been moved
         found.append(named if named.exists() and not here.exists() else here)
         # Checkpoints may go elsewhere, and have names of their own.
         folders.append(found[0].parent)
         shapes.append(re.sub(r'\d+', r'\\d+', re.escape(named.name)))
-    numbered = [path for folder in dict.fromkeys(folders) for path in folder.glob('*')
-                if any(re.fullmatch(shape, path.name) for shape in shapes)]
+    numbered = [
+        path
+        for folder in dict.fromkeys(folders)
+        for path in folder.glob('*')
+        if any(re.fullmatch(shape, path.name) for shape in shapes)
+    ]
     found += sorted(numbered, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
     return list(dict.fromkeys(found))
 
@@ -76,34 +81,49 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         UserError: if it is missing, damaged, or no checkpoint.
     """
     from mmengine.runner.checkpoint import CheckpointLoader
+
     file = Path(path).expanduser()
     if not file.exists():
         siblings = sorted(other.name for other in file.parent.glob('*.pth'))
         there = f'; {file.parent.absolute()} has {", ".join(siblings[-5:])}' if siblings else ''
         raise UserError(f'there is no checkpoint {file.absolute()}{there}')
     if is_sharded(file):
-        raise UserError(f'{file} is a folder with a part of the weights for each process; have '
-                        f'DeepSpeed make one file of it: python {file.parent}/zero_to_fp32.py '
-                        f'{file.parent} OUT --tag {file.name}')
+        raise UserError(
+            f'{file} is a folder with a part of the weights for each process; have '
+            f'DeepSpeed make one file of it: python {file.parent}/zero_to_fp32.py '
+            f'{file.parent} OUT --tag {file.name}'
+        )
     if file.is_dir():
         raise UserError(f'{file} is a folder; give the checkpoint itself, a .pth file in it')
     try:
         content = CheckpointLoader.load_checkpoint(str(file), map_location='cpu')
     except UserError:
         raise
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError,
-            pickle.UnpicklingError) as error:       # only where compat does not guard the loader
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:  # only where compat does not guard the loader
         raise UserError(f'{file} cannot be read as a PyTorch checkpoint: {error}') from error
     if not isinstance(content, dict):
-        raise UserError(f'{file} is not a checkpoint: it holds a {type(content).__name__} where a '
-                        'dictionary of weights is expected')
+        raise UserError(
+            f'{file} is not a checkpoint: it holds a {type(content).__name__} where a '
+            'dictionary of weights is expected'
+        )
     if 'state_dict' not in content:
         content = dict(state_dict=content)
     weights = content['state_dict']
     if not isinstance(weights, Mapping) or not any(
-            hasattr(value, 'shape') for value in weights.values()):
-        raise UserError(f'{file} holds no weights: found '
-                        f'{", ".join(map(str, list(content)[:6])) or "nothing"}')
+        hasattr(value, 'shape') for value in weights.values()
+    ):
+        raise UserError(
+            f'{file} holds no weights: found {", ".join(map(str, list(content)[:6])) or "nothing"}'
+        )
     return content
 
 
@@ -120,23 +140,36 @@ def check_fit(path: str | os.PathLike, content: Mapping[str, Any], model: Any) -
     Raises:
         UserError: if a weight has another shape, or one in ten of the model's weights is not there.
     """
-    while hasattr(model, 'module'):     # wrapped for several processes, or for augmented testing
+    while hasattr(model, 'module'):  # wrapped for several processes, or for augmented testing
         model = model.module
-    given = {name: tuple(value.shape) for name, value in
-             weights.expected(model, weights.tensors_of(content['state_dict'])).items()}
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()
-              if not name.endswith('num_batches_tracked')}
+    given = {
+        name: tuple(value.shape)
+        for name, value in weights.expected(
+            model, weights.tensors_of(content['state_dict'])
+        ).items()
+    }
+    wanted = {
+        name: tuple(value.shape)
+        for name, value in model.state_dict().items()
+        if not name.endswith('num_batches_tracked')
+    }
     shared = wanted.keys() & given.keys()
     if len(shared) < 0.9 * len(wanted):
         lost = sorted(wanted.keys() - given.keys())
-        raise UserError(f'{path} is a checkpoint of another model: {len(shared)} of the '
-                        f'{len(wanted)} weights of this one are in it; missing are '
-                        f'{", ".join(lost[:3])} ...; in the file are '
-                        f'{", ".join(sorted(given)[:3])} ... Give the config it was trained with')
+        raise UserError(
+            f'{path} is a checkpoint of another model: {len(shared)} of the '
+            f'{len(wanted)} weights of this one are in it; missing are '
+            f'{", ".join(lost[:3])} ...; in the file are '
+            f'{", ".join(sorted(given)[:3])} ... Give the config it was trained with'
+        )
     other = [name for name in wanted if name in shared and wanted[name] != given[name]]
     if other:
-        said = '; '.join(f'{name} is {given[name]} in the file and {wanted[name]} in the model'
-                         for name in other[:3])
-        raise UserError(f'{path} does not fit this model: {len(other)} weights have other shapes: '
-                        f'{said}. If only heads differ, it was trained on other classes: give the '
-                        'same --data, or --demo, as in training')
+        said = '; '.join(
+            f'{name} is {given[name]} in the file and {wanted[name]} in the model'
+            for name in other[:3]
+        )
+        raise UserError(
+            f'{path} does not fit this model: {len(other)} weights have other shapes: '
+            f'{said}. If only heads differ, it was trained on other classes: give the '
+            'same --data, or --demo, as in training'
+        )

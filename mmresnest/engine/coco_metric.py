@@ -6,6 +6,7 @@
 ``--fast-eval`` its child that computes the same by faster-coco-eval. ``tests/test_metrics.py``
 compares the two to 1e-6, with crowds, images without objects, more detections than count, and none.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -63,12 +64,20 @@ class CocoMetric(TheirCocoMetric):
         if not classes or there == classes:
             return
         lost = [name for name in classes if name not in there]
-        wrong = f'lacks {_some(lost)}' if lost else (
-            f'names a category more than once: {_some(there)}' if len(there) > len(classes) else
-            f'has its categories in the order {_some(there)}, which labels follow')
-        raise UserError(f'{self.ann_file} {wrong}, and the classes of the data set are '
-                        f'{_some(classes)}: scores would be those of other classes; write '
-                        'metainfo.classes as the file does, in all data sets')
+        wrong = (
+            f'lacks {_some(lost)}'
+            if lost
+            else (
+                f'names a category more than once: {_some(there)}'
+                if len(there) > len(classes)
+                else f'has its categories in the order {_some(there)}, which labels follow'
+            )
+        )
+        raise UserError(
+            f'{self.ann_file} {wrong}, and the classes of the data set are '
+            f'{_some(classes)}: scores would be those of other classes; write '
+            'metainfo.classes as the file does, in all data sets'
+        )
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Takes the predictions for a batch."""
@@ -81,7 +90,8 @@ class CocoMetric(TheirCocoMetric):
         """Scores of all results, by name."""
         if not any(len(found['labels']) for _, found in results):
             MMLogger.get_current_instance().warning(
-                f'nothing was detected on any of the {len(results)} images: the scores are 0')
+                f'nothing was detected on any of the {len(results)} images: the scores are 0'
+            )
         with evaluation_of_nothing():
             return super().compute_metrics(results)
 
@@ -101,11 +111,15 @@ class FastCocoMetric(CocoMetric):
 
     def __init__(self, **given: Any) -> None:
         if find_spec('faster_coco_eval') is None:
-            raise UserError('FastCocoMetric needs the package faster-coco-eval: pip install '
-                            '"mmresnest[fast-eval]", or evaluate with CocoMetric')
+            raise UserError(
+                'FastCocoMetric needs the package faster-coco-eval: pip install '
+                '"mmresnest[fast-eval]", or evaluate with CocoMetric'
+            )
         if given.get('use_mp_eval'):
-            raise ArgumentError('FastCocoMetric: use_mp_eval=True is not supported; legal: False, '
-                                'one process is faster')
+            raise ArgumentError(
+                'FastCocoMetric: use_mp_eval=True is not supported; legal: False, '
+                'one process is faster'
+            )
         super().__init__(**given)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -119,12 +133,15 @@ def check_labels(sample: Mapping[str, Any], count: int) -> None:
     labels = sample['pred_instances']['labels']
     wrong = labels[(labels < 0) | (labels >= count)]
     if len(wrong):
-        raise UserError(f'{len(wrong)} of {len(labels)} detections on '
-                        f'{sample.get("img_path") or "image " + str(sample.get("img_id"))} are of '
-                        f'class {int(wrong[0])}, and the data set has {count}, from 0; set '
-                        'num_classes of the heads to that number')
+        raise UserError(
+            f'{len(wrong)} of {len(labels)} detections on '
+            f'{sample.get("img_path") or "image " + str(sample.get("img_id"))} are of '
+            f'class {int(wrong[0])}, and the data set has {count}, from 0; set '
+            'num_classes of the heads to that number'
+        )
 
 
 def _some(names: Sequence[str], count: int = 10) -> str:
-    return ', '.join(names[:count]) + (f' and {len(names) - count} more' if len(names) > count
-                                       else '')
+    return ', '.join(names[:count]) + (
+        f' and {len(names) - count} more' if len(names) > count else ''
+    )

@@ -3,6 +3,7 @@
 :class:`Collect` stands among the metrics of a loop and scores nothing. What it keeps of an image is
 small: boxes and run lengths, or the counts of a label map and the map scaled down.
 """
+
 from __future__ import annotations
 
 import os
@@ -14,17 +15,9 @@ from mmengine.evaluator import BaseMetric
 
 from ..errors import UserError
 from ..report.drawing import annotated_segments
-from ..report.results import (
-    Detections,
-    LabelMaps,
-    Objects,
-    Picture,
-    Results,
-    counts_of,
-    small_png,
-)
+from ..report.results import Detections, LabelMaps, Objects, Picture, Results, counts_of, small_png
 
-OFFSET = 1000           # of mmdet's panoptic maps: class + OFFSET * object
+OFFSET = 1000  # of mmdet's panoptic maps: class + OFFSET * object
 
 
 class Collect(BaseMetric):
@@ -36,14 +29,16 @@ class Collect(BaseMetric):
         due: whether to keep what is predicted now; always by default.
     """
 
-    default_prefix = 'report'       # of no score; without one mmengine warns
+    default_prefix = 'report'  # of no score; without one mmengine warns
 
-    def __init__(self, dataset: Any, metrics: Sequence[Any] = (),
-                 due: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, dataset: Any, metrics: Sequence[Any] = (), due: Callable[[], bool] = lambda: True
+    ) -> None:
         super().__init__(collect_device='cpu')
         self.dataset, self.due = dataset, due
-        self.api: Any = next((one._coco_api for one in metrics
-                         if getattr(one, '_coco_api', None) is not None), None)
+        self.api: Any = next(
+            (one._coco_api for one in metrics if getattr(one, '_coco_api', None) is not None), None
+        )
         self.found: Results | None = None
 
     @property
@@ -77,6 +72,7 @@ class Collect(BaseMetric):
         if 'pred_panoptic_seg' in sample:
             return dict(picture=picture, **self._counted(*self._panoptic(sample)))
         from .coco_metric import check_labels
+
         check_labels(sample, len(self.classes))
         return dict(picture=picture, sample=_named(sample), **_instances(sample))
 
@@ -84,8 +80,10 @@ class Collect(BaseMetric):
 
     def _counted(self, truth: np.ndarray, said: np.ndarray) -> dict[str, Any]:
         classes = len(self.classes)
-        return dict(pixels=counts_of(truth, said, classes),
-                    pair=(small_png(truth, classes), small_png(said, classes)))
+        return dict(
+            pixels=counts_of(truth, said, classes),
+            pair=(small_png(truth, classes), small_png(said, classes)),
+        )
 
     def _panoptic(self, sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Classes of truth and prediction; the truth's are in a file of numbered segments."""
@@ -99,11 +97,24 @@ class Collect(BaseMetric):
 
     def _label_maps(self, results: Sequence[Mapping[str, Any]]) -> LabelMaps:
         tables = [one['pixels'] for one in results]
-        counts = [np.stack([np.diag(table), table.sum(axis=1) - np.diag(table),
-                            table.sum(axis=0)[:-1] - np.diag(table)], axis=1) for table in tables]
-        return LabelMaps(self.classes, [Picture(*one['picture']) for one in results],
-                         sum(tables[1:], start=tables[0]), np.stack(counts),
-                         [one['pair'] for one in results])
+        counts = [
+            np.stack(
+                [
+                    np.diag(table),
+                    table.sum(axis=1) - np.diag(table),
+                    table.sum(axis=0)[:-1] - np.diag(table),
+                ],
+                axis=1,
+            )
+            for table in tables
+        ]
+        return LabelMaps(
+            self.classes,
+            [Picture(*one['picture']) for one in results],
+            sum(tables[1:], start=tables[0]),
+            np.stack(counts),
+            [one['pair'] for one in results],
+        )
 
     # ---- detections ------------------------------------------------------------------------------
 
@@ -121,33 +132,60 @@ class Collect(BaseMetric):
 
     def _truth(self, results: Sequence[Mapping[str, Any]]) -> Objects:
         rows, masks = [], []
-        labels = None if self.api is None else {
-            number: label
-            for label, number in enumerate(self.api.get_cat_ids(cat_names=self.classes))}
+        labels = (
+            None
+            if self.api is None
+            else {
+                number: label
+                for label, number in enumerate(self.api.get_cat_ids(cat_names=self.classes))
+            }
+        )
         for place, one in enumerate(results):
-            annotated = self._of_dataset(one['sample']) if labels is None else self._of_coco(
-                one['sample'], labels)
+            annotated = (
+                self._of_dataset(one['sample'])
+                if labels is None
+                else self._of_coco(one['sample'], labels)
+            )
             for row, mask in annotated:
                 rows.append((place, *row))
                 masks.append(mask)
         whole = bool(masks) and all(mask is not None for mask in masks)
         return Objects.of(rows, masks if whole else None)
 
-    def _of_coco(self, sample: Mapping[str, Any],
-                 labels: Mapping[int, int]) -> Iterator[tuple[tuple, Any]]:
+    def _of_coco(
+        self, sample: Mapping[str, Any], labels: Mapping[int, int]
+    ) -> Iterator[tuple[tuple, Any]]:
         """What COCO's metric scores by: also objects that mmdet's data sets pass over."""
         for one in self.api.load_anns(self.api.get_ann_ids(img_ids=[sample['img_id']])):
             if one['category_id'] in labels:
                 x, y, width, height = one['bbox']
-                yield ((labels[one['category_id']], x, y, x + width, y + height, 1,
-                        one.get('area', width * height), bool(one.get('iscrowd'))),
-                       _plain(one.get('segmentation')))
+                yield (
+                    (
+                        labels[one['category_id']],
+                        x,
+                        y,
+                        x + width,
+                        y + height,
+                        1,
+                        one.get('area', width * height),
+                        bool(one.get('iscrowd')),
+                    ),
+                    _plain(one.get('segmentation')),
+                )
 
     def _of_dataset(self, sample: Mapping[str, Any]) -> Iterator[tuple[tuple, Any]]:
         for one in self._info(sample).get('instances', ()):
             box = one['bbox']
-            yield ((one['bbox_label'], *box, 1, (box[2] - box[0]) * (box[3] - box[1]),
-                    bool(one.get('ignore_flag'))), one.get('mask'))
+            yield (
+                (
+                    one['bbox_label'],
+                    *box,
+                    1,
+                    (box[2] - box[0]) * (box[3] - box[1]),
+                    bool(one.get('ignore_flag')),
+                ),
+                one.get('mask'),
+            )
 
 
 def places_of(dataset: Any) -> dict[str, int]:
@@ -172,13 +210,17 @@ def _squeezed(labels: Any) -> np.ndarray:
 
 def _truth_of(sample: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     if 'gt_sem_seg' not in sample:
-        raise UserError(f'{sample.get("img_path") or "an image"} came without its mask; the '
-                        'val_dataloader.dataset.pipeline of the config needs '
-                        "dict(type='LoadAnnotations')")
+        raise UserError(
+            f'{sample.get("img_path") or "an image"} came without its mask; the '
+            'val_dataloader.dataset.pipeline of the config needs '
+            "dict(type='LoadAnnotations')"
+        )
     truth = _squeezed(sample['gt_sem_seg']['data'])
     if truth.shape != shape:
-        raise UserError(f'the mask of {sample.get("img_path")} has {truth.shape[::-1]} pixels, and '
-                        f'its prediction {shape[::-1]}; a mask has the size of its image')
+        raise UserError(
+            f'the mask of {sample.get("img_path")} has {truth.shape[::-1]} pixels, and '
+            f'its prediction {shape[::-1]}; a mask has the size of its image'
+        )
     return truth
 
 
@@ -186,9 +228,12 @@ def _instances(sample: Mapping[str, Any]) -> dict[str, Any]:
     found = sample['pred_instances']
     boxes = found['bboxes']
     boxes = boxes.tensor if hasattr(boxes, 'tensor') else boxes
-    return dict(labels=found['labels'].cpu().tolist(), boxes=boxes.cpu().tolist(),
-                scores=found['scores'].cpu().tolist(),
-                masks=_run_lengths(found['masks']) if 'masks' in found else None)
+    return dict(
+        labels=found['labels'].cpu().tolist(),
+        boxes=boxes.cpu().tolist(),
+        scores=found['scores'].cpu().tolist(),
+        masks=_run_lengths(found['masks']) if 'masks' in found else None,
+    )
 
 
 def _plain(mask: Any) -> Any:
@@ -200,7 +245,8 @@ def _plain(mask: Any) -> Any:
 
 def _run_lengths(masks: Any) -> list[dict]:
     from pycocotools import mask
-    if isinstance(masks, (list, tuple)):            # mmdet may have coded them itself
+
+    if isinstance(masks, (list, tuple)):  # mmdet may have coded them itself
         coded = list(masks)
     else:
         array = np.asarray(masks.cpu(), np.uint8)

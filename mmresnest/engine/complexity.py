@@ -14,6 +14,7 @@ testing:
 
 Auxiliary heads do not run in testing: they count among the parameters, not among the MACs.
 """
+
 from __future__ import annotations
 
 import os
@@ -59,27 +60,39 @@ class Complexity:
         params: number of parameters of each part; heads in training only are among them.
         macs: multiply-adds of each part for one image.
     """
+
     shape: tuple[int, int]
     params: Mapping[str, int]
     macs: Mapping[str, int]
 
     def summary(self) -> dict[str, dict[str, int]]:
         """Of the whole model, its backbone, its neck and all its heads together."""
+
         def grouped(parts: Mapping[str, int]) -> dict[str, int]:
             backbone, neck = parts.get('backbone', 0), parts.get('neck', 0)
             whole = sum(parts.values())
             return dict(whole=whole, backbone=backbone, neck=neck, heads=whole - backbone - neck)
+
         return dict(params=grouped(self.params), macs=grouped(self.macs))
 
     def regions(self) -> dict[str, int]:
         """On how many regions the heads were counted that look at regions."""
-        return {name: number for name, number in (('roi_head.bbox_head', PROPOSALS),
-                                                  ('roi_head.mask_head', DETECTIONS))
-                if name in self.macs}
+        return {
+            name: number
+            for name, number in (
+                ('roi_head.bbox_head', PROPOSALS),
+                ('roi_head.mask_head', DETECTIONS),
+            )
+            if name in self.macs
+        }
 
 
-def complexity(config: str | os.PathLike | Config, *, shape: tuple[int, int] | None = None,
-               options: Mapping[str, Any] | None = None) -> Complexity:
+def complexity(
+    config: str | os.PathLike | Config,
+    *,
+    shape: tuple[int, int] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Complexity:
     """Counts the parameters and multiply-adds of the model of a config.
 
     Args:
@@ -100,13 +113,16 @@ def complexity(config: str | os.PathLike | Config, *, shape: tuple[int, int] | N
     name = cfg.filename or 'the config'
     params = parameters(model, name)
     try:
-        macs = multiply_adds(model, torch.empty(1, channels_of(model), height, width,
-                                                device='meta'), name)
+        macs = multiply_adds(
+            model, torch.empty(1, channels_of(model), height, width, device='meta'), name
+        )
     except RuntimeError as error:
         if shape is None:
             raise
-        raise UserError(f'the model of {name} cannot take an image of {height} x {width}: {error}; '
-                        'give another --shape') from error
+        raise UserError(
+            f'the model of {name} cannot take an image of {height} x {width}: {error}; '
+            'give another --shape'
+        ) from error
     return Complexity((height, width), params, macs)
 
 
@@ -124,16 +140,21 @@ def default_shape(cfg: Config) -> tuple[int, int]:
             kind = str(leaf.get('type')).rpartition('.')[2]
             if kind in SEGMENTOR_SHAPES:
                 return SEGMENTOR_SHAPES[kind]
-    raise UserError(f'{cfg.filename or "the config"} is for none of '
-                    f'{", ".join(SEGMENTOR_SHAPES)}, for which a size is fixed; give --shape')
+    raise UserError(
+        f'{cfg.filename or "the config"} is for none of '
+        f'{", ".join(SEGMENTOR_SHAPES)}, for which a size is fixed; give --shape'
+    )
 
 
 def on_meta(cfg: Config) -> nn.Module:
     """The model of a config, in evaluation mode, all its tensors without values."""
-    plain_norms(model_of(cfg))          # the same numbers, and nothing to say of synchronising
-    with (warnings.catch_warnings(), torch.device('meta'),
-          DefaultScope.overwrite_default_scope(cfg.default_scope)):
-        warnings.filterwarnings('ignore', module='mm(det|seg)')     # of losses, which are not run
+    plain_norms(model_of(cfg))  # the same numbers, and nothing to say of synchronising
+    with (
+        warnings.catch_warnings(),
+        torch.device('meta'),
+        DefaultScope.overwrite_default_scope(cfg.default_scope),
+    ):
+        warnings.filterwarnings('ignore', module='mm(det|seg)')  # of losses, which are not run
         model = MODELS.build(model_of(cfg)).to('meta').eval()
     for module in model.modules():
         if hasattr(module, 'conv_offset') and hasattr(module, 'deform_groups'):
@@ -143,17 +164,29 @@ def on_meta(cfg: Config) -> nn.Module:
 
 def undeformed(module: Any) -> Callable[[Tensor], Tensor]:
     """A deformable convolution's forward with the offsets made, and not used."""
+
     def forward(x: Tensor) -> Tensor:
         module.conv_offset(x)
-        return F.conv2d(x, module.weight, getattr(module, 'bias', None), module.stride,
-                        module.padding, module.dilation, module.groups)
+        return F.conv2d(
+            x,
+            module.weight,
+            getattr(module, 'bias', None),
+            module.stride,
+            module.padding,
+            module.dilation,
+            module.groups,
+        )
+
     return forward
 
 
 def channels_of(model: nn.Module) -> int:
     """Channels of the images that the backbone takes: those of its first convolution."""
-    return next(module.in_channels for module in model.get_submodule('backbone').modules()
-                if isinstance(module, nn.Conv2d))
+    return next(
+        module.in_channels
+        for module in model.get_submodule('backbone').modules()
+        if isinstance(module, nn.Conv2d)
+    )
 
 
 def parts_of(model: nn.Module, known: tuple[str, ...], name: str) -> dict[str, nn.Module]:
@@ -162,20 +195,28 @@ def parts_of(model: nn.Module, known: tuple[str, ...], name: str) -> dict[str, n
     Raises:
         UserError: one is not known here, and so would be left out.
     """
-    found = {part: child for part, child in model.named_children()
-             if next(child.parameters(), None) is not None}
+    found = {
+        part: child
+        for part, child in model.named_children()
+        if next(child.parameters(), None) is not None
+    }
     for part, child in found.items():
         if part not in known:
-            raise UserError(f'the model of {name} has a part {part} ({type(child).__name__}), and '
-                            f'how it is run is not known here; known: {", ".join(known)}')
+            raise UserError(
+                f'the model of {name} has a part {part} ({type(child).__name__}), and '
+                f'how it is run is not known here; known: {", ".join(known)}'
+            )
     return found
 
 
 def parameters(model: nn.Module, name: str) -> dict[str, int]:
     """Number of parameters of every part."""
     found = parts_of(model, PARTS, name)
-    return {part: sum(parameter.numel() for parameter in found[part].parameters())
-            for part in PARTS if part in found}
+    return {
+        part: sum(parameter.numel() for parameter in found[part].parameters())
+        for part in PARTS
+        if part in found
+    }
 
 
 def multiply_adds(model: Any, image: Tensor, name: str) -> dict[str, int]:
@@ -206,18 +247,21 @@ def multiply_adds(model: Any, image: Tensor, name: str) -> dict[str, int]:
         last: tuple = ()
         for head, regions in staged(roi_head, 'mask', DETECTIONS, image.device):
             outputs = count('roi_head.mask_head', head, regions, *last)
-            last = (outputs[1],) if flow else ()    # HTC: features handed on to the next stage
+            last = (outputs[1],) if flow else ()  # HTC: features handed on to the next stage
     return macs
 
 
-def staged(roi_head: Any, kind: str, number: int,
-           device: torch.device) -> Iterator[tuple[nn.Module, Tensor]]:
+def staged(
+    roi_head: Any, kind: str, number: int, device: torch.device
+) -> Iterator[tuple[nn.Module, Tensor]]:
     """Every stage's head with as many regions as it is to be counted on, N C h w."""
-    heads, extractors = (getattr(roi_head, f'{kind}_{part}', None) or ()
-                         for part in ('head', 'roi_extractor'))
+    heads, extractors = (
+        getattr(roi_head, f'{kind}_{part}', None) or () for part in ('head', 'roi_extractor')
+    )
     if isinstance(heads, nn.Module) and not isinstance(heads, nn.ModuleList):
         heads, extractors = [heads], [extractors]
     for head, extractor in zip(heads, extractors):
-        size = next(layer.output_size for layer in extractor.modules()
-                    if hasattr(layer, 'output_size'))           # of its RoIAlign, h w
+        size = next(
+            layer.output_size for layer in extractor.modules() if hasattr(layer, 'output_size')
+        )  # of its RoIAlign, h w
         yield head, torch.empty(number, extractor.out_channels, *size, device=device)

@@ -2,6 +2,7 @@
 
 Everything here works on any mmdet or mmseg config, not only on ours, and changes it in place.
 """
+
 from __future__ import annotations
 
 import ast
@@ -27,14 +28,20 @@ from . import safe_config
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'NaiveSyncBN')
 
-INSTALL = ('install one stack, pip install "mmresnest[onedl]" or pip install '
-           '"mmresnest[openmmlab]"; `mmresnest doctor` says what is there')
+INSTALL = (
+    'install one stack, pip install "mmresnest[onedl]" or pip install '
+    '"mmresnest[openmmlab]"; `mmresnest doctor` says what is there'
+)
 
 
 # ---- finding and parsing -------------------------------------------------------------------------
 
-def load_config(name_or_path: str | os.PathLike,
-                options: Mapping[str, Any] | None = None, safe: bool | None = None) -> Config:
+
+def load_config(
+    name_or_path: str | os.PathLike,
+    options: Mapping[str, Any] | None = None,
+    safe: bool | None = None,
+) -> Config:
     """Loads a config.
 
     Args:
@@ -56,7 +63,7 @@ def load_config(name_or_path: str | os.PathLike,
         cfg = safe_config.parse(path) if data_only else Config.fromfile(str(path))
     except UserError:
         raise
-    except Exception as error:          # a config is a program: it can fail in every way there is
+    except Exception as error:  # a config is a program: it can fail in every way there is
         raise _explain(path, error) from error
     merge(cfg, options)
     return cfg
@@ -71,10 +78,11 @@ def merge(cfg: Config, options: Mapping[str, Any] | None) -> None:
     try:
         cfg.merge_from_dict(dict(options or {}))
     except (KeyError, TypeError, IndexError, AttributeError, ValueError, AssertionError) as error:
-        raise UserError(f'the options {dict(options or {})} cannot be merged into '
-                        f'{cfg.filename or "the config"}: {_said(error)}; write them as '
-                        'key.subkey=value, and list entries by their number'
-                        ) from error
+        raise UserError(
+            f'the options {dict(options or {})} cannot be merged into '
+            f'{cfg.filename or "the config"}: {_said(error)}; write them as '
+            'key.subkey=value, and list entries by their number'
+        ) from error
 
 
 def find_config(name_or_path: str | os.PathLike) -> Path:
@@ -96,8 +104,10 @@ def find_config(name_or_path: str | os.PathLike) -> Path:
         return shipped[path.name.removesuffix('.py')]
     siblings = {other.stem for other in path.parent.glob('*.py')} if path.parent.is_dir() else set()
     names = sorted(siblings | set(shipped))
-    raise UserError(f'there is no config {text}: neither the file {path.absolute()} nor a config '
-                    f'of mmresnest by that name; {nearest(path.stem, names)}')
+    raise UserError(
+        f'there is no config {text}: neither the file {path.absolute()} nor a config '
+        f'of mmresnest by that name; {nearest(path.stem, names)}'
+    )
 
 
 def _foreign(text: str) -> Path:
@@ -109,16 +119,20 @@ def _foreign(text: str) -> Path:
     else:
         spec = importlib.util.find_spec(package) if package.isidentifier() else None
         if spec is None or spec.origin is None:
-            raise UserError(f'the config {text} is of the package {package!r}, which is not '
-                            'installed; install it, or correct its name')
+            raise UserError(
+                f'the config {text} is of the package {package!r}, which is not '
+                'installed; install it, or correct its name'
+            )
         folder = Path(spec.origin).parent / '.mim' / 'configs'
     if (folder / inner).is_file():
         return folder / inner
     every = {path.relative_to(folder).as_posix() for path in folder.glob('*/*.py')} | {
-        path.name for path in folder.glob('*.py')}
+        path.name for path in folder.glob('*.py')
+    }
     if not every:
-        raise UserError(f'{package} came without configs ({folder} is missing); install it from a '
-                        'wheel')
+        raise UserError(
+            f'{package} came without configs ({folder} is missing); install it from a wheel'
+        )
     raise UserError(f'{package} has no config {inner}; {nearest(inner, sorted(every))}')
 
 
@@ -130,7 +144,8 @@ def _bases(path: Path, tree: ast.Module) -> Iterator[tuple[str, int]]:
     """The entries of a config's ``_base_`` and the line it stands in."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(
-                isinstance(target, ast.Name) and target.id == '_base_' for target in node.targets):
+            isinstance(target, ast.Name) and target.id == '_base_' for target in node.targets
+        ):
             try:
                 value = ast.literal_eval(node.value)
             except ValueError:
@@ -152,8 +167,10 @@ def _explain(path: Path, error: Exception) -> UserError:
         try:
             tree = ast.parse(current.read_text(encoding='utf-8'), str(current))
         except SyntaxError as syntax:
-            return UserError(f'{current}, line {syntax.lineno}: {syntax.msg}'
-                             + (f': {syntax.text.strip()}' if syntax.text else ''))
+            return UserError(
+                f'{current}, line {syntax.lineno}: {syntax.msg}'
+                + (f': {syntax.text.strip()}' if syntax.text else '')
+            )
         except (OSError, UnicodeDecodeError, ValueError) as reading:
             return UserError(f'the config {current} cannot be read: {_said(reading)}')
         for entry, line in _bases(current, tree):
@@ -171,8 +188,9 @@ def _explain(path: Path, error: Exception) -> UserError:
                 siblings = [other.name for other in base.parent.glob('*.py')]
                 missing = f'there is no folder {base.parent}'
                 hint = nearest(base.name, siblings) if siblings else missing
-                return UserError(f'{current}, line {line}: its _base_ {base} does not exist; '
-                                 f'{hint}')
+                return UserError(
+                    f'{current}, line {line}: its _base_ {base} does not exist; {hint}'
+                )
             queue.append(base)
     frames = traceback.extract_tb(error.__traceback__)
     own = {os.path.abspath(file) for file in seen}
@@ -185,6 +203,7 @@ def _explain(path: Path, error: Exception) -> UserError:
 
 
 # ---- what a config is for ------------------------------------------------------------------------
+
 
 def task_of(cfg: Config) -> str:
     """What the model of a config does: ``detection``, ``instance``, ``panoptic`` or ``semantic``.
@@ -210,8 +229,10 @@ def model_of(cfg: Config) -> dict:
     """
     model = cfg.get('model')
     if not isinstance(model, dict):
-        raise UserError(f'the config {cfg.filename or ""} has no model; give a whole config, not '
-                        'one of the pieces under configs/_base_')
+        raise UserError(
+            f'the config {cfg.filename or ""} has no model; give a whole config, not '
+            'one of the pieces under configs/_base_'
+        )
     while isinstance(model.get('module'), dict):
         model = model['module']
     return model
@@ -240,11 +261,15 @@ def register(cfg: Config) -> None:
                     if hasattr(utils, 'register_all_modules'):
                         utils.register_all_modules(init_default_scope=False)
         except ModuleNotFoundError as error:
-            raise UserError(f'the config {cfg.filename or ""} needs the package {name!r}, and '
-                            f'{error.name!r} is not installed: {INSTALL}') from error
+            raise UserError(
+                f'the config {cfg.filename or ""} needs the package {name!r}, and '
+                f'{error.name!r} is not installed: {INSTALL}'
+            ) from error
         except (ImportError, AssertionError) as error:  # mmdet asserts the version of mmcv
-            raise UserError(f'the package {name!r} is installed and cannot be imported: {error}; '
-                            '`mmresnest doctor` says what does not fit') from error
+            raise UserError(
+                f'the package {name!r} is installed and cannot be imported: {error}; '
+                '`mmresnest doctor` says what does not fit'
+            ) from error
 
 
 # ---- a user's data -------------------------------------------------------------------------------
@@ -272,25 +297,33 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
     if not isinstance(folder, DataFolder):
         folder = read_folder(folder, kind)
     if folder.kind != kind:
-        raise UserError(f'{cfg.filename or "the config"} is for {task} and needs data of the kind '
-                        f'{kind}, and {folder.root} was read as {folder.kind}; take a config for '
-                        'such data, or name another folder')
+        raise UserError(
+            f'{cfg.filename or "the config"} is for {task} and needs data of the kind '
+            f'{kind}, and {folder.root} was read as {folder.kind}; take a config for '
+            'such data, or name another folder'
+        )
     if task == 'semantic':
         _use_semantic(cfg, folder)
     else:
         if task == 'instance' and not folder.has_masks:
-            raise UserError(f'{cfg.filename or "the config"} learns instance masks, and '
-                            f'{folder.maskless}; add the masks, or choose a config that needs '
-                            'boxes only, such as faster_rcnn_resnest50_fpn')
+            raise UserError(
+                f'{cfg.filename or "the config"} learns instance masks, and '
+                f'{folder.maskless}; add the masks, or choose a config that needs '
+                'boxes only, such as faster_rcnn_resnest50_fpn'
+            )
         _use_detection(cfg, folder, task)
-    print_log(f'data: {folder}: {", ".join(folder.classes[:20])}'
-              + (' ...' if folder.classes[20:] else ''), 'current')
+    print_log(
+        f'data: {folder}: {", ".join(folder.classes[:20])}'
+        + (' ...' if folder.classes[20:] else ''),
+        'current',
+    )
     return folder
 
 
 def palette(count: int) -> list[tuple[int, ...]]:
     """That many colours that are easily told apart; the ones of our own pictures."""
     from ..report.drawing import class_colour
+
     return [tuple(round(255 * part) for part in class_colour(label)) for label in range(count)]
 
 
@@ -314,8 +347,15 @@ def _drop_further_parts(dataset: dict) -> None:
         _drop_further_parts(dataset['datasets'][0])
 
 
-_KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'backend_args', 'lazy_init', 'serialize_data',
-         'max_refetch')
+_KEPT = (
+    'pipeline',
+    'filter_cfg',
+    'test_mode',
+    'backend_args',
+    'lazy_init',
+    'serialize_data',
+    'max_refetch',
+)
 
 
 def _retarget(cfg: Config, make: Callable[[str], dict]) -> None:
@@ -341,8 +381,9 @@ def _retarget(cfg: Config, make: Callable[[str], dict]) -> None:
             leaf.update(kept)
 
 
-def _evaluators(cfg: Config, package: str, type_: str, make: Callable[[str], dict],
-                default: dict) -> None:
+def _evaluators(
+    cfg: Config, package: str, type_: str, make: Callable[[str], dict], default: dict
+) -> None:
     """Keeps the evaluator of the one fitting type, or puts one in place, for val and test."""
     for split in ('val', 'test'):
         if cfg.get(f'{split}_dataloader') is None:
@@ -352,7 +393,7 @@ def _evaluators(cfg: Config, package: str, type_: str, make: Callable[[str], dic
         fitting = [dict(one) for one in several if type_of(one) in (type_, f'Fast{type_}')]
         one = fitting[0] if fitting else dict(default)
         for key in ('outfile_prefix', 'format_only'):
-            one.pop(key, None)          # what was written for a test server is of the former data
+            one.pop(key, None)  # what was written for a test server is of the former data
         ours = str(one.get('type')).startswith('mmresnest.')
         one.update(type=one['type'] if ours else f'{package}.{type_}', **make(split))
         cfg[f'{split}_evaluator'] = one
@@ -360,6 +401,7 @@ def _evaluators(cfg: Config, package: str, type_: str, make: Callable[[str], dic
 
 def _pipelines(cfg: Config) -> Iterator[tuple[dict, str]]:
     """Every pipeline of the config, as the dictionary that owns it and its key there."""
+
     def walk(owner: Any) -> Iterator[tuple[dict, str]]:
         for name, value in list(owner.items()):
             if name.endswith('pipeline') and isinstance(value, list):
@@ -369,6 +411,7 @@ def _pipelines(cfg: Config) -> Iterator[tuple[dict, str]]:
             elif name == 'datasets':
                 for one in value:
                     yield from walk(one)
+
     yield from walk({name: cfg[name] for name in LOADERS if cfg.get(name) is not None})
     for name in list(cfg.keys()):
         if name.endswith('pipeline') and isinstance(cfg[name], list):
@@ -404,22 +447,31 @@ def _use_detection(cfg: Config, folder: DataFolder, task: str) -> None:
         without_semantic_branch(cfg)
     metainfo: dict[str, Any] = dict(classes=folder.classes, palette=palette(len(folder.classes)))
     if panoptic:
-        metainfo = dict(thing_classes=folder.classes[:folder.things],
-                        stuff_classes=folder.classes[folder.things:], **metainfo)
+        metainfo = dict(
+            thing_classes=folder.classes[: folder.things],
+            stuff_classes=folder.classes[folder.things :],
+            **metainfo,
+        )
 
     def dataset(name: str) -> dict:
         split = folder.split(name)
         prefix = dict(img=split.images)
         if panoptic:
             prefix['seg'] = split.masks
-        return dict(type='mmdet.CocoPanopticDataset' if panoptic else 'mmdet.CocoDataset',
-                    data_root=str(folder.root), ann_file=split.annotations, data_prefix=prefix,
-                    metainfo=dict(metainfo), test_mode=name != 'train')
+        return dict(
+            type='mmdet.CocoPanopticDataset' if panoptic else 'mmdet.CocoDataset',
+            data_root=str(folder.root),
+            ann_file=split.annotations,
+            data_prefix=prefix,
+            metainfo=dict(metainfo),
+            test_mode=name != 'train',
+        )
 
     def evaluator(name: str) -> dict:
         split = folder.split(name)
         path = dict(ann_file=str(folder.root / split.annotations))
         return dict(path, seg_prefix=str(folder.root / split.masks)) if panoptic else path
+
     _retarget(cfg, dataset)
     if panoptic:
         _evaluators(cfg, 'mmdet', 'CocoPanopticMetric', evaluator, {})
@@ -428,9 +480,9 @@ def _use_detection(cfg: Config, folder: DataFolder, task: str) -> None:
         _evaluators(cfg, 'mmdet', 'CocoMetric', evaluator, dict(metric=metric))
         wanted = [node for node in _transforms(cfg) if node.get('with_mask')]
         if not folder.has_masks and wanted:
-            for node in wanted:     # a detector has no use for what its pipeline happens to load
+            for node in wanted:  # a detector has no use for what its pipeline happens to load
                 node['with_mask'] = False
-    if folder.coded_masks:          # which mmdet passes over where it is to keep polygons
+    if folder.coded_masks:  # which mmdet passes over where it is to keep polygons
         for node in _transforms(cfg):
             if node.get('poly2mask') is False:
                 node['poly2mask'] = True
@@ -444,8 +496,11 @@ def without_semantic_branch(cfg: Config) -> None:
     if head.get('semantic_head'):
         for key in ('semantic_head', 'semantic_roi_extractor', 'semantic_fusion'):
             head.pop(key, None)
-        print_log('the data have no semantic masks: the semantic branch of the head is left out',
-                  'current', logging.WARNING)
+        print_log(
+            'the data have no semantic masks: the semantic branch of the head is left out',
+            'current',
+            logging.WARNING,
+        )
     for node in _transforms(cfg):
         if node.get('with_seg') and type_of(node).startswith('Load'):
             node['with_seg'] = False
@@ -458,22 +513,35 @@ def _use_semantic(cfg: Config, folder: DataFolder) -> None:
 
     def dataset(name: str) -> dict:
         split = folder.split(name)
-        return dict(type='mmseg.BaseSegDataset', data_root=str(folder.root),
-                    metainfo=dict(metainfo),
-                    data_prefix=dict(img_path=split.images, seg_map_path=split.annotations),
-                    img_suffix=folder.img_suffix, seg_map_suffix=folder.seg_map_suffix,
-                    reduce_zero_label=False, test_mode=name != 'train')
+        return dict(
+            type='mmseg.BaseSegDataset',
+            data_root=str(folder.root),
+            metainfo=dict(metainfo),
+            data_prefix=dict(img_path=split.images, seg_map_path=split.annotations),
+            img_suffix=folder.img_suffix,
+            seg_map_suffix=folder.seg_map_suffix,
+            reduce_zero_label=False,
+            test_mode=name != 'train',
+        )
+
     _retarget(cfg, dataset)
     _evaluators(cfg, 'mmseg', 'IoUMetric', lambda name: {}, dict(iou_metrics=['mIoU']))
     for node in _transforms(cfg):
-        node.pop('reduce_zero_label', None)         # the data set's word counts, and it says no
+        node.pop('reduce_zero_label', None)  # the data set's word counts, and it says no
     set_classes(model_of(cfg), len(folder.classes))
 
 
 _HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
 """Heads that know the number of classes even where the config leaves it to a default."""
-_CLASSLESS = ('backbone', 'neck', 'rpn_head', 'train_cfg', 'test_cfg', 'data_preprocessor',
-              'init_cfg')
+_CLASSLESS = (
+    'backbone',
+    'neck',
+    'rpn_head',
+    'train_cfg',
+    'test_cfg',
+    'data_preprocessor',
+    'init_cfg',
+)
 
 
 def set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> None:
@@ -501,9 +569,12 @@ def set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> Non
             node[key] = count
     weights = node.get('class_weight')
     if is_loss and isinstance(weights, (list, tuple)) and len(weights) not in (things, things + 1):
-        node.pop('class_weight')        # weights of the former data's classes
-        print_log(f'{inside}.class_weight had one weight for each former class and is left out',
-                  'current', logging.WARNING)
+        node.pop('class_weight')  # weights of the former data's classes
+        print_log(
+            f'{inside}.class_weight had one weight for each former class and is left out',
+            'current',
+            logging.WARNING,
+        )
     for key, value in list(node.items()):
         if key not in _CLASSLESS:
             set_classes(value, things, stuff, key)
@@ -523,15 +594,21 @@ def _plain_channels(head: dict) -> None:
 # ---- before a run --------------------------------------------------------------------------------
 
 _SOURCES = {
-    'coco': ('COCO 2017, from https://cocodataset.org: train2017.zip, val2017.zip and '
-             'annotations_trainval2017.zip, unpacked so that there are {root}/train2017/, '
-             '{root}/val2017/ and {root}/annotations/instances_train2017.json'),
-    'ade': ('ADE20K, from http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, '
-            'unpacked so that there are {root}/images/training/ and {root}/annotations/training/'),
-    'cityscapes': ('Cityscapes, from https://www.cityscapes-dataset.com: '
-                   'leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, label ids turned '
-                   'into train ids by cityscapesscripts, so that there are '
-                   '{root}/leftImg8bit/train/ and {root}/gtFine/train/'),
+    'coco': (
+        'COCO 2017, from https://cocodataset.org: train2017.zip, val2017.zip and '
+        'annotations_trainval2017.zip, unpacked so that there are {root}/train2017/, '
+        '{root}/val2017/ and {root}/annotations/instances_train2017.json'
+    ),
+    'ade': (
+        'ADE20K, from http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, '
+        'unpacked so that there are {root}/images/training/ and {root}/annotations/training/'
+    ),
+    'cityscapes': (
+        'Cityscapes, from https://www.cityscapes-dataset.com: '
+        'leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, label ids turned '
+        'into train ids by cityscapesscripts, so that there are '
+        '{root}/leftImg8bit/train/ and {root}/gtFine/train/'
+    ),
 }
 
 
@@ -567,28 +644,47 @@ def _paths_of(leaf: Mapping) -> Iterator[Path]:
 def _no_data(cfg: Config, leaf: Mapping, path: Path) -> str:
     root = Path(os.path.abspath(leaf.get('data_root') or '.'))
     known = root.parts[-2:] if root.name.startswith('ADE') else root.parts[-1:]
-    source = next((text for key, text in _SOURCES.items()
-                   if any(part.lower().startswith(key) for part in known)), None)
+    source = next(
+        (
+            text
+            for key, text in _SOURCES.items()
+            if any(part.lower().startswith(key) for part in known)
+        ),
+        None,
+    )
     how = f'Get {source.format(root=root)}' if source else 'Put the data there'
-    return (f'no data: {path} does not exist (looked for by {cfg.filename or "the config"}). '
-            f'{_other_kind(cfg, root)}{how}. If it is elsewhere on this machine, make {root} a '
-            'link to it. To use data of your own, give --data DIR, a folder in COCO or ADE20K '
-            'layout; to try mmresnest without any, give --demo, which draws a small set and learns '
-            'that')
+    return (
+        f'no data: {path} does not exist (looked for by {cfg.filename or "the config"}). '
+        f'{_other_kind(cfg, root)}{how}. If it is elsewhere on this machine, make {root} a '
+        'link to it. To use data of your own, give --data DIR, a folder in COCO or ADE20K '
+        'layout; to try mmresnest without any, give --demo, which draws a small set and learns '
+        'that'
+    )
 
 
 def _other_kind(cfg: Config, root: Path) -> str:
     """What to say of a folder that holds data for another task than the config's."""
-    tables = sorted(path for place in ('', 'annotations/') for split in ('train', 'val')
-                    for path in root.glob(f'{place}*{split}*.json'))
-    masks = sorted(folder for folder in root.glob('annotations/*')
-                   if folder.is_dir() and not folder.name.startswith('panoptic'))
+    tables = sorted(
+        path
+        for place in ('', 'annotations/')
+        for split in ('train', 'val')
+        for path in root.glob(f'{place}*{split}*.json')
+    )
+    masks = sorted(
+        folder
+        for folder in root.glob('annotations/*')
+        if folder.is_dir() and not folder.name.startswith('panoptic')
+    )
     if task_of(cfg) == 'semantic' and tables and not masks:
-        return (f'{root} holds annotations in COCO format ({tables[0].name}), which a segmentor '
-                'cannot use: choose a config of a detector, such as faster_rcnn_resnest50_fpn. ')
+        return (
+            f'{root} holds annotations in COCO format ({tables[0].name}), which a segmentor '
+            'cannot use: choose a config of a detector, such as faster_rcnn_resnest50_fpn. '
+        )
     if task_of(cfg) != 'semantic' and masks and not tables:
-        return (f'{root} holds masks for semantic segmentation ({masks[0]}), which a detector '
-                'cannot use: choose a config of a segmentor, such as deeplabv3_resnest50_ade20k. ')
+        return (
+            f'{root} holds masks for semantic segmentation ({masks[0]}), which a detector '
+            'cannot use: choose a config of a segmentor, such as deeplabv3_resnest50_ade20k. '
+        )
     return ''
 
 
@@ -597,8 +693,10 @@ def without_weights(cfg: Config) -> dict:
     model = model_of(cfg)
     backbone = model.get('backbone')
     if not isinstance(backbone, dict):
-        raise UserError(f'{cfg.filename or "the config"} has no backbone to train from scratch; '
-                        'leave --from-scratch out')
+        raise UserError(
+            f'{cfg.filename or "the config"} has no backbone to train from scratch; '
+            'leave --from-scratch out'
+        )
     for node in (model, backbone):
         if node.get('pretrained'):
             node['pretrained'] = None
@@ -610,7 +708,7 @@ def without_weights(cfg: Config) -> dict:
 def from_scratch(cfg: Config) -> None:
     """Makes the model start from random weights: nothing is fetched, and nothing stays frozen."""
     backbone = without_weights(cfg)
-    if backbone.get('frozen_stages', -1) >= 0:      # frozen at random it could learn nothing
+    if backbone.get('frozen_stages', -1) >= 0:  # frozen at random it could learn nothing
         backbone['frozen_stages'] = -1
     if backbone.get('norm_eval'):
         backbone['norm_eval'] = False
@@ -643,6 +741,7 @@ def settle_norms(cfg: Config, distributed: bool) -> int:
         how many norms were changed; if any, the log says so once.
     """
     import torch
+
     if distributed and torch.cuda.is_available():
         return 0
 

@@ -13,6 +13,7 @@ convolutions and matrix products by torch's counter, saved tensors by autograd's
 storage once, weights left out. Not in the sum: what an allocator wastes, workspaces of libraries,
 gradients of activations, and the copies of weights of DistributedDataParallel's buckets.
 """
+
 from __future__ import annotations
 
 import os
@@ -49,6 +50,7 @@ class Cost:
         params: P.
         learned: T.
     """
+
     shape: tuple[int, int]
     flops: int
     saved: int
@@ -64,8 +66,12 @@ class Cost:
         return batch * self.saved + 4 * self.params + 8 * self.learned
 
 
-def step_cost(config: str | os.PathLike | Config, *, shape: tuple[int, int] | None = None,
-              options: Mapping[str, Any] | None = None) -> Cost:
+def step_cost(
+    config: str | os.PathLike | Config,
+    *,
+    shape: tuple[int, int] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Cost:
     """Counts what one image takes in training.
 
     Frozen parts stay frozen: nothing is saved for them. Heads that look at regions look at as many
@@ -81,6 +87,7 @@ def step_cost(config: str | os.PathLike | Config, *, shape: tuple[int, int] | No
     """
     from mmengine.registry import MODELS, DefaultScope
     from torch.utils.flop_counter import FlopCounterMode
+
     cfg = configure(config, options=options)
     without_weights(cfg)
     register(cfg)
@@ -96,13 +103,20 @@ def step_cost(config: str | os.PathLike | Config, *, shape: tuple[int, int] | No
     images = torch.randn(batch, 3, height, width)
     samples = [_sample(task, height, width, _objects(cfg, task)) for _ in range(batch)]
     counted: dict[int, int] = {}
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), \
-            FlopCounterMode(display=False) as counter, _saved(model, counted):
+    with (
+        DefaultScope.overwrite_default_scope(cfg.default_scope),
+        FlopCounterMode(display=False) as counter,
+        _saved(model, counted),
+    ):
         model(images, samples, mode='loss')
     params = list(model.parameters())
-    return Cost((height, width), counter.get_total_flops() // batch,
-                sum(counted.values()) // batch, sum(one.numel() for one in params),
-                sum(one.numel() for one in params if one.requires_grad))
+    return Cost(
+        (height, width),
+        counter.get_total_flops() // batch,
+        sum(counted.values()) // batch,
+        sum(one.numel() for one in params),
+        sum(one.numel() for one in params if one.requires_grad),
+    )
 
 
 def images_of(cfg: Config) -> int:
@@ -126,6 +140,7 @@ def _default_shape(cfg: Config, task: str) -> tuple[int, int]:
 def _saved(model: nn.Module, counted: dict[int, int]) -> Iterator[None]:
     """Counts the bytes that autograd saves, by storage, without keeping them."""
     from torch.multiprocessing.reductions import StorageWeakRef
+
     own = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
     alive: dict[int, Any] = {}
 
@@ -140,6 +155,7 @@ def _saved(model: nn.Module, counted: dict[int, int]) -> Iterator[None]:
 
     def unpack(nothing: None) -> Tensor:
         raise RuntimeError('nothing was saved: only the forward pass can be run')
+
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         yield
 
@@ -156,23 +172,37 @@ def _objects(cfg: Config, task: str) -> int:
 def _sample(task: str, height: int, width: int, objects: int) -> Any:
     """The truth of an image: objects, or a class for each pixel, or both."""
     from mmengine.structures import InstanceData, PixelData
-    shape = dict(img_shape=(height, width), ori_shape=(height, width), pad_shape=(height, width),
-                 batch_input_shape=(height, width), scale_factor=(1.0, 1.0))
+
+    shape = dict(
+        img_shape=(height, width),
+        ori_shape=(height, width),
+        pad_shape=(height, width),
+        batch_input_shape=(height, width),
+        scale_factor=(1.0, 1.0),
+    )
     labels = PixelData(data=torch.randint(0, 2, (1, height, width)))
     if task == 'semantic':
         from mmseg.structures import SegDataSample
+
         return SegDataSample(gt_sem_seg=labels, metainfo=shape)
     import numpy as np
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
+
     corner = torch.rand(objects, 2) * torch.tensor([width / 2, height / 2])
     size = torch.rand(objects, 2) * torch.tensor([width / 2, height / 2]) * 0.9 + 16
-    truth = InstanceData(bboxes=torch.cat([corner, corner + size], 1),
-                         labels=torch.randint(0, 2, (objects,)))
+    truth = InstanceData(
+        bboxes=torch.cat([corner, corner + size], 1), labels=torch.randint(0, 2, (objects,))
+    )
     if task != 'detection':
         truth.masks = BitmapMasks(np.ones((objects, height, width), np.uint8), height, width)
-    sample = DetDataSample(gt_instances=truth, ignored_instances=InstanceData(
-        bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)), metainfo=shape)
+    sample = DetDataSample(
+        gt_instances=truth,
+        ignored_instances=InstanceData(
+            bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
+        ),
+        metainfo=shape,
+    )
     if task == 'panoptic':
         sample.gt_sem_seg = PixelData(sem_seg=labels.data)
     return sample

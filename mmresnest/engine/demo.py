@@ -4,6 +4,7 @@ The structure is kept: every layer, head and loss is the config's own. What shri
 batch, widths of neck and heads, regions per image and schedule; the backbone keeps its depth and
 width. Training is from random weights, so nothing is frozen and nothing is fetched.
 """
+
 from dataclasses import dataclass
 
 from mmengine.config import Config, ConfigDict
@@ -15,27 +16,34 @@ from .config import from_scratch, task_of, walk
 @dataclass(frozen=True)
 class Recipe:
     """How far a task is shrunk."""
-    size: int               # px: both sides of an image, at most
+
+    size: int  # px: both sides of an image, at most
     batch: int
     iterations: int
-    rate: float             # learning rate of AdamW
+    rate: float  # learning rate of AdamW
 
 
 DETECTION = Recipe(size=192, batch=4, iterations=330, rate=6e-4)
 # At output stride 8 the last two stages cost four times as much a pixel.
 SEMANTIC = Recipe(size=128, batch=4, iterations=240, rate=6e-4)
 
-WARM_UP = 40                # iterations
-VALIDATIONS = 3             # in the course of the training
-PRECISE = 10                # iterations to measure the statistics of norms by
-NARROWER = 4                # neck and heads: their channels are divided by this
-ROIS = 64                   # sampled per image to train the second stage
-PROPOSALS = 200             # per image, after the first stage
-BEFORE_NMS = 400            # per level
+WARM_UP = 40  # iterations
+VALIDATIONS = 3  # in the course of the training
+PRECISE = 10  # iterations to measure the statistics of norms by
+NARROWER = 4  # neck and heads: their channels are divided by this
+ROIS = 64  # sampled per image to train the second stage
+PROPOSALS = 200  # per image, after the first stage
+BEFORE_NMS = 400  # per level
 
 #: where a detector's neck and heads hold a number of channels
-WIDTHS = ('in_channels', 'out_channels', 'feat_channels', 'conv_out_channels', 'fc_out_channels',
-          'inner_channels')
+WIDTHS = (
+    'in_channels',
+    'out_channels',
+    'feat_channels',
+    'conv_out_channels',
+    'fc_out_channels',
+    'inner_channels',
+)
 HEADS = ('rpn_head', 'roi_head', 'bbox_head', 'mask_head', 'semantic_head')
 RESIZES = ('Resize', 'RandomResize', 'RandomChoiceResize')
 
@@ -50,8 +58,10 @@ def shrink(cfg: Config) -> None:
         UserError: it has no training to shrink.
     """
     if cfg.get('train_dataloader') is None or cfg.get('optim_wrapper') is None:
-        raise UserError(f'--demo: {cfg.filename or "the config"} has no train_dataloader or no '
-                        f'optim_wrapper; give a whole training config')
+        raise UserError(
+            f'--demo: {cfg.filename or "the config"} has no train_dataloader or no '
+            f'optim_wrapper; give a whole training config'
+        )
     semantic = task_of(cfg) == 'semantic'
     recipe = SEMANTIC if semantic else DETECTION
     from_scratch(cfg)
@@ -61,9 +71,9 @@ def shrink(cfg: Config) -> None:
         narrow_detector(cfg.model)
     shrink_loader(cfg.train_dataloader, recipe.size, recipe.batch)
     for name in ('val_dataloader', 'test_dataloader'):
-        if cfg.get(name):                       # mmseg cannot stack images of different sizes
+        if cfg.get(name):  # mmseg cannot stack images of different sizes
             shrink_loader(cfg[name], recipe.size, batch=1 if semantic else 8)
-    cfg.pop('tta_pipeline', None)       # at full size; --tta makes one of the test pipeline's size
+    cfg.pop('tta_pipeline', None)  # at full size; --tta makes one of the test pipeline's size
     shrink_schedule(cfg, recipe)
 
 
@@ -71,14 +81,14 @@ def narrow_detector(model: ConfigDict) -> None:
     """Narrows neck and heads, and lets fewer regions through."""
     neck = model.get('neck')
     if neck:
-        neck.out_channels //= NARROWER          # its in_channels are the backbone's
+        neck.out_channels //= NARROWER  # its in_channels are the backbone's
     for part in HEADS:
         for node in walk(model.get(part)):
             for key in WIDTHS:
                 if isinstance(node.get(key), int):
                     node[key] //= NARROWER
             if isinstance(node.get('num_groups'), int):
-                node.num_groups //= NARROWER    # of a GroupNorm: as many channels a group
+                node.num_groups //= NARROWER  # of a GroupNorm: as many channels a group
     for part in ('train_cfg', 'test_cfg'):
         for node in walk(model.get(part)):
             for key, most in (('nms_pre', BEFORE_NMS), ('max_per_img', PROPOSALS)):
@@ -122,21 +132,31 @@ def shrink_schedule(cfg: Config, recipe: Recipe) -> None:
     """AdamW with a warm-up and a cosine: learns where SGD would still be warming up."""
     iterations = recipe.iterations
     cfg.optim_wrapper = dict(
-        type='OptimWrapper', clip_grad=dict(max_norm=10.0),
-        optimizer=dict(type='AdamW', lr=recipe.rate, weight_decay=0.02))
+        type='OptimWrapper',
+        clip_grad=dict(max_norm=10.0),
+        optimizer=dict(type='AdamW', lr=recipe.rate, weight_decay=0.02),
+    )
     cfg.param_scheduler = [
         dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=WARM_UP),
-        dict(type='CosineAnnealingLR', by_epoch=False, begin=WARM_UP, end=iterations,
-             eta_min_ratio=0.01),
+        dict(
+            type='CosineAnnealingLR',
+            by_epoch=False,
+            begin=WARM_UP,
+            end=iterations,
+            eta_min_ratio=0.01,
+        ),
     ]
-    cfg.train_cfg = dict(type='mmresnest.IterBasedTrainLoop', max_iters=iterations,
-                         val_interval=iterations // VALIDATIONS)
+    cfg.train_cfg = dict(
+        type='mmresnest.IterBasedTrainLoop',
+        max_iters=iterations,
+        val_interval=iterations // VALIDATIONS,
+    )
     cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
     cfg.train_dataloader.pop('batch_sampler', None)
     for hook in cfg.get('custom_hooks') or ():
         if hook.get('type') == 'mmresnest.PreciseBN':
             hook.num_iters = PRECISE
-    cfg.randomness = dict(cfg.get('randomness') or {}, seed=0)      # the same demo for everyone
+    cfg.randomness = dict(cfg.get('randomness') or {}, seed=0)  # the same demo for everyone
     cfg.log_processor = dict(cfg.get('log_processor') or {}, by_epoch=False)
     # Scores are noted at their iteration, not at the epoch, which is always the first.
     cfg.default_hooks.logger.update(interval=20, log_metric_by_epoch=False)

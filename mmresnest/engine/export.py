@@ -1,4 +1,5 @@
 """Models as files that run elsewhere, each run at once and compared: ``mmresnest export``."""
+
 from __future__ import annotations
 
 import copy
@@ -45,9 +46,9 @@ from .scoring import check_scored, main_score, score
 from .train import data_for
 
 PARTS = ('whole', 'neck', 'backbone')
-ROUNDS = 5              # of timing
+ROUNDS = 5  # of timing
 MOST_CALIBRATION = 100  # pictures that scales are found from
-MAX_DROP = 0.02         # of the score by int8
+MAX_DROP = 0.02  # of the score by int8
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class ExportResult:
         notes: what the user should know.
         seconds: wall time of the whole call.
     """
+
     files: list[Path]
     about: dict[str, Any]
     differences: dict[str, list[Difference]]
@@ -71,16 +73,29 @@ class ExportResult:
     milliseconds: dict[str, float]
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    seconds: float = 0.
+    seconds: float = 0.0
 
 
-def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
-           to: str = 'onnx', part: str = 'whole', out: str | os.PathLike | None = None,
-           size: tuple[int, int] | None = None, batch: int = 1, dynamic: bool = False,
-           half: bool = False, int8: str | os.PathLike | None = None, max_drop: float | None = None,
-           pictures: Sequence[str | os.PathLike] = (), data: str | os.PathLike | None = None,
-           demo: bool = False, options: Mapping[str, Any] | None = None, force: bool = False,
-           say: Callable[[str], None] = lambda line: None) -> ExportResult:
+def export(
+    config: str | os.PathLike | Config,
+    checkpoint: str | os.PathLike,
+    *,
+    to: str = 'onnx',
+    part: str = 'whole',
+    out: str | os.PathLike | None = None,
+    size: tuple[int, int] | None = None,
+    batch: int = 1,
+    dynamic: bool = False,
+    half: bool = False,
+    int8: str | os.PathLike | None = None,
+    max_drop: float | None = None,
+    pictures: Sequence[str | os.PathLike] = (),
+    data: str | os.PathLike | None = None,
+    demo: bool = False,
+    options: Mapping[str, Any] | None = None,
+    force: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> ExportResult:
     """Writes a model as a file, runs it, and compares.
 
     Args:
@@ -117,12 +132,13 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     _check(to, part, size, batch, dynamic, half, int8, max_drop)
     path = _target(config, to, out, force)
     formats.check_installed(to)
-    if demo and int8 is not None:       # what is scored on is there, or drawn
+    if demo and int8 is not None:  # what is scored on is there, or drawn
         checkpoints.read(checkpoint)
         data = data_for(config if isinstance(config, Config) else load_config(config), data)
     calibration = [] if int8 is None else _calibration(int8, say)
-    predictor = Predictor(config, checkpoint, 'cpu', 0., data=data, demo=demo, options=options,
-                          fused=False)
+    predictor = Predictor(
+        config, checkpoint, 'cpu', 0.0, data=data, demo=demo, options=options, fused=False
+    )
     plain(predictor.model)
     plan = plan_for(predictor, to, part, size, batch, dynamic)
     images = pictures_for(predictor.config, pictures)
@@ -130,7 +146,7 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     if int8 is not None:
         check_scored(predictor.config)
     graph = build(predictor.model, part, torch.float32)
-    about['lowest'] = getattr(graph, 'lowest', 0.)
+    about['lowest'] = getattr(graph, 'lowest', 0.0)
     found: dict[str, list[Difference]] = {}
     notes: list[str] = []
     objects = 0
@@ -138,16 +154,20 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
         say(f'comparing the graph with the framework on {len(images)} pictures')
         found['graph and framework'], objects = _against_framework(predictor, graph, about, images)
         if not objects:
-            notes.append('nothing was found on the pictures that were compared: give some with '
-                         '--try')
+            notes.append(
+                'nothing was found on the pictures that were compared: give some with --try'
+            )
         if plan.height is not None:
-            notes.append(f'pictures are scaled to fit into {plan.height}x{plan.width} and padded, '
-                         'those of another shape more than in a test; with --dynamic they are not')
+            notes.append(
+                f'pictures are scaled to fit into {plan.height}x{plan.width} and padded, '
+                'those of another shape more than in a test; with --dynamic they are not'
+            )
     inputs = inputs_for(plan, part, images, about)
     with torch.inference_mode():
         expected = [formats.arrays_of(graph(*batch)) for batch in inputs]
     about['outputs'] = list(getattr(graph, 'outputs', ())) or [
-        f'map{number}' for number in range(len(expected[0]))]
+        f'map{number}' for number in range(len(expected[0]))
+    ]
     written = build(predictor.model, part, torch.float16) if half else graph
     scores: dict[str, dict[str, float]] = {}
     with _beside(path) as file, _told(to, path):
@@ -158,15 +178,17 @@ def export(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
         found.update(_against_graph(run, about, inputs, expected))
         if int8 is not None:
             file, scores = _quantise(
-                predictor, to, file, calibration, MAX_DROP if max_drop is None else max_drop, say)
+                predictor, to, file, calibration, MAX_DROP if max_drop is None else max_drop, say
+            )
             about['precision'] = 'int8'
             run = FORMATS[to].load(file)
         times = _times(predictor, part, run, inputs[0], to)
         files = FORMATS[to].files(path)
         for new, place in reversed(list(zip(FORMATS[to].files(file), files))):
-            os.replace(new, place)      # the file that is opened comes last
-    return ExportResult(files, about, found, objects, times, scores, notes,
-                        time.monotonic() - start)
+            os.replace(new, place)  # the file that is opened comes last
+    return ExportResult(
+        files, about, found, objects, times, scores, notes, time.monotonic() - start
+    )
 
 
 @contextmanager
@@ -186,21 +208,32 @@ def _told(to: str, path: Path) -> Iterator[None]:
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f'{path} cannot be written: {error.strerror or error}; make room, or name '
-                        'another --out') from error
+        raise UserError(
+            f'{path} cannot be written: {error.strerror or error}; make room, or name another --out'
+        ) from error
     except Exception as error:
         root: BaseException = error
-        while root.__cause__ is not None:       # what lies about it advises to mend the exporter
+        while root.__cause__ is not None:  # what lies about it advises to mend the exporter
             root = root.__cause__
         lines = str(root).strip().splitlines() or [type(root).__name__]
-        raise UserError(f'{to} cannot hold or run this model: {lines[0][:300]}; try another --to '
-                        'or --part') from error
+        raise UserError(
+            f'{to} cannot hold or run this model: {lines[0][:300]}; try another --to or --part'
+        ) from error
 
 
 # ---- what is asked for ---------------------------------------------------------------------------
 
-def _check(to: str, part: str, size: tuple[int, int] | None, batch: int, dynamic: bool, half: bool,
-           int8: Any, max_drop: float | None) -> None:
+
+def _check(
+    to: str,
+    part: str,
+    size: tuple[int, int] | None,
+    batch: int,
+    dynamic: bool,
+    half: bool,
+    int8: Any,
+    max_drop: float | None,
+) -> None:
     """Makes sure that what is asked for is known and goes together."""
     if to not in FORMATS:
         raise UserError(f'--to {to}: there is no such format; {nearest(to, FORMATS)}')
@@ -211,16 +244,19 @@ def _check(to: str, part: str, size: tuple[int, int] | None, batch: int, dynamic
     if size is not None and min(size) < LEAST:
         raise UserError(f'--size {size[0]}x{size[1]}: a side has at least {LEAST} pixels')
     if dynamic and (size is not None or batch > 1):
-        raise UserError('--dynamic takes any size and number of images; leave --size and --batch '
-                        'out')
+        raise UserError(
+            '--dynamic takes any size and number of images; leave --size and --batch out'
+        )
     if half and int8 is not None:
         raise UserError('--half and --int8 are two precisions; give one of them')
     if max_drop is not None and int8 is None:
         raise UserError('--max-drop is of the score by --int8; give that too, or leave it out')
     if int8 is not None and (to not in QUANTISERS or part != 'whole'):
-        raise UserError('--int8 is judged by the score of whole models in '
-                        f'{" or ".join(QUANTISERS)}, whose runtimes have a quantiser; this is '
-                        f'--to {to} --part {part}')
+        raise UserError(
+            '--int8 is judged by the score of whole models in '
+            f'{" or ".join(QUANTISERS)}, whose runtimes have a quantiser; this is '
+            f'--to {to} --part {part}'
+        )
 
 
 def _target(config: Any, to: str, out: Any, force: bool) -> Path:
@@ -236,13 +272,15 @@ def _target(config: Any, to: str, out: Any, force: bool) -> Path:
         raise UserError(f'--out {path}: a file of {to} ends in {suffix}')
     for file in FORMATS[to].files(path):
         if file.is_dir() or (file.exists() and not force):
-            raise UserError(f'--out {path}: {file} exists; name another, or give --force to '
-                            'replace it')
+            raise UserError(
+                f'--out {path}: {file} exists; name another, or give --force to replace it'
+            )
     check_folder(path.parent, '--out')
     return path
 
 
 # ---- graphs and their inputs ---------------------------------------------------------------------
+
 
 def build(model: nn.Module, part: str, dtype: torch.dtype) -> nn.Module:
     """The graph of a model, on weights of its own, norms folded.
@@ -255,11 +293,14 @@ def build(model: nn.Module, part: str, dtype: torch.dtype) -> nn.Module:
     Raises:
         UserError: the model has a part that cannot be exported.
     """
-    deformable = sorted({type(module).__name__ for module in model.modules()
-                         if hasattr(module, 'conv_offset')})
+    deformable = sorted(
+        {type(module).__name__ for module in model.modules() if hasattr(module, 'conv_offset')}
+    )
     if deformable:
-        raise UserError(f'the model has deformable convolutions ({", ".join(deformable)}), which '
-                        'the runtimes do not all have; export one without')
+        raise UserError(
+            f'the model has deformable convolutions ({", ".join(deformable)}), which '
+            'the runtimes do not all have; export one without'
+        )
     return graph_of(fold(copy.deepcopy(model)), part, dtype)
 
 
@@ -276,6 +317,7 @@ def graph_of(model: nn.Module, part: str, dtype: torch.dtype = torch.float32) ->
 
 
 # ---- comparing and timing ------------------------------------------------------------------------
+
 
 class GraphSession:
     """A graph that is asked as an exported file is, with any size.
@@ -294,10 +336,11 @@ class GraphSession:
         return formats.as_arrays(self.graph)(*inputs)
 
 
-def _against_framework(predictor: Predictor, graph: nn.Module, about: dict[str, Any],
-                       images: list[np.ndarray]) -> tuple[list[Difference], int]:
+def _against_framework(
+    predictor: Predictor, graph: nn.Module, about: dict[str, Any], images: list[np.ndarray]
+) -> tuple[list[Difference], int]:
     """How far the graph's results are from those of mmdet or mmseg, and of how many objects."""
-    ours = ExportedModel(GraphSession(graph, about), 0.)
+    ours = ExportedModel(GraphSession(graph, about), 0.0)
     pairs = [(predictor(image), ours(image)) for image in images]
     worst: dict[str, Difference] = {}
     cut = Cut(about['lowest'], getattr(graph, 'most', 0))
@@ -309,9 +352,12 @@ def _against_framework(predictor: Predictor, graph: nn.Module, about: dict[str, 
     return list(worst.values()), sum(map(_count, (one for one, _ in pairs)))
 
 
-def _against_graph(run: Callable[..., list[np.ndarray]], about: dict[str, Any],
-                   inputs: list[tuple[Tensor, ...]],
-                   expected: list[list[np.ndarray]]) -> dict[str, list[Difference]]:
+def _against_graph(
+    run: Callable[..., list[np.ndarray]],
+    about: dict[str, Any],
+    inputs: list[tuple[Tensor, ...]],
+    expected: list[list[np.ndarray]],
+) -> dict[str, list[Difference]]:
     """How far a file's outputs are from those of the graph.
 
     Raises:
@@ -321,8 +367,12 @@ def _against_graph(run: Callable[..., list[np.ndarray]], about: dict[str, Any],
     for batch, reference in zip(inputs, expected):
         size = 'x'.join(map(str, batch[0].shape))
         found[f'file and graph, {size}'] = differences(
-            about['outputs'], reference, run(*(one.numpy() for one in batch)),
-            LIMITS[about['precision']], about['lowest'])
+            about['outputs'],
+            reference,
+            run(*(one.numpy() for one in batch)),
+            LIMITS[about['precision']],
+            about['lowest'],
+        )
     refuse_differences(found)
     return found
 
@@ -332,19 +382,22 @@ def _count(result: Result) -> int:
     return result.labels.size
 
 
-def _times(predictor: Predictor, part: str, run: Callable, inputs: tuple[Tensor, ...],
-           to: str) -> dict[str, float]:
+def _times(
+    predictor: Predictor, part: str, run: Callable, inputs: tuple[Tensor, ...], to: str
+) -> dict[str, float]:
     """Milliseconds of a batch: of PyTorch as it is, of our deployed form, and of the file."""
     arrays = [one.numpy() for one in inputs]
     eager = graph_of(predictor.model, part)
     deployed = graph_of(fuse(predictor.model), part)
     calls: dict[str, Callable[[], Any]] = {
-        'PyTorch': lambda: eager(*inputs), 'PyTorch, fused': lambda: deployed(*inputs),
-        to: lambda: run(*arrays)}
+        'PyTorch': lambda: eager(*inputs),
+        'PyTorch, fused': lambda: deployed(*inputs),
+        to: lambda: run(*arrays),
+    }
     taken: dict[str, list[float]] = {name: [] for name in calls}
     with torch.inference_mode():
         for call in calls.values():
-            call()                      # memory is laid out
+            call()  # memory is laid out
         for _ in range(ROUNDS):
             for name, call in calls.items():
                 start = time.perf_counter()
@@ -368,16 +421,24 @@ def _calibration(folder: str | os.PathLike, say: Callable[[str], None]) -> list[
         except sources.BadImage as error:
             say(f'left out: {error}')
     if not found:
-        raise UserError(f'--int8 {folder}: none of its files is a picture; name a folder of '
-                        'pictures like those of the task')
+        raise UserError(
+            f'--int8 {folder}: none of its files is a picture; name a folder of '
+            'pictures like those of the task'
+        )
     return found
 
 
 # ---- int8 ----------------------------------------------------------------------------------------
 
-def _quantise(predictor: Predictor, to: str, file: Path, calibration: list[np.ndarray],
-              max_drop: float,
-              say: Callable[[str], None]) -> tuple[Path, dict[str, dict[str, float]]]:
+
+def _quantise(
+    predictor: Predictor,
+    to: str,
+    file: Path,
+    calibration: list[np.ndarray],
+    max_drop: float,
+    say: Callable[[str], None],
+) -> tuple[Path, dict[str, dict[str, float]]]:
     """Writes the file anew with 8-bit layers, and scores both.
 
     Raises:
@@ -389,26 +450,30 @@ def _quantise(predictor: Predictor, to: str, file: Path, calibration: list[np.nd
     scores = {}
     for name, one in (('float32', file), ('int8', out)):
         say(f'scoring {name}')
-        scores[name] = score(ExportedModel(one, 0., 'cpu'), predictor.config)
+        scores[name] = score(ExportedModel(one, 0.0, 'cpu'), predictor.config)
     if not main_score(scores['float32']) > 0:
-        raise UserError('the model scores nothing on these data even in float32, so the drop says '
-                        'nothing; give the --data that it was trained for')
+        raise UserError(
+            'the model scores nothing on these data even in float32, so the drop says '
+            'nothing; give the --data that it was trained for'
+        )
     drop = main_score(scores['float32']) - main_score(scores['int8'])
     if not drop <= max_drop:
-        raise UserError(f'int8 lowers the score by {drop:.3f} of 1, and --max-drop is '
-                        f'{max_drop:g}; give more pictures like those of the task to --int8, '
-                        'allow more, or export --half')
+        raise UserError(
+            f'int8 lowers the score by {drop:.3f} of 1, and --max-drop is '
+            f'{max_drop:g}; give more pictures like those of the task to --int8, '
+            'allow more, or export --half'
+        )
     return out, scores
 
 
 def _flowing(file: Path, calibration: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
     """The inputs of the file for some pictures; of a window that slides, its first place."""
-    asked = ExportedModel(file, 0., 'cpu')
+    asked = ExportedModel(file, 0.0, 'cpu')
     window = asked.about['window']
     batches: list[tuple[np.ndarray, ...]] = []
     for picture in calibration:
         _, (image, _) = asked.prepare(picture)
         if window is not None:
-            image = image[:window['size'][0], :window['size'][1]]
+            image = image[: window['size'][0], : window['size'][1]]
         batches.append(asked.inputs_of(image.transpose(2, 0, 1)[None]))
     return batches

@@ -1,4 +1,5 @@
 """Hooks that training and testing bring along, whatever the config."""
+
 from __future__ import annotations
 
 import time
@@ -24,7 +25,8 @@ class LastScores(Hook):
         metrics: scores of the last validation; empty before the first.
         iteration: how many iterations the run had made then; -1 before the first.
     """
-    priority = 'NORMAL'         # before the logger hook closes what scores are written to
+
+    priority = 'NORMAL'  # before the logger hook closes what scores are written to
 
     def __init__(self) -> None:
         self.metrics: dict[str, float] = {}
@@ -54,15 +56,24 @@ class PaintPredictions(Hook):
         self.folder = Path(folder)
         self.score_thr = score_thr
 
-    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
-                        outputs: Sequence[Any] | None = None) -> None:
+    def after_test_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
         """Paints the images of a batch."""
         import inspect
 
         import mmcv
+
         paint = runner.visualizer.add_datasample
-        threshold = {name: self.score_thr for name in ('pred_score_thr', 'score_thr')
-                     if name in inspect.signature(paint).parameters}
+        threshold = {
+            name: self.score_thr
+            for name in ('pred_score_thr', 'score_thr')
+            if name in inspect.signature(paint).parameters
+        }
         for sample in outputs or ():
             image = mmcv.imread(sample.img_path, channel_order='rgb')
             path = self.folder / (Path(sample.img_path).stem + '.png')
@@ -96,13 +107,15 @@ class PreciseBN(Hook):
         ArgumentError: an argument is no whole number above 0.
         UserError: at the start of a training whose loop or hooks it cannot serve.
     """
-    priority = 'LOW'        # after the step's log and schedule, before CheckpointHook (VERY_LOW)
+
+    priority = 'LOW'  # after the step's log and schedule, before CheckpointHook (VERY_LOW)
 
     def __init__(self, num_iters: int = 200, interval: int = 1) -> None:
         for name, value in (('num_iters', num_iters), ('interval', interval)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ArgumentError(f'PreciseBN: {name}={value!r} is not supported; legal: whole '
-                                    'numbers from 1')
+                raise ArgumentError(
+                    f'PreciseBN: {name}={value!r} is not supported; legal: whole numbers from 1'
+                )
         self.num_iters = num_iters
         self.interval = interval
 
@@ -110,23 +123,31 @@ class PreciseBN(Hook):
         """Refuses what it cannot do, before the first step."""
         from mmengine.hooks import EMAHook
         from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+
         loop = runner.train_loop
         if not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
-            raise UserError('PreciseBN cannot tell when a '
-                            f'{type(loop).__name__} evaluates; set train_cfg.type to '
-                            'EpochBasedTrainLoop or IterBasedTrainLoop, or take PreciseBN out of '
-                            'custom_hooks')
+            raise UserError(
+                'PreciseBN cannot tell when a '
+                f'{type(loop).__name__} evaluates; set train_cfg.type to '
+                'EpochBasedTrainLoop or IterBasedTrainLoop, or take PreciseBN out of '
+                'custom_hooks'
+            )
         if any(isinstance(hook, EMAHook) for hook in runner.hooks):
-            raise UserError('PreciseBN measures the statistics of the weights in training, and '
-                            'EMAHook evaluates averaged ones, whose statistics differ; take one of '
-                            'the two out of custom_hooks')
+            raise UserError(
+                'PreciseBN measures the statistics of the weights in training, and '
+                'EMAHook evaluates averaged ones, whose statistics differ; take one of '
+                'the two out of custom_hooks'
+            )
         if not isinstance(runner.cfg.get('train_dataloader'), dict):
-            raise UserError('PreciseBN reads its batches by a second loader of the same settings, '
-                            "and the runner's config has no train_dataloader; build the runner by "
-                            'Runner.from_cfg')
+            raise UserError(
+                'PreciseBN reads its batches by a second loader of the same settings, '
+                "and the runner's config has no train_dataloader; build the runner by "
+                'Runner.from_cfg'
+            )
 
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
-                         outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """Re-estimates the statistics if an evaluation or the end of the training comes next."""
         last, evaluated = self._what_is_next(runner, batch_idx)
         # Among what a checkpoint holds, so that a resumed training goes on counting.
@@ -139,6 +160,7 @@ class PreciseBN(Hook):
     def _what_is_next(self, runner: Any, batch_idx: int) -> tuple[bool, bool]:
         """Whether this iteration is the training's last, and whether an evaluation follows."""
         from mmengine.runner import IterBasedTrainLoop
+
         loop = runner.train_loop
         # The loops count up after the hooks, epochs after the last iteration of one.
         if isinstance(loop, IterBasedTrainLoop):
@@ -150,21 +172,27 @@ class PreciseBN(Hook):
         # As the loops themselves will decide, which also have it change in the course of training.
         interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, done + 1) - 1]
         last = done >= total
-        return last, (runner.val_loop is not None and done >= loop.val_begin
-                      and (done % interval == 0 or last))
+        return last, (
+            runner.val_loop is not None
+            and done >= loop.val_begin
+            and (done % interval == 0 or last)
+        )
 
     def _reestimate(self, runner: Any) -> None:
         from torch.nn.parallel import DistributedDataParallel
 
         from .statistics import norms_in_training, reestimate
+
         model = runner.model
         norms = len(norms_in_training(model))
         if not norms:
-            runner.logger.warning('PreciseBN: no batch norm is in training mode, all are frozen or '
-                                  'evaluated; nothing to do')
+            runner.logger.warning(
+                'PreciseBN: no batch norm is in training mode, all are frozen or '
+                'evaluated; nothing to do'
+            )
             return
         if isinstance(model, DistributedDataParallel):
-            model = model.module        # there is no gradient to exchange, and nothing to prepare
+            model = model.module  # there is no gradient to exchange, and nothing to prepare
         preprocess = model
         while hasattr(preprocess, 'module'):
             preprocess = preprocess.module
@@ -172,14 +200,20 @@ class PreciseBN(Hook):
         with random_numbers_kept():
             loader = _another_loader(runner)
             number = min(self.num_iters, _batches(loader))
-            shortage = '' if number == self.num_iters else (
-                f', which is all there are: fewer than num_iters={self.num_iters}')
-            runner.logger.info(f'PreciseBN: averaging the statistics of {norms} norms over '
-                               f'{number} batch{"es" * (number > 1)}{shortage}')
+            shortage = (
+                ''
+                if number == self.num_iters
+                else (f', which is all there are: fewer than num_iters={self.num_iters}')
+            )
+            runner.logger.info(
+                f'PreciseBN: averaging the statistics of {norms} norms over '
+                f'{number} batch{"es" * (number > 1)}{shortage}'
+            )
 
             def forward(batch: Any) -> None:
                 with _precision(runner):
                     model._run_forward(preprocess.data_preprocessor(batch, True), mode='loss')
+
             reached = reestimate(runner.model, forward, islice(loader, number))
         runner.logger.info(f'PreciseBN: set {reached} norms in {time.monotonic() - start:.1f} s')
 
@@ -187,10 +221,12 @@ class PreciseBN(Hook):
 def _another_loader(runner: Any) -> Any:
     """A loader of the settings of the one that trains, over the same data set."""
     settings = dict(runner.cfg.train_dataloader, dataset=_Uncopied(runner.train_dataloader.dataset))
-    settings.pop('persistent_workers', None)        # they would outlive the one use
+    settings.pop('persistent_workers', None)  # they would outlive the one use
     loader = runner.build_dataloader(
-        settings, seed=runner.seed,
-        diff_rank_seed=runner.cfg.get('randomness', {}).get('diff_rank_seed', False))
+        settings,
+        seed=runner.seed,
+        diff_rank_seed=runner.cfg.get('randomness', {}).get('diff_rank_seed', False),
+    )
     # What StopOnSignal has put there: a signal to all processes must not end these workers.
     loader.worker_init_fn = runner.train_dataloader.worker_init_fn
     return loader
@@ -216,9 +252,10 @@ def _batches(loader: Any) -> int:
     import torch
     from mmengine.dataset import InfiniteSampler
     from mmengine.dist import all_reduce
+
     number = len(loader)
     sampler = getattr(loader.batch_sampler, 'sampler', None)
-    if isinstance(sampler, InfiniteSampler):                # its length is that of all processes
+    if isinstance(sampler, InfiniteSampler):  # its length is that of all processes
         number = -(-number // sampler.world_size)
     least = torch.tensor(max(number, 1))
     all_reduce(least, 'min')
@@ -228,6 +265,7 @@ def _batches(loader: Any) -> int:
 def _precision(runner: Any) -> AbstractContextManager:
     """The precision of a training step."""
     from mmengine.optim import OptimWrapper, OptimWrapperDict
+
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, OptimWrapper) and not isinstance(wrapper, OptimWrapperDict):
         return wrapper.optim_context(runner.model)

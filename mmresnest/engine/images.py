@@ -6,6 +6,7 @@ Of a large data set an image is sometimes missing, empty, cut off or not the one
 its mask, too.  mmengine ends a training at the first it meets, hours in, and OpenCV decodes a JPEG
 that is cut off into a picture whose lower part is grey.
 """
+
 from __future__ import annotations
 
 import json
@@ -89,10 +90,13 @@ class SkipBadImages(Hook):
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)
-                                  or limit < 0):
-            raise ArgumentError(f'SkipBadImages: limit={limit!r} is not supported; legal: whole '
-                                'numbers from 0, or None for 1 % of the images, at least 10')
+        if limit is not None and (
+            isinstance(limit, bool) or not isinstance(limit, int) or limit < 0
+        ):
+            raise ArgumentError(
+                f'SkipBadImages: limit={limit!r} is not supported; legal: whole '
+                'numbers from 0, or None for 1 % of the images, at least 10'
+            )
         self.limit = limit
 
     def before_train(self, runner: Any) -> None:
@@ -100,28 +104,31 @@ class SkipBadImages(Hook):
         path = Path(runner.work_dir) / RECORD
         if runner.iter == 0 and is_main_process():
             path.unlink(missing_ok=True)
-        barrier()                       # nobody writes into the old list
+        barrier()  # nobody writes into the old list
         sets = list(leaves(runner.train_dataloader.dataset))
         watched = [one for one in sets if isinstance(one, BaseDataset)]
         if len(watched) < len(sets):
-            runner.logger.warning("SkipBadImages: a data set that is not derived from mmengine's "
-                                  'BaseDataset is not watched')
+            runner.logger.warning(
+                "SkipBadImages: a data set that is not derived from mmengine's "
+                'BaseDataset is not watched'
+            )
         limit = self.limit
         if limit is None:
             limit = max(10, math.ceil(sum(map(len, watched)) / 100))
         self.ledger = Ledger(str(path), limit)
-        self.ledger.read()              # of the run before
+        self.ledger.read()  # of the run before
         self.ledger.iteration = runner.iter + 1
         for dataset in watched:
             dataset.prepare_data = CarefulPreparation(dataset, self.ledger)
             dataset.max_refetch = max(dataset.max_refetch, TRIES)
         _start_workers_anew(runner.train_loop)
 
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
-                         outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """Warns of images that were not known yet, and ends the training past the limit."""
         self._tell(runner)
-        self.ledger.iteration = runner.iter + 2         # the loops count up after the hooks
+        self.ledger.iteration = runner.iter + 2  # the loops count up after the hooks
         over = len(self.ledger.found) > self.ledger.limit
         if not self.ledger.alone:
             if (runner.iter + 1) % TOGETHER:
@@ -139,9 +146,15 @@ class SkipBadImages(Hook):
         """Sums up."""
         self._tell(runner)
         number = len(self.ledger.found)
-        runner.logger.info(f'SkipBadImages: {number or "no"} image{"s" * (number != 1)} could not '
-                           'be used' + (f' and {"were" if number > 1 else "was"} skipped, see '
-                                        f'{self.ledger.path}' if number else ''))
+        runner.logger.info(
+            f'SkipBadImages: {number or "no"} image{"s" * (number != 1)} could not '
+            'be used'
+            + (
+                f' and {"were" if number > 1 else "was"} skipped, see {self.ledger.path}'
+                if number
+                else ''
+            )
+        )
 
     def _tell(self, runner: Any) -> None:
         for image, reason in self.ledger.read().items():
@@ -164,19 +177,21 @@ def leaves(dataset: Any) -> Iterator[Any]:
 def _start_workers_anew(loop: Any) -> None:
     """Replaces worker processes that were started before the hooks ran, as mmengine 0.10.7 does."""
     from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
     ahead: Any = getattr(loop, 'dataloader_iterator', None)
     if not isinstance(getattr(ahead, '_iterator', None), _MultiProcessingDataLoaderIter):
         return
     loader = loop.dataloader
     loader._iterator = ahead._iterator = None
     for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
-        if isinstance(sampler, InfiniteSampler):        # its only generator went with the workers
+        if isinstance(sampler, InfiniteSampler):  # its only generator went with the workers
             sampler.indices = sampler._indices_of_rank()
     with random_numbers_kept():
         loop.dataloader_iterator = type(ahead)(loader)
 
 
 # ---- the list ------------------------------------------------------------------------------------
+
 
 class Ledger:
     """The bad images of a training, in a file to which all its processes add.
@@ -194,7 +209,7 @@ class Ledger:
         self.path, self.limit = path, limit
         self.rank, self.alone = get_rank(), get_world_size() == 1
         self.found: dict[str, str] = {}
-        self.added: set[str] = set()            # by this process
+        self.added: set[str] = set()  # by this process
         self.iteration: int | None = None
         self.offset = 0
 
@@ -203,9 +218,17 @@ class Ledger:
         if image in self.found or image in self.added:
             return
         self.added.add(image)
-        line = json.dumps(dict(
-            image=image, reason=reason, rank=self.rank,
-            iteration=self.iteration if get_worker_info() is None else None)) + '\n'
+        line = (
+            json.dumps(
+                dict(
+                    image=image,
+                    reason=reason,
+                    rank=self.rank,
+                    iteration=self.iteration if get_worker_info() is None else None,
+                )
+            )
+            + '\n'
+        )
         file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             # Behind what a process that was killed, or a full disk, has left of a line.
@@ -245,10 +268,12 @@ class Ledger:
         """
         found = {**self.found, **(more or {})}
         examples = '; '.join(f'{image} ({reason})' for image, reason in list(found.items())[:3])
-        return (f'{len(found)} images of the training data cannot be used, and SkipBadImages goes '
-                f'on with {self.limit} at most (limit): {examples}. '
-                f'{self.path} lists all that were met. Repair them, or have `mmresnest check-data '
-                'CONFIG --fix` take all bad images out of the annotations')
+        return (
+            f'{len(found)} images of the training data cannot be used, and SkipBadImages goes '
+            f'on with {self.limit} at most (limit): {examples}. '
+            f'{self.path} lists all that were met. Repair them, or have `mmresnest check-data '
+            'CONFIG --fix` take all bad images out of the annotations'
+        )
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
@@ -262,6 +287,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 # ---- watching ------------------------------------------------------------------------------------
 
+
 class CarefulPreparation:
     """A data set's ``prepare_data`` that gives None for an image that cannot be used.
 
@@ -274,14 +300,14 @@ class CarefulPreparation:
 
     def __init__(self, dataset: BaseDataset, ledger: Ledger) -> None:
         self.dataset, self.ledger = dataset, ledger
-        self.pipeline: Any = None               # the one whose steps are watched
+        self.pipeline: Any = None  # the one whose steps are watched
         self.in_a_row: dict[str, str] = {}
         self.tries = 0
 
     def __call__(self, idx: int) -> Any:
         """The sample of an index."""
         dataset = self.dataset
-        if dataset.pipeline is not self.pipeline:       # others may change it in mid-training
+        if dataset.pipeline is not self.pipeline:  # others may change it in mid-training
             self.pipeline = dataset.pipeline
             for step in loading_steps(self.pipeline):
                 step.transform = CarefulLoading(step)
@@ -330,13 +356,16 @@ class CarefulLoading:
         annotated = results.get('height'), results.get('width')
         try:
             found = type(self.step).transform(self.step, results)
-        except MemoryError:             # no fault of the image
+        except MemoryError:  # no fault of the image
             raise
-        except Exception as error:      # a reader fails in every way there is
+        except Exception as error:  # a reader fails in every way there is
             reason = flaw(file, failed=True)
             if not reason:
-                raise Unusable(image, f'{type(self.step).__name__} fails on it: '
-                                      f'{type(error).__name__}: {error}'.splitlines()[0]) from error
+                raise Unusable(
+                    image,
+                    f'{type(self.step).__name__} fails on it: '
+                    f'{type(error).__name__}: {error}'.splitlines()[0],
+                ) from error
         else:
             reason = flaw(file)
             if not reason and found is not None:
@@ -368,15 +397,15 @@ def misfit(results: Mapping[str, Any], annotated: tuple[Any, Any]) -> str:
         return ''
     height, width = shape[:2]
     if all(side and side > 0 for side in annotated) and annotated != (height, width):
-        return (f'it is {width} x {height} pixels, and annotated as '
-                f'{annotated[1]} x {annotated[0]}')
+        return f'it is {width} x {height} pixels, and annotated as {annotated[1]} x {annotated[0]}'
     mask = results.get('gt_seg_map')
     if mask is None:
         return ''
     where = f'its mask {results.get("seg_map_path") or ""}'.rstrip()
     if mask.ndim == 2 and mask.shape != (height, width):
-        return (f'{where} is {mask.shape[1]} x {mask.shape[0]} pixels, and the image {width} x '
-                f'{height}')
+        return (
+            f'{where} is {mask.shape[1]} x {mask.shape[0]} pixels, and the image {width} x {height}'
+        )
     if mask.ndim == 3 and mask.shape[-1] in (2, 3, 4):
         return f'{where} has {mask.shape[-1]} channels, and one number a pixel is its label'
     return ''

@@ -4,6 +4,7 @@
 
 ``train`` and ``test`` put it in the place of mmseg's ``IoUMetric``, whose arguments it takes.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,7 @@ class IoUMetric(TheirIoUMetric):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self.absent: list[str] = []             # classes that the log has named
+        self.absent: list[str] = []  # classes that the log has named
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Counts the pixels of a batch."""
@@ -52,25 +53,34 @@ class IoUMetric(TheirIoUMetric):
         found = sample['pred_sem_seg']['data'].squeeze()
         wrong = _outside(found, classes)
         if len(wrong):
-            raise UserError(f'{len(wrong)} pixels of {image} are predicted as {_distinct(wrong)}, '
-                            f'and the data set has {classes} classes, from 0; set num_classes of '
-                            'the heads to that number')
+            raise UserError(
+                f'{len(wrong)} pixels of {image} are predicted as {_distinct(wrong)}, '
+                f'and the data set has {classes} classes, from 0; set num_classes of '
+                'the heads to that number'
+            )
         if self.format_only:
             return
         truth = sample['gt_sem_seg']['data'].squeeze()
         mask = sample.get('seg_map_path') or f'the mask of {image}'
         if truth.shape != found.shape:
-            raise UserError(f'{mask} has {_size(truth)} pixels, and the prediction for {image} '
-                            f'{_size(found)}; a mask has the size of its image, and one number '
-                            'for each pixel: put the right one in its place')
+            raise UserError(
+                f'{mask} has {_size(truth)} pixels, and the prediction for {image} '
+                f'{_size(found)}; a mask has the size of its image, and one number '
+                'for each pixel: put the right one in its place'
+            )
         wrong = _outside(truth, classes, self.ignore_index)
         if len(wrong):
-            shifted = (' (numbered after reduce_zero_label, which takes 1 from those in the file)'
-                       if sample.get('reduce_zero_label') else '')
-            raise UserError(f'{len(wrong)} pixels of {mask} are of class {_distinct(wrong)}'
-                            f'{shifted}, and the data set has {classes} classes, from 0; correct '
-                            f'the mask, or metainfo.classes; what is to be ignored is '
-                            f'{self.ignore_index} in it')
+            shifted = (
+                ' (numbered after reduce_zero_label, which takes 1 from those in the file)'
+                if sample.get('reduce_zero_label')
+                else ''
+            )
+            raise UserError(
+                f'{len(wrong)} pixels of {mask} are of class {_distinct(wrong)}'
+                f'{shifted}, and the data set has {classes} classes, from 0; correct '
+                f'the mask, or metainfo.classes; what is to be ignored is '
+                f'{self.ignore_index} in it'
+            )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Scores of all results, by name."""
@@ -82,12 +92,15 @@ class IoUMetric(TheirIoUMetric):
         names = self.dataset_meta['classes']
         absent = [name for name, pixels in zip(names, union.tolist()) if not pixels]
         if absent and absent != self.absent:
-            how = (f'their scores are nan, and means are over the other {len(names) - len(absent)}'
-                   if self.nan_to_num is None else
-                   f'their scores count as {self.nan_to_num} (nan_to_num)')
+            how = (
+                f'their scores are nan, and means are over the other {len(names) - len(absent)}'
+                if self.nan_to_num is None
+                else f'their scores count as {self.nan_to_num} (nan_to_num)'
+            )
             MMLogger.get_current_instance().warning(
                 f'{len(absent)} of {len(names)} classes are neither in the masks nor predicted: '
-                f'{how}: {", ".join(absent[:10])}{" ..." if len(absent) > 10 else ""}')
+                f'{how}: {", ".join(absent[:10])}{" ..." if len(absent) > 10 else ""}'
+            )
             self.absent = absent
 
 
@@ -96,7 +109,7 @@ def _outside(labels: Tensor, classes: int, ignored: int | None = None) -> Tensor
     wrong = (labels < 0) | (labels >= classes)
     if ignored is not None:
         wrong &= labels != ignored
-    return labels[wrong] if wrong.any() else labels.new_empty(0)     # picking out takes longest
+    return labels[wrong] if wrong.any() else labels.new_empty(0)  # picking out takes longest
 
 
 def _distinct(labels: Tensor) -> str:

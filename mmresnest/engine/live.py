@@ -10,6 +10,7 @@ serve in any config by name:
                                     dict(type='mmresnest.TensorboardVisBackend')])
     default_hooks = dict(live=dict(type='mmresnest.LivePictures', number=8))
 """
+
 from __future__ import annotations
 
 import logging
@@ -35,8 +36,11 @@ from mmengine.visualization import WandbVisBackend as TheirWandbVisBackend
 from ..errors import ArgumentError, UserError, nearest
 from ..registry import HOOKS, VISBACKENDS
 
-BACKENDS = {'tensorboard': 'TensorboardVisBackend', 'wandb': 'WandbVisBackend',
-            'mlflow': 'MLflowVisBackend'}
+BACKENDS = {
+    'tensorboard': 'TensorboardVisBackend',
+    'wandb': 'WandbVisBackend',
+    'mlflow': 'MLflowVisBackend',
+}
 """Package, and extra of ours -> mmengine's type."""
 LOCAL = 'LocalVisBackend'
 """What writes the scalars that curves and reports are made from."""
@@ -45,6 +49,7 @@ HOOK = 'live'
 
 
 # ---- configs -------------------------------------------------------------------------------------
+
 
 def settle_live(cfg: Config, live: Sequence[str] = ()) -> None:
     """Adds backends to a config, and has those that are live get pictures, too.
@@ -63,8 +68,11 @@ def settle_live(cfg: Config, live: Sequence[str] = ()) -> None:
             raise UserError(f'--live {name}: there is no such backend; {nearest(name, BACKENDS)}')
     given = _backends(cfg)
     there = [_short(one) for one in given]
-    given += [dict(type=kind) for kind in (BACKENDS[name] for name in dict.fromkeys(live))
-              if kind not in there]
+    given += [
+        dict(type=kind)
+        for kind in (BACKENDS[name] for name in dict.fromkeys(live))
+        if kind not in there
+    ]
     packages = [name for name, kind in BACKENDS.items() if kind in map(_short, given)]
     if not packages:
         return
@@ -75,7 +83,7 @@ def settle_live(cfg: Config, live: Sequence[str] = ()) -> None:
     cfg.visualizer = {'type': 'Visualizer', **(cfg.get('visualizer') or {}), 'vis_backends': given}
     hooks = dict(cfg.get('default_hooks') or {})
     pictures = hooks.pop(HOOK, {})
-    if pictures is not None:            # mmengine lets nothing but its own be None
+    if pictures is not None:  # mmengine lets nothing but its own be None
         hooks[HOOK] = {'type': 'mmresnest.LivePictures', **pictures}
     cfg.default_hooks = hooks
 
@@ -96,7 +104,7 @@ def _backends(cfg: Config) -> list[dict[str, Any]]:
 def _short(backend: Mapping[str, Any]) -> str:
     """The name of a backend's type, if it may be one of those here."""
     kind = backend.get('type')
-    if isinstance(kind, type):          # as new-style configs have it
+    if isinstance(kind, type):  # as new-style configs have it
         return kind.__name__ if kind.__module__.startswith('mmengine.') else ''
     return str(kind).removeprefix('mmengine.').removeprefix('mmresnest.')
 
@@ -104,12 +112,15 @@ def _short(backend: Mapping[str, Any]) -> str:
 def _check_installed(packages: Sequence[str], cfg: Config) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise UserError(f'--live, or the visualizer of {cfg.filename or "the config"}, asks for '
-                        f'{" and ".join(missing)}, which is not installed: pip install '
-                        f'"mmresnest[{",".join(missing)}]", or leave it out')
+        raise UserError(
+            f'--live, or the visualizer of {cfg.filename or "the config"}, asks for '
+            f'{" and ".join(missing)}, which is not installed: pip install '
+            f'"mmresnest[{",".join(missing)}]", or leave it out'
+        )
 
 
 # ---- backends ------------------------------------------------------------------------------------
+
 
 @VISBACKENDS.register_module()
 class TensorboardVisBackend(TheirTensorboardVisBackend):
@@ -122,8 +133,9 @@ class TensorboardVisBackend(TheirTensorboardVisBackend):
         """Records the config, in lines: TensorBoard takes texts for Markdown."""
         self.experiment.add_text('config', f'```\n{config.pretty_text}\n```')
 
-    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None,
-                    **kwargs: Any) -> None:
+    def add_scalars(
+        self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any
+    ) -> None:
         """Records numbers."""
         super().add_scalars(scalar_dict, step, file_path, **kwargs)
         self.experiment.flush()
@@ -138,29 +150,36 @@ class WandbVisBackend(TheirWandbVisBackend):
     data sets.
     """
 
-    iteration = 0       # the last that was told of
+    iteration = 0  # the last that was told of
     _init_kwargs: Any
     _define_metric_cfg: Any
 
     def _init_env(self) -> None:
         import wandb
+
         run = Path(self._save_dir).absolute().parent
-        self._init_kwargs = {'group': run.parent.name, 'name': f'{run.parent.name}/{run.name}',
-                             **(self._init_kwargs or {})}
+        self._init_kwargs = {
+            'group': run.parent.name,
+            'name': f'{run.parent.name}/{run.name}',
+            **(self._init_kwargs or {}),
+        }
         if self._define_metric_cfg is None:
             self._define_metric_cfg = [dict(name='iter'), dict(name='*', step_metric='iter')]
         try:
             super()._init_env()
         except wandb.errors.Error as error:
-            raise UserError(f'wandb cannot begin: {error}; log in with `wandb login`, or write to '
-                            'the work folder alone with WANDB_MODE=offline') from error
+            raise UserError(
+                f'wandb cannot begin: {error}; log in with `wandb login`, or write to '
+                'the work folder alone with WANDB_MODE=offline'
+            ) from error
 
     def add_config(self, config: Config, **kwargs: Any) -> None:
         """Records the config."""
         self.experiment.config.update(config.to_dict(), allow_val_change=True)
 
-    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None,
-                    **kwargs: Any) -> None:
+    def add_scalars(
+        self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any
+    ) -> None:
         """Records numbers."""
         self.iteration = scalar_dict.get('iter', self.iteration)
         self.experiment.log({'iter': self.iteration, **scalar_dict}, commit=self._commit)
@@ -187,6 +206,7 @@ class MLflowVisBackend(TheirMLflowVisBackend):
 
     def _init_env(self) -> None:
         import mlflow
+
         self._mlflow = mlflow
         os.makedirs(self._save_dir, exist_ok=True)
         run = Path(self._save_dir).absolute().parent
@@ -204,8 +224,10 @@ class MLflowVisBackend(TheirMLflowVisBackend):
                 mlflow.start_run(run_name=self._run_name or run.name, tags=self._tags)
                 mlflow.log_params(self._params or {})
         except mlflow.MlflowException as error:
-            raise UserError(f'MLflow cannot begin in {store}: {error}; look at tracking_uri of the '
-                            'backend and at MLFLOW_TRACKING_URI') from error
+            raise UserError(
+                f'MLflow cannot begin in {store}: {error}; look at tracking_uri of the '
+                'backend and at MLFLOW_TRACKING_URI'
+            ) from error
 
     def add_config(self, config: Config, **kwargs: Any) -> None:
         """Records the config, whole and by its settings."""
@@ -220,13 +242,15 @@ class MLflowVisBackend(TheirMLflowVisBackend):
         """Records a number."""
         self.add_scalars({name: value}, step)
 
-    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None,
-                    **kwargs: Any) -> None:
+    def add_scalars(
+        self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any
+    ) -> None:
         """Records numbers."""
         flow = self.experiment
         with self._told(f'the numbers of step {step}'):
-            flow.log_metrics({_legal(name): float(value) for name, value in scalar_dict.items()},
-                             step)
+            flow.log_metrics(
+                {_legal(name): float(value) for name, value in scalar_dict.items()}, step
+            )
 
     def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any) -> None:
         """Records a picture, beside those of other steps."""
@@ -256,8 +280,7 @@ class MLflowVisBackend(TheirMLflowVisBackend):
         try:
             yield
         except self._mlflow.MlflowException as error:
-            print_log(f'MLflow did not take {what}: {error}', 'current',
-                      logging.WARNING)
+            print_log(f'MLflow did not take {what}: {error}', 'current', logging.WARNING)
 
 
 def _failing() -> bool:
@@ -285,6 +308,7 @@ def _logs_kept() -> Iterator[None]:
 
 # ---- pictures ------------------------------------------------------------------------------------
 
+
 @HOOKS.register_module()
 class LivePictures(Hook):
     """Draws what a validation predicts beside the truth, for all backends of the visualizer.
@@ -299,12 +323,15 @@ class LivePictures(Hook):
     Raises:
         ArgumentError: ``number`` is no whole number above 0.
     """
-    priority = 'NORMAL'         # before the scores are logged, which wandb puts behind them
+
+    priority = 'NORMAL'  # before the scores are logged, which wandb puts behind them
 
     def __init__(self, number: int = 4, score_thr: float = 0.3) -> None:
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ArgumentError(f'LivePictures: number={number!r} is not supported; legal: whole '
-                                'numbers from 1; for no pictures, default_hooks.live=None')
+            raise ArgumentError(
+                f'LivePictures: number={number!r} is not supported; legal: whole '
+                'numbers from 1; for no pictures, default_hooks.live=None'
+            )
         self.number, self.score_thr = number, score_thr
         self.drawn: list[np.ndarray] = []
         self.places: dict[str, int] = {}
@@ -313,17 +340,25 @@ class LivePictures(Hook):
     def before_run(self, runner: Any) -> None:
         """Refuses a backend that would end the run at the first picture."""
         if any(type(one) is TheirMLflowVisBackend for one in _written_to(runner)):
-            raise UserError("LivePictures: mmengine's MLflowVisBackend takes no picture by steps; "
-                            "write type='mmresnest.MLflowVisBackend' in visualizer.vis_backends")
+            raise UserError(
+                "LivePictures: mmengine's MLflowVisBackend takes no picture by steps; "
+                "write type='mmresnest.MLflowVisBackend' in visualizer.vis_backends"
+            )
 
     def before_val_epoch(self, runner: Any) -> None:
         """Begins anew."""
         self.seen, self.drawn = 0, []
 
-    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
-                       outputs: Sequence[Any] | None = None) -> None:
+    def after_val_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
         """Draws the images of a batch that are among the chosen."""
         from ..report.pictures import spread
+
         if outputs is None or not is_main_process():
             return
         dataset = runner.val_dataloader.dataset
@@ -343,17 +378,25 @@ class LivePictures(Hook):
         from ..report.drawing import read_image
         from ..report.pictures import draw_results
         from .collect import places_of
+
         try:
             self.places = self.places or places_of(dataset)
             info = dataset.get_data_info(self.places[sample.img_path])
             with tempfile.TemporaryDirectory(prefix='mmresnest-live-') as folder:
-                path = draw_results([sample], [info], dataset.metainfo.get('classes') or (),
-                                    Path(folder) / 'one.png', self.score_thr,
-                                    title=Path(sample.img_path).name)
+                path = draw_results(
+                    [sample],
+                    [info],
+                    dataset.metainfo.get('classes') or (),
+                    Path(folder) / 'one.png',
+                    self.score_thr,
+                    title=Path(sample.img_path).name,
+                )
                 self.drawn.append(read_image(str(path)))
-        except Exception as error:      # no training is to end for a picture of it
-            runner.logger.warning(f'{getattr(sample, "img_path", "an image")} is not drawn for '
-                                  f'those who watch: {type(error).__name__}: {error}')
+        except Exception as error:  # no training is to end for a picture of it
+            runner.logger.warning(
+                f'{getattr(sample, "img_path", "an image")} is not drawn for '
+                f'those who watch: {type(error).__name__}: {error}'
+            )
 
 
 def _written_to(runner: Any) -> list[Any]:

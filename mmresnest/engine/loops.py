@@ -13,6 +13,7 @@ A checkpoint says, beside what mmengine writes, where in the data the run was, a
 run that is taken up on something else is refused or warned, see :meth:`_Exact.take_up`, unless
 ``accept_changes=True`` stands beside the arguments of mmengine's loop.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -39,11 +40,23 @@ from .randomness import random_numbers_kept, sow
 
 RECORD = 'mmresnest'
 """The entry of a checkpoint that says where its run was."""
-PARTS = {'seed', 'sampler_seed', 'batch', 'scored_at', 'processes', 'hooks', 'world_size',
-         'batch_size', 'data', 'settings', 'schedule'}
+PARTS = {
+    'seed',
+    'sampler_seed',
+    'batch',
+    'scored_at',
+    'processes',
+    'hooks',
+    'world_size',
+    'batch_size',
+    'data',
+    'settings',
+    'schedule',
+}
 """What the entry has."""
 
 # ---- data ----------------------------------------------------------------------------------------
+
 
 class Batch(list):
     """The indices of a batch, and which of them it is: (pass over the data, number)."""
@@ -93,8 +106,10 @@ class Stream:
                 empty = False
                 yield batch
             if empty:
-                raise UserError('the training data make no batch: with drop_last, '
-                                'train_dataloader.batch_size must not exceed the number of images')
+                raise UserError(
+                    'the training data make no batch: with drop_last, '
+                    'train_dataloader.batch_size must not exceed the number of images'
+                )
 
 
 class Sown:
@@ -115,8 +130,9 @@ class Sown:
         place = getattr(batch, 'place', None)
         if place is None:
             return self.theirs(batch) if self.theirs else [self.dataset[index] for index in batch]
-        alone: AbstractContextManager = (random_numbers_kept() if get_worker_info() is None
-                                         else nullcontext())
+        alone: AbstractContextManager = (
+            random_numbers_kept() if get_worker_info() is None else nullcontext()
+        )
         with alone:
             if self.theirs:
                 sow(self.seed, self.rank, *place)
@@ -143,8 +159,11 @@ class ExactLoader(DataLoader):
         vars(self).update(vars(loader))
         batches: Any = loader.batch_sampler
         dataset: Any = loader.dataset
-        sampler = (loader.sampler if hasattr(loader.sampler, 'set_epoch')
-                   else getattr(batches, 'sampler', None))
+        sampler = (
+            loader.sampler
+            if hasattr(loader.sampler, 'set_epoch')
+            else getattr(batches, 'sampler', None)
+        )
         vars(self)['stream'] = Stream(batches, sampler, endless, seed)
         dataset.__getitems__ = Sown(dataset, seed, get_rank())
         return self
@@ -172,6 +191,7 @@ class ExactLoader(DataLoader):
 
 # ---- loops ---------------------------------------------------------------------------------------
 
+
 class _Loading(BaseLoop):
     """Makes the loader exact. It stands behind mmengine's loops, which may begin to load at once.
 
@@ -186,13 +206,18 @@ class _Loading(BaseLoop):
     def __init__(self, runner: Any, dataloader: Any) -> None:
         super().__init__(runner, dataloader)
         loader = self.dataloader
-        self.exact = (type(loader) is DataLoader and loader.batch_sampler is not None
-                      and not isinstance(loader.dataset, IterableDataset))
+        self.exact = (
+            type(loader) is DataLoader
+            and loader.batch_sampler is not None
+            and not isinstance(loader.dataset, IterableDataset)
+        )
         if self.exact:
             self.dataloader = ExactLoader.of(loader, runner.seed, self.endless)
         else:
-            runner.logger.warning('the training data come in a stream, or by a loader of their '
-                                  'own: this run cannot be taken up to the bit')
+            runner.logger.warning(
+                'the training data come in a stream, or by a loader of their '
+                'own: this run cannot be taken up to the bit'
+            )
 
 
 class _Exact(BaseLoop):
@@ -212,14 +237,15 @@ class _Exact(BaseLoop):
     exact: bool
     dataloader: Any
 
-    def __init__(self, runner: Any, *geometry: Any, accept_changes: bool = False,
-                 **given: Any) -> None:
+    def __init__(
+        self, runner: Any, *geometry: Any, accept_changes: bool = False, **given: Any
+    ) -> None:
         super().__init__(runner, *geometry, **given)
         self.accept_changes = accept_changes
         self.seed = runner.seed
         self.batch = 0
         self.gathered: list[Any] = []
-        self.record: Mapping[str, Any] | None = None        # of the checkpoint that is taken up
+        self.record: Mapping[str, Any] | None = None  # of the checkpoint that is taken up
         self.resumed = self.due = False
         runner.register_hook(_Recorder(self), 'VERY_HIGH')
 
@@ -239,10 +265,14 @@ class _Exact(BaseLoop):
         """The entry of a checkpoint that is written now."""
         loader = self.dataloader
         return dict(
-            seed=self.seed, sampler_seed=loader.sampler_seed if self.exact else None,
+            seed=self.seed,
+            sampler_seed=loader.sampler_seed if self.exact else None,
             batch=self._batches_behind(meta),
             scored_at=self.runner.message_hub.runtime_info.get('scored_at', -1),
-            processes=self.gathered, hooks=self._hooks(), **self.circumstances())
+            processes=self.gathered,
+            hooks=self._hooks(),
+            **self.circumstances(),
+        )
 
     def _batches_behind(self, meta: Mapping[str, Any]) -> int:
         """Batches of this pass that are behind a checkpoint, which counts iterations."""
@@ -255,19 +285,30 @@ class _Exact(BaseLoop):
         runner = self.runner
         if not hasattr(self, '_data'):
             self._data = fingerprints(self.dataloader.dataset)
-        return dict(world_size=get_world_size(), batch_size=batch_size_of(self.dataloader),
-                    data=self._data, settings=flatten(runner.cfg), schedule=self._schedule())
+        return dict(
+            world_size=get_world_size(),
+            batch_size=batch_size_of(self.dataloader),
+            data=self._data,
+            settings=flatten(runner.cfg),
+            schedule=self._schedule(),
+        )
 
     def _schedule(self) -> dict[str, str]:
         given = self.runner.cfg.get('param_scheduler')
-        return dict(flatten(dict(param_scheduler=given), ('param_scheduler',)),
-                    epoch=str(len(self.dataloader)), epochs=str(self.max_epochs),
-                    iterations=str(self.max_iters))
+        return dict(
+            flatten(dict(param_scheduler=given), ('param_scheduler',)),
+            epoch=str(len(self.dataloader)),
+            epochs=str(self.max_epochs),
+            iterations=str(self.max_iters),
+        )
 
     def _hooks(self) -> list[dict[str, Any]]:
         """What hooks that end a training early have counted, which mmengine does not save."""
-        return [dict(wait_count=hook.wait_count, best_score=hook.best_score)
-                for hook in self.runner.hooks if isinstance(hook, EarlyStoppingHook)]
+        return [
+            dict(wait_count=hook.wait_count, best_score=hook.best_score)
+            for hook in self.runner.hooks
+            if isinstance(hook, EarlyStoppingHook)
+        ]
 
     def gather(self) -> None:
         """Collects what each process has of its own before a checkpoint; all must call.
@@ -279,13 +320,14 @@ class _Exact(BaseLoop):
         counts = getattr(wrapper, '_accumulative_counts', 1)
         own: dict[str, Any] = {}
         if counts > 1 and getattr(wrapper, '_inner_count', 0) % counts:
-            own['gradients'] = [None if weight.grad is None else weight.grad.cpu()
-                                for weight in model.parameters()]
+            own['gradients'] = [
+                None if weight.grad is None else weight.grad.cpu() for weight in model.parameters()
+            ]
         if get_world_size() > 1:
             own['buffers'] = [buffer.cpu() for buffer in model.buffers()]
         self.gathered = all_gather_object(own)
         first = self.gathered[0].get('buffers', [])
-        for other in self.gathered:     # the first process's stand in the checkpoint
+        for other in self.gathered:  # the first process's stand in the checkpoint
             if all(map(torch.equal, other.get('buffers', []), first)):
                 other.pop('buffers', None)
 
@@ -301,17 +343,20 @@ class _Exact(BaseLoop):
         record, log = self.record, self.runner.logger
         self._count_steps()
         if record is None:
-            log.warning('the checkpoint was written without mmresnest: where it was in the data, '
-                        'and what was random, is not in it, so this run goes on, but not as the '
-                        'one before it would have')
+            log.warning(
+                'the checkpoint was written without mmresnest: where it was in the data, '
+                'and what was random, is not in it, so this run goes on, but not as the '
+                'one before it would have'
+            )
             self.batch = 0
             return
         now = self.circumstances()
         self._judge(record, now)
         self.seed = record['seed']
         if not self.endless:
-            self.batch = min(record['batch'] * _images(record) // _images(now),
-                             len(self.dataloader))
+            self.batch = min(
+                record['batch'] * _images(record) // _images(now), len(self.dataloader)
+            )
         if self.exact:
             self.dataloader.reseed(record['seed'], record['sampler_seed'])
         if len(record['processes']) == now['world_size']:
@@ -326,25 +371,37 @@ class _Exact(BaseLoop):
 
     def _judge(self, record: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Names what has changed since the checkpoint was written."""
-        changed = [f'{what} {record[key]}, now {now[key]}' for key, what in (
-            ('world_size', 'the number of processes was'),
-            ('batch_size', 'the batch size of a process was')) if record[key] != now[key]]
+        changed = [
+            f'{what} {record[key]}, now {now[key]}'
+            for key, what in (
+                ('world_size', 'the number of processes was'),
+                ('batch_size', 'the batch size of a process was'),
+            )
+            if record[key] != now[key]
+        ]
         before, after = record['data'], now['data']
         if list(before.values()) != list(after.values()):
             names = [name for name in after if after[name] != before.get(name)] or list(before)
             changed.append(f'the data are others: {", ".join(names[:5])}')
         if changed and not self.accept_changes:
-            raise UserError('the run cannot be taken up as it was: ' + '; '.join(changed)
-                            + '. Put that back as it was; or, if it is meant, give '
-                              '--accept-changes (train_cfg.accept_changes=True): the run then goes '
-                              'on from these weights at this iteration')
-        others = [f'{key}: {old} before, {new} now' for key, old, new in
-                  differences(record['settings'], now['settings'])]
+            raise UserError(
+                'the run cannot be taken up as it was: '
+                + '; '.join(changed)
+                + '. Put that back as it was; or, if it is meant, give '
+                '--accept-changes (train_cfg.accept_changes=True): the run then goes '
+                'on from these weights at this iteration'
+            )
+        others = [
+            f'{key}: {old} before, {new} now'
+            for key, old, new in differences(record['settings'], now['settings'])
+        ]
         for line in [*changed, *others[:20]]:
             self.runner.logger.warning(f'changed since the checkpoint was written: {line}')
         if others:
-            self.runner.logger.warning('what the optimiser has of its own, such as learning rates '
-                                       'and momenta, comes from the checkpoint')
+            self.runner.logger.warning(
+                'what the optimiser has of its own, such as learning rates '
+                'and momenta, comes from the checkpoint'
+            )
 
     def _give_back(self, own: Mapping[str, Any]) -> None:
         """Takes back what this process had of its own."""
@@ -362,10 +419,15 @@ class _Exact(BaseLoop):
         """
         runner = self.runner
         given = runner.cfg.get('param_scheduler')
-        if given is None or not hasattr(runner, 'build_param_scheduler') or any(
-                'Plateau' in type(one).__name__ for one in self._schedulers()):
-            runner.logger.warning('the schedule has changed since the checkpoint was written, and '
-                                  'goes on as it was: it cannot be computed anew')
+        if (
+            given is None
+            or not hasattr(runner, 'build_param_scheduler')
+            or any('Plateau' in type(one).__name__ for one in self._schedulers())
+        ):
+            runner.logger.warning(
+                'the schedule has changed since the checkpoint was written, and '
+                'goes on as it was: it cannot be computed anew'
+            )
             return
         for optimiser in self._optimisers():
             for group in optimiser.param_groups:
@@ -381,8 +443,10 @@ class _Exact(BaseLoop):
                 for _ in range(epochs - ended if one.by_epoch else 1):
                     one.step()
             ended = epochs
-        runner.logger.info('the schedule has changed since the checkpoint was written: it was '
-                           'computed anew from the first step')
+        runner.logger.info(
+            'the schedule has changed since the checkpoint was written: it was '
+            'computed anew from the first step'
+        )
 
     def _count_steps(self) -> None:
         """Has schedules know that there were steps before; they warn where they are the first."""
@@ -401,10 +465,15 @@ class _Exact(BaseLoop):
 
     def _is_due(self) -> bool:
         """Whether a validation follows the state that the run is in, and training that one."""
-        done, end = ((self._iter, self._max_iters) if self.endless
-                     else (self._epoch, self._max_epochs))
-        return (self.runner.val_loop is not None and self.batch == 0
-                and self.val_begin <= done < end and done % self.val_interval == 0)
+        done, end = (
+            (self._iter, self._max_iters) if self.endless else (self._epoch, self._max_epochs)
+        )
+        return (
+            self.runner.val_loop is not None
+            and self.batch == 0
+            and self.val_begin <= done < end
+            and done % self.val_interval == 0
+        )
 
     def validate_if_due(self) -> None:
         """Makes up for a validation that the run before did not finish."""
@@ -449,7 +518,7 @@ class EpochBasedTrainLoop(_Exact, TheirEpochBasedTrainLoop, _Loading):
     def run_epoch(self) -> None:
         """An epoch, or what is left of it."""
         self.validate_if_due()
-        if self.stop_training:          # by that validation
+        if self.stop_training:  # by that validation
             return
         runner = self.runner
         sow(self.seed, get_rank(), self._epoch, -2)
@@ -501,6 +570,7 @@ class IterBasedTrainLoop(_Exact, TheirIterBasedTrainLoop, _Loading):
         self.sow()
         super().run_iter(data_batch)
 
+
 class _AlreadyThere:
     """An iterator that begins where the run is, and lets itself be advanced to there.
 
@@ -527,6 +597,7 @@ class _AlreadyThere:
 
 
 # ---- what a run goes on with ---------------------------------------------------------------------
+
 
 def fingerprints(dataset: Any) -> dict[str, str]:
     """What tells data from others: number of samples, and contents of the annotation file.
@@ -569,12 +640,31 @@ def batch_size_of(loader: DataLoader) -> int | None:
 
 
 #: settings of a config that a training's result depends on
-SETTINGS = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg',
-            'custom_hooks')
+SETTINGS = (
+    'model',
+    'train_dataloader',
+    'optim_wrapper',
+    'param_scheduler',
+    'train_cfg',
+    'custom_hooks',
+)
 #: names below them that it does not depend on, or that are judged by what they lead to
-ASIDE = ('ann_file', 'data_root', 'data_prefix', 'backend_args', 'num_workers', 'prefetch_factor',
-         'persistent_workers', 'pin_memory', 'max_epochs', 'max_iters', 'accept_changes',
-         'init_cfg', 'checkpoint', 'pretrained')
+ASIDE = (
+    'ann_file',
+    'data_root',
+    'data_prefix',
+    'backend_args',
+    'num_workers',
+    'prefetch_factor',
+    'persistent_workers',
+    'pin_memory',
+    'max_epochs',
+    'max_iters',
+    'accept_changes',
+    'init_cfg',
+    'checkpoint',
+    'pretrained',
+)
 
 
 def flatten(cfg: Mapping[str, Any], names: Sequence[str] = SETTINGS) -> dict[str, str]:
@@ -584,8 +674,9 @@ def flatten(cfg: Mapping[str, Any], names: Sequence[str] = SETTINGS) -> dict[str
     def walk(node: Any, path: str) -> None:
         if isinstance(node, Mapping):
             pairs = [(key, node[key]) for key in node if key not in ASIDE]
-        elif isinstance(node, (list, tuple)) and any(isinstance(one, (Mapping, list, tuple))
-                                                     for one in node):
+        elif isinstance(node, (list, tuple)) and any(
+            isinstance(one, (Mapping, list, tuple)) for one in node
+        ):
             pairs = list(enumerate(node))
         else:
             found[path] = repr(node)
@@ -601,5 +692,8 @@ def flatten(cfg: Mapping[str, Any], names: Sequence[str] = SETTINGS) -> dict[str
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """(name, text before, text now) of what is not the same in both."""
-    return [(key, before.get(key, 'not set'), now.get(key, 'not set'))
-            for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
+    return [
+        (key, before.get(key, 'not set'), now.get(key, 'not set'))
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+    ]

@@ -2,6 +2,7 @@
 
 See :mod:`.coco_metric` and :mod:`.iou_metric` for what they do otherwise.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -43,18 +44,24 @@ def use_fast_evaluation(cfg: Config, split: str) -> None:
         UserError: that has none, or faster-coco-eval is not installed.
     """
     if find_spec('faster_coco_eval') is None:
-        raise UserError('--fast-eval needs the package faster-coco-eval: pip install '
-                        '"mmresnest[fast-eval]", or leave --fast-eval out')
-    found = [one for one in _metrics(cfg.get(f'{split}_evaluator'))
-             if _is(cfg, one, 'mmdet', 'CocoMetric')
-             or one.get('type') in ('mmresnest.CocoMetric', FAST)]
+        raise UserError(
+            '--fast-eval needs the package faster-coco-eval: pip install '
+            '"mmresnest[fast-eval]", or leave --fast-eval out'
+        )
+    found = [
+        one
+        for one in _metrics(cfg.get(f'{split}_evaluator'))
+        if _is(cfg, one, 'mmdet', 'CocoMetric') or one.get('type') in ('mmresnest.CocoMetric', FAST)
+    ]
     for one in found:
         one['type'] = FAST
         one.pop('use_mp_eval', None)
     if not found:
-        raise UserError(f'--fast-eval: the {split}_evaluator of {cfg.filename or "the config"} is '
-                        'not CocoMetric, and faster-coco-eval computes scores of boxes and masks '
-                        'only; leave --fast-eval out')
+        raise UserError(
+            f'--fast-eval: the {split}_evaluator of {cfg.filename or "the config"} is '
+            'not CocoMetric, and faster-coco-eval computes scores of boxes and masks '
+            'only; leave --fast-eval out'
+        )
 
 
 def _metrics(evaluator: Any) -> Iterator[dict]:
@@ -74,5 +81,6 @@ def _is(cfg: Config, metric: dict, package: str, name: str) -> bool:
     type_ = metric.get('type')
     if isinstance(type_, str):
         return type_ == f'{package}.{name}' or (
-            type_ == name and cfg.get('default_scope') in (None, package))
+            type_ == name and cfg.get('default_scope') in (None, package)
+        )
     return type_of(metric) == name and type_.__module__.partition('.')[0] == package

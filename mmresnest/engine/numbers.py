@@ -4,6 +4,7 @@
 
 mmengine trains on with a loss that is not a number, to the end, and saves weights that are none.
 """
+
 from __future__ import annotations
 
 import math
@@ -27,8 +28,10 @@ from .processes import has_accelerator
 #: losses that a new one is compared with, at most and at least; and iterations between two warnings
 WINDOW, ENOUGH = 100, 20
 
-CAUSES = ('Usual causes are a learning rate too high for the batch (train --auto-scale-lr), no '
-          'warmup, no clip_grad, and wrong annotations (`mmresnest check-data CONFIG`).')
+CAUSES = (
+    'Usual causes are a learning rate too high for the batch (train --auto-scale-lr), no '
+    'warmup, no clip_grad, and wrong annotations (`mmresnest check-data CONFIG`).'
+)
 
 
 @HOOKS.register_module()
@@ -61,31 +64,47 @@ class CheckNumbers(Hook):
         ArgumentError: an argument that is not legal.
         UserError: in the training; or at its start, if steps cannot be skipped.
     """
-    priority = 'LOW'            # before CheckpointHook (VERY_LOW)
 
-    def __init__(self, interval: int | None = None, action: str = 'stop', max_skips: int = 5,
-                 explosion: float | None = 20., score_thr: float = 0.05,
-                 min_scale: float = 1e-4) -> None:
-        for name, number in (('interval', 1 if interval is None else interval),
-                             ('max_skips', max_skips)):
+    priority = 'LOW'  # before CheckpointHook (VERY_LOW)
+
+    def __init__(
+        self,
+        interval: int | None = None,
+        action: str = 'stop',
+        max_skips: int = 5,
+        explosion: float | None = 20.0,
+        score_thr: float = 0.05,
+        min_scale: float = 1e-4,
+    ) -> None:
+        for name, number in (
+            ('interval', 1 if interval is None else interval),
+            ('max_skips', max_skips),
+        ):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ArgumentError(f'CheckNumbers: {name}={number!r} is not supported; legal: '
-                                    'whole numbers from 1')
+                raise ArgumentError(
+                    f'CheckNumbers: {name}={number!r} is not supported; legal: whole numbers from 1'
+                )
         if action not in ('stop', 'skip'):
-            raise ArgumentError(f'CheckNumbers: action={action!r} is not supported; legal: stop, '
-                                'skip')
+            raise ArgumentError(
+                f'CheckNumbers: action={action!r} is not supported; legal: stop, skip'
+            )
         if interval is None:
             interval = 10 if has_accelerator() and action == 'stop' else 1
         if action == 'skip' and interval > 1:
-            raise ArgumentError(f"CheckNumbers: action='skip' with interval={interval} would leave "
-                                'steps in that it has not looked at; legal: interval=1')
+            raise ArgumentError(
+                f"CheckNumbers: action='skip' with interval={interval} would leave "
+                'steps in that it has not looked at; legal: interval=1'
+            )
         if explosion is not None and not explosion > 1:
-            raise ArgumentError(f'CheckNumbers: explosion={explosion!r} is not supported; legal: '
-                                'numbers above 1, or None')
+            raise ArgumentError(
+                f'CheckNumbers: explosion={explosion!r} is not supported; legal: '
+                'numbers above 1, or None'
+            )
         for name, share in (('score_thr', score_thr), ('min_scale', min_scale)):
             if not 0 <= share < 1:
-                raise ArgumentError(f'CheckNumbers: {name}={share!r} is not supported; legal: from '
-                                    '0 to below 1')
+                raise ArgumentError(
+                    f'CheckNumbers: {name}={share!r} is not supported; legal: from 0 to below 1'
+                )
         self.interval, self.action, self.max_skips = interval, action, max_skips
         self.explosion, self.score_thr, self.min_scale = explosion, score_thr, min_scale
         self.guard: StepGuard | None = None
@@ -100,25 +119,31 @@ class CheckNumbers(Hook):
         self.losses: deque[float] = deque(maxlen=WINDOW)
         self.quiet_until = 0
         if isinstance(wrapper, OptimWrapper) and not isinstance(
-                wrapper, (OptimWrapperDict, ApexOptimWrapper)):
+            wrapper, (OptimWrapperDict, ApexOptimWrapper)
+        ):
             self.guard = StepGuard(self, runner)
         elif self.action == 'skip':
-            raise UserError(f"CheckNumbers: action='skip' cannot leave out the steps of a "
-                            f"{type(wrapper).__name__}; set action='stop'")
+            raise UserError(
+                f"CheckNumbers: action='skip' cannot leave out the steps of a "
+                f"{type(wrapper).__name__}; set action='stop'"
+            )
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Takes down what the iteration is about."""
         if self.guard is not None:
             self.guard.begin(image_names(data_batch))
 
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
-                         outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """Looks at losses where nothing stands before the step, and at weights to be saved."""
         report = Report(runner.iter + 1, image_names(data_batch), outputs or {})
         due = report.iteration % self.interval == 0
         if due and self.guard is None and agreed(report.bad()):
-            raise UserError(f'{together(report, bool(report.bad()))}. The step was taken: the '
-                            f'weights are spoilt. {last_good(runner)} {CAUSES}')
+            raise UserError(
+                f'{together(report, bool(report.bad()))}. The step was taken: the '
+                f'weights are spoilt. {last_good(runner)} {CAUSES}'
+            )
         if due and is_main_process() and self.explosion and 'loss' in report.terms:
             self._watch_explosion(runner, float(report.terms['loss']))
         if any(_saves_now(hook, runner) for hook in runner.hooks):
@@ -139,15 +164,21 @@ class CheckNumbers(Hook):
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Refuses to save weights that are not finite."""
-        beside = {name for name, _ in bare(runner.model).named_buffers()
-                  if not _is_statistic(name)}
-        bad = [name for part in ('state_dict', 'ema_state_dict')
-               for name, value in (checkpoint.get(part) or {}).items()
-               if isinstance(value, Tensor) and value.is_floating_point() and name not in beside
-               and not value.isfinite().all()]
+        beside = {name for name, _ in bare(runner.model).named_buffers() if not _is_statistic(name)}
+        bad = [
+            name
+            for part in ('state_dict', 'ema_state_dict')
+            for name, value in (checkpoint.get(part) or {}).items()
+            if isinstance(value, Tensor)
+            and value.is_floating_point()
+            and name not in beside
+            and not value.isfinite().all()
+        ]
         if bad:
-            raise UserError(f'the weights are not finite and are not saved: {some(bad)}. '
-                            f'{last_good(runner)} {CAUSES}')
+            raise UserError(
+                f'the weights are not finite and are not saved: {some(bad)}. '
+                f'{last_good(runner)} {CAUSES}'
+            )
 
     def _watch_explosion(self, runner: Any, loss: float) -> None:
         iteration = runner.iter + 1
@@ -159,7 +190,8 @@ class CheckNumbers(Hook):
                 self.quiet_until = iteration + WINDOW
                 runner.logger.warning(
                     f'the loss explodes: {loss:.4g} at iteration {iteration}, where the median of '
-                    f'the last {len(self.losses)} is {usual:.4g}. {CAUSES}')
+                    f'the last {len(self.losses)} is {usual:.4g}. {CAUSES}'
+                )
         self.losses.append(loss)
 
     # ---- validations -----------------------------------------------------------------------------
@@ -170,21 +202,26 @@ class CheckNumbers(Hook):
             refuse_bad_weights(runner, done=runner.iter)
         # Whether there were detections, and one scored high; whether there were maps of classes,
         # and the lowest (negated) and the highest class: greater is more, so that they add up.
-        self.seen = torch.tensor([0., 0., 0., -math.inf, -math.inf])
+        self.seen = torch.tensor([0.0, 0.0, 0.0, -math.inf, -math.inf])
 
-    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
-                       outputs: Sequence[Any] | None = None) -> None:
+    def after_val_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
         """Looks at the predictions for a batch."""
         for sample in outputs or ():
             scores = getattr(getattr(sample, 'pred_instances', None), 'scores', None)
             if scores is not None:
-                self._see(0, 1., float((scores >= self.score_thr).any()))
+                self._see(0, 1.0, float((scores >= self.score_thr).any()))
             classes = getattr(getattr(sample, 'pred_sem_seg', None), 'data', None)
             if classes is not None and classes.numel():
-                self._see(2, 1., -float(classes.min()), float(classes.max()))
+                self._see(2, 1.0, -float(classes.min()), float(classes.max()))
 
     def _see(self, first: int, *found: float) -> None:
-        part = self.seen[first:first + len(found)]
+        part = self.seen[first : first + len(found)]
         torch.maximum(part, torch.tensor(found), out=part)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
@@ -195,12 +232,14 @@ class CheckNumbers(Hook):
             runner.logger.warning(
                 f'no image of the validation has a detection scored {self.score_thr} or more: '
                 'usual in the first epochs; later the learning rate is too high or too low, the '
-                'warmup too short, or boxes and classes of the annotations do not fit the images')
+                'warmup too short, or boxes and classes of the annotations do not fit the images'
+            )
         if maps and -lowest == highest:
             runner.logger.warning(
                 f'every pixel of the validation is predicted as class {int(highest)}: usual in the '
                 'first iterations; later the learning rate is too high, that class outweighs the '
-                'others (class_weight), or the masks hold little else')
+                'others (class_weight), or the masks hold little else'
+            )
 
 
 class StepGuard:
@@ -223,10 +262,13 @@ class StepGuard:
         self.skipped = self.in_a_row = 0
         self.looked = runner.iter
         self.names: list[str] = []
-        self.reports: list[Report] = []         # of the losses since the last look
-        self.bad: Tensor | None = None          # whether one of the losses since the last look is
-        self.statistics = [buffer for name, buffer in self.model.named_buffers()
-                           if _is_statistic(name) and rules.action == 'skip']
+        self.reports: list[Report] = []  # of the losses since the last look
+        self.bad: Tensor | None = None  # whether one of the losses since the last look is
+        self.statistics = [
+            buffer
+            for name, buffer in self.model.named_buffers()
+            if _is_statistic(name) and rules.action == 'skip'
+        ]
         self.kept = [buffer.clone() for buffer in self.statistics]
         self.backward_pass, self.take_step = self.wrapper.backward, self.wrapper.step
         self.wrapper.backward, self.wrapper.step = self.backward, self.step
@@ -242,6 +284,7 @@ class StepGuard:
             self.reports.append(Report(self.runner.iter + 1, self.names, parsed[1]))
             del self.reports[:-WINDOW]
             return parsed
+
         vars(self.model)['parse_losses'] = parse_losses
 
     def leave(self) -> None:
@@ -252,7 +295,7 @@ class StepGuard:
     def begin(self, names: list[str]) -> None:
         """An iteration begins, on these images."""
         self.names = names
-        if self.kept and not self.reports:      # else a step has gathered losses already
+        if self.kept and not self.reports:  # else a step has gathered losses already
             torch._foreach_copy_(self.kept, self.statistics)
 
     def backward(self, loss: Tensor, **more: Any) -> None:
@@ -285,8 +328,9 @@ class StepGuard:
 
     def _searches_scale(self) -> bool:
         scaler = getattr(self.wrapper, 'loss_scaler', None)
-        return (scaler is not None and scaler.is_enabled()
-                and self.wrapper._scale_update_param is None)
+        return (
+            scaler is not None and scaler.is_enabled() and self.wrapper._scale_update_param is None
+        )
 
     def _gradients(self) -> Iterator[Tensor]:
         for group in self.wrapper.optimizer.param_groups:
@@ -301,18 +345,28 @@ class StepGuard:
                 f'the loss scale of mixed precision collapses: it is {scale:.3g} after iteration '
                 f'{self.runner.iter + 1}, and below {self.rules.min_scale} (min_scale) gradients '
                 'are not finite at any scale; no step was taken meanwhile, the weights are finite. '
-                f'{last_good(self.runner)} {CAUSES} Or train without --amp, or in bfloat16')
+                f'{last_good(self.runner)} {CAUSES} Or train without --amp, or in bfloat16'
+            )
 
     def _refuse(self, bad_loss: bool) -> None:
         """Leaves the step out, or ends the training."""
         rules, runner = self.rules, self.runner
-        bad = [name for name, weight in self.model.named_parameters()
-               if weight.grad is not None and bool(not_finite([weight.grad]))]
-        reports = [one for one in self.reports if one.bad()] or self.reports[-1:] or [
-            Report(runner.iter + 1, self.names, {})]
+        bad = [
+            name
+            for name, weight in self.model.named_parameters()
+            if weight.grad is not None and bool(not_finite([weight.grad]))
+        ]
+        reports = (
+            [one for one in self.reports if one.bad()]
+            or self.reports[-1:]
+            or [Report(runner.iter + 1, self.names, {})]
+        )
         said = together(reports[0], bad_loss, bad)
-        spoilt = '' if rules.interval == 1 else (
-            f', but for what happened in the {rules.interval} iterations since the last look')
+        spoilt = (
+            ''
+            if rules.interval == 1
+            else (f', but for what happened in the {rules.interval} iterations since the last look')
+        )
         kept = f'The step was not taken: the weights are finite{spoilt}.'
         self.in_a_row += 1
         if rules.action == 'stop' or self.in_a_row > rules.max_skips:
@@ -322,11 +376,13 @@ class StepGuard:
         self.wrapper.zero_grad()
         if self.kept:
             torch._foreach_copy_(self.statistics, self.kept)
-        runner.logger.warning(f'{said}. The step is left out: {self.in_a_row} in a row, '
-                              f'{self.skipped} in all')
+        runner.logger.warning(
+            f'{said}. The step is left out: {self.in_a_row} in a row, {self.skipped} in all'
+        )
 
 
 # ---- what is said --------------------------------------------------------------------------------
+
 
 class Report:
     """A forward pass of a training.
@@ -339,27 +395,35 @@ class Report:
 
     def __init__(self, iteration: int, names: list[str], terms: Mapping[str, Any]) -> None:
         self.iteration, self.names = iteration, names
-        self.terms = {name: value.detach() for name, value in terms.items()
-                      if isinstance(value, Tensor)}
+        self.terms = {
+            name: value.detach() for name, value in terms.items() if isinstance(value, Tensor)
+        }
 
     def bad(self) -> Tensor:
         """Whether a term of the loss is not finite; an accuracy of nothing may be so."""
         return not_finite(value for name, value in self.terms.items() if 'loss' in name)
 
     def __str__(self) -> str:
-        terms = ', '.join(f'{name} {float(value.float().mean()):.4g}'
-                          for name, value in self.terms.items())
-        return (f'{terms or "terms of the loss unknown"}; images '
-                f'{some(self.names) if self.names else "unknown"}')
+        terms = ', '.join(
+            f'{name} {float(value.float().mean()):.4g}' for name, value in self.terms.items()
+        )
+        return (
+            f'{terms or "terms of the loss unknown"}; images '
+            f'{some(self.names) if self.names else "unknown"}'
+        )
 
 
 def together(report: Report, bad_loss: bool, bad_gradients: Sequence[str] = ()) -> str:
     """What happened, of the processes in which it began; all must call."""
     gathered = all_gather_object((bad_loss, str(report)))
-    concerned = [(rank, text) for rank, (bad, text) in enumerate(gathered)
-                 if bad or not any(one for one, _ in gathered)]
-    details = '; '.join((f'process {rank}: ' if get_world_size() > 1 else '') + text
-                        for rank, text in concerned[:3])
+    concerned = [
+        (rank, text)
+        for rank, (bad, text) in enumerate(gathered)
+        if bad or not any(one for one, _ in gathered)
+    ]
+    details = '; '.join(
+        (f'process {rank}: ' if get_world_size() > 1 else '') + text for rank, text in concerned[:3]
+    )
     what = 'the loss is' if any(bad for bad, _ in gathered) else 'gradients are'
     whose = f' of {some(bad_gradients)}' if bad_gradients and what == 'gradients are' else ''
     return f'{what} not finite at iteration {report.iteration}{whose}: {details}'
@@ -382,7 +446,7 @@ def some(names: Sequence[str], count: int = 8) -> str:
 def image_names(batch: Any) -> list[str]:
     """The paths of the images in a batch, as far as it tells them."""
     samples = batch.get('data_samples') if isinstance(batch, Mapping) else batch
-    if isinstance(samples, Mapping):            # of several branches, as semi-supervised ones have
+    if isinstance(samples, Mapping):  # of several branches, as semi-supervised ones have
         samples = [one for branch in samples.values() for one in branch or ()]
     if not isinstance(samples, (list, tuple)):
         return []
@@ -390,6 +454,7 @@ def image_names(batch: Any) -> list[str]:
 
 
 # ---- what is finite ------------------------------------------------------------------------------
+
 
 def overflow(tensors: Iterable[Tensor]) -> Tensor:
     """Whether any value is not finite, or so great that its square is not: several times faster.
@@ -444,9 +509,11 @@ def refuse_bad_weights(runner: Any, done: int) -> None:
     values = [value for _, value in named]
     if agreed(overflow(values)) and agreed(not_finite(values)):
         bad = [name for name, value in named if bool(not_finite([value]))]
-        raise UserError(f'the weights are not finite after iteration {done}: '
-                        f'{some(bad) or "those of other processes"}; they are not saved. '
-                        f'{last_good(runner)} {CAUSES}')
+        raise UserError(
+            f'the weights are not finite after iteration {done}: '
+            f'{some(bad) or "those of other processes"}; they are not saved. '
+            f'{last_good(runner)} {CAUSES}'
+        )
 
 
 def _is_statistic(name: str) -> bool:
@@ -455,9 +522,14 @@ def _is_statistic(name: str) -> bool:
 
 def _saves_now(hook: Hook, runner: Any) -> bool:
     """Whether a hook is about to write a checkpoint of this iteration."""
-    return (isinstance(hook, CheckpointHook) and not hook.by_epoch
-            and (hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
-                 or (hook.save_last and hook.is_last_train_iter(runner))))
+    return (
+        isinstance(hook, CheckpointHook)
+        and not hook.by_epoch
+        and (
+            hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
+            or (hook.save_last and hook.is_last_train_iter(runner))
+        )
+    )
 
 
 def bare(model: Any) -> Any:

@@ -9,6 +9,7 @@
 
 Each file is written under another name and moved into place when it is whole.
 """
+
 from __future__ import annotations
 
 import json
@@ -27,7 +28,7 @@ from ..storage import write_whole
 from .results import Detections, Result, Segmentation
 from .sources import Item, Source, rate_of
 
-QUALITY = 92        # of JPEG
+QUALITY = 92  # of JPEG
 PREDICTIONS = 'predictions.json'
 
 #: suffix and code of the codecs that a video is tried to be written by
@@ -47,6 +48,7 @@ class Plan:
         things: how many of them, from the first on, are countable.
         every: of so many frames of a video one is predicted on.
     """
+
     out: Path
     table: Path
     task: str
@@ -73,8 +75,11 @@ class Plan:
 
     def picture(self, source: Source, suffix: str = '') -> Path:
         """The picture of an image, or the video of a video."""
-        return self.out / 'pictures' / (source.name + (
-            suffix or (CODECS[0][0] if source.video else '.jpg')))
+        return (
+            self.out
+            / 'pictures'
+            / (source.name + (suffix or (CODECS[0][0] if source.video else '.jpg')))
+        )
 
     def map(self, source: Source, frame: int | None) -> Path:
         """The map of an image or a frame."""
@@ -83,8 +88,9 @@ class Plan:
         return self.maps / f'{source.name}{number}.png'
 
 
-def check(plan: Plan, sources: Sequence[Source], others: Iterable[str | os.PathLike],
-          force: bool) -> None:
+def check(
+    plan: Plan, sources: Sequence[Source], others: Iterable[str | os.PathLike], force: bool
+) -> None:
     """Makes sure that the results can be written and take nothing's place that is needed.
 
     Args:
@@ -96,16 +102,22 @@ def check(plan: Plan, sources: Sequence[Source], others: Iterable[str | os.PathL
     Raises:
         UserError: with what to do instead.
     """
-    written = {Path(os.path.realpath(place)) for place in (
-        plan.table, plan.images, plan.out / 'pictures', plan.maps or plan.table)}
+    written = {
+        Path(os.path.realpath(place))
+        for place in (plan.table, plan.images, plan.out / 'pictures', plan.maps or plan.table)
+    }
     for path in (*(source.path for source in sources), *map(Path, others)):
         real = Path(os.path.realpath(path))
         if not written.isdisjoint((real, real.parent)):
-            raise UserError(f'{path} is read, and results would be written to its place; name '
-                            'another --out or --json')
+            raise UserError(
+                f'{path} is read, and results would be written to its place; name '
+                'another --out or --json'
+            )
     if plan.table.suffix != '.json' or plan.table.is_dir():
-        raise UserError(f'--json {plan.table}: results are written as a json file; give a name '
-                        'that ends in .json')
+        raise UserError(
+            f'--json {plan.table}: results are written as a json file; give a name '
+            'that ends in .json'
+        )
     if plan.uses_out:
         check_folder(plan.out, '--out')
     check_folder(plan.table.parent, '--json')
@@ -115,13 +127,16 @@ def check(plan: Plan, sources: Sequence[Source], others: Iterable[str | os.PathL
     if plan.uses_out and plan.out.is_dir():
         there = sorted(path.name for path in plan.out.iterdir())
     if there:
-        raise UserError(f'--out {plan.out}: the folder has files of another run '
-                        f'({", ".join(there[:4])}{", ..." if there[4:] else ""}); name another, or '
-                        'give --force, which replaces those of the same names and leaves the rest')
+        raise UserError(
+            f'--out {plan.out}: the folder has files of another run '
+            f'({", ".join(there[:4])}{", ..." if there[4:] else ""}); name another, or '
+            'give --force, which replaces those of the same names and leaves the rest'
+        )
     for file in (plan.table, plan.images):
         if file.exists():
-            raise UserError(f'--json {plan.table}: {file} exists; name another, or give --force to '
-                            'replace it')
+            raise UserError(
+                f'--json {plan.table}: {file} exists; name another, or give --force to replace it'
+            )
 
 
 def check_folder(folder: Path, option: str) -> None:
@@ -136,11 +151,14 @@ def check_folder(folder: Path, option: str) -> None:
         os.close(handle)
         os.unlink(name)
     except OSError as error:
-        raise UserError(f'{option} {folder}: no file can be made there ({error.strerror}); name '
-                        'another folder, or have its owner let you write into it') from error
+        raise UserError(
+            f'{option} {folder}: no file can be made there ({error.strerror}); name '
+            'another folder, or have its owner let you write into it'
+        ) from error
 
 
 # ---- writing -------------------------------------------------------------------------------------
+
 
 @dataclass
 class Writer:
@@ -153,6 +171,7 @@ class Writer:
         shown: predicted images and frames.
         notes: what could not be written.
     """
+
     plan: Plan
     files: list[Path] = field(default_factory=list)
     objects: int = 0
@@ -194,21 +213,25 @@ class Writer:
         for video in self._videos.values():
             path = video.close()
             if path is None:
-                self.notes.append(f'no annotated video of {video.source.path}: OpenCV writes '
-                                  f'neither {" nor ".join(code for _, code in CODECS)} here; its '
-                                  'frames are in the json')
+                self.notes.append(
+                    f'no annotated video of {video.source.path}: OpenCV writes '
+                    f'neither {" nor ".join(code for _, code in CODECS)} here; its '
+                    'frames are in the json'
+                )
         self._videos.clear()
         images = [image for _, image in sorted(self._images, key=lambda pair: pair[0])]
         rows = [row for _, row in sorted(self._rows, key=lambda pair: pair[0])]
         categories: list[dict[str, Any]] = [
-            dict(id=label + 1, name=name) for label, name in enumerate(self.plan.names)]
+            dict(id=label + 1, name=name) for label, name in enumerate(self.plan.names)
+        ]
         if self.plan.task == 'semantic':
             self._write_json(self.plan.table, dict(classes=list(self.plan.names), images=images))
         elif self.plan.task == 'panoptic':
             for label, category in enumerate(categories):
                 category['isthing'] = int(label < self.plan.things)
-            self._write_json(self.plan.table, dict(images=images, annotations=rows,
-                                                   categories=categories))
+            self._write_json(
+                self.plan.table, dict(images=images, annotations=rows, categories=categories)
+            )
         else:
             self._write_json(self.plan.table, rows)
             self._write_json(self.plan.images, dict(images=images, categories=categories))
@@ -239,8 +262,10 @@ class Writer:
             return
         if item.source.name not in self._videos:
             self._videos[item.source.name] = _Video(
-                item.source, [self.plan.picture(item.source, suffix) for suffix, _ in CODECS],
-                rate_of(item.source.path) / self.plan.every)
+                item.source,
+                [self.plan.picture(item.source, suffix) for suffix, _ in CODECS],
+                rate_of(item.source.path) / self.plan.every,
+            )
         self._videos[item.source.name].add(picture)
 
 
@@ -249,10 +274,10 @@ def _small(labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
 
 
-
 def _write_image(path: Path, array: np.ndarray, quality: int = 0) -> None:
     """Writes an image H W or H W 3 in RGB, in the format of its suffix."""
     import cv2
+
     given = array[:, :, ::-1] if array.ndim == 3 else array
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality] if quality else []
     _, coded = cv2.imencode(path.suffix, np.ascontiguousarray(given), settings)
@@ -283,12 +308,14 @@ class _Video:
 
     def _open(self, picture: np.ndarray) -> None:
         import cv2
+
         for path, (suffix, code) in zip(self.paths, CODECS):
             path.parent.mkdir(parents=True, exist_ok=True)
             # The suffix decides on the format, so it is the beginning of the name that differs.
             part = path.with_name(f'.{path.stem}.{os.getpid()}.part{suffix}')
-            writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*code), self.rate,
-                                     picture.shape[1::-1])
+            writer = cv2.VideoWriter(
+                str(part), cv2.VideoWriter.fourcc(*code), self.rate, picture.shape[1::-1]
+            )
             if writer.isOpened():
                 self.writer, self.path, self.part = writer, path, part
                 return

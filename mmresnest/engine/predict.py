@@ -1,4 +1,5 @@
 """Prediction on images and videos, as one function: ``mmresnest predict``."""
+
 from __future__ import annotations
 
 import os
@@ -52,21 +53,32 @@ class PredictResult:
         files: what was written, pictures and maps by their folders.
         seconds: wall time of the whole call.
     """
+
     images: int
     objects: int
     bad: dict[str, str]
     files: list[Path] = field(default_factory=list)
-    seconds: float = 0.
+    seconds: float = 0.0
 
 
-def predict(config: str | os.PathLike | Config, checkpoint: str | os.PathLike,
-            images: Sequence[str | os.PathLike], *, out: str | os.PathLike | None = None,
-            data: str | os.PathLike | None = None, demo: bool = False, batch_size: int = 1,
-            score_thr: float = 0.3, device: str = 'auto', json: str | os.PathLike | None = None,
-            pictures: bool = True, every: int = 1, force: bool = False,
-            options: Mapping[str, Any] | None = None,
-            progress: Callable[[int | None], AbstractContextManager[Progress]] | None = None,
-            ) -> PredictResult:
+def predict(
+    config: str | os.PathLike | Config,
+    checkpoint: str | os.PathLike,
+    images: Sequence[str | os.PathLike],
+    *,
+    out: str | os.PathLike | None = None,
+    data: str | os.PathLike | None = None,
+    demo: bool = False,
+    batch_size: int = 1,
+    score_thr: float = 0.3,
+    device: str = 'auto',
+    json: str | os.PathLike | None = None,
+    pictures: bool = True,
+    every: int = 1,
+    force: bool = False,
+    options: Mapping[str, Any] | None = None,
+    progress: Callable[[int | None], AbstractContextManager[Progress]] | None = None,
+) -> PredictResult:
     """Predicts on images and videos, and writes what was found.
 
     Args:
@@ -93,16 +105,32 @@ def predict(config: str | os.PathLike | Config, checkpoint: str | os.PathLike,
         UserError: if something given cannot be used, or no image can.
     """
     from .predictor import Predictor
+
     file = getattr(config, 'filename', config)
     return _predict(
-        lambda: Predictor(config, checkpoint, device, score_thr, data=data, demo=demo,
-                          options=options),
-        [path for path in (file, checkpoint) if path], images, out=out, batch_size=batch_size,
-        json=json, pictures=pictures, every=every, force=force, progress=progress)
+        lambda: Predictor(
+            config, checkpoint, device, score_thr, data=data, demo=demo, options=options
+        ),
+        [path for path in (file, checkpoint) if path],
+        images,
+        out=out,
+        batch_size=batch_size,
+        json=json,
+        pictures=pictures,
+        every=every,
+        force=force,
+        progress=progress,
+    )
 
 
-def predict_exported(model: str | os.PathLike, images: Sequence[str | os.PathLike], *,
-                     score_thr: float = 0.3, device: str = 'auto', **more: Any) -> PredictResult:
+def predict_exported(
+    model: str | os.PathLike,
+    images: Sequence[str | os.PathLike],
+    *,
+    score_thr: float = 0.3,
+    device: str = 'auto',
+    **more: Any,
+) -> PredictResult:
     """Predicts by a file of ``mmresnest export``, and imports neither torch nor an mm library.
 
     Args:
@@ -120,15 +148,23 @@ def predict_exported(model: str | os.PathLike, images: Sequence[str | os.PathLik
         UserError: if something given cannot be used, or no image can.
     """
     from ..export.runtime import ExportedModel
+
     return _predict(lambda: ExportedModel(model, score_thr, device), [model], images, **more)
 
 
-def _predict(make: Callable[[], Asked], read: Sequence[str | os.PathLike],
-             images: Sequence[str | os.PathLike], *, out: str | os.PathLike | None = None,
-             batch_size: int = 1, json: str | os.PathLike | None = None, pictures: bool = True,
-             every: int = 1, force: bool = False,
-             progress: Callable[[int | None], AbstractContextManager[Progress]] | None = None,
-             ) -> PredictResult:
+def _predict(
+    make: Callable[[], Asked],
+    read: Sequence[str | os.PathLike],
+    images: Sequence[str | os.PathLike],
+    *,
+    out: str | os.PathLike | None = None,
+    batch_size: int = 1,
+    json: str | os.PathLike | None = None,
+    pictures: bool = True,
+    every: int = 1,
+    force: bool = False,
+    progress: Callable[[int | None], AbstractContextManager[Progress]] | None = None,
+) -> PredictResult:
     """Predicts by what ``make`` makes from files that are ``read``."""
     start = time.monotonic()
     for name, value in (('--every', every), ('--batch-size', batch_size)):
@@ -153,13 +189,20 @@ def _predict(make: Callable[[], Asked], read: Sequence[str | os.PathLike],
     return PredictResult(writer.shown, writer.objects, bad, writer.files, time.monotonic() - start)
 
 
-def _feed(predictor: Asked, writer: outputs.Writer, found: Iterable[Source], batch_size: int,
-          bad: dict[str, str], said: Progress) -> None:
+def _feed(
+    predictor: Asked,
+    writer: outputs.Writer,
+    found: Iterable[Source],
+    batch_size: int,
+    bad: dict[str, str],
+    said: Progress,
+) -> None:
     """Has everything predicted on and written.
 
     Raises:
         UserError: if nothing can be used.
     """
+
     def skip(item: Item, reason: str) -> None:
         _skip(BadImage(item.called, reason), bad, said)
 
@@ -170,13 +213,16 @@ def _feed(predictor: Asked, writer: outputs.Writer, found: Iterable[Source], bat
         said.step()
     if not writer.shown:
         some = '; '.join(f'{name} ({reason})' for name, reason in list(bad.items())[:3])
-        raise UserError(f'none of the {len(bad)} images can be used: {some}'
-                        f'{"; ..." if len(bad) > 3 else ""}. Give others')
+        raise UserError(
+            f'none of the {len(bad)} images can be used: {some}'
+            f'{"; ..." if len(bad) > 3 else ""}. Give others'
+        )
     writer.close()
 
 
-def _items(found: Iterable[Source], every: int, bad: dict[str, str],
-           said: Progress) -> Iterator[Item]:
+def _items(
+    found: Iterable[Source], every: int, bad: dict[str, str], said: Progress
+) -> Iterator[Item]:
     """Images and frames one after the other; what cannot be used is noted."""
     number = 0
     for source in found:
@@ -211,5 +257,7 @@ def _whole_or_gone(writer: outputs.Writer) -> Iterator[None]:
             finally:
                 writer.abandon()
     except OSError as error:
-        raise UserError(f'{error.filename or plan.out} cannot be written: {error.strerror}; make '
-                        'room, or name another --out') from error
+        raise UserError(
+            f'{error.filename or plan.out} cannot be written: {error.strerror}; make '
+            'room, or name another --out'
+        ) from error

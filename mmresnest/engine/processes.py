@@ -3,6 +3,7 @@
 mmengine's launchers select a GPU before they do anything else, which fails where there is none.  On
 such machines the process group is set up here, over gloo, before the runner looks for one.
 """
+
 from __future__ import annotations
 
 import os
@@ -27,8 +28,11 @@ _NAMES = {
     'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
 }
-_STARTERS = {'pytorch': 'torchrun, or tools/dist_train.sh CONFIG PROCESSES',
-             'slurm': 'srun, or tools/slurm_train.sh', 'mpi': 'mpirun'}
+_STARTERS = {
+    'pytorch': 'torchrun, or tools/dist_train.sh CONFIG PROCESSES',
+    'slurm': 'srun, or tools/slurm_train.sh',
+    'mpi': 'mpirun',
+}
 
 
 def numbers(launcher: str) -> tuple[int, int, int]:
@@ -44,8 +48,10 @@ def numbers(launcher: str) -> tuple[int, int, int]:
     try:
         rank, local, world = (int(os.environ[name]) for name in _NAMES[launcher])
     except (KeyError, ValueError) as error:
-        raise UserError(f'--launcher {launcher} reads the environment variable {error}, which is '
-                        f'not set: start the processes with {_STARTERS[launcher]}') from None
+        raise UserError(
+            f'--launcher {launcher} reads the environment variable {error}, which is '
+            f'not set: start the processes with {_STARTERS[launcher]}'
+        ) from None
     return rank, local, world
 
 
@@ -57,6 +63,7 @@ def started(launcher: str) -> Iterator[None]:
         UserError: if this process was not started by that launcher.
     """
     from torch import distributed
+
     rank, local, world = numbers(launcher)
     joined = distributed.is_available() and distributed.is_initialized()
     if launcher != 'none' and not joined and not has_accelerator():
@@ -80,6 +87,7 @@ def leave() -> None:
     C++ code that cannot be left this way: the process would abort, its work done.
     """
     from torch import distributed
+
     gloo = distributed.get_backend() != 'nccl'
     distributed.destroy_process_group()
     if gloo:
@@ -103,21 +111,26 @@ def has_accelerator() -> bool:
     """Whether mmengine's launchers have something to select."""
     import torch
     from mmengine.device import is_mlu_available, is_musa_available, is_npu_available
-    return (torch.cuda.is_available() or is_npu_available() or is_mlu_available()
-            or is_musa_available())
+
+    return (
+        torch.cuda.is_available() or is_npu_available() or is_mlu_available() or is_musa_available()
+    )
 
 
 def _first_host(launcher: str) -> str:
     nodes = os.environ.get('SLURM_NODELIST', '')
     if launcher == 'slurm' and nodes:
         try:
-            listed = subprocess.run(['scontrol', 'show', 'hostname', nodes], capture_output=True,
-                                    text=True, check=True).stdout.split()
+            listed = subprocess.run(
+                ['scontrol', 'show', 'hostname', nodes], capture_output=True, text=True, check=True
+            ).stdout.split()
             if listed:
                 return listed[0]
         except (OSError, subprocess.CalledProcessError):
-            pass                # no scontrol inside many containers: one node is the likely case
+            pass  # no scontrol inside many containers: one node is the likely case
     if int(os.environ.get('SLURM_NNODES', '1')) > 1:
-        raise UserError('the processes run on several nodes, and MASTER_ADDR does not name the '
-                        f'first of them; set it (this one is {socket.gethostname()})')
+        raise UserError(
+            'the processes run on several nodes, and MASTER_ADDR does not name the '
+            f'first of them; set it (this one is {socket.gethostname()})'
+        )
     return '127.0.0.1'

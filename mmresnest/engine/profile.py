@@ -5,6 +5,7 @@ read by the config's own pipelines at their full size. The methods of its parts 
 outside; what one part does inside another counts for the inner one only. In the backward pass the
 time up to the moment when all gradients have come back to the backbone is that of neck and heads.
 """
+
 from __future__ import annotations
 
 import copy
@@ -58,6 +59,7 @@ class Spending:
         parts: medians over the steps.
         total: of the whole step.
     """
+
     mode: str
     images: int
     shape: tuple[int, int]
@@ -95,9 +97,15 @@ class Clock:
             self.open.pop()
 
 
-def profile(config: str | os.PathLike | Config, *, data: str | os.PathLike | None = None,
-            mode: str = 'training', steps: int = 3, options: Mapping[str, Any] | None = None,
-            say: Callable[[str], None] = lambda line: None) -> Spending:
+def profile(
+    config: str | os.PathLike | Config,
+    *,
+    data: str | os.PathLike | None = None,
+    mode: str = 'training',
+    steps: int = 3,
+    options: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Spending:
     """Times the steps of a config's training, or of its test.
 
     Args:
@@ -115,12 +123,17 @@ def profile(config: str | os.PathLike | Config, *, data: str | os.PathLike | Non
     with tempfile.TemporaryDirectory() as folder:
         split = 'train' if mode == 'training' else 'test'
         cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
-        without_weights(cfg)                    # what is frozen stays so: it saves time
-        cfg = prepare(cfg, (split,), work_dir=folder, data=data_for(cfg, data),
-                      options={**(options or {}), **WHOLE})
+        without_weights(cfg)  # what is frozen stays so: it saves time
+        cfg = prepare(
+            cfg,
+            (split,),
+            work_dir=folder,
+            data=data_for(cfg, data),
+            options={**(options or {}), **WHOLE},
+        )
         cfg.log_level = 'WARNING'
-        cfg.randomness = dict(seed=0)           # the same images at the same sizes each time
-        for key in LOADERS:                     # the time of a worker would not be seen
+        cfg.randomness = dict(seed=0)  # the same images at the same sizes each time
+        for key in LOADERS:  # the time of a worker would not be seen
             if cfg.get(key):
                 cfg[key].update(num_workers=0, persistent_workers=False)
         with building(cfg):
@@ -147,7 +160,8 @@ def timed(runner: Any, loader: Any, mode: str, steps: int, say: Callable[[str], 
     watch(model, clock)
     shape: list[tuple[int, int]] = []
     before = model.backbone.register_forward_pre_hook(
-        lambda _, given: shape.append(tuple(given[0].shape[-2:])))
+        lambda _, given: shape.append(tuple(given[0].shape[-2:]))
+    )
     step = train_step if mode == 'training' else test_step
     batches = endless(loader)
     taken: list[tuple[dict[str, float], float]] = []
@@ -164,11 +178,15 @@ def timed(runner: Any, loader: Any, mode: str, steps: int, say: Callable[[str], 
         say(f'{mode}, step {number} of {steps}: {taken[-1][1]:.2f} s')
     before.remove()
     counted = taken[1:]
-    parts = {name: statistics.median(spent.get(name, 0.0) for spent, _ in counted)
-             for name in counted[0][0] if name != 'rest'}
+    parts = {
+        name: statistics.median(spent.get(name, 0.0) for spent, _ in counted)
+        for name in counted[0][0]
+        if name != 'rest'
+    }
     parts['rest'] = statistics.median(spent['rest'] for spent, _ in counted)
-    return Spending(mode, images, shape[-1], parts,
-                    statistics.median(total for _, total in counted))
+    return Spending(
+        mode, images, shape[-1], parts, statistics.median(total for _, total in counted)
+    )
 
 
 def endless(loader: Any) -> Iterator[Any]:
@@ -191,10 +209,12 @@ def watch(model: nn.Module, clock: Clock) -> None:
 
 def during(method: Callable, clock: Clock, name: str) -> Callable:
     """The same method, its time booked."""
+
     @wraps(method)
     def timed_method(*args: Any, **kwargs: Any) -> Any:
         with clock.running(name):
             return method(*args, **kwargs)
+
     return timed_method
 
 
@@ -211,6 +231,7 @@ def train_step(runner: Any, batch: Any, clock: Clock) -> None:
         # one of the backbone begins when none of neck and heads is left.
         if maps[-1].grad_fn is not None:
             maps[-1].grad_fn.register_prehook(mark)
+
     handle = model.backbone.register_forward_hook(wait)
     wrapper = runner.optim_wrapper
     with wrapper.optim_context(model):
@@ -238,6 +259,8 @@ def table(found: Spending) -> str:
     """The parts, their milliseconds and shares."""
     height, width = found.shape
     lines = [f'{found.mode}: {found.images} x 3 x {height} x {width}, {found.total * 1e3:.0f} ms']
-    lines += [f'  {name:<26}{seconds * 1e3:9.1f} ms {seconds / found.total:6.1%}'
-              for name, seconds in found.parts.items()]
+    lines += [
+        f'  {name:<26}{seconds * 1e3:9.1f} ms {seconds / found.total:6.1%}'
+        for name, seconds in found.parts.items()
+    ]
     return '\n'.join(lines)

@@ -4,6 +4,7 @@
 
 ``mmresnest train`` and ``test`` have it by themselves.
 """
+
 from __future__ import annotations
 
 import atexit
@@ -22,7 +23,7 @@ from ..report.progress import Bars, Row, on_terminal
 from ..report.scalars import main_score
 from .loops import batch_size_of
 
-WINDOW = 50             # steps that pace and time left are computed from
+WINDOW = 50  # steps that pace and time left are computed from
 
 
 class Pace:
@@ -55,7 +56,8 @@ class ProgressBar(Hook):
     and output go above.  Where stdout or stderr is no terminal, and on all processes but the first,
     it does nothing.  It looks at no tensor, so that no GPU is waited for.
     """
-    priority = 'VERY_LOW'       # behind the log
+
+    priority = 'VERY_LOW'  # behind the log
 
     def __init__(self) -> None:
         self.bars: Bars | None = None
@@ -69,9 +71,13 @@ class ProgressBar(Hook):
         if not self._shown(runner):
             return
         loop = runner.train_loop
-        self._take({name.removeprefix('val/'): scalar.current()     # of a run that is taken up
-                    for name, scalar in runner.message_hub.log_scalars.items()
-                    if name.startswith('val/')})
+        self._take(
+            {
+                name.removeprefix('val/'): scalar.current()  # of a run that is taken up
+                for name, scalar in runner.message_hub.log_scalars.items()
+                if name.startswith('val/')
+            }
+        )
         self.pace, self.images = Pace(), (batch_size_of(loop.dataloader) or 1) * get_world_size()
         self._train(Row('training', loop.iter, loop.max_iters))
 
@@ -84,12 +90,13 @@ class ProgressBar(Hook):
                 title = f'epoch {loop.epoch + 1} of {loop.max_epochs}'
                 self._train(self.training._replace(title=title))
 
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
-                         outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """One more is done."""
         if self.training is not None:
             self.pace.step()
-            done = runner.train_loop.iter + 1           # the loop counts on behind its hooks
+            done = runner.train_loop.iter + 1  # the loop counts on behind its hooks
             self.speed = self.pace.said(self.training.total - done, self.images)
             self._train(self.training._replace(done=done))
 
@@ -108,8 +115,13 @@ class ProgressBar(Hook):
         """Shows a bar for the validation."""
         self._begin(runner, 'validation', runner.val_dataloader)
 
-    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
-                       outputs: Sequence[Any] | None = None) -> None:
+    def after_val_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
         """One more is done."""
         self._step(outputs)
 
@@ -125,8 +137,13 @@ class ProgressBar(Hook):
         """Shows a bar for the test."""
         self._begin(runner, 'test', runner.test_dataloader)
 
-    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
-                        outputs: Sequence[Any] | None = None) -> None:
+    def after_test_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
         """One more is done."""
         self._step(outputs)
 
@@ -145,7 +162,7 @@ class ProgressBar(Hook):
             return
         self.scoring_pace.step()
         row = self.scoring._replace(done=self.scoring.done + 1)
-        images = len(outputs) if isinstance(outputs, Sized) else 1      # of a loop of its own
+        images = len(outputs) if isinstance(outputs, Sized) else 1  # of a loop of its own
         said = self.scoring_pace.said(row.total - row.done, images * get_world_size())
         self.scoring = row._replace(said=said if row.done < row.total else 'scoring')
         self.bars.show('scoring', self.scoring)

@@ -1,4 +1,5 @@
 """Random numbers by place, and guarding those of others."""
+
 from __future__ import annotations
 
 import hashlib

@@ -4,6 +4,7 @@ A work folder holds the config as it was run, checkpoints and logs. The newest c
 on the validation split, and what it predicts is kept in ``report/`` below the work folder, so that
 the page is made again in seconds, until checkpoint, config or data change.
 """
+
 from __future__ import annotations
 
 import copy
@@ -39,9 +40,12 @@ from .train import prepare
 
 FOLDER = 'report'
 """Below a work folder: what its checkpoints predicted."""
-TASKS = {'detection': 'object detection', 'instance': 'instance segmentation',
-         'panoptic': 'panoptic segmentation, as a label for every pixel',
-         'semantic': 'semantic segmentation'}
+TASKS = {
+    'detection': 'object detection',
+    'instance': 'instance segmentation',
+    'panoptic': 'panoptic segmentation, as a label for every pixel',
+    'semantic': 'semantic segmentation',
+}
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,18 @@ class ReportResult:
         seconds: wall time of the whole call.
         notes: what stands at its top: a run that is still going, predictions that are missing.
     """
+
     file: Path
     seconds: float
     notes: list[str]
 
 
-def report(work_dirs: str | os.PathLike | Sequence[str | os.PathLike], *,
-           out: str | os.PathLike | None = None,
-           checkpoint: str | os.PathLike | None = None) -> ReportResult:
+def report(
+    work_dirs: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    out: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike | None = None,
+) -> ReportResult:
     """Writes the report of a run, or of two beside each other.
 
     Args:
@@ -79,17 +87,21 @@ def report(work_dirs: str | os.PathLike | Sequence[str | os.PathLike], *,
     given = [work_dirs] if isinstance(work_dirs, (str, os.PathLike)) else list(work_dirs)
     folders = [Path(one).expanduser() for one in given]
     if not 1 <= len(folders) <= 2:
-        raise UserError(f'{len(folders)} work folders: a report is of one run, or of two beside '
-                        'each other')
+        raise UserError(
+            f'{len(folders)} work folders: a report is of one run, or of two beside each other'
+        )
     if checkpoint is not None and len(folders) > 1:
-        raise UserError('--checkpoint names one file, and there are two runs; leave it out for '
-                        'the newest of each')
+        raise UserError(
+            '--checkpoint names one file, and there are two runs; leave it out for '
+            'the newest of each'
+        )
     check_installed()
     file = _out(folders, out)
     runs = [_run(folder, name, checkpoint) for folder, name in zip(folders, _names(folders))]
     write_page(file, runs)
-    return ReportResult(file, time.monotonic() - start, [note for run in runs
-                                                         for note in run.notes])
+    return ReportResult(
+        file, time.monotonic() - start, [note for run in runs for note in run.notes]
+    )
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -104,31 +116,38 @@ def _out(folders: Sequence[Path], out: str | os.PathLike | None) -> Path:
     """Where the page goes, looked at before anything takes time."""
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f'there is no work folder {folder.absolute()}; give what --work-dir '
-                            'was in training (by default work_dirs/CONFIG)')
+            raise UserError(
+                f'there is no work folder {folder.absolute()}; give what --work-dir '
+                'was in training (by default work_dirs/CONFIG)'
+            )
     name = 'report.html' if len(folders) == 1 else f'report_with_{folders[1].absolute().name}.html'
     file = folders[0] / name if out is None else Path(out).expanduser()
     if file.is_dir():
         raise UserError(f'--out {file} is a folder; name a file in it, such as {file}/report.html')
     if not file.absolute().parent.is_dir():
-        raise UserError(f'--out {file}: there is no folder {file.absolute().parent}; make it, or '
-                        'name another')
+        raise UserError(
+            f'--out {file}: there is no folder {file.absolute().parent}; make it, or name another'
+        )
     if not os.access(file.absolute().parent, os.W_OK):
-        raise UserError(f'{file.absolute().parent} cannot be written to; name another file with '
-                        '--out')
+        raise UserError(
+            f'{file.absolute().parent} cannot be written to; name another file with --out'
+        )
     return file
 
 
 # ---- one run -------------------------------------------------------------------------------------
 
+
 def _run(folder: Path, name: str, given: str | os.PathLike | None) -> Run:
     curves = read_curves(folder)
     path = checkpoints.last(folder) if given is None else Path(given).expanduser()
     if path is None and curves.empty:
-        raise UserError(f'{folder.absolute()} holds neither a checkpoint nor a log with losses or '
-                        'scores: nothing can be reported yet; give the work folder of a training')
+        raise UserError(
+            f'{folder.absolute()} holds neither a checkpoint nor a log with losses or '
+            'scores: nothing can be reported yet; give the work folder of a training'
+        )
     if path is not None and (not path.exists() or path.is_dir()):
-        checkpoints.read(path)                      # says what is wrong with it
+        checkpoints.read(path)  # says what is wrong with it
         raise UserError(f'{path} is not a checkpoint; give a .pth file with --checkpoint')
     source = _config_of(folder)
     cfg = load_config(source)
@@ -148,9 +167,11 @@ def _config_of(folder: Path) -> Path:
     found = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime_ns)
     found = found or sorted(folder.glob('*/vis_data/config.py'))
     if not found:
-        raise UserError(f'{folder.absolute()} has no config: a training writes it there as '
-                        'CONFIG.py; give its work folder as it was, or copy the output of '
-                        f'`mmresnest print-config CONFIG` to {folder}/config.py')
+        raise UserError(
+            f'{folder.absolute()} has no config: a training writes it there as '
+            'CONFIG.py; give its work folder as it was, or copy the output of '
+            f'`mmresnest print-config CONFIG` to {folder}/config.py'
+        )
     return found[-1]
 
 
@@ -158,25 +179,31 @@ def _unfinished(cfg: Config, curves: Curves, folder: Path) -> list[str]:
     """Says so where a run has not come to its end."""
     loop = cfg.get('train_cfg') or {}
     for word, short, total, logged in (
-            ('iteration', 'iter', loop.get('max_iters'), curves.iteration),
-            ('epoch', 'epoch', loop.get('max_epochs'), curves.epoch)):
+        ('iteration', 'iter', loop.get('max_iters'), curves.iteration),
+        ('epoch', 'epoch', loop.get('max_epochs'), curves.epoch),
+    ):
         if not total:
             continue
-        saved = [int(found.group(1)) for path in checkpoints.candidates(folder)
-                 if (found := re.fullmatch(rf'{short}_(\d+)', path.stem))]
+        saved = [
+            int(found.group(1))
+            for path in checkpoints.candidates(folder)
+            if (found := re.fullmatch(rf'{short}_(\d+)', path.stem))
+        ]
         # A log has the last epoch from its first line on; its checkpoint is written at its end.
         ends = saved if word == 'epoch' else [*saved, logged]
         if max(ends, default=0) < total:
             done = max([*saved, logged])
-            return [f'This run has not reached its end ({word} {done} of {total}): it is still '
-                    'going, or was ended. The report is of what is there.']
+            return [
+                f'This run has not reached its end ({word} {done} of {total}): it is still '
+                'going, or was ended. The report is of what is there.'
+            ]
     return []
 
 
 # ---- predictions ---------------------------------------------------------------------------------
 
-def _results(folder: Path, cfg: Config, source: Path,
-             path: Path) -> tuple[Results, dict[str, Any]]:
+
+def _results(folder: Path, cfg: Config, source: Path, path: Path) -> tuple[Results, dict[str, Any]]:
     """What a checkpoint predicts on the validation split: kept from before, or made now."""
     stamp = _stamp(folder, cfg, source, path)
     kept = _kept(folder, path, stamp)
@@ -195,8 +222,11 @@ def _keep(kept: Path, results: Results, about: Mapping[str, Any]) -> None:
     try:
         files.save(kept, results, about)
     except OSError as error:
-        print_log(f'the predictions cannot be kept in {kept} ({error.strerror}): the next report '
-                  'makes them again', 'current')
+        print_log(
+            f'the predictions cannot be kept in {kept} ({error.strerror}): the next report '
+            'makes them again',
+            'current',
+        )
 
 
 def _kept(folder: Path, path: Path, stamp: Mapping[str, Any]) -> Path:
@@ -212,8 +242,10 @@ def _data_of(folder: Path, cfg: Config) -> list[list[Any]]:
     """Files of the validation data with size and time, to see when they are others."""
     loader = cfg.get('val_dataloader')
     if loader is None:
-        raise UserError(f'the config of {folder} has no val_dataloader: there is nothing to report '
-                        'of; set it in the config')
+        raise UserError(
+            f'the config of {folder} has no val_dataloader: there is nothing to report '
+            'of; set it in the config'
+        )
     found = []
     for leaf in dataset_leaves(loader['dataset']):
         root, prefixes = leaf.get('data_root') or '', leaf.get('data_prefix') or {}
@@ -222,9 +254,11 @@ def _data_of(folder: Path, cfg: Config) -> list[list[Any]]:
             if not isinstance(part, str) or '://' in f'{root}{part}':
                 continue
             if not place.exists():
-                raise UserError(f'no data: {place} does not exist, which the config of {folder} '
-                                'validates on; put it back, or run the report in the folder where '
-                                'the training was started')
+                raise UserError(
+                    f'no data: {place} does not exist, which the config of {folder} '
+                    'validates on; put it back, or run the report in the folder where '
+                    'the training was started'
+                )
             state = place.stat()
             found.append([str(place), state.st_size * place.is_file(), state.st_mtime_ns])
     return found
@@ -236,11 +270,12 @@ def _predict(cfg: Config, path: Path) -> tuple[Results, dict[str, Any]]:
     cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
     cfg.test_cfg = ConfigDict(type='TestLoop')
     without_live(cfg)
-    cfg.model = model_of(cfg)           # of a test with --tta in the same folder: without its views
+    cfg.model = model_of(cfg)  # of a test with --tta in the same folder: without its views
     options = {'load_from': None, 'resume': False, **WHOLE}
     # The runner writes a log and the config, which are not those of the training.
-    with tempfile.TemporaryDirectory(prefix='mmresnest-report-',
-                                     ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix='mmresnest-report-', ignore_cleanup_errors=True
+    ) as scratch:
         cfg = prepare(cfg, ('test',), work_dir=scratch, options=options)
         cfg.load_from = str(path)
         with building(cfg):
@@ -248,14 +283,13 @@ def _predict(cfg: Config, path: Path) -> tuple[Results, dict[str, Any]]:
             checkpoints.check_fit(path, content, runner.model)
             collector = collect_from(runner.test_loop, alone=True)
         about = _about(content)
-        del content                     # the runner reads it once more
+        del content  # the runner reads it once more
         with running(cfg):
             runner.test()
     return found_by(collector), about
 
 
-def collect_from(loop: Any, alone: bool = False,
-                 due: Callable[[], bool] = lambda: True) -> Collect:
+def collect_from(loop: Any, alone: bool = False, due: Callable[[], bool] = lambda: True) -> Collect:
     """Has a validation or test loop collect what is predicted.
 
     Args:
@@ -269,8 +303,10 @@ def collect_from(loop: Any, alone: bool = False,
     metrics = loop.evaluator.metrics
     dataset = loop.dataloader.dataset
     if not dataset.metainfo.get('classes'):
-        raise UserError(f'the validation data ({type(dataset).__name__}) name no classes, which a '
-                        'report is by; set metainfo.classes of the data set in the config')
+        raise UserError(
+            f'the validation data ({type(dataset).__name__}) name no classes, which a '
+            'report is by; set metainfo.classes of the data set in the config'
+        )
     collector = Collect(dataset, metrics, due)
     collector.dataset_meta = dataset.metainfo
     loop.evaluator.metrics = [collector] if alone else [*metrics, collector]
@@ -308,14 +344,18 @@ def report_at_end(runner: Any, collector: Collect) -> Path | None:
     Returns:
         the page; None if there is none.
     """
-    if not is_main_process():           # which alone has what all have predicted
+    if not is_main_process():  # which alone has what all have predicted
         return None
     folder = Path(runner.work_dir)
     try:
         check_installed()
         path, source = checkpoints.last(folder), _config_of(folder)
-        if (path is not None and path.is_file() and collector.found is not None
-                and path.stem in (f'iter_{runner.iter}', f'epoch_{runner.epoch}')):
+        if (
+            path is not None
+            and path.is_file()
+            and collector.found is not None
+            and path.stem in (f'iter_{runner.iter}', f'epoch_{runner.epoch}')
+        ):
             stamp = _stamp(folder, load_config(source), source, path)
             about = dict(iter=str(runner.iter), epoch=str(runner.epoch), stamp=stamp)
             _keep(_kept(folder, path, stamp), found_by(collector), about)
@@ -332,8 +372,10 @@ def found_by(collector: Collect) -> Results:
         UserError: nothing was.
     """
     if collector.found is None:
-        raise UserError('no image was predicted on: the validation split is empty; look at it with '
-                        '`mmresnest check-data CONFIG --split val`')
+        raise UserError(
+            'no image was predicted on: the validation split is empty; look at it with '
+            '`mmresnest check-data CONFIG --split val`'
+        )
     return collector.found
 
 
@@ -346,6 +388,7 @@ def _about(content: Mapping[str, Any]) -> dict[str, Any]:
 
 # ---- what was run --------------------------------------------------------------------------------
 
+
 def _checkpoint_facts(path: Path, about: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
     digest = about['stamp']['sha256']
     noted = hash_file(path)
@@ -355,13 +398,16 @@ def _checkpoint_facts(path: Path, about: Mapping[str, Any], notes: list[str]) ->
         beside = f'as in {noted.name}'
     else:
         beside = f'NOT as in {noted.name}'
-        notes.append(f'{path.name} is not the file that {noted.name} was written for: it was '
-                     'replaced or is damaged.')
+        notes.append(
+            f'{path.name} is not the file that {noted.name} was written for: it was '
+            'replaced or is damaged.'
+        )
     facts = {'checkpoint': path.name, 'its sha256': f'{digest} ({beside})'}
     words = {'iter': 'its iteration', 'epoch': 'its epoch', 'time': 'written'}
     # A run that counts iterations has none but epoch 0.
-    facts.update({word: _date(about[name]) for name, word in words.items()
-                  if about.get(name, '0') != '0'})
+    facts.update(
+        {word: _date(about[name]) for name, word in words.items() if about.get(name, '0') != '0'}
+    )
     return facts
 
 
@@ -373,18 +419,35 @@ def _date(text: str) -> str:
 def _facts(folder: Path, cfg: Config, source: Path) -> dict[str, str]:
     logged = _logged(folder)
     seed = logged.get('seed') or (cfg.get('randomness') or {}).get('seed')
-    facts = {'command': _command(folder, source, seed),
-             'seed': str(seed) if seed is not None else 'not set',
-             'started': logged.get('started', 'not logged'),
-             'versions in training': ', '.join(
-                 f'{name} {logged[name]}' for name in ('Python', 'PyTorch', 'CUDA', 'GPU 0',
-                                                       'MMEngine', 'OpenCV') if name in logged)
-             or 'not logged'}
-    names = ('mmresnest', 'torch', 'onedl-mmengine', 'mmengine', 'onedl-mmcv', 'mmcv', 'mmcv-lite',
-             'onedl-mmdetection', 'mmdet', 'onedl-mmsegmentation', 'mmsegmentation', 'numpy')
+    facts = {
+        'command': _command(folder, source, seed),
+        'seed': str(seed) if seed is not None else 'not set',
+        'started': logged.get('started', 'not logged'),
+        'versions in training': ', '.join(
+            f'{name} {logged[name]}'
+            for name in ('Python', 'PyTorch', 'CUDA', 'GPU 0', 'MMEngine', 'OpenCV')
+            if name in logged
+        )
+        or 'not logged',
+    }
+    names = (
+        'mmresnest',
+        'torch',
+        'onedl-mmengine',
+        'mmengine',
+        'onedl-mmcv',
+        'mmcv',
+        'mmcv-lite',
+        'onedl-mmdetection',
+        'mmdet',
+        'onedl-mmsegmentation',
+        'mmsegmentation',
+        'numpy',
+    )
     here = {name: _version(name) for name in names}
     facts['versions of this report'] = f'Python {platform.python_version()}, ' + ', '.join(
-        f'{name} {number}' for name, number in here.items() if number)
+        f'{name} {number}' for name, number in here.items() if number
+    )
     facts['report made'] = time.strftime('%Y-%m-%d %H:%M')
     return facts
 
@@ -397,8 +460,10 @@ def _command(folder: Path, source: Path, seed: Any) -> str:
         if command:
             return str(command)
     more = f' --seed {seed}' if seed is not None else ''
-    return f'was not noted; the same again: mmresnest train {folder / source.name} --work-dir ' \
-           f'NEW{more}'
+    return (
+        f'was not noted; the same again: mmresnest train {folder / source.name} --work-dir '
+        f'NEW{more}'
+    )
 
 
 def _version(name: str) -> str:
@@ -414,7 +479,7 @@ def _logged(folder: Path) -> dict[str, str]:
     if not logs:
         return {}
     with open(logs[0], encoding='utf-8', errors='replace') as file:
-        head = file.read(2 ** 16)
+        head = file.read(2**16)
     found: dict[str, str] = {}
     for word, value in re.findall(r'^    ([\w. ]+): (.+?)(?: \(.*)?$', head, re.MULTILINE):
         found.setdefault(word, value)

@@ -3,6 +3,7 @@
 Sizes are (height, width), boxes are x0 y0 x1 y1 in pixels of the image, labels are indices into
 ``names``, the classes that the model was trained on. COCO's category ids are labels + 1.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ class Detections:
         masks: N H W, True where the object is; None of a model that has boxes only.
         size: of the image.
     """
+
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
@@ -49,15 +51,20 @@ class Detections:
         order = np.argsort(-self.scores, kind='stable')
         order = order[self.scores[order] >= score]
         masks = None if self.masks is None else self.masks[order]
-        return Detections(self.boxes[order], self.scores[order], self.labels[order], self.names,
-                          masks, self.size)
+        return Detections(
+            self.boxes[order], self.scores[order], self.labels[order], self.names, masks, self.size
+        )
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Rows of COCO's format of results; masks as run lengths."""
         rows = []
         for number, (x0, y0, x1, y1) in enumerate(self.boxes.tolist()):
-            row = dict(image_id=image_id, category_id=int(self.labels[number]) + 1,
-                       bbox=[x0, y0, x1 - x0, y1 - y0], score=float(self.scores[number]))
+            row = dict(
+                image_id=image_id,
+                category_id=int(self.labels[number]) + 1,
+                bbox=[x0, y0, x1 - x0, y1 - y0],
+                score=float(self.scores[number]),
+            )
             if self.masks is not None:
                 row['segmentation'] = run_lengths(self.masks[number])
             rows.append(row)
@@ -81,9 +88,12 @@ class Detections:
             the picture, H' W' 3 in RGB: even sides, and a small image larger.
         """
         from ..report.annotated import annotated_objects
+
         return annotated_objects(
-            _fitting(image, self.size), dict(boxes=self.boxes, labels=self.labels,
-                                             scores=self.scores, masks=self.masks), self.names)
+            _fitting(image, self.size),
+            dict(boxes=self.boxes, labels=self.labels, scores=self.scores, masks=self.masks),
+            self.names,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +105,7 @@ class Segmentation:
         names: of all classes.
         size: of the image.
     """
+
     labels: np.ndarray
     names: tuple[str, ...]
     size: tuple[int, int]
@@ -103,14 +114,21 @@ class Segmentation:
     def shares(self) -> dict[str, float]:
         """Class -> the part of the pixels it covers, of those that are there."""
         found, counts = np.unique(self.labels, return_counts=True)
-        return {name_of(self.names, label): int(count) / self.labels.size
-                for label, count in zip(found, counts)}
+        return {
+            name_of(self.names, label): int(count) / self.labels.size
+            for label, count in zip(found, counts)
+        }
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Rows of COCO's format of stuff results: a mask for each class that is there."""
-        return [dict(image_id=image_id, category_id=int(label) + 1,
-                     segmentation=run_lengths(self.labels == label))
-                for label in np.unique(self.labels)]
+        return [
+            dict(
+                image_id=image_id,
+                category_id=int(label) + 1,
+                segmentation=run_lengths(self.labels == label),
+            )
+            for label in np.unique(self.labels)
+        ]
 
     def to_supervision(self) -> Any:
         """A ``supervision.Detections`` with a mask for each class that is there.
@@ -120,12 +138,14 @@ class Segmentation:
         """
         found = np.unique(self.labels)
         masks = _stacked((self.labels == label for label in found), self.size)
-        return _supervise(boxes_of(masks), found, [name_of(self.names, one) for one in found],
-                          masks, None)
+        return _supervise(
+            boxes_of(masks), found, [name_of(self.names, one) for one in found], masks, None
+        )
 
     def draw(self, image: Any) -> np.ndarray:
         """The image tinted by class, with names; see :meth:`Detections.draw`."""
         from ..report.annotated import annotated_regions
+
         return annotated_regions(_fitting(image, self.size), self.labels, self.names)
 
 
@@ -139,6 +159,7 @@ class Segment:
         thing: whether objects of the class are told apart.
         area: in pixels.
     """
+
     id: int
     label: int
     thing: bool
@@ -155,6 +176,7 @@ class PanopticSegmentation:
         names: of all classes.
         size: of the image.
     """
+
     ids: np.ndarray
     segments: tuple[Segment, ...]
     names: tuple[str, ...]
@@ -168,9 +190,13 @@ class PanopticSegmentation:
 
     def to_coco(self, image_id: int) -> dict[str, Any]:
         """The annotation of COCO's panoptic format; its PNG is :meth:`coloured`."""
-        return dict(image_id=image_id, segments_info=[
-            dict(id=one.id, category_id=one.label + 1, isthing=int(one.thing), area=one.area)
-            for one in self.segments])
+        return dict(
+            image_id=image_id,
+            segments_info=[
+                dict(id=one.id, category_id=one.label + 1, isthing=int(one.thing), area=one.area)
+                for one in self.segments
+            ],
+        )
 
     def coloured(self) -> np.ndarray:
         """The numbers as COCO keeps them in a PNG: H W 3 in RGB, id = R + 256 G + 65536 B."""
@@ -184,12 +210,14 @@ class PanopticSegmentation:
         """
         masks = _stacked((self.ids == one.id for one in self.segments), self.size)
         labels = np.array([one.label for one in self.segments], np.int64)
-        return _supervise(boxes_of(masks), labels, [name_of(self.names, one) for one in labels],
-                          masks, None)
+        return _supervise(
+            boxes_of(masks), labels, [name_of(self.names, one) for one in labels], masks, None
+        )
 
     def draw(self, image: Any) -> np.ndarray:
         """The image tinted by class, with names; see :meth:`Detections.draw`."""
         from ..report.annotated import annotated_regions
+
         return annotated_regions(_fitting(image, self.size), self.labels, self.names, self.ids)
 
 
@@ -204,6 +232,7 @@ def name_of(names: tuple[str, ...], label: int) -> str:
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
     """A mask H W in COCO's compressed run lengths, as json can hold them."""
     from pycocotools import mask as coco
+
     coded = coco.encode(np.asfortranarray(mask, np.uint8))
     return dict(size=[int(side) for side in coded['size']], counts=coded['counts'].decode('ascii'))
 
@@ -223,24 +252,38 @@ def _stacked(masks: Iterable[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     return np.concatenate([np.zeros((0, *size), bool), *(mask[None] for mask in masks)])
 
 
-def _supervise(boxes: np.ndarray, labels: np.ndarray, named: list[str],
-               masks: np.ndarray | None, scores: np.ndarray | None) -> Any:
+def _supervise(
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    named: list[str],
+    masks: np.ndarray | None,
+    scores: np.ndarray | None,
+) -> Any:
     try:
         import supervision
     except ModuleNotFoundError as error:
-        raise UserError(f'to_supervision needs the package supervision, and {error.name} is not '
-                        'installed: pip install supervision') from error
+        raise UserError(
+            f'to_supervision needs the package supervision, and {error.name} is not '
+            'installed: pip install supervision'
+        ) from error
     return supervision.Detections(
-        xyxy=boxes.astype(np.float32), class_id=labels.astype(int), confidence=scores, mask=masks,
-        data=dict(class_name=np.array(named, dtype=str)))
+        xyxy=boxes.astype(np.float32),
+        class_id=labels.astype(int),
+        confidence=scores,
+        mask=masks,
+        data=dict(class_name=np.array(named, dtype=str)),
+    )
 
 
 def _fitting(image: Any, size: tuple[int, int]) -> np.ndarray:
     """The pixels of an image, if it is of the size that was predicted on."""
     from .sources import pixels
+
     array = pixels(image)
     if array.shape[:2] != size:
-        raise UserError(f'draw: the image is {array.shape[1]} x {array.shape[0]} pixels, and the '
-                        f'result is of one of {size[1]} x {size[0]}; give the image that was '
-                        'predicted on')
+        raise UserError(
+            f'draw: the image is {array.shape[1]} x {array.shape[0]} pixels, and the '
+            f'result is of one of {size[1]} x {size[0]}; give the image that was '
+            'predicted on'
+        )
     return array

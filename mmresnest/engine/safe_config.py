@@ -15,6 +15,7 @@ have, see :mod:`mmresnest.compat.registries`, and nothing that evaluates its arg
 A config that is read so still decides which files are read and written and which weights are
 fetched.
 """
+
 from __future__ import annotations
 
 import ast
@@ -37,13 +38,13 @@ from ..claims import check_nesting
 from ..compat.registries import SCOPES
 from ..errors import UserError
 
-LONGEST_FILE, MOST_FILES, DEEPEST = 2 ** 19, 256, 32
+LONGEST_FILE, MOST_FILES, DEEPEST = 2**19, 256, 32
 """Characters of a config, files that it inherits from, and how far one is from the first."""
 
-EFFORT = 2 * 10 ** 6
+EFFORT = 2 * 10**6
 """Steps of all files, and the parts and characters of all that they make."""
 
-LONGEST_INT = 4096      # bits
+LONGEST_INT = 4096  # bits
 
 #: registered names whose classes hand arguments to eval()
 EVALUATING = ('CameraMotionCompensation', 'RFSearchHook')
@@ -68,8 +69,7 @@ def parse(path: str | os.PathLike) -> Config:
     files = _Files()
     content, text = files.read(file, 0)
     try:
-        cfg = Config(content, cfg_text=text, filename=str(path),
-                     env_variables=files.environment)
+        cfg = Config(content, cfg_text=text, filename=str(path), env_variables=files.environment)
     except KeyError as error:
         raise UserError(f'the config {file}: {error.args[0]}') from error
     _check_names(content, str(file))
@@ -83,10 +83,13 @@ def _import(wanted: Any, where: str) -> None:
     names = wanted.get('imports') if isinstance(wanted, dict) else None
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, (list, tuple)) or not all(
-            isinstance(name, str) and name.partition('.')[0] in SCOPES for name in names):
-        raise UserError(f'{where}: custom_imports would import {names!r:.80}, and the config is '
-                        f'read as data; accepted are modules of {", ".join(SCOPES)}: look at that '
-                        'code, and leave --safe-config out if you trust it')
+        isinstance(name, str) and name.partition('.')[0] in SCOPES for name in names
+    ):
+        raise UserError(
+            f'{where}: custom_imports would import {names!r:.80}, and the config is '
+            f'read as data; accepted are modules of {", ".join(SCOPES)}: look at that '
+            'code, and leave --safe-config out if you trust it'
+        )
     try:
         import_modules_from_strings(list(names), bool(wanted.get('allow_failed_imports')))
     except ImportError as error:
@@ -102,8 +105,10 @@ def _check_names(value: Any, where: str) -> None:
         return
     for key, item in value.items():
         if key in ('_scope_', 'default_scope') and item is not None and item not in SCOPES:
-            raise UserError(f'{where}: {key}={item!r:.80} would import that package, and the '
-                            f'config is read as data; accepted: {", ".join(SCOPES)}')
+            raise UserError(
+                f'{where}: {key}={item!r:.80} would import that package, and the '
+                f'config is read as data; accepted: {", ".join(SCOPES)}'
+            )
         if key == 'type' and isinstance(item, str):
             _check_type(item, where)
         _check_names(item, f'{where}: {key}')
@@ -112,9 +117,11 @@ def _check_names(value: Any, where: str) -> None:
 def _check_type(name: str, where: str) -> None:
     scope, dot, rest = name.rpartition('.')
     if not re.fullmatch(r'\w+', rest) or (dot and scope not in SCOPES) or rest in EVALUATING:
-        raise UserError(f'{where}: type={name!r:.80} is no name of a registry of '
-                        f'{", ".join(SCOPES)} that takes data only, and the config is read as '
-                        'data; if you trust the config, leave --safe-config out')
+        raise UserError(
+            f'{where}: type={name!r:.80} is no name of a registry of '
+            f'{", ".join(SCOPES)} that takes data only, and the config is read as '
+            'data; if you trust the config, leave --safe-config out'
+        )
 
 
 # Files and what they inherit ---------------------------------------------------------------------
@@ -131,8 +138,10 @@ class _Files:
         """The settings of a file, merged into those it inherits, and the text of all of them."""
         self.count += 1
         if self.count > MOST_FILES or depth > DEEPEST:
-            raise UserError(f'{path}: this config inherits from more than {MOST_FILES} files or '
-                            f'over more than {DEEPEST} others; it may inherit from itself')
+            raise UserError(
+                f'{path}: this config inherits from more than {MOST_FILES} files or '
+                f'over more than {DEEPEST} others; it may inherit from itself'
+            )
         source = _text_of(path)
         text, places = self._substituted(source, path)
         python = path.suffix == '.py'
@@ -145,28 +154,34 @@ class _Files:
             one, one_text = self.read(found, depth + 1)
             twice = inherited.keys() & one.keys()
             if twice:
-                raise UserError(f'{path}: its bases have settings of one name: '
-                                f'{", ".join(sorted(map(str, twice)))}')
+                raise UserError(
+                    f'{path}: its bases have settings of one name: '
+                    f'{", ".join(sorted(map(str, twice)))}'
+                )
             inherited.update(Config._dict_to_config_dict(one, scope))
             texts.append(one_text)
         if program:
             content = program.run(inherited)
         self.left -= check_nesting(content, str(path))
         return self._merged(content, inherited, places, path), '\n'.join(
-            [*texts, f'{path}\n{source}'])
+            [*texts, f'{path}\n{source}']
+        )
 
     def _merged(self, content: dict, inherited: ConfigDict, places: dict, path: Path) -> dict:
         outdated = content.pop('_deprecation_', None)
         if outdated:
-            warnings.warn(f'the config {path} is deprecated: {outdated}', DeprecationWarning,
-                          stacklevel=2)
+            warnings.warn(
+                f'the config {path} is deprecated: {outdated}', DeprecationWarning, stacklevel=2
+            )
         try:
             content = Config._substitute_base_vars(content, places, inherited)
             content.pop('_base_', None)
             merged = Config._merge_a_into_b(content, inherited)
         except (TypeError, KeyError, AttributeError, IndexError) as error:
-            raise UserError(f'the config {path} cannot be merged with those it inherits from: '
-                            f'{type(error).__name__}: {error}') from error
+            raise UserError(
+                f'the config {path} cannot be merged with those it inherits from: '
+                f'{type(error).__name__}: {error}'
+            ) from error
         self.left -= check_nesting(merged, str(path))
         if self.left < 0:
             raise UserError(f'the config {path} makes more than a config needs')
@@ -174,12 +189,19 @@ class _Files:
 
     def _substituted(self, text: str, path: Path) -> tuple[str, dict[str, str]]:
         """The text with its templates filled in, and the marks of those that wait for the bases."""
-        for key, value in (('fileDirname', str(path.parent)), ('fileBasename', path.name),
-                           ('fileBasenameNoExtension', path.stem), ('fileExtname', path.suffix)):
+        for key, value in (
+            ('fileDirname', str(path.parent)),
+            ('fileBasename', path.name),
+            ('fileBasenameNoExtension', path.stem),
+            ('fileExtname', path.suffix),
+        ):
             value = value.replace('\\', '/')
             text = re.sub(rf'\{{\{{\s*{key}\s*\}}\}}', value, text)
-        text = re.sub(r'\{\{[\'"]?\s*\$(\w{1,100})\s*:\s*(\S{0,300}?)\s*[\'"]?\}\}',
-                      lambda found: self._variable(found[1], found[2], path), text)
+        text = re.sub(
+            r'\{\{[\'"]?\s*\$(\w{1,100})\s*:\s*(\S{0,300}?)\s*[\'"]?\}\}',
+            lambda found: self._variable(found[1], found[2], path),
+            text,
+        )
         places: dict[str, str] = {}
 
         def mark(found: re.Match) -> str:
@@ -194,8 +216,10 @@ class _Files:
             self.environment[name] = os.environ[name]
         value = os.environ.get(name, default)
         if not value:
-            raise UserError(f'{path} takes a setting from the environment variable {name}, which '
-                            'is not set; set it')
+            raise UserError(
+                f'{path} takes a setting from the environment variable {name}, which '
+                'is not set; set it'
+            )
         return value
 
 
@@ -212,9 +236,10 @@ def _text_of(path: Path) -> str:
 
 def _plain_content(text: str, path: Path) -> dict:
     try:
-        content = json.loads(text) if path.suffix == '.json' else load(
-            StringIO(text), file_format='yaml')
-    except Exception as error:      # of a yaml library that is mmengine's to choose
+        content = (
+            json.loads(text) if path.suffix == '.json' else load(StringIO(text), file_format='yaml')
+        )
+    except Exception as error:  # of a yaml library that is mmengine's to choose
         raise UserError(f'the config {path} cannot be parsed: {error}') from error
     if not isinstance(content, dict):
         raise UserError(f'the config {path} holds no settings by name')
@@ -229,9 +254,10 @@ def _locate(base: Any, path: Path) -> tuple[Path, str | None]:
         found, scope = Config._get_cfg_path(base, str(path))
     except UserError:
         raise
-    except Exception as error:      # a package's index of models may fail in any way
-        raise UserError(f'{path}: its _base_ {base:.200} is not found: '
-                        f'{type(error).__name__}: {error}') from error
+    except Exception as error:  # a package's index of models may fail in any way
+        raise UserError(
+            f'{path}: its _base_ {base:.200} is not found: {type(error).__name__}: {error}'
+        ) from error
     file = Path(os.path.normpath(found))
     if not file.is_file():
         raise UserError(f'{path}: its _base_ {file} does not exist')
@@ -260,8 +286,9 @@ class _Program:
         except SyntaxError as error:
             raise UserError(f'{path}, line {error.lineno}: {error.msg}') from error
         except (ValueError, RecursionError, MemoryError) as error:
-            raise UserError(f'the config {path} cannot be parsed: '
-                            f'{error or type(error).__name__}') from error
+            raise UserError(
+                f'the config {path} cannot be parsed: {error or type(error).__name__}'
+            ) from error
 
     def bases(self) -> Any:
         """The value of ``_base_``."""
@@ -273,8 +300,11 @@ class _Program:
         self.scopes = [{'_base_': inherited}]
         for node in self.body:
             self._guarded(self.statement, node)
-        names = {name: value for name, value in self.scopes[0].items()
-                 if name != '_base_' and not name.startswith('__')}
+        names = {
+            name: value
+            for name, value in self.scopes[0].items()
+            if name != '_base_' and not name.startswith('__')
+        }
         check_nesting(names, str(self.path))
         self._check_data(names)
         return names
@@ -282,8 +312,15 @@ class _Program:
     def _guarded(self, run: Callable[[Any], Any], node: ast.AST) -> Any:
         try:
             return run(node)
-        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError,
-                RecursionError, MemoryError) as error:
+        except (
+            TypeError,
+            ValueError,
+            LookupError,
+            ArithmeticError,
+            AttributeError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             if isinstance(error, UserError):
                 raise
             raise self.error(node, f'{type(error).__name__}: {error}') from error
@@ -299,8 +336,9 @@ class _Program:
                     seen.add(id(value))
                     stack.extend(value.values() if isinstance(value, dict) else value)
             elif not isinstance(value, (*Scalar, range)):
-                raise UserError(f'{self.path}: a setting is a {type(value).__name__}; make a list '
-                                'of it')
+                raise UserError(
+                    f'{self.path}: a setting is a {type(value).__name__}; make a list of it'
+                )
 
     def error(self, node: ast.AST, said: str) -> UserError:
         """An error with file and line."""
@@ -308,11 +346,16 @@ class _Program:
 
     def unsupported(self, node: ast.AST, why: str = '') -> NoReturn:
         """Refuses what is not data."""
-        what = {'ImportFrom': 'an import', 'Import': 'an import', 'With': 'with (a config of '
-                'read_base() is Python to the core)'}.get(type(node).__name__, why or (
-                    f'{type(node).__name__}'))
-        raise self.error(node, f'{what} is not evaluated where a config is read as data; write it '
-                               'out, or leave --safe-config out if you trust the config')
+        what = {
+            'ImportFrom': 'an import',
+            'Import': 'an import',
+            'With': 'with (a config of read_base() is Python to the core)',
+        }.get(type(node).__name__, why or (f'{type(node).__name__}'))
+        raise self.error(
+            node,
+            f'{what} is not evaluated where a config is read as data; write it '
+            'out, or leave --safe-config out if you trust the config',
+        )
 
     def spend(self, value: Any, node: ast.AST) -> Any:
         """Counts a value and what it took."""
@@ -396,8 +439,12 @@ class _Program:
                 self.unsupported(target, f'.{target.attr}')
             return owner, target.attr
         key = self.value(target.slice)
-        if not (isinstance(owner, dict) and self.is_key(key)
-                or isinstance(owner, list) and isinstance(key, int)):
+        if not (
+            isinstance(owner, dict)
+            and self.is_key(key)
+            or isinstance(owner, list)
+            and isinstance(key, int)
+        ):
             self.unsupported(target, 'this place')
         return owner, key
 
@@ -438,8 +485,11 @@ class _Program:
         for scope in reversed(self.scopes):
             if node.id in scope:
                 return scope[node.id]
-        raise self.error(node, f'the name {node.id} is not defined in this file; settings of a '
-                               'base are written {{_base_.' + node.id + '}}')
+        raise self.error(
+            node,
+            f'the name {node.id} is not defined in this file; settings of a '
+            'base are written {{_base_.' + node.id + '}}',
+        )
 
     def several(self, nodes: list[ast.expr]) -> list[Any]:
         """The parts of a display or a call, ``*these`` unpacked."""
@@ -476,8 +526,9 @@ class _Program:
     @staticmethod
     def is_key(value: Any) -> bool:
         """Scalars, and tuples of them: hashing goes through whatever is nested."""
-        return isinstance(value, Scalar) or (isinstance(value, tuple) and all(
-            isinstance(item, Scalar) for item in value))
+        return isinstance(value, Scalar) or (
+            isinstance(value, tuple) and all(isinstance(item, Scalar) for item in value)
+        )
 
     def key(self, value: Any, node: ast.AST) -> Any:
         """A key of a dictionary."""
@@ -499,8 +550,9 @@ class _Program:
     def operation(self, node: ast.AST, op: ast.operator, left: Any, right: Any) -> Any:
         """The result of an operator, where its size can be told before."""
         numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
-        if isinstance(op, ast.Add) and any(isinstance(left, kind) and isinstance(right, kind)
-                                           for kind in (str, list, tuple)):
+        if isinstance(op, ast.Add) and any(
+            isinstance(left, kind) and isinstance(right, kind) for kind in (str, list, tuple)
+        ):
             self.afford(len(left) + len(right), node)
             return left + right
         if isinstance(op, ast.Mult) and not numbers:
@@ -508,12 +560,17 @@ class _Program:
             if isinstance(long, (str, list, tuple)) and isinstance(times, int):
                 self.afford(len(long) * times, node)
                 return long * times
-        if isinstance(op, ast.Pow) and isinstance(left, int) and isinstance(right, int) and (
-                left.bit_length() * abs(right) > LONGEST_INT):
+        if (
+            isinstance(op, ast.Pow)
+            and isinstance(left, int)
+            and isinstance(right, int)
+            and (left.bit_length() * abs(right) > LONGEST_INT)
+        ):
             raise self.error(node, f'a number of more than {LONGEST_INT} bits')
         if not numbers or type(op) not in OPERATORS:
-            self.unsupported(node, f'{type(op).__name__} of a {type(left).__name__} and a '
-                                   f'{type(right).__name__}')
+            self.unsupported(
+                node, f'{type(op).__name__} of a {type(left).__name__} and a {type(right).__name__}'
+            )
         return OPERATORS[type(op)](left, right)
 
     def either(self, node: ast.BoolOp) -> Any:
@@ -535,8 +592,10 @@ class _Program:
             right = self.value(part)
             within = isinstance(op, (ast.In, ast.NotIn))
             if not isinstance(left, Scalar) or not (
-                    isinstance(right, (str, list, tuple, dict, set, range)) if within
-                    else isinstance(right, Scalar)):
+                isinstance(right, (str, list, tuple, dict, set, range))
+                if within
+                else isinstance(right, Scalar)
+            ):
                 self.unsupported(node, 'this comparison')
             if within:
                 self.afford(len(right), node)
@@ -555,7 +614,8 @@ class _Program:
         value = self.value(node.value)
         form = '' if node.format_spec is None else self.value(node.format_spec)
         if not isinstance(value, Scalar) or not re.fullmatch(
-                r'[<>=^]?[-+ ]?0?\d{0,2},?(\.\d{1,2})?[bdeEfFgGosxX%]?', form):
+            r'[<>=^]?[-+ ]?0?\d{0,2},?(\.\d{1,2})?[bdeEfFgGosxX%]?', form
+        ):
             self.unsupported(node, 'this part of an f-string')
         value = {-1: value, 115: str(value), 114: repr(value), 97: ascii(value)}[node.conversion]
         return format(value, form)
@@ -566,8 +626,10 @@ class _Program:
         if isinstance(node.slice, ast.Slice):
             if not isinstance(owner, (str, bytes, list, tuple, range)):
                 self.unsupported(node, 'this slice')
-            bounds = [None if part is None else self.value(part)
-                      for part in (node.slice.lower, node.slice.upper, node.slice.step)]
+            bounds = [
+                None if part is None else self.value(part)
+                for part in (node.slice.lower, node.slice.upper, node.slice.step)
+            ]
             return owner[slice(*bounds)]
         key = self.key(self.value(node.slice), node)
         if not isinstance(owner, (str, bytes, list, tuple, range, dict)):
@@ -584,13 +646,18 @@ class _Program:
     def comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> Any:
         """A comprehension; of a generator, the list of what it would generate."""
         values = [self.value(node.elt) for _ in self.loops(node.generators)]
-        return set(map(self.key, values, [node] * len(values))) if isinstance(
-            node, ast.SetComp) else values
+        return (
+            set(map(self.key, values, [node] * len(values)))
+            if isinstance(node, ast.SetComp)
+            else values
+        )
 
     def dictionary_comprehension(self, node: ast.DictComp) -> dict:
         """A dictionary's."""
-        return {self.key(self.value(node.key), node): self.value(node.value)
-                for _ in self.loops(node.generators)}
+        return {
+            self.key(self.value(node.key), node): self.value(node.value)
+            for _ in self.loops(node.generators)
+        }
 
     def loops(self, generators: list[ast.comprehension]) -> Iterator[None]:
         """Runs through the loops of a comprehension, its names bound."""
@@ -619,11 +686,13 @@ class _Program:
         arguments = self.several(node.args)
         named: dict[str, Any] = {}
         for part in node.keywords:
-            more = self.mapping(part.value) if part.arg is None else {
-                part.arg: self.value(part.value)}
+            more = (
+                self.mapping(part.value) if part.arg is None else {part.arg: self.value(part.value)}
+            )
             if more.keys() & named.keys() or not all(isinstance(key, str) for key in more):
-                raise self.error(part, 'an argument is given twice, or by something else than '
-                                       'its name')
+                raise self.error(
+                    part, 'an argument is given twice, or by something else than its name'
+                )
             named.update(more)
         if isinstance(node.func, ast.Attribute):
             return self.method(node.func, arguments, named)
@@ -637,12 +706,16 @@ class _Program:
         """That a function will not run through more than its arguments' own parts."""
         if word in ('dict', 'set'):
             for part in arguments:
-                keys = [pair[0] for pair in part] if isinstance(part, (list, tuple)) and (
-                    word == 'dict') else part
+                keys = (
+                    [pair[0] for pair in part]
+                    if isinstance(part, (list, tuple)) and (word == 'dict')
+                    else part
+                )
                 for key in keys:
                     self.key(key, node)
         elif word in ('int', 'float', 'str', 'abs', 'round') and not all(
-                isinstance(value, Scalar) for value in arguments):
+            isinstance(value, Scalar) for value in arguments
+        ):
             self.unsupported(node, f'{word}() of a container')
         elif word == 'range':
             self.afford(len(range(*arguments)), node)
@@ -667,34 +740,85 @@ class _Program:
         return getattr(owner, node.attr)(*arguments, **named)
 
     EXPRESSIONS: Mapping[type, Callable[[Any, Any], Any]] = {
-        ast.Constant: constant, ast.Name: name, ast.List: display, ast.Tuple: display,
-        ast.Set: display, ast.Dict: dictionary, ast.UnaryOp: unary, ast.BinOp: binary,
-        ast.BoolOp: either, ast.IfExp: choice, ast.Compare: comparison, ast.JoinedStr: text,
-        ast.FormattedValue: formatted, ast.Subscript: subscript, ast.Attribute: attribute,
-        ast.ListComp: comprehension, ast.SetComp: comprehension, ast.GeneratorExp: comprehension,
-        ast.DictComp: dictionary_comprehension, ast.Call: call}
+        ast.Constant: constant,
+        ast.Name: name,
+        ast.List: display,
+        ast.Tuple: display,
+        ast.Set: display,
+        ast.Dict: dictionary,
+        ast.UnaryOp: unary,
+        ast.BinOp: binary,
+        ast.BoolOp: either,
+        ast.IfExp: choice,
+        ast.Compare: comparison,
+        ast.JoinedStr: text,
+        ast.FormattedValue: formatted,
+        ast.Subscript: subscript,
+        ast.Attribute: attribute,
+        ast.ListComp: comprehension,
+        ast.SetComp: comprehension,
+        ast.GeneratorExp: comprehension,
+        ast.DictComp: dictionary_comprehension,
+        ast.Call: call,
+    }
 
 
 OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
-    ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
-    ast.Pow: operator.pow}
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
 
 COMPARISONS: dict[type, Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
-    ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not,
-    ast.In: lambda item, whole: item in whole, ast.NotIn: lambda item, whole: item not in whole}
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.In: lambda item, whole: item in whole,
+    ast.NotIn: lambda item, whole: item not in whole,
+}
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {function.__name__: function for function in (
-    dict, list, tuple, set, len, range, sum, min, max, abs, int, float, str, bool, round,
-    enumerate, zip)}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    function.__name__: function
+    for function in (
+        dict,
+        list,
+        tuple,
+        set,
+        len,
+        range,
+        sum,
+        min,
+        max,
+        abs,
+        int,
+        float,
+        str,
+        bool,
+        round,
+        enumerate,
+        zip,
+    )
+}
 
 METHODS: dict[type, tuple[str, ...]] = {
     dict: ('update', 'pop', 'get', 'copy', 'keys', 'values', 'items'),
-    list: ('append', 'extend', 'copy')}
+    list: ('append', 'extend', 'copy'),
+}
 
 
 def _is_base(node: ast.stmt) -> bool:
     """Whether mmengine takes a statement for the ``_base_`` of its file."""
-    return isinstance(node, ast.Assign) and isinstance(
-        node.targets[0], ast.Name) and node.targets[0].id == '_base_'
+    return (
+        isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id == '_base_'
+    )

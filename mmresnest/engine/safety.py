@@ -3,6 +3,7 @@
 Checkpoints that survive, loops that are taken up to the bit, an end on a signal, numbers that are
 watched, bad images that are left out.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -16,8 +17,10 @@ HOOKS = {
     'images': 'mmresnest.SkipBadImages',
 }
 #: types of mmengine -> ours, which takes the same arguments
-TYPES = {name: f'mmresnest.{name}' for name in
-         ('CheckpointHook', 'EpochBasedTrainLoop', 'IterBasedTrainLoop')}
+TYPES = {
+    name: f'mmresnest.{name}'
+    for name in ('CheckpointHook', 'EpochBasedTrainLoop', 'IterBasedTrainLoop')
+}
 
 
 def settle_safety(cfg: Config) -> None:
@@ -32,7 +35,7 @@ def settle_safety(cfg: Config) -> None:
     for name, kind in HOOKS.items():
         if name not in hooks:
             hooks[name] = dict(type=kind)
-        elif hooks[name] is None:       # mmengine lets nothing but its own be None
+        elif hooks[name] is None:  # mmengine lets nothing but its own be None
             del hooks[name]
     hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
     checkpoint = hooks['checkpoint']
@@ -42,7 +45,7 @@ def settle_safety(cfg: Config) -> None:
     for part in (checkpoint, loop):
         kind = (part or {}).get('type', '')
         if isinstance(kind, type) and kind.__module__.startswith('mmengine.'):
-            kind = kind.__name__        # as new-style configs have it
+            kind = kind.__name__  # as new-style configs have it
         kind = str(kind).removeprefix('mmengine.')
         if kind in TYPES:
             part['type'] = TYPES[kind]

@@ -5,6 +5,7 @@
 How a file is written is :mod:`mmresnest.storage`'s matter; here it is settled when one is written,
 and when an old one may go.
 """
+
 from __future__ import annotations
 
 import re
@@ -43,8 +44,8 @@ class CheckpointHook(TheirCheckpointHook):
 
     def __init__(self, *geometry: Any, **given: Any) -> None:
         super().__init__(*geometry, **given)
-        self.failure = ''           # of the last attempt to write
-        self.saved_at = -1          # iterations that were done at the last checkpoint
+        self.failure = ''  # of the last attempt to write
+        self.saved_at = -1  # iterations that were done at the last checkpoint
 
     def before_train(self, runner: Any) -> None:
         """Clears rests of a killed run out of the folder, and warns of checkpoints of another."""
@@ -55,13 +56,14 @@ class CheckpointHook(TheirCheckpointHook):
         folder = Path(self.out_dir)
         clear(folder)
         for step in set(kept) - set(getattr(self, 'keep_ckpt_ids', kept)):
-            remove(folder / self.filename_tmpl.format(step))    # mmengine leaves its hash
+            remove(folder / self.filename_tmpl.format(step))  # mmengine leaves its hash
         there = sorted(path.name for path in folder.glob('*.pth'))
         if there and not runner._resume:
             runner.logger.warning(
                 f'{folder} holds {len(there)} checkpoints of an earlier run, such as {there[-1]}, '
                 'and this run, which begins anew, replaces those of the same names; to go on from '
-                'the last one give --resume, to keep all another --work-dir')
+                'the last one give --resume, to keep all another --work-dir'
+            )
 
     @property
     def _local(self) -> bool:
@@ -100,13 +102,13 @@ class CheckpointHook(TheirCheckpointHook):
 
     def _raise_failure(self, when: str) -> None:
         if self.failure:
-            raise UserError(f'{when}, and its last checkpoint could not be written: '
-                            f'{self.failure}')
+            raise UserError(f'{when}, and its last checkpoint could not be written: {self.failure}')
 
     # ---- how -------------------------------------------------------------------------------------
 
-    def _save(self, runner: Any, name: str, meta: dict, step: int | None,
-              by_epoch: bool | None = None) -> None:
+    def _save(
+        self, runner: Any, name: str, meta: dict, step: int | None, by_epoch: bool | None = None
+    ) -> None:
         """Writes a checkpoint, notes it as the last one, and removes what it replaces.
 
         ``step`` counts it among those of which ``max_keep_ckpts`` are kept; None for one out of
@@ -114,17 +116,24 @@ class CheckpointHook(TheirCheckpointHook):
         """
         hub = runner.message_hub
         path, replaced = self._path(name), self._stopped(hub)
-        before = {key: hub.runtime_info.get(key) for key in
-                  ('last_ckpt', 'keep_ckpt_ids', 'stopped_ckpt')}
+        before = {
+            key: hub.runtime_info.get(key) for key in ('last_ckpt', 'keep_ckpt_ids', 'stopped_ckpt')
+        }
         outdated = self._count(step) if step is not None else []
         # What a checkpoint says of the checkpoints stands in it, so it is noted before.
         hub.update_info('last_ckpt', path)
         hub.update_info('stopped_ckpt', name if step is None else '')
         if self.max_keep_ckpts > 0:
             hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        if not self._write(runner, name, meta, by_epoch=self.by_epoch if by_epoch is None
-                           else by_epoch, save_optimizer=self.save_optimizer,
-                           save_param_scheduler=self.save_param_scheduler, **self.args):
+        if not self._write(
+            runner,
+            name,
+            meta,
+            by_epoch=self.by_epoch if by_epoch is None else by_epoch,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            **self.args,
+        ):
             _restore(hub, before)
             if self.max_keep_ckpts > 0:
                 self.keep_ckpt_ids.clear()
@@ -133,8 +142,10 @@ class CheckpointHook(TheirCheckpointHook):
         self.last_ckpt, self.saved_at = path, meta['iter']
         if is_main_process():
             with self._or_told(runner, f'{path} is written, and last_checkpoint is not'):
-                write_whole(Path(runner.work_dir) / 'last_checkpoint',
-                            lambda file: file.write(path.encode()))
+                write_whole(
+                    Path(runner.work_dir) / 'last_checkpoint',
+                    lambda file: file.write(path.encode()),
+                )
             for old in {*map(self._path, outdated), replaced} - {'', path}:
                 self._remove(runner, old)
 
@@ -162,21 +173,28 @@ class CheckpointHook(TheirCheckpointHook):
     def _write(self, runner: Any, name: str, meta: dict, **what: Any) -> bool:
         """Has the runner write a checkpoint; whether that worked, the same on all processes."""
         import torch
+
         loop, error = runner.train_loop, None
         if what['save_optimizer'] and hasattr(loop, 'gather'):
             loop.gather()
         self.failure = ''
         try:
-            runner.save_checkpoint(self.out_dir, name, self.file_client_args, meta=meta,
-                                   backend_args=self.backend_args, **what)
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                meta=meta,
+                backend_args=self.backend_args,
+                **what,
+            )
         except OSError as caught:
             self.failure = f'{self._path(name)}: {caught.strerror or caught}'
-        except Exception as caught:     # the other processes must not wait for this one
+        except Exception as caught:  # the other processes must not wait for this one
             error = caught
         if hasattr(loop, 'gather'):
             loop.gathered = []
         failed = torch.tensor(2 if error is not None else int(bool(self.failure)))
-        all_reduce(failed, 'max')       # where the model is divided, each process writes
+        all_reduce(failed, 'max')  # where the model is divided, each process writes
         if error is not None:
             raise error
         if failed == 2:
@@ -189,12 +207,13 @@ class CheckpointHook(TheirCheckpointHook):
                 f'the checkpoint {self.failure}. '
                 + (f'{kept} is kept' if kept else 'There is none before it')
                 + '; free some space, or make the folder writable: the next one is written at its '
-                  'time')
+                'time'
+            )
         return not failed
 
     def _remove(self, runner: Any, path: str) -> None:
         with self._or_told(runner, f'{path} is no longer needed, and cannot be removed'):
-            if self.file_backend.isdir(path):       # of DeepSpeed, a file for each process
+            if self.file_backend.isdir(path):  # of DeepSpeed, a file for each process
                 self.file_backend.rmtree(path)
             elif self._local:
                 remove(path)
@@ -220,19 +239,31 @@ class CheckpointHook(TheirCheckpointHook):
         count = runner.epoch if self.by_epoch else runner.iter
         meta = dict(epoch=runner.epoch, iter=runner.iter)
         several = len(self.key_indicators) > 1
-        improved = [self._save_if_best(runner, metrics, key, rule, several, count, meta)
-                    for key, rule in zip(self.key_indicators, self.rules)]
+        improved = [
+            self._save_if_best(runner, metrics, key, rule, several, count, meta)
+            for key, rule in zip(self.key_indicators, self.rules)
+        ]
         # Once more, since the best is noted in it: a resumed run would not know what to remove.
         if any(improved) and self.last_ckpt is not None:
             self._save_checkpoint_with_step(runner, count, meta)
 
-    def _save_if_best(self, runner: Any, metrics: Mapping[str, Any], key: str, rule: str,
-                      several: bool, count: int, meta: dict) -> bool:
+    def _save_if_best(
+        self,
+        runner: Any,
+        metrics: Mapping[str, Any],
+        key: str,
+        rule: str,
+        several: bool,
+        count: int,
+        meta: dict,
+    ) -> bool:
         """Writes the checkpoint of a score that is better than all before; whether it is."""
         if key not in metrics:
-            raise UserError(f'save_best names the score {key!r}, which the evaluation does not '
-                            f'give; {nearest(key, metrics)}. The checkpoints so far are in '
-                            f'{self.out_dir}')
+            raise UserError(
+                f'save_best names the score {key!r}, which the evaluation does not '
+                f'give; {nearest(key, metrics)}. The checkpoints so far are in '
+                f'{self.out_dir}'
+            )
         hub, suffix = runner.message_hub, f'_{key}' if several else ''
         score_key, path_key = f'best_score{suffix}', f'best_ckpt{suffix}'
         score = metrics[key]
@@ -245,8 +276,14 @@ class CheckpointHook(TheirCheckpointHook):
         path = self._path(name)
         hub.update_info(score_key, score)
         hub.update_info(path_key, path)
-        if not self._write(runner, name, dict(meta), save_optimizer=False,
-                           save_param_scheduler=False, by_epoch=False):
+        if not self._write(
+            runner,
+            name,
+            dict(meta),
+            save_optimizer=False,
+            save_param_scheduler=False,
+            by_epoch=False,
+        ):
             _restore(hub, before)
             return False
         if several:
@@ -255,8 +292,10 @@ class CheckpointHook(TheirCheckpointHook):
             self.best_ckpt_path = path
         if is_main_process() and old and old != path:
             self._remove(runner, old)
-        runner.logger.info(f'The best checkpoint with {score:0.4f} {key} at {count} '
-                           f'{"epoch" if self.by_epoch else "iter"} is saved to {name}.')
+        runner.logger.info(
+            f'The best checkpoint with {score:0.4f} {key} at {count} '
+            f'{"epoch" if self.by_epoch else "iter"} is saved to {name}.'
+        )
         return True
 
 

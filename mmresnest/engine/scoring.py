@@ -1,4 +1,5 @@
 """The scores of a model on its config's data, whatever runs the model."""
+
 from __future__ import annotations
 
 import tempfile
@@ -32,6 +33,7 @@ def score(asked: Asked, config: Config, progress: bool = True) -> dict[str, floa
     from ..report.progress import progress as shown
     from .building import building
     from .train import prepare
+
     with tempfile.TemporaryDirectory() as folder:
         cfg = prepare(config, ('test',), work_dir=folder)
         with DefaultScope.overwrite_default_scope(cfg.default_scope), building(cfg):
@@ -42,8 +44,9 @@ def score(asked: Asked, config: Config, progress: bool = True) -> dict[str, floa
                 for number in range(len(dataset)):
                     item = dataset[number]
                     sample = _answered(item['data_samples'], asked)
-                    evaluator.process([sample], dict(inputs=[item['inputs']],
-                                                     data_samples=[item['data_samples']]))
+                    evaluator.process(
+                        [sample], dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+                    )
                     said.step()
             return {name: float(value) for name, value in evaluator.evaluate(len(dataset)).items()}
 
@@ -55,23 +58,29 @@ def check_scored(config: Config) -> None:
         UserError: data or evaluator are missing.
     """
     from .config import check_paths
+
     if config.get('test_dataloader') is None or config.get('test_evaluator') is None:
-        raise UserError(f'{config.filename or "the config"} has no test_dataloader or '
-                        'test_evaluator, by which int8 is judged; add them')
+        raise UserError(
+            f'{config.filename or "the config"} has no test_dataloader or '
+            'test_evaluator, by which int8 is judged; add them'
+        )
     check_paths(config, ('test',))
 
 
 def _answered(sample: Any, asked: Asked) -> Any:
     """A data sample with what was predicted, as mmdet and mmseg leave it."""
     from mmengine.structures import InstanceData, PixelData
+
     result = asked(read_image(sample.img_path))
     if isinstance(result, Segmentation):
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(result.labels)[None])
         return sample
     assert isinstance(result, Detections)
-    found = InstanceData(bboxes=torch.from_numpy(np.ascontiguousarray(result.boxes)),
-                         scores=torch.from_numpy(np.ascontiguousarray(result.scores)),
-                         labels=torch.from_numpy(np.ascontiguousarray(result.labels)))
+    found = InstanceData(
+        bboxes=torch.from_numpy(np.ascontiguousarray(result.boxes)),
+        scores=torch.from_numpy(np.ascontiguousarray(result.scores)),
+        labels=torch.from_numpy(np.ascontiguousarray(result.labels)),
+    )
     if result.masks is not None:
         found.masks = torch.from_numpy(result.masks)
     sample.pred_instances = found
@@ -84,10 +93,13 @@ def main_score(scores: dict[str, float]) -> float:
     Raises:
         UserError: there is none that is known.
     """
-    name = scalars.main_score(one for one in scores if 'bbox' not in one) or \
-        scalars.main_score(scores)
+    name = scalars.main_score(one for one in scores if 'bbox' not in one) or scalars.main_score(
+        scores
+    )
     if name is None:
-        raise UserError(f'the evaluator gives {", ".join(scores) or "no score"}, and none of '
-                        f'{", ".join(scalars.MAIN_SCORES)}, by which int8 is judged; use one of '
-                        'their evaluators')
+        raise UserError(
+            f'the evaluator gives {", ".join(scores) or "no score"}, and none of '
+            f'{", ".join(scalars.MAIN_SCORES)}, by which int8 is judged; use one of '
+            'their evaluators'
+        )
     return scores[name] / (100 if name.endswith('mIoU') else 1)

@@ -5,6 +5,7 @@
 It saves after the iteration that it is in and ends with status 75, which in sysexits.h means: try
 again.  ``--resume`` goes on from there.
 """
+
 from __future__ import annotations
 
 import os
@@ -24,7 +25,7 @@ from ..errors import ArgumentError, nearest
 from ..registry import HOOKS
 from ..storage import write_whole
 
-STOPPED = 75            # EX_TEMPFAIL
+STOPPED = 75  # EX_TEMPFAIL
 # Seconds in which further signals are taken for the same one.  GNU timeout, and srun, signal both a
 # process and its group; torchrun and srun hand on to all processes what these have got themselves.
 GRACE, GRACE_OF_SEVERAL = 1.0, 5.0
@@ -62,24 +63,29 @@ class StopOnSignal(Hook):
     Raises:
         ArgumentError: no such signal, or an interval below 1.
     """
-    priority = 'LOWEST'         # behind CheckpointHook, which may just have saved
 
-    def __init__(self, signals: Sequence[str] = ('SIGTERM', 'SIGINT', 'SIGUSR1'),
-                 interval: int | None = None) -> None:
+    priority = 'LOWEST'  # behind CheckpointHook, which may just have saved
+
+    def __init__(
+        self, signals: Sequence[str] = ('SIGTERM', 'SIGINT', 'SIGUSR1'), interval: int | None = None
+    ) -> None:
         for name in signals:
             if not hasattr(signal, name):
                 legal = [one.name for one in signal.Signals]
-                raise ArgumentError(f'StopOnSignal: signals={tuple(signals)} has {name!r}; '
-                                    f'{nearest(name, legal)}')
+                raise ArgumentError(
+                    f'StopOnSignal: signals={tuple(signals)} has {name!r}; {nearest(name, legal)}'
+                )
         if interval is not None and (not isinstance(interval, int) or interval < 1):
-            raise ArgumentError(f'StopOnSignal: interval={interval!r} is not supported; legal: '
-                                'whole numbers from 1, or None')
+            raise ArgumentError(
+                f'StopOnSignal: interval={interval!r} is not supported; legal: '
+                'whole numbers from 1, or None'
+            )
         self.signals = [signal.Signals[name] for name in signals]
         self.interval = interval
         self.received: signal.Signals | None = None
         self.since = 0.0
         self.before: dict[signal.Signals, Any] = {}
-        self.listener = 0           # the process; one that it forks has its handlers, too
+        self.listener = 0  # the process; one that it forks has its handlers, too
         self.trained = False
 
     # ---- signals ---------------------------------------------------------------------------------
@@ -88,13 +94,18 @@ class StopOnSignal(Hook):
         """Listens, from here to the end of the training."""
         self.received, self.trained = None, False
         if not self._listen():
-            runner.logger.warning('this training does not run in the main thread, where signals '
-                                  'arrive: one that ends it will not save')
+            runner.logger.warning(
+                'this training does not run in the main thread, where signals '
+                'arrive: one that ends it will not save'
+            )
             return
         for loop in (runner.train_loop, runner.val_loop):
             loader: Any = getattr(loop, 'dataloader', None)
-            if loader is not None and loader.num_workers and not isinstance(
-                    loader.worker_init_fn, Sheltered):
+            if (
+                loader is not None
+                and loader.num_workers
+                and not isinstance(loader.worker_init_fn, Sheltered)
+            ):
                 loader.worker_init_fn = Sheltered(loader.worker_init_fn, self.signals)
 
     def after_train(self, runner: Any) -> None:
@@ -118,7 +129,7 @@ class StopOnSignal(Hook):
         try:
             for one in self.signals:
                 self.before[one] = signal.signal(one, self._receive)
-        except ValueError:      # Python lets the main thread listen, and no other
+        except ValueError:  # Python lets the main thread listen, and no other
             return False
         return True
 
@@ -130,7 +141,7 @@ class StopOnSignal(Hook):
         self.before = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self.listener:        # a pool ends its processes so, and waits for that
+        if os.getpid() != self.listener:  # a pool ends its processes so, and waits for that
             if number == signal.SIGTERM:
                 die_of(number)
             return
@@ -142,8 +153,9 @@ class StopOnSignal(Hook):
 
     # ---- stopping --------------------------------------------------------------------------------
 
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
-                         outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """Ends the run if any process was told to.
 
         Raises:
@@ -153,8 +165,9 @@ class StopOnSignal(Hook):
         if done % self._interval() == 0 and self._on_any_process():
             self._stop(runner, done)
 
-    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
-                       outputs: Any = None) -> None:
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """Ends the run amid a validation, if that takes no agreement.
 
         Raises:
@@ -167,7 +180,7 @@ class StopOnSignal(Hook):
             self._leave(runner, done, str(saving.last_ckpt))
         if not is_distributed():
             for hook in runner.hooks:
-                if isinstance(hook, EMAHook):       # has put the averaged weights in place
+                if isinstance(hook, EMAHook):  # has put the averaged weights in place
                     hook._swap_ema_parameters()
             self._stop(runner, done)
 
@@ -175,12 +188,14 @@ class StopOnSignal(Hook):
         if self.interval is not None:
             return self.interval
         from .processes import has_accelerator
+
         return 10 if is_distributed() and has_accelerator() else 1
 
     def _on_any_process(self) -> bool:
         if not is_distributed():
             return self.received is not None
         import torch
+
         told = torch.tensor(0 if self.received is None else int(self.received))
         all_reduce(told, 'max')
         if int(told) and self.received is None:
@@ -204,7 +219,8 @@ class StopOnSignal(Hook):
             runner.logger.warning(
                 f'stopped by {self.received.name} after iteration {done}; all is saved in '
                 f'{checkpoint}. To go on, give the same command with --resume. The status of this '
-                f'process is {STOPPED}')
+                f'process is {STOPPED}'
+            )
         self.restore()
         raise Stopped(checkpoint)
 
@@ -219,12 +235,12 @@ def _save_without_hook(runner: Any, done: int, epoch: int) -> str:
     if gather is not None:
         gather()
     name = f'iter_{done}.pth'
-    runner.save_checkpoint(runner.work_dir, name, meta=dict(epoch=epoch, iter=done),
-                           by_epoch=False)
+    runner.save_checkpoint(runner.work_dir, name, meta=dict(epoch=epoch, iter=done), by_epoch=False)
     path = Path(runner.work_dir) / name
     if is_main_process():
-        write_whole(Path(runner.work_dir) / 'last_checkpoint',
-                    lambda file: file.write(str(path).encode()))
+        write_whole(
+            Path(runner.work_dir) / 'last_checkpoint', lambda file: file.write(str(path).encode())
+        )
     return str(path)
 
 
@@ -245,8 +261,9 @@ class Sheltered:
         signals: those to leave to that process.
     """
 
-    def __init__(self, theirs: Callable[[int], Any] | None,
-                 signals: Sequence[signal.Signals]) -> None:
+    def __init__(
+        self, theirs: Callable[[int], Any] | None, signals: Sequence[signal.Signals]
+    ) -> None:
         self.theirs, self.signals = theirs, signals
 
     def __call__(self, worker: int) -> None:

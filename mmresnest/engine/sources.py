@@ -4,6 +4,7 @@ A file is decoded as mmdet's and mmseg's pipelines do, by OpenCV, so that a pred
 test; what OpenCV does not know, Pillow may. Grey, 16 bits, palettes, alpha and CMYK become 8-bit
 RGB.
 """
+
 from __future__ import annotations
 
 import glob
@@ -24,7 +25,7 @@ from ..errors import UserError
 
 MORE_IMAGES = ('.pgm', '.pbm', '.jp2', '.gif', '.avif', '.jfif', '.jpe')
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
-DEEP = 256      # brightnesses of 16 bits for each of 8
+DEEP = 256  # brightnesses of 16 bits for each of 8
 
 
 class BadImage(UserError):
@@ -49,6 +50,7 @@ class Source:
         name: under which its results are written; no two have the same.
         video: whether it is one.
     """
+
     path: Path
     name: str
     video: bool
@@ -64,6 +66,7 @@ class Item:
         frame: its number in a video, from 0; None of an image.
         image: H W 3 in RGB.
     """
+
     id: int
     source: Source
     frame: int | None
@@ -76,6 +79,7 @@ class Item:
 
 
 # ---- finding -------------------------------------------------------------------------------------
+
 
 def find(given: Sequence[str | os.PathLike]) -> list[Source]:
     """The images and videos that paths, folders and patterns mean, each once.
@@ -93,8 +97,10 @@ def find(given: Sequence[str | os.PathLike]) -> list[Source]:
         for path in _expanded(os.fspath(one)):
             paths.setdefault(os.path.realpath(path), path)
     found = list(paths.values())
-    sources = [Source(path, name, path.suffix.lower() in VIDEO_SUFFIXES)
-               for path, name in zip(found, distinct_names(found))]
+    sources = [
+        Source(path, name, path.suffix.lower() in VIDEO_SUFFIXES)
+        for path, name in zip(found, distinct_names(found))
+    ]
     for source in sources:
         if source.video:
             with _opened(source.path):
@@ -110,25 +116,35 @@ def _expanded(text: str) -> list[Path]:
         return _files_of(path)
     if path.exists() or not glob.has_magic(text):
         return [path]
-    matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True)
-                     if os.path.isfile(match))
+    matches = sorted(
+        Path(match) for match in glob.glob(str(path), recursive=True) if os.path.isfile(match)
+    )
     if not matches:
-        raise UserError(f'the pattern {text} matches no file below {Path.cwd()}; correct it, and '
-                        'write ** for folders of any depth')
+        raise UserError(
+            f'the pattern {text} matches no file below {Path.cwd()}; correct it, and '
+            'write ** for folders of any depth'
+        )
     return matches
 
 
 def _files_of(folder: Path) -> list[Path]:
     """The images and videos of a folder, those in folders of it left out."""
     known = (*IMAGE_SUFFIXES, *MORE_IMAGES, *VIDEO_SUFFIXES)
-    found = sorted(path for path in folder.iterdir()
-                   if path.suffix.lower() in known and path.is_file())
+    found = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in known and path.is_file()
+    )
     if not found:
         inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        hint = (f'; its folders {", ".join(inner[:3])} are not searched: name them, or a pattern '
-                f"such as '{folder}/**/*.jpg'" if inner else '')
-        raise UserError(f'the folder {folder} holds no image or video ({", ".join(known[:5])} '
-                        f'...){hint or "; name another"}')
+        hint = (
+            f'; its folders {", ".join(inner[:3])} are not searched: name them, or a pattern '
+            f"such as '{folder}/**/*.jpg'"
+            if inner
+            else ''
+        )
+        raise UserError(
+            f'the folder {folder} holds no image or video ({", ".join(known[:5])} '
+            f'...){hint or "; name another"}'
+        )
     return found
 
 
@@ -141,8 +157,12 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     """
     whole = [path.absolute() for path in paths]
     stems = Counter((path.parent, path.stem.lower()) for path in whole)
-    short = [path.stem if stems[path.parent, path.stem.lower()] == 1 else
-             f'{path.stem}_{path.suffix[1:]}' for path in whole]
+    short = [
+        path.stem
+        if stems[path.parent, path.stem.lower()] == 1
+        else f'{path.stem}_{path.suffix[1:]}'
+        for path in whole
+    ]
     depths = [0] * len(whole)
     for _ in range(max((len(path.parts) for path in whole), default=0)):
         names = [_below(path, depth, name) for path, depth, name in zip(whole, depths, short)]
@@ -156,10 +176,11 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 def _below(path: Path, depth: int, name: str) -> str:
     """The name behind those of so many folders."""
     above = [part.strip('/\\:') for part in path.parent.parts]
-    return '_'.join([*filter(None, above[max(0, len(above) - depth):]), name])
+    return '_'.join([*filter(None, above[max(0, len(above) - depth) :]), name])
 
 
 # ---- images --------------------------------------------------------------------------------------
+
 
 def pixels(image: Any) -> np.ndarray:
     """The pixels of an image, H W 3 in RGB, 8 bits.
@@ -176,26 +197,36 @@ def pixels(image: Any) -> np.ndarray:
     if isinstance(image, np.ndarray):
         return _of_array(image)
     from PIL import Image
+
     if isinstance(image, Image.Image):
         return _of_pillow(image, 'the PIL image')
-    raise UserError(f'an image is a path, a PIL image or a numpy array H W 3 in RGB, and '
-                    f'{type(image).__name__} is none of these')
+    raise UserError(
+        f'an image is a path, a PIL image or a numpy array H W 3 in RGB, and '
+        f'{type(image).__name__} is none of these'
+    )
 
 
 def _of_array(array: np.ndarray) -> np.ndarray:
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or not array.size or (
-            array.ndim == 3 and array.shape[2] != 3):
-        raise UserError(f'an array must be H W 3 in RGB, with whole numbers of 0 to 255 (uint8), '
-                        f'and this is {" ".join(map(str, array.shape))} of {array.dtype}; one of '
-                        "OpenCV is turned by image[:, :, ::-1], one of 0 to 1 by (255 * image)"
-                        ".astype('uint8'), and several images are given as a list")
+    if (
+        array.dtype != np.uint8
+        or array.ndim not in (2, 3)
+        or not array.size
+        or (array.ndim == 3 and array.shape[2] != 3)
+    ):
+        raise UserError(
+            f'an array must be H W 3 in RGB, with whole numbers of 0 to 255 (uint8), '
+            f'and this is {" ".join(map(str, array.shape))} of {array.dtype}; one of '
+            'OpenCV is turned by image[:, :, ::-1], one of 0 to 1 by (255 * image)'
+            ".astype('uint8'), and several images are given as a list"
+        )
     return array if array.ndim == 3 else np.repeat(array[:, :, None], 3, 2)
 
 
 def _of_pillow(image: Any, name: str) -> np.ndarray:
     from PIL import ImageOps
+
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I'):          # 16 bits, also where they are kept in 32
+    if image.mode.startswith('I'):  # 16 bits, also where they are kept in 32
         deep = np.asarray(image).astype(np.int64)
         return _of_array((deep.clip(0, DEEP * 256 - 1) // DEEP).astype(np.uint8))
     if image.mode == 'F':
@@ -238,14 +269,15 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 def _cut_off(name: str, content: bytes) -> str:
     """What is wrong with a file of a format without an end mark, which OpenCV fills up in grey."""
-    if content.startswith((b'\xff\xd8', b'\x89PNG')):       # flaw has looked at these
+    if content.startswith((b'\xff\xd8', b'\x89PNG')):  # flaw has looked at these
         return ''
     from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(name) as image:
             image.load()
     except (UnidentifiedImageError, Image.DecompressionBombError):
-        return ''                       # OpenCV may know more of it
+        return ''  # OpenCV may know more of it
     except (OSError, SyntaxError, ValueError) as error:
         return f'the file is damaged: {error}' if 'trunc' in str(error) else ''
     return ''
@@ -253,6 +285,7 @@ def _cut_off(name: str, content: bytes) -> str:
 
 def _read_by_pillow(name: str) -> np.ndarray:
     from PIL import Image
+
     try:
         with Image.open(name) as image:
             return _of_pillow(image, name)
@@ -264,6 +297,7 @@ def _read_by_pillow(name: str) -> np.ndarray:
 
 # ---- videos --------------------------------------------------------------------------------------
 
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """A video, its first frame looked at.
@@ -272,14 +306,17 @@ def _opened(path: Path) -> Iterator[Any]:
         UserError: it cannot be read.
     """
     import cv2
+
     if not path.is_file():
         raise UserError(f'the video {path} does not exist; correct its path')
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened() or not capture.read()[0]:
-            raise UserError(f'the video {path} cannot be read: it is damaged or empty, or OpenCV '
-                            f'{cv2.__version__} lacks its codec; ffmpeg -i {path} -c:v mjpeg '
-                            f'{path.stem}.avi makes one that it reads')
+            raise UserError(
+                f'the video {path} cannot be read: it is damaged or empty, or OpenCV '
+                f'{cv2.__version__} lacks its codec; ffmpeg -i {path} -c:v mjpeg '
+                f'{path.stem}.avi makes one that it reads'
+            )
         yield capture
     finally:
         capture.release()
@@ -288,6 +325,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def rate_of(path: Path) -> float:
     """The frames of a video in a second; 25 where it does not say."""
     import cv2
+
     with _opened(path) as capture:
         rate = capture.get(cv2.CAP_PROP_FPS)
     return rate if math.isfinite(rate) and 0 < rate <= 1000 else 25.0
@@ -296,6 +334,7 @@ def rate_of(path: Path) -> float:
 def count(sources: Iterable[Source], every: int) -> int | None:
     """How many images and frames there are, None where a video does not say."""
     import cv2
+
     total = 0
     for source in sources:
         if not source.video:
@@ -312,6 +351,7 @@ def count(sources: Iterable[Source], every: int) -> int | None:
 def frames_of(path: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
     """Every so-manieth frame of a video, H W 3 in RGB, with its number."""
     import cv2
+
     capture = cv2.VideoCapture(str(path))
     try:
         number = 0

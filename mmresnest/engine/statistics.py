@@ -8,6 +8,7 @@ Over the n values x that one channel of a norm was given, in all batches and all
 Every value counts alike, so batches of different size do not count alike. Summed as means and
 squared deviations, which do not cancel as the two terms of the second line do.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
@@ -36,10 +37,10 @@ class Moments:
     """
 
     def __init__(self, channels: int, device: torch.device) -> None:
-        dtype = torch.float32 if device.type == 'mps' else torch.float64    # all that it has
+        dtype = torch.float32 if device.type == 'mps' else torch.float64  # all that it has
         self.count = 0
-        self.mean = torch.zeros(channels, dtype=dtype, device=device)                     # C
-        self.deviation = torch.zeros_like(self.mean)                                      # C
+        self.mean = torch.zeros(channels, dtype=dtype, device=device)  # C
+        self.deviation = torch.zeros_like(self.mean)  # C
 
     def add(self, x: Tensor) -> None:
         """Takes in a map, B C ..., by the update of Chan, Golub and LeVeque (1983), eq. 2.1."""
@@ -48,7 +49,7 @@ class Moments:
         x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         count = x.numel() // x.shape[1]
         over = [axis for axis in range(x.dim()) if axis != 1]
-        var, mean = torch.var_mean(x, over, correction=0)                                 # C
+        var, mean = torch.var_mean(x, over, correction=0)  # C
         total = self.count + count
         step = mean - self.mean
         self.mean += step * (count / total)
@@ -69,8 +70,10 @@ def pooled(moments: list[Moments]) -> list[tuple[float, Tensor, Tensor]]:
     deviation = deviation + count * (mean - centre).square()
     all_reduce(deviation)
     sizes = [one.mean.numel() for one in moments]
-    return [(float(n[0]), mu, squares / n.clamp(min=1)) for n, mu, squares in zip(
-        total.split(sizes), centre.split(sizes), deviation.split(sizes))]
+    return [
+        (float(n[0]), mu, squares / n.clamp(min=1))
+        for n, mu, squares in zip(total.split(sizes), centre.split(sizes), deviation.split(sizes))
+    ]
 
 
 class Watch(TorchFunctionMode):
@@ -89,14 +92,20 @@ class Watch(TorchFunctionMode):
         self.moments = [Moments(mean.numel(), mean.device) for mean in means]
         plain = [type(norm).forward is _BatchNorm.forward for norm in norms]
         # The norms outlive this, so that an id is the id of one tensor.
-        self._by_mean = {id(mean): moments
-                         for mean, moments, seen in zip(means, self.moments, plain) if seen}
-        self._handles = [norm.register_forward_pre_hook(
-            lambda module, args, moments=moments: moments.add(args[0]))
-            for norm, moments, seen in zip(norms, self.moments, plain) if not seen]
+        self._by_mean = {
+            id(mean): moments for mean, moments, seen in zip(means, self.moments, plain) if seen
+        }
+        self._handles = [
+            norm.register_forward_pre_hook(
+                lambda module, args, moments=moments: moments.add(args[0])
+            )
+            for norm, moments, seen in zip(norms, self.moments, plain)
+            if not seen
+        ]
 
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (),
-                           kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         """Calls the function, after a look at what a batch norm is given."""
         kwargs = kwargs or {}
         if func is F.batch_norm and kwargs['training']:
@@ -114,17 +123,25 @@ class Watch(TorchFunctionMode):
 
 def norms_in_training(model: nn.Module) -> list[nn.Module]:
     """The batch norms whose running statistics a training step would move."""
-    return [module for module in model.modules()
-            if module.training and not isinstance(module, _InstanceNorm)
-            and module._buffers.get('running_mean') is not None
-            and module._buffers.get('running_var') is not None]
+    return [
+        module
+        for module in model.modules()
+        if module.training
+        and not isinstance(module, _InstanceNorm)
+        and module._buffers.get('running_mean') is not None
+        and module._buffers.get('running_var') is not None
+    ]
 
 
 @contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
     """Gives every buffer its value back: counters of norms, and what losses remember."""
-    before = [(module._buffers, name, buffer, buffer.clone()) for module in model.modules()
-              for name, buffer in module._buffers.items() if buffer is not None]
+    before = [
+        (module._buffers, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     try:
         yield
     finally:
@@ -134,8 +151,9 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def reestimate(model: nn.Module, forward: Callable[[Batch], object],
-               batches: Iterable[Batch]) -> int:
+def reestimate(
+    model: nn.Module, forward: Callable[[Batch], object], batches: Iterable[Batch]
+) -> int:
     """Sets running mean and variance of the norms in training mode to their population's.
 
     Norms that no batch reached keep what they have. So do those of split attention at a batch of

@@ -11,6 +11,7 @@ cannot resume (it gives ``optim_state_dict_to_load`` its arguments in the order 
 it cannot run on CPUs. Ours is over the second, ``fully_shard``, and leaves the model its class, so
 that hooks and loops find what they find under the ordinary runner.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -40,6 +41,7 @@ WHOLE = dict(runner_type='Runner', strategy=None)
 
 # ---- before a run --------------------------------------------------------------------------------
 
+
 def strategy_of(cfg: Config) -> str:
     """The strategy of a config by name, empty where the ordinary runner runs.
 
@@ -49,9 +51,11 @@ def strategy_of(cfg: Config) -> str:
     strategy = cfg.get('strategy')
     if cfg.get('runner_type', 'Runner') != 'FlexibleRunner':
         if strategy is not None:
-            raise UserError(f'{cfg.filename or "the config"} has a strategy, which only '
-                            "FlexibleRunner obeys; add runner_type = 'FlexibleRunner', or take the "
-                            'strategy out')
+            raise UserError(
+                f'{cfg.filename or "the config"} has a strategy, which only '
+                "FlexibleRunner obeys; add runner_type = 'FlexibleRunner', or take the "
+                'strategy out'
+            )
         return ''
     default = 'SingleDeviceStrategy' if cfg.launcher == 'none' else 'DDPStrategy'
     name = default if strategy is None else strategy.get('type', '')
@@ -71,23 +75,29 @@ def settle_strategy(cfg: Config) -> None:
     if not name:
         return
     if cfg.launcher == 'none' and name != 'SingleDeviceStrategy':
-        raise UserError(f'{name} divides a training among processes, and this is one by itself; '
-                        'start several with tools/dist_train.sh CONFIG PROCESSES or '
-                        'tools/slurm_train.sh, or set strategy=None')
+        raise UserError(
+            f'{name} divides a training among processes, and this is one by itself; '
+            'start several with tools/dist_train.sh CONFIG PROCESSES or '
+            'tools/slurm_train.sh, or set strategy=None'
+        )
     if cfg.get('env_cfg') is None:
-        cfg.env_cfg = dict(dist_cfg=dict(backend='nccl'))       # what mmengine's own default is
+        cfg.env_cfg = dict(dist_cfg=dict(backend='nccl'))  # what mmengine's own default is
     if name == 'DDPStrategy':
         strategy = dict(cfg.get('strategy') or dict(type=name))
-        if cfg.get('model_wrapper_cfg'):                        # set for machines without a GPU
+        if cfg.get('model_wrapper_cfg'):  # set for machines without a GPU
             strategy.setdefault('model_wrapper', cfg.model_wrapper_cfg)
         cfg.strategy = strategy
     elif name == 'FSDPStrategy':
         if not has_accelerator():
-            raise UserError(f"mmengine's FSDPStrategy runs on GPUs only; set strategy.type to "
-                            f"'{OURS}', which runs on CPUs too")
+            raise UserError(
+                f"mmengine's FSDPStrategy runs on GPUs only; set strategy.type to "
+                f"'{OURS}', which runs on CPUs too"
+            )
         if cfg.get('resume'):
-            raise UserError("mmengine's FSDPStrategy cannot resume with this torch "
-                            f"({torch.__version__}); set strategy.type to '{OURS}'")
+            raise UserError(
+                "mmengine's FSDPStrategy cannot resume with this torch "
+                f"({torch.__version__}); set strategy.type to '{OURS}'"
+            )
     elif name == 'DeepSpeedStrategy':
         _settle_deepspeed(cfg)
 
@@ -97,29 +107,35 @@ def _settle_deepspeed(cfg: Config) -> None:
     here = importlib.util.find_spec('deepspeed') is not None
     if not here or importlib.util.find_spec('deepspeed.runtime.fp16.onebit') is None:
         wrong = 'of a version that mmengine cannot import' if here else 'not installed'
-        raise UserError(f'{cfg.filename or "the config"} has strategy DeepSpeedStrategy, and '
-                        f"DeepSpeed is {wrong}: pip install 'deepspeed<0.19.1'; or set "
-                        f"strategy.type to '{OURS}', which needs torch alone")
+        raise UserError(
+            f'{cfg.filename or "the config"} has strategy DeepSpeedStrategy, and '
+            f"DeepSpeed is {wrong}: pip install 'deepspeed<0.19.1'; or set "
+            f"strategy.type to '{OURS}', which needs torch alone"
+        )
     wrapper = cfg.optim_wrapper
     if wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
         wrapper.type = 'DeepSpeedOptimWrapper'
         clip = wrapper.pop('clip_grad', None)
         if clip is not None:
             if set(clip) - {'max_norm', 'norm_type'} or clip.get('norm_type', 2) != 2:
-                raise UserError(f'DeepSpeed clips the gradient by its 2-norm only, and clip_grad '
-                                f'is {dict(clip)}; leave max_norm alone in it')
+                raise UserError(
+                    f'DeepSpeed clips the gradient by its 2-norm only, and clip_grad '
+                    f'is {dict(clip)}; leave max_norm alone in it'
+                )
             cfg.strategy.setdefault('gradient_clipping', clip['max_norm'])
     scale: Any = cfg.get('auto_scale_lr') or {}
     if scale.get('enable'):
         # Every other strategy does this itself.
         from mmengine.dist import get_world_size
         from mmengine.runner.utils import _get_batch_size
+
         batch = get_world_size() * _get_batch_size(cfg.train_dataloader)
         wrapper.optimizer.lr *= batch / scale.base_batch_size
         scale.enable = False
 
 
 # ---- weights in shards ---------------------------------------------------------------------------
+
 
 @STRATEGIES.register_module()
 class FSDPStrategy(DDPStrategy):
@@ -142,15 +158,25 @@ class FSDPStrategy(DDPStrategy):
         ArgumentError: ``model_wrapper``: nothing is wrapped.
     """
 
-    def __init__(self, *, reshard_after_forward: bool = True, cpu_offload: bool = False,
-                 sync_bn: str | None = None, **base: Any) -> None:
+    def __init__(
+        self,
+        *,
+        reshard_after_forward: bool = True,
+        cpu_offload: bool = False,
+        sync_bn: str | None = None,
+        **base: Any,
+    ) -> None:
         if 'model_wrapper' in base:
-            raise ArgumentError(f'{OURS} wraps no model and takes no model_wrapper; legal: '
-                                'reshard_after_forward, cpu_offload, sync_bn')
+            raise ArgumentError(
+                f'{OURS} wraps no model and takes no model_wrapper; legal: '
+                'reshard_after_forward, cpu_offload, sync_bn'
+            )
         if importlib.util.find_spec('torch.distributed.fsdp._fully_shard') is None:
-            raise UserError(f'{OURS} needs torch 2.6 or newer, and this is {torch.__version__}; '
-                            'update torch, or train with the ordinary runner: '
-                            'runner_type=Runner strategy=None')
+            raise UserError(
+                f'{OURS} needs torch 2.6 or newer, and this is {torch.__version__}; '
+                'update torch, or train with the ordinary runner: '
+                'runner_type=Runner strategy=None'
+            )
         super().__init__(sync_bn=sync_bn, **base)
         self.reshard_after_forward = reshard_after_forward
         self.cpu_offload = cpu_offload
@@ -159,25 +185,27 @@ class FSDPStrategy(DDPStrategy):
         from mmengine.device import get_device
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
+
         device = torch.device(get_device()).type
         model = self.convert_model(model.to(get_device()))
         # fully_shard cuts along the first axis and takes contiguous weights only.
         lay_out(model, torch.contiguous_format)
         options: dict[str, Any] = dict(
             mesh=init_device_mesh(device, (self.world_size,)),
-            reshard_after_forward=self.reshard_after_forward)
+            reshard_after_forward=self.reshard_after_forward,
+        )
         if self.cpu_offload:
             options['offload_policy'] = CPUOffloadPolicy()
         for block in blocks_of(model):
             fully_shard(block, **options)
         return fully_shard(model, **options)
 
-    def save_checkpoint(self, filename: str, *, save_optimizer: bool = True,
-                        **more: Any) -> None:
+    def save_checkpoint(self, filename: str, *, save_optimizer: bool = True, **more: Any) -> None:
         """Collects the whole state, for which all processes must call; the first one writes it."""
         if is_main_process():
-            SingleDeviceStrategy.save_checkpoint(self, filename, save_optimizer=save_optimizer,
-                                                 **more)
+            SingleDeviceStrategy.save_checkpoint(
+                self, filename, save_optimizer=save_optimizer, **more
+            )
         else:
             self.model_state_dict()
             if save_optimizer and hasattr(self, 'optim_wrapper'):
@@ -190,12 +218,17 @@ class FSDPStrategy(DDPStrategy):
     def optim_state_dict(self) -> dict:
         """The whole state of the optimiser, on the first process; all must call."""
         state = self.optim_wrapper.state_dict()
-        return dict(state, state={
-            index: {name: whole(value) for name, value in one.items()}
-            for index, one in state['state'].items()})
+        return dict(
+            state,
+            state={
+                index: {name: whole(value) for name, value in one.items()}
+                for index, one in state['state'].items()
+            },
+        )
 
-    def load_checkpoint(self, filename: str, *, map_location: str | Callable = 'cpu',
-                        **more: Any) -> dict:
+    def load_checkpoint(
+        self, filename: str, *, map_location: str | Callable = 'cpu', **more: Any
+    ) -> dict:
         """Reads a whole checkpoint, into the memory of the host: on the GPU there is only room for
         a share.
         """
@@ -213,10 +246,15 @@ class FSDPStrategy(DDPStrategy):
     def load_optim_state_dict(self, state_dict: dict) -> None:
         """Takes this process's share of the whole state of an optimiser."""
         # A state is numbered as its weight is, counted through the groups.
-        weights = [weight for group in self.optim_wrapper.optimizer.param_groups
-                   for weight in group['params']]
-        state = {index: {name: share(value, weights[index]) for name, value in one.items()}
-                 for index, one in state_dict['state'].items()}
+        weights = [
+            weight
+            for group in self.optim_wrapper.optimizer.param_groups
+            for weight in group['params']
+        ]
+        state = {
+            index: {name: share(value, weights[index]) for name, value in one.items()}
+            for index, one in state_dict['state'].items()
+        }
         super().load_optim_state_dict(dict(state_dict, state=state))
 
 
@@ -234,6 +272,7 @@ def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
 def whole(value: Any) -> Any:
     """A sharded tensor as one, on the host; None on all processes but the first."""
     from torch.distributed.tensor import DTensor
+
     if not isinstance(value, Tensor):
         return value
     if isinstance(value, DTensor):
@@ -244,6 +283,7 @@ def whole(value: Any) -> Any:
 def share(value: Any, like: Any) -> Any:
     """This process's shard of a whole tensor, divided as another one of the same shape is."""
     from torch.distributed.tensor import DTensor, distribute_tensor
+
     if not isinstance(value, Tensor) or not isinstance(like, DTensor) or value.shape != like.shape:
         return value
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
@@ -263,6 +303,7 @@ def whole_model(runner: Any) -> nn.Module | None:
         holds the weights in shards.
     """
     from mmengine.registry import MODELS
+
     strategy = getattr(runner, 'strategy', None)
     if isinstance(strategy, FSDPStrategy):
         weights: Mapping[str, Tensor] = strategy.model_state_dict()

@@ -1,4 +1,5 @@
 """Testing, as one function."""
+
 from __future__ import annotations
 
 import copy
@@ -32,19 +33,30 @@ class TestResult:
         seconds: wall time of the whole call.
         files: what was written because of ``out`` and ``show_dir``.
     """
-    __test__ = False        # pytest takes a class by its name for a test
+
+    __test__ = False  # pytest takes a class by its name for a test
 
     metrics: dict[str, float]
     seconds: float
     files: list[Path] = field(default_factory=list)
 
 
-def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
-         work_dir: str | os.PathLike | None = None, out: str | os.PathLike | None = None,
-         show_dir: str | os.PathLike | None = None, tta: bool = False,
-         options: Mapping[str, Any] | None = None, launcher: str = 'none',
-         data: str | os.PathLike | None = None, demo: bool = False, compile: bool = False,
-         fast_eval: bool = False, progress: bool = True) -> TestResult:
+def test(
+    config: str | os.PathLike | Config,
+    checkpoint: str | os.PathLike,
+    *,
+    work_dir: str | os.PathLike | None = None,
+    out: str | os.PathLike | None = None,
+    show_dir: str | os.PathLike | None = None,
+    tta: bool = False,
+    options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+    data: str | os.PathLike | None = None,
+    demo: bool = False,
+    compile: bool = False,
+    fast_eval: bool = False,
+    progress: bool = True,
+) -> TestResult:
     """Scores a checkpoint on the test split.
 
     Args:
@@ -75,20 +87,30 @@ def test(config: str | os.PathLike | Config, checkpoint: str | os.PathLike, *,
     # The checkpoint takes the place of whatever the config would start a training from.
     options = {**(options or {}), 'load_from': None, 'resume': False, **WHOLE}
     with processes.started(launcher):
-        cfg = prepare(config, ('test',), work_dir=work_dir, options=options, launcher=launcher,
-                      data=data, demo=demo, fast_eval=fast_eval, compile=compile)
+        cfg = prepare(
+            config,
+            ('test',),
+            work_dir=work_dir,
+            options=options,
+            launcher=launcher,
+            data=data,
+            demo=demo,
+            fast_eval=fast_eval,
+            compile=compile,
+        )
         cfg.load_from = str(Path(checkpoint).expanduser())
         if tta:
             _use_tta(cfg)
         dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())
         from .hooks import PaintPredictions
+
         with building(cfg):
             runner = build_runner(cfg)
             checkpoints.check_fit(checkpoint, content, runner.model)
             if compile:
                 compile_parts(runner.model)
             loop = runner.test_loop
-        del content                     # the runner reads it once more
+        del content  # the runner reads it once more
         if dump is not None:
             loop.evaluator.metrics.append(dump)
         if show_dir is not None:
@@ -104,8 +126,10 @@ def _use_tta(cfg: Config) -> None:
     task = task_of(cfg)
     leaves = dataset_leaves(cfg.test_dataloader.dataset)
     if task == 'panoptic':
-        raise UserError('--tta merges boxes or semantic maps, and this config is for panoptic '
-                        'segmentation; leave --tta out')
+        raise UserError(
+            '--tta merges boxes or semantic maps, and this config is for panoptic '
+            'segmentation; leave --tta out'
+        )
     if task == 'instance':
         _boxes_only(cfg)
     if cfg.get('tta_pipeline') is None:
@@ -114,8 +138,11 @@ def _use_tta(cfg: Config) -> None:
     if cfg.get('tta_model') is None:
         nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
         # mmdet registers its class with mmengine, where it takes no prefix.
-        cfg.tta_model = (dict(type='mmseg.SegTTAModel') if task == 'semantic'
-                         else dict(type='DetTTAModel', tta_cfg=nms))
+        cfg.tta_model = (
+            dict(type='mmseg.SegTTAModel')
+            if task == 'semantic'
+            else dict(type='DetTTAModel', tta_cfg=nms)
+        )
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     for leaf in leaves:
         leaf.pipeline = cfg.tta_pipeline
@@ -125,15 +152,18 @@ def _boxes_only(cfg: Config) -> None:
     """Leaves masks out of model and score, since mmdet merges only the boxes of several views."""
     head = cfg.model.get('roi_head')
     if not head or 'mask_head' not in head:
-        raise UserError('--tta merges boxes, and the masks of this config do not come from boxes; '
-                        'leave --tta out')
+        raise UserError(
+            '--tta merges boxes, and the masks of this config do not come from boxes; '
+            'leave --tta out'
+        )
     for key in ('mask_head', 'mask_roi_extractor', 'mask_iou_head', 'mask_info_flow'):
         head.pop(key, None)
     for evaluator in _evaluators(cfg):
         if 'metric' in evaluator:
             evaluator['metric'] = 'bbox'
-    print_log('augmented testing merges boxes only: masks are neither predicted nor scored',
-              'current')
+    print_log(
+        'augmented testing merges boxes only: masks are neither predicted nor scored', 'current'
+    )
 
 
 def _evaluators(cfg: Config) -> list[dict]:
@@ -144,17 +174,25 @@ def _evaluators(cfg: Config) -> list[dict]:
 def _mirrored(pipeline: list[dict]) -> list[dict]:
     """A detector's test pipeline, with each image as it is and mirrored."""
     pack = pipeline.pop()
-    pack['meta_keys'] = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
-                         'flip_direction')
-    flips = [dict(type='RandomFlip', prob=probability) for probability in (1., 0.)]
+    pack['meta_keys'] = (
+        'img_id',
+        'img_path',
+        'ori_shape',
+        'img_shape',
+        'scale_factor',
+        'flip',
+        'flip_direction',
+    )
+    flips = [dict(type='RandomFlip', prob=probability) for probability in (1.0, 0.0)]
     return [*pipeline, dict(type='TestTimeAug', transforms=[flips, [pack]])]
 
 
 def _semantic_views(pipeline: list[dict]) -> list[dict]:
     """A segmentor's test pipeline at several scales, each as it is and mirrored."""
     load = [step for step in pipeline if step['type'].startswith('LoadImage')]
-    resize: dict[str, Any] = next((step for step in pipeline if step['type'] == 'Resize'),
-                                  dict(type='Resize'))
+    resize: dict[str, Any] = next(
+        (step for step in pipeline if step['type'] == 'Resize'), dict(type='Resize')
+    )
     scales = []
     for ratio in TTA_RATIOS:
         one = copy.deepcopy(resize)
@@ -164,8 +202,10 @@ def _semantic_views(pipeline: list[dict]) -> list[dict]:
             one['scale_factor'] = one.get('scale_factor', 1.0) * ratio
         one['keep_ratio'] = True
         scales.append(one)
-    flips = [dict(type='RandomFlip', prob=probability, direction='horizontal')
-             for probability in (0., 1.)]
+    flips = [
+        dict(type='RandomFlip', prob=probability, direction='horizontal')
+        for probability in (0.0, 1.0)
+    ]
     truth = [step for step in pipeline if step['type'] == 'LoadAnnotations']
     return [*load, dict(type='TestTimeAug', transforms=[scales, flips, truth, [pipeline[-1]]])]
 
@@ -195,6 +235,7 @@ def _prepare_out(cfg: Config, out: Path) -> Any:
         return _dump_labels(str(out))
     else:
         from mmdet.evaluation import DumpDetResults
+
         return DumpDetResults(out_file_path=str(out))
     return None
 
@@ -206,15 +247,24 @@ def _dump_labels(path: str) -> Any:
         """Leaves out truth and class scores: a hundred times the room of the labels."""
 
         def process(self, data_batch: dict, predictions: Any) -> None:
-            super().process(data_batch, [{key: value for key, value in sample.items()
-                                          if key not in ('seg_logits', 'gt_sem_seg')}
-                                         for sample in predictions])
+            super().process(
+                data_batch,
+                [
+                    {
+                        key: value
+                        for key, value in sample.items()
+                        if key not in ('seg_logits', 'gt_sem_seg')
+                    }
+                    for sample in predictions
+                ],
+            )
+
     return DumpLabels(out_file_path=path)
 
 
-def _written(out: str | os.PathLike | None,
-             show_dir: str | os.PathLike | None) -> Iterator[Path]:
+def _written(out: str | os.PathLike | None, show_dir: str | os.PathLike | None) -> Iterator[Path]:
     from mmengine.dist import is_main_process
+
     if out is not None:
         path = Path(out).expanduser()
         parts = [path.with_suffix(f'.{kind}.json') for kind in ('bbox', 'segm', 'panoptic')]

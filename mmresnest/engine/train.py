@@ -1,4 +1,5 @@
 """Training, as one function."""
+
 from __future__ import annotations
 
 import copy
@@ -54,6 +55,7 @@ class TrainResult:
         pictures: pictures drawn at the end, if asked for.
         report: the page with all of it, if it was asked for and could be made.
     """
+
     work_dir: Path
     metrics: dict[str, float]
     seconds: float
@@ -62,13 +64,26 @@ class TrainResult:
     report: Path | None = None
 
 
-def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | None = None,
-          amp: bool = False, resume: str | None = None, auto_scale_lr: bool = False,
-          options: Mapping[str, Any] | None = None, launcher: str = 'none',
-          data: str | os.PathLike | None = None, demo: bool = False, scratch: bool = False,
-          seed: int | None = None, deterministic: bool = False, compile: bool = False,
-          fast_eval: bool = False, accept_changes: bool = False, live: Sequence[str] = (),
-          progress: bool = True) -> TrainResult:
+def train(
+    config: str | os.PathLike | Config,
+    *,
+    work_dir: str | os.PathLike | None = None,
+    amp: bool = False,
+    resume: str | None = None,
+    auto_scale_lr: bool = False,
+    options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+    data: str | os.PathLike | None = None,
+    demo: bool = False,
+    scratch: bool = False,
+    seed: int | None = None,
+    deterministic: bool = False,
+    compile: bool = False,
+    fast_eval: bool = False,
+    accept_changes: bool = False,
+    live: Sequence[str] = (),
+    progress: bool = True,
+) -> TrainResult:
     """Trains the model of a config and scores it on the validation split.
 
     Args:
@@ -106,9 +121,20 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
     """
     start = time.monotonic()
     with processes.started(launcher):
-        cfg = prepare(config, ('train', 'val'), work_dir=work_dir, resume=resume, options=options,
-                      launcher=launcher, data=data, demo=demo, scratch=scratch,
-                      fast_eval=fast_eval, compile=compile, live=live)
+        cfg = prepare(
+            config,
+            ('train', 'val'),
+            work_dir=work_dir,
+            resume=resume,
+            options=options,
+            launcher=launcher,
+            data=data,
+            demo=demo,
+            scratch=scratch,
+            fast_eval=fast_eval,
+            compile=compile,
+            live=live,
+        )
         cfg.command = _command()
         if accept_changes:
             _accept_changes(cfg)
@@ -122,23 +148,32 @@ def train(config: str | os.PathLike | Config, *, work_dir: str | os.PathLike | N
             _use_scaled_rate(cfg)
         settle_strategy(cfg)
         from .report import report_at_end  # it uses what stands here
+
         shown = demo or data is not None
         runner, scores, collector = _run(cfg, compile, progress, collected=shown)
         pictures = _pictures(runner) if shown else []
         page = report_at_end(runner, collector) if collector is not None else None
         folder = Path(runner.work_dir)
-        return TrainResult(folder, plain(scores.metrics), time.monotonic() - start,
-                           checkpoints.last(folder), pictures, page)
+        return TrainResult(
+            folder,
+            plain(scores.metrics),
+            time.monotonic() - start,
+            checkpoints.last(folder),
+            pictures,
+            page,
+        )
 
 
-def _run(cfg: Config, compile: bool, progress: bool = False,
-         collected: bool = False) -> tuple[Any, LastScores, Any]:
+def _run(
+    cfg: Config, compile: bool, progress: bool = False, collected: bool = False
+) -> tuple[Any, LastScores, Any]:
     """Builds a runner, and trains.
 
     Returns:
         the runner, its scores, and what the last validation predicted, if it is to be collected.
     """
     from .report import collect_at_end
+
     with building(cfg):
         runner = build_runner(cfg)
         if compile:
@@ -157,8 +192,11 @@ def _run(cfg: Config, compile: bool, progress: bool = False,
 
 def watch(runner: Any, progress: bool) -> None:
     """Shows a bar to whoever may be watching; elsewhere not even the list of hooks is another."""
-    if progress and on_terminal() and not any(isinstance(hook, ProgressBar)
-                                              for hook in runner.hooks):
+    if (
+        progress
+        and on_terminal()
+        and not any(isinstance(hook, ProgressBar) for hook in runner.hooks)
+    ):
         runner.register_hook(ProgressBar())
 
 
@@ -171,7 +209,7 @@ def released(runner: Any) -> Iterator[None]:
         # mmengine closes what scores are written to only where all goes well.
         try:
             runner.visualizer.close()
-        except Exception as error:      # of a backend; what ended the run is what matters
+        except Exception as error:  # of a backend; what ended the run is what matters
             runner.logger.warning(f'the visualizer cannot be closed: {error}')
         raise
     finally:
@@ -180,15 +218,22 @@ def released(runner: Any) -> Iterator[None]:
                 hook.restore()
 
 
-def configure(config: str | os.PathLike | Config, *, options: Mapping[str, Any] | None = None,
-              launcher: str = 'none', data: str | os.PathLike | None = None,
-              demo: bool = False, scratch: bool = False) -> Config:
+def configure(
+    config: str | os.PathLike | Config,
+    *,
+    options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+    data: str | os.PathLike | None = None,
+    demo: bool = False,
+    scratch: bool = False,
+) -> Config:
     """A config with its data and options set; see :func:`train` for the arguments."""
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     if demo or data is not None:
         use_data(cfg, data_for(cfg, data, launcher))
     if demo:
         from .demo import shrink
+
         shrink(cfg)
     if scratch:
         from_scratch(cfg)
@@ -196,10 +241,19 @@ def configure(config: str | os.PathLike | Config, *, options: Mapping[str, Any] 
     return cfg
 
 
-def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
-            work_dir: str | os.PathLike | None = None, resume: str | None = None,
-            launcher: str = 'none', demo: bool = False, fast_eval: bool = False,
-            compile: bool = False, live: Sequence[str] = (), **more: Any) -> Config:
+def prepare(
+    config: str | os.PathLike | Config,
+    splits: tuple[str, ...],
+    *,
+    work_dir: str | os.PathLike | None = None,
+    resume: str | None = None,
+    launcher: str = 'none',
+    demo: bool = False,
+    fast_eval: bool = False,
+    compile: bool = False,
+    live: Sequence[str] = (),
+    **more: Any,
+) -> Config:
     """Everything between a config's name and a config that can be run.
 
     What can be wrong is looked at from cheap to dear, and the work folder is made last, so that a
@@ -213,8 +267,10 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
     cfg = configure(config, launcher=launcher, demo=demo, **more)
     for split in splits[:1]:
         if cfg.get(f'{split}_dataloader') is None or cfg.get(f'{split}_cfg') is None:
-            raise UserError(f'the config {cfg.filename or ""} has no {split}_dataloader or '
-                            f'{split}_cfg: there is nothing to {split}')
+            raise UserError(
+                f'the config {cfg.filename or ""} has no {split}_dataloader or '
+                f'{split}_cfg: there is nothing to {split}'
+            )
     check_paths(cfg, splits)
     name = (Path(cfg.filename).stem if cfg.filename else 'run') + ('_demo' if demo else '')
     if work_dir is not None:
@@ -228,6 +284,7 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
     settle_live(cfg, live)
     if fast_eval:
         from .metrics import use_fast_evaluation
+
         use_fast_evaluation(cfg, 'test' if splits == ('test',) else 'val')
     cfg.launcher = launcher
     if compile:
@@ -243,8 +300,10 @@ def prepare(config: str | os.PathLike | Config, splits: tuple[str, ...], *,
     try:
         os.makedirs(cfg.work_dir, exist_ok=True)
     except OSError as error:
-        raise UserError(f'the work folder {cfg.work_dir} cannot be made: {error.strerror}; choose '
-                        'another with --work-dir') from error
+        raise UserError(
+            f'the work folder {cfg.work_dir} cannot be made: {error.strerror}; choose '
+            'another with --work-dir'
+        ) from error
     return cfg
 
 
@@ -253,8 +312,9 @@ def plain(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
-def data_for(cfg: Config, data: str | os.PathLike | None,
-             launcher: str = 'none') -> str | os.PathLike:
+def data_for(
+    cfg: Config, data: str | os.PathLike | None, launcher: str = 'none'
+) -> str | os.PathLike:
     """The folder given, or the embedded data set in the layout of the config's task."""
     return drawn_data(KINDS[task_of(cfg)], launcher) if data is None else data
 
@@ -265,6 +325,7 @@ def drawn_data(layout: str, launcher: str = 'none') -> Path:
     It is drawn in all layouts, and one drawn with fewer serves where it has the one that is needed.
     """
     from ..data.shapes import LAYOUTS, STAMP, draw
+
     folder, first = Path('data') / 'shapes', processes.numbers(launcher)[1] == 0
     drawn = (folder / STAMP).exists()
     return draw(folder, layouts=[layout] if drawn else LAYOUTS, progress=first)
@@ -273,18 +334,24 @@ def drawn_data(layout: str, launcher: str = 'none') -> Path:
 def _command() -> str:
     """The command that runs, for the report."""
     program, *arguments = sys.argv
-    path = Path(program)        # `python -m mmresnest` has the name of a file
-    name = 'mmresnest' if (path.parent.name if path.stem == '__main__' else path.stem) == \
-        'mmresnest' else program
+    path = Path(program)  # `python -m mmresnest` has the name of a file
+    name = (
+        'mmresnest'
+        if (path.parent.name if path.stem == '__main__' else path.stem) == 'mmresnest'
+        else program
+    )
     return shlex.join([name, *arguments])
 
 
 def _use_amp(cfg: Config) -> None:
     import torch
+
     wrapper = cfg.optim_wrapper
     if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError(f'--amp replaces the OptimWrapper, and {cfg.filename or "the config"} has '
-                        f'a {wrapper.type}; set mixed precision there')
+        raise UserError(
+            f'--amp replaces the OptimWrapper, and {cfg.filename or "the config"} has '
+            f'a {wrapper.type}; set mixed precision there'
+        )
     # Scaled losses need all shards of a gradient looked at before any of them is used.
     if torch.cuda.is_available() and strategy_of(cfg) != OURS:
         wrapper.type = 'AmpOptimWrapper'
@@ -293,6 +360,7 @@ def _use_amp(cfg: Config) -> None:
         wrapper.pop('loss_scale', None)
         wrapper.pop('dtype', None)
         from . import amp  # noqa: F401  registers the wrapper
+
         wrapper.type = 'Bfloat16OptimWrapper'
         print_log('mixed precision: bfloat16, without loss scaling', 'current')
 
@@ -300,16 +368,20 @@ def _use_amp(cfg: Config) -> None:
 def _accept_changes(cfg: Config) -> None:
     kind = cfg.train_cfg.get('type')
     if kind not in TYPES.values():
-        raise UserError(f'--accept-changes is of our loops, and train_cfg.type is {kind}; set it '
-                        'to mmresnest.EpochBasedTrainLoop or mmresnest.IterBasedTrainLoop')
+        raise UserError(
+            f'--accept-changes is of our loops, and train_cfg.type is {kind}; set it '
+            'to mmresnest.EpochBasedTrainLoop or mmresnest.IterBasedTrainLoop'
+        )
     cfg.train_cfg.accept_changes = True
 
 
 def _use_scaled_rate(cfg: Config) -> None:
     if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
-        raise UserError('--auto-scale-lr needs the batch size that the learning rate of '
-                        f'{cfg.filename or "the config"} is meant for: add auto_scale_lr = '
-                        'dict(base_batch_size=16), or what it is')
+        raise UserError(
+            '--auto-scale-lr needs the batch size that the learning rate of '
+            f'{cfg.filename or "the config"} is meant for: add auto_scale_lr = '
+            'dict(base_batch_size=16), or what it is'
+        )
     cfg.auto_scale_lr.enable = True
 
 
@@ -325,9 +397,11 @@ def settle_start(cfg: Config, resume: str | None) -> None:
     if source and '://' not in source and not (flexible and checkpoints.is_sharded(Path(source))):
         content = checkpoints.read(source)
         if cfg.get('resume') and 'optimizer' not in content:
-            raise UserError(f'{source} holds weights only, and resuming needs the state of the '
-                            'optimiser too; to start a new run from these weights, give '
-                            f'--cfg-options load_from={source} without --resume')
+            raise UserError(
+                f'{source} holds weights only, and resuming needs the state of the '
+                'optimiser too; to start a new run from these weights, give '
+                f'--cfg-options load_from={source} without --resume'
+            )
 
 
 def _find_last(cfg: Config, needed: bool) -> None:
@@ -341,15 +415,22 @@ def _find_last(cfg: Config, needed: bool) -> None:
         print_log(f'goes on from {found}', 'current')
         cfg.load_from = str(found)
     elif passed:
-        raise UserError(f'nothing to resume in {folder.absolute()}: none of its {len(passed)} '
-                        f'checkpoints is whole ({passed[0].partition("; ")[0]}); bring one back, '
-                        'or name another --work-dir to start from the beginning')
+        raise UserError(
+            f'nothing to resume in {folder.absolute()}: none of its {len(passed)} '
+            f'checkpoints is whole ({passed[0].partition("; ")[0]}); bring one back, '
+            'or name another --work-dir to start from the beginning'
+        )
     elif needed:
-        raise UserError(f'nothing to resume in {folder.absolute()}: no checkpoint is there; leave '
-                        '--resume out to start from the beginning, or name another --work-dir')
+        raise UserError(
+            f'nothing to resume in {folder.absolute()}: no checkpoint is there; leave '
+            '--resume out to start from the beginning, or name another --work-dir'
+        )
     else:
-        print_log(f'{folder.absolute()} holds no checkpoint: the run starts from the beginning',
-                  'current', logging.WARNING)
+        print_log(
+            f'{folder.absolute()} holds no checkpoint: the run starts from the beginning',
+            'current',
+            logging.WARNING,
+        )
         cfg.resume = False
 
 
@@ -360,5 +441,6 @@ def _pictures(runner: Any) -> list[Path]:
         return []
     from ..deploy import uncompiled
     from ..report.pictures import write_pictures
+
     with uncompiled(model):
         return write_pictures(runner, model, runner.val_loop.dataloader.dataset, runner.work_dir)

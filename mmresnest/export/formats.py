@@ -8,6 +8,7 @@
 The last two hold what torch itself has operators for. Those that thin out boxes and pool RoIs are
 torchvision's, so a detector is exported to them as far as its neck.
 """
+
 from __future__ import annotations
 
 import json
@@ -29,8 +30,8 @@ from . import runtime
 from .kernels import translations
 
 OPSET = 18
-FILE = 'mmresnest.json'     # of the description in archives of torch
-OLDEST = (2, 6)             # the first torch whose exporter takes translations of operators
+FILE = 'mmresnest.json'  # of the description in archives of torch
+OLDEST = (2, 6)  # the first torch whose exporter takes translations of operators
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Shapes:
         divisor: that any height and width must be multiples of.
         least: that they must have.
     """
+
     batch: int | None
     height: int | None
     width: int | None
@@ -60,6 +62,7 @@ class Shapes:
         if not self.dynamic:
             return None
         from torch.export import Dim
+
         batch = Dim('batch', min=1, max=1024)
         sides = []
         for name in ('height', 'width'):
@@ -79,6 +82,7 @@ class Format:
         load: the file in its runtime, as a function of arrays.
         packages: that it takes, and the extra that brings them.
     """
+
     suffix: str
     detects: bool
     write: Callable[[nn.Module, Sequence[Tensor], Path, Shapes, dict[str, Any]], None]
@@ -100,11 +104,14 @@ def check_installed(name: str) -> None:
         runtime.needed(package, extra)
     version = tuple(map(int, torch.__version__.split('.')[:2]))
     if version < OLDEST:
-        raise UserError(f'export takes torch {OLDEST[0]}.{OLDEST[1]} or newer, and this is '
-                        f'{torch.__version__}; update it')
+        raise UserError(
+            f'export takes torch {OLDEST[0]}.{OLDEST[1]} or newer, and this is '
+            f'{torch.__version__}; update it'
+        )
 
 
 # ---- writing -------------------------------------------------------------------------------------
+
 
 def program(graph: nn.Module, inputs: Sequence[Tensor], shapes: Shapes) -> Any:
     """A graph as torch.export's program.
@@ -114,25 +121,34 @@ def program(graph: nn.Module, inputs: Sequence[Tensor], shapes: Shapes) -> Any:
     """
     try:
         with torch.no_grad(), quiet():
-            return torch.export.export(graph, tuple(inputs), strict=False,
-                                       dynamic_shapes=shapes.constraints(len(inputs)))
-    except Exception as error:      # there are many kinds, most of them private
+            return torch.export.export(
+                graph, tuple(inputs), strict=False, dynamic_shapes=shapes.constraints(len(inputs))
+            )
+    except Exception as error:  # there are many kinds, most of them private
         first = str(error).strip().splitlines()[0][:300]
         advice = '; try without --dynamic' if shapes.dynamic else ''
-        raise UserError(f'torch.export cannot follow this model: {first}{advice}, or another '
-                        '--part') from error
+        raise UserError(
+            f'torch.export cannot follow this model: {first}{advice}, or another --part'
+        ) from error
 
 
-def write_onnx(graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes,
-               about: dict[str, Any]) -> None:
+def write_onnx(
+    graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes, about: dict[str, Any]
+) -> None:
     """Writes ONNX."""
     import onnx
+
     followed = program(graph, inputs, shapes)
     with torch.no_grad(), quiet():
         written = torch.onnx.export(
-            followed, dynamo=True, verbose=False, opset_version=OPSET,
-            custom_translation_table=translations(), output_names=about['outputs'])
-    assert written is not None      # torch.onnx.export returns None if it is given a file
+            followed,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            custom_translation_table=translations(),
+            output_names=about['outputs'],
+        )
+    assert written is not None  # torch.onnx.export returns None if it is given a file
     written.save(path, external_data=False)
     model = onnx.load(path)
     held = model.metadata_props.add()
@@ -141,8 +157,9 @@ def write_onnx(graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: S
     onnx.save(model, path)
 
 
-def write_openvino(graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes,
-                   about: dict[str, Any]) -> None:
+def write_openvino(
+    graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes, about: dict[str, Any]
+) -> None:
     """Writes OpenVINO's two files."""
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder, 'model.onnx')
@@ -153,21 +170,25 @@ def write_openvino(graph: nn.Module, inputs: Sequence[Tensor], path: Path, shape
 def as_openvino(onnx_file: Path, path: Path, about: dict[str, Any]) -> None:
     """Converts an ONNX file."""
     import openvino
+
     model = openvino.convert_model(onnx_file)
     model.set_rt_info(json.dumps(about), runtime.KEY)
     openvino.save_model(model, path, compress_to_fp16=about['precision'] == 'float16')
 
 
-def write_program(graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes,
-                  about: dict[str, Any]) -> None:
+def write_program(
+    graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes, about: dict[str, Any]
+) -> None:
     """Writes torch.export's archive."""
     with quiet():
-        torch.export.save(program(graph, inputs, shapes), path,
-                          extra_files={FILE: json.dumps(about)})
+        torch.export.save(
+            program(graph, inputs, shapes), path, extra_files={FILE: json.dumps(about)}
+        )
 
 
-def write_script(graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes,
-                 about: dict[str, Any]) -> None:
+def write_script(
+    graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes, about: dict[str, Any]
+) -> None:
     """Writes a trace."""
     with torch.no_grad(), quiet():
         traced = torch.jit.trace(graph, tuple(inputs), check_trace=False)
@@ -177,8 +198,9 @@ def write_script(graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Holds back what torch says of its own insides while it exports."""
-    loggers = [logging.getLogger(name) for name in ('torch.onnx', 'torch.export', 'onnxscript',
-                                                    'onnx_ir')]
+    loggers = [
+        logging.getLogger(name) for name in ('torch.onnx', 'torch.export', 'onnxscript', 'onnx_ir')
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -196,6 +218,7 @@ def quiet() -> Iterator[None]:
 
 
 # ---- running -------------------------------------------------------------------------------------
+
 
 def load_session(path: Path) -> Callable[..., list[np.ndarray]]:
     """Opens a file in the runtime that needs no torch."""
@@ -216,9 +239,11 @@ def load_script(path: Path) -> Callable[..., list[np.ndarray]]:
 
 def as_arrays(module: Callable) -> Callable[..., list[np.ndarray]]:
     """A module as a function of arrays."""
+
     def run(*inputs: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
             return arrays_of(module(*map(torch.from_numpy, inputs)))
+
     return run
 
 
@@ -230,8 +255,9 @@ def arrays_of(found: Tensor | Sequence[Tensor]) -> list[np.ndarray]:
 _ONNX = (('onnx', 'onnx'), ('onnxscript', 'onnx'))
 FORMATS = {
     'onnx': Format('.onnx', True, write_onnx, load_session, (*_ONNX, ('onnxruntime', 'onnx'))),
-    'openvino': Format('.xml', True, write_openvino, load_session,
-                       (*_ONNX, ('openvino', 'openvino'))),
+    'openvino': Format(
+        '.xml', True, write_openvino, load_session, (*_ONNX, ('openvino', 'openvino'))
+    ),
     'torch-export': Format('.pt2', False, write_program, load_program),
     'torchscript': Format('.pt', False, write_script, load_script),
 }

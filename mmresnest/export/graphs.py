@@ -10,6 +10,7 @@ the rest is padding, as in mmdet's batches. Layers and weights are those of mmde
 these do with lists of images and objects is said here with tensors of a fixed number of rows, of
 which those that are none have the score 0 and the label -1.
 """
+
 from __future__ import annotations
 
 import math
@@ -61,6 +62,7 @@ class Normalise(nn.Module):
     Args:
         preprocessor: the model's.
     """
+
     mean: Tensor
     std: Tensor
 
@@ -72,17 +74,18 @@ class Normalise(nn.Module):
         self.register_buffer('mean', mean.float().view(1, -1, 1, 1).clone())
         self.register_buffer('std', std.float().view(1, -1, 1, 1).clone())
         # The pipelines load BGR, the file is given RGB.
-        self.flips = not getattr(preprocessor, '_channel_conversion',
-                                 getattr(preprocessor, 'channel_conversion', False))
+        self.flips = not getattr(
+            preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)
+        )
         self.fill = float(getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0)))
 
     def forward(self, image: Tensor, size: Tensor) -> Tensor:
         """B 3 H W of 8 bits, B 2 -> B 3 H W."""
         x = image.flip(1) if self.flips else image
-        x = (x.float() - self.mean) / self.std                                          # B 3 H W
-        rows = torch.arange(x.shape[2], device=x.device) < size[:, :1]                  # B H
-        columns = torch.arange(x.shape[3], device=x.device) < size[:, 1:]               # B W
-        inside = (rows[:, :, None] & columns[:, None, :])[:, None]                      # B 1 H W
+        x = (x.float() - self.mean) / self.std  # B 3 H W
+        rows = torch.arange(x.shape[2], device=x.device) < size[:, :1]  # B H
+        columns = torch.arange(x.shape[3], device=x.device) < size[:, 1:]  # B W
+        inside = (rows[:, :, None] & columns[:, None, :])[:, None]  # B 1 H W
         return torch.where(inside, x, self.fill)
 
 
@@ -104,10 +107,16 @@ class SegmentorGraph(nn.Module):
         if type(model).__name__ != 'EncoderDecoder':
             raise _unknown(model, 'EncoderDecoder')
         if model.out_channels == 1:
-            raise UserError('the segmentor has one channel for two classes; export --part backbone '
-                            'or neck, or train it with out_channels=2')
-        if predicts_otherwise(model.decode_head, 'mmseg.models.decode_heads.decode_head',
-                              'BaseDecodeHead', ('predict', 'predict_by_feat')):
+            raise UserError(
+                'the segmentor has one channel for two classes; export --part backbone '
+                'or neck, or train it with out_channels=2'
+            )
+        if predicts_otherwise(
+            model.decode_head,
+            'mmseg.models.decode_heads.decode_head',
+            'BaseDecodeHead',
+            ('predict', 'predict_by_feat'),
+        ):
             raise _unknown(model.decode_head, 'heads that predict as BaseDecodeHead does')
         self.normalise = Normalise(model.data_preprocessor)
         self.features = FeatureGraph(model, 'neck' if model.with_neck else 'backbone', dtype)
@@ -119,8 +128,12 @@ class SegmentorGraph(nn.Module):
         logits = self.head(tuple(one.to(self.dtype) for one in maps))
         if not isinstance(logits, Tensor):
             raise _unknown(self.head, 'heads that give one map')
-        logits = F.interpolate(logits.float(), size=image.shape[2:], mode='bilinear',
-                               align_corners=self.head.align_corners)
+        logits = F.interpolate(
+            logits.float(),
+            size=image.shape[2:],
+            mode='bilinear',
+            align_corners=self.head.align_corners,
+        )
         return logits, logits.argmax(1)
 
 
@@ -149,8 +162,12 @@ class DetectorGraph(nn.Module):
                 raise _unknown(model, 'a detector of one stage with anchors, or of two with RoIs')
             self.dense = DenseHead(model.bbox_head, dtype, kernels)
         else:
-            if type(model).__name__ not in ('FasterRCNN', 'MaskRCNN', 'CascadeRCNN',
-                                            'TwoStageDetector'):
+            if type(model).__name__ not in (
+                'FasterRCNN',
+                'MaskRCNN',
+                'CascadeRCNN',
+                'TwoStageDetector',
+            ):
                 raise _unknown(model, 'FasterRCNN, MaskRCNN, CascadeRCNN')
             self.dense = Proposals(model.rpn_head, dtype, kernels)
             self.rois = RoIHead(roi_head, dtype, kernels)
@@ -168,6 +185,7 @@ class DetectorGraph(nn.Module):
 
 # ---- dense heads ---------------------------------------------------------------------------------
 
+
 class Anchored(nn.Module):
     """A head that scores and shifts anchors, and what its two uses share.
 
@@ -178,25 +196,29 @@ class Anchored(nn.Module):
         kernels: how objects are thinned out.
     """
 
-    def __init__(self, head: Any, settings: Mapping, dtype: torch.dtype,
-                 kernels: Kernels) -> None:
+    def __init__(self, head: Any, settings: Mapping, dtype: torch.dtype, kernels: Kernels) -> None:
         super().__init__()
         generator = head.prior_generator
         if type(generator).__name__ not in ('AnchorGenerator', 'SSDAnchorGenerator'):
             raise _unknown(generator, 'AnchorGenerator')
         self.head, self.dtype, self.kernels = head.to(dtype), dtype, kernels
         self.strides = [tuple(map(float, stride)) for stride in generator.strides]
-        self.anchors = nn.ParameterList([
-            nn.Parameter(base.detach().float().clone(), requires_grad=False)
-            for base in generator.base_anchors])
+        self.anchors = nn.ParameterList(
+            [
+                nn.Parameter(base.detach().float().clone(), requires_grad=False)
+                for base in generator.base_anchors
+            ]
+        )
         self.coder = Coder(head.bbox_coder)
-        self.lowest, self.most = 0., most_of(settings)
+        self.lowest, self.most = 0.0, most_of(settings)
         self.before = int(settings.get('nms_pre', -1))
         self.smallest = float(settings.get('min_bbox_size', -1))
         self.overlap = overlap_of(settings)
         if self.before <= 0:
-            raise UserError('the test_cfg of a head has no nms_pre, and so a number of candidates '
-                            'that depends on the image; set it, to 1000 as is usual')
+            raise UserError(
+                'the test_cfg of a head has no nms_pre, and so a number of candidates '
+                'that depends on the image; set it, to 1000 as is usual'
+            )
 
     def levels(self, maps: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Of each level: scores B N C, shifts B N 4 and anchors N 4."""
@@ -213,7 +235,7 @@ class Anchored(nn.Module):
             x = torch.arange(width, device=score.device, dtype=torch.float32) * stride[0]
             y = torch.arange(height, device=score.device, dtype=torch.float32) * stride[1]
             x, y = x[None, :].expand(height, width), y[:, None].expand(height, width)
-            grid = torch.stack([x, y, x, y], 2)[:, :, None]                             # H W 1 4
+            grid = torch.stack([x, y, x, y], 2)[:, :, None]  # H W 1 4
             result.append((score, shift, (grid + base).reshape(-1, 4)))
         return result
 
@@ -226,14 +248,15 @@ class Anchored(nn.Module):
         best, at = padded.topk(self.before, 1)
         return best, at.clamp(max=score.shape[1] - 1)
 
-    def boxes(self, anchors: Tensor, shifts: Tensor, at: Tensor, scores: Tensor,
-              size: Tensor) -> tuple[Tensor, Tensor]:
+    def boxes(
+        self, anchors: Tensor, shifts: Tensor, at: Tensor, scores: Tensor, size: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """B M 4 boxes of the candidates, and their scores, 0 where the box is too small."""
         chosen = shifts.gather(1, at[:, :, None].expand(-1, -1, 4))
         boxes = self.coder(anchors[at], chosen, size)
         if self.smallest >= 0:
             sides = boxes[:, :, 2:] - boxes[:, :, :2]
-            scores = torch.where((sides > self.smallest).all(2), scores, 0.)
+            scores = torch.where((sides > self.smallest).all(2), scores, 0.0)
         return boxes, scores
 
 
@@ -260,7 +283,7 @@ class Proposals(Anchored):
             # Each level is thinned out for itself.
             keep = self.kernels.keep(found, best, self.overlap)
             boxes.append(found)
-            scores.append(torch.where(keep, best, 0.))
+            scores.append(torch.where(keep, best, 0.0))
         return top(torch.cat(boxes, 1), torch.cat(scores, 1), self.most)
 
 
@@ -274,16 +297,24 @@ class DenseHead(Anchored):
     """
 
     def __init__(self, head: Any, dtype: torch.dtype, kernels: Kernels) -> None:
-        ours = predicts_otherwise(head, 'mmdet.models.dense_heads.base_dense_head', 'BaseDenseHead',
-                                  ('predict', 'predict_by_feat', '_predict_by_feat_single',
-                                   '_bbox_post_process'))
-        if ours or not hasattr(head, 'prior_generator') or getattr(
-                head.loss_cls, 'custom_cls_channels', False):
+        ours = predicts_otherwise(
+            head,
+            'mmdet.models.dense_heads.base_dense_head',
+            'BaseDenseHead',
+            ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process'),
+        )
+        if (
+            ours
+            or not hasattr(head, 'prior_generator')
+            or getattr(head.loss_cls, 'custom_cls_channels', False)
+        ):
             raise _unknown(head, 'heads with anchors and without centerness, such as RetinaHead')
         super().__init__(head, head.test_cfg, dtype, kernels)
         if self.smallest > 0:
-            raise UserError(f'min_bbox_size={self.smallest:g} is in pixels of the picture, whose '
-                            'size a file does not know; set it to 0')
+            raise UserError(
+                f'min_bbox_size={self.smallest:g} is in pixels of the picture, whose '
+                'size a file does not know; set it to 0'
+            )
         self.lowest = float(head.test_cfg.get('score_thr', 0))
 
     def forward(self, maps: Sequence[Tensor], size: Tensor) -> tuple[Tensor, ...]:
@@ -291,10 +322,11 @@ class DenseHead(Anchored):
         boxes, scores, labels = [], [], []
         for score, shifts, anchors in self.levels(maps):
             classes = score.shape[2]
-            score = torch.where(score > self.lowest, score, 0.)
+            score = torch.where(score > self.lowest, score, 0.0)
             best, at = self.candidates(score.reshape(score.shape[0], -1))
-            found, best = self.boxes(anchors, shifts,
-                                     torch.div(at, classes, rounding_mode='floor'), best, size)
+            found, best = self.boxes(
+                anchors, shifts, torch.div(at, classes, rounding_mode='floor'), best, size
+            )
             boxes.append(found)
             scores.append(best)
             labels.append(at % classes)
@@ -302,10 +334,11 @@ class DenseHead(Anchored):
         # Classes do not suppress each other: each lies in a place of its own.
         away = label[:, :, None] * (box.amax((1, 2), keepdim=True) + 1)
         keep = self.kernels.keep(box + away, score, self.overlap)
-        return top(box, torch.where(keep, score, 0.), self.most, label)
+        return top(box, torch.where(keep, score, 0.0), self.most, label)
 
 
 # ---- RoI heads -----------------------------------------------------------------------------------
+
 
 class RoIHead(nn.Module):
     """Fast R-CNN's second stage, or the stages of Cascade R-CNN (Cai and Vasconcelos, 2018).
@@ -318,8 +351,9 @@ class RoIHead(nn.Module):
 
     def __init__(self, head: Any, dtype: torch.dtype, kernels: Kernels) -> None:
         super().__init__()
-        if type(head).__name__ not in ('StandardRoIHead', 'CascadeRoIHead') or \
-                getattr(head, 'with_shared_head', False):
+        if type(head).__name__ not in ('StandardRoIHead', 'CascadeRoIHead') or getattr(
+            head, 'with_shared_head', False
+        ):
             raise _unknown(head, 'StandardRoIHead and CascadeRoIHead without a shared head')
         many = type(head).__name__ == 'CascadeRoIHead'
         stages = list(head.bbox_head) if many else [head.bbox_head]
@@ -335,33 +369,40 @@ class RoIHead(nn.Module):
         self.lowest, self.most = float(settings['score_thr']), most_of(settings)
         self.overlap, self.kernels = overlap_of(settings), kernels
 
-    def forward(self, maps: Sequence[Tensor], boxes: Tensor, scores: Tensor,
-                size: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, maps: Sequence[Tensor], boxes: Tensor, scores: Tensor, size: Tensor
+    ) -> tuple[Tensor, ...]:
         """Maps and proposals B N 4, B N -> boxes B K 4, scores B K, labels B K (, masks)."""
         there = scores > 0
-        total: Any = 0.
+        total: Any = 0.0
         for number, (stage, pool, coder) in enumerate(zip(self.stages, self.pools, self.coders)):
             logits, shifts = stage(pool(maps, boxes))
-            logits = logits.float().unflatten(0, boxes.shape[:2])                       # B N C+1
-            shifts = shifts.float().view(boxes.shape[0], boxes.shape[1], -1, 4)         # B N C 4
+            logits = logits.float().unflatten(0, boxes.shape[:2])  # B N C+1
+            shifts = shifts.float().view(boxes.shape[0], boxes.shape[1], -1, 4)  # B N C 4
             total = total + logits
             if number < len(self.stages) - 1:
-                best = logits[:, :, :-1].argmax(2) if shifts.shape[2] > 1 else \
-                    torch.zeros_like(logits[:, :, 0], dtype=torch.int64)
+                best = (
+                    logits[:, :, :-1].argmax(2)
+                    if shifts.shape[2] > 1
+                    else torch.zeros_like(logits[:, :, 0], dtype=torch.int64)
+                )
                 at = best[:, :, None, None].expand(-1, -1, 1, 4)
                 boxes = coder(boxes, shifts.gather(2, at)[:, :, 0], size)
-        probable = (total / len(self.stages)).softmax(2)[:, :, :-1]                     # B N C
-        probable = torch.where((probable > self.lowest) & there[:, :, None], probable, 0.)
+        probable = (total / len(self.stages)).softmax(2)[:, :, :-1]  # B N C
+        probable = torch.where((probable > self.lowest) & there[:, :, None], probable, 0.0)
         batch, number, classes = probable.shape
-        moved = self.coders[-1](boxes[:, :, None], shifts, size[:, None])               # B N C 4
+        moved = self.coders[-1](boxes[:, :, None], shifts, size[:, None])  # B N C 4
         moved = moved.expand(-1, -1, classes, -1)
         # Each class is thinned out for itself.
         rows = moved.transpose(1, 2).reshape(batch * classes, number, 4)
         row_scores = probable.transpose(1, 2).reshape(batch * classes, number)
         keep = self.kernels.keep(rows, row_scores, self.overlap)
-        left = torch.where(keep, row_scores, 0.).reshape(batch, classes * number)
-        labels = torch.arange(classes, device=left.device)[None, :, None].expand(
-            batch, classes, number).reshape(batch, -1)
+        left = torch.where(keep, row_scores, 0.0).reshape(batch, classes * number)
+        labels = (
+            torch.arange(classes, device=left.device)[None, :, None]
+            .expand(batch, classes, number)
+            .reshape(batch, -1)
+        )
         found = top(rows.reshape(batch, -1, 4), left, self.most, labels)
         if self.masks is None:
             return found
@@ -389,16 +430,21 @@ class MaskHeads(nn.Module):
         self.pools = nn.ModuleList([Pool(one, dtype, kernels) for one in extractors])
         self.threshold = float(head.test_cfg['mask_thr_binary'])
         if self.threshold < 0:
-            raise UserError('mask_thr_binary is below 0: masks would be shades, which the runner '
-                            'does not give; set it, to 0.5 as is usual')
+            raise UserError(
+                'mask_thr_binary is below 0: masks would be shades, which the runner '
+                'does not give; set it, to 0.5 as is usual'
+            )
 
     def forward(self, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
         """Maps, B K 4, B K -> probabilities B K M M, each in its box."""
-        total: Any = 0.
+        total: Any = 0.0
         for head, pool in zip(self.heads, self.pools):
-            masks = head(pool(maps, boxes)).float().sigmoid()                           # BK C M M
-            at = labels.clamp(min=0).reshape(-1) if masks.shape[1] > 1 else \
-                torch.zeros_like(labels).reshape(-1)
+            masks = head(pool(maps, boxes)).float().sigmoid()  # BK C M M
+            at = (
+                labels.clamp(min=0).reshape(-1)
+                if masks.shape[1] > 1
+                else torch.zeros_like(labels).reshape(-1)
+            )
             at = at[:, None, None, None].expand(-1, 1, *masks.shape[2:])
             total = total + masks.gather(1, at)[:, 0]
         return (total / len(self.heads)).unflatten(0, labels.shape)
@@ -415,11 +461,15 @@ class Pool(nn.Module):
 
     def __init__(self, extractor: Any, dtype: torch.dtype, kernels: Kernels) -> None:
         super().__init__()
-        extractor = getattr(extractor, 'extractor', extractor)      # of mmresnest.ScaledGradient
+        extractor = getattr(extractor, 'extractor', extractor)  # of mmresnest.ScaledGradient
         layers: Any = getattr(extractor, 'roi_layers', ())
         if type(extractor).__name__ != 'SingleRoIExtractor' or any(
-                type(layer).__name__ != 'RoIAlign' or layer.pool_mode != 'avg'
-                or not layer.aligned or len(set(layer.output_size)) > 1 for layer in layers):
+            type(layer).__name__ != 'RoIAlign'
+            or layer.pool_mode != 'avg'
+            or not layer.aligned
+            or len(set(layer.output_size)) > 1
+            for layer in layers
+        ):
             raise _unknown(extractor, 'SingleRoIExtractor with square, aligned, averaging RoIAlign')
         self.scales = [float(layer.spatial_scale) for layer in layers]
         self.ratio = int(layers[0].sampling_ratio)
@@ -434,11 +484,13 @@ class Pool(nn.Module):
         area = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
         level = torch.floor(torch.log2(area.sqrt() / self.finest + 1e-6))
         level = level.clamp(0, len(self.scales) - 1).to(torch.int64)
-        return self.kernels.align(list(maps[:len(self.scales)]), rois, level, self.scales,
-                                  self.bins, self.ratio).to(self.dtype)
+        return self.kernels.align(
+            list(maps[: len(self.scales)]), rois, level, self.scales, self.bins, self.ratio
+        ).to(self.dtype)
 
 
 # ---- what heads share ----------------------------------------------------------------------------
+
 
 class Coder(nn.Module):
     """Shifts of boxes by (dx, dy, dw, dh) (Girshick et al., R-CNN, 2014, appendix C).
@@ -446,6 +498,7 @@ class Coder(nn.Module):
     Args:
         coder: a ``DeltaXYWHBBoxCoder``.
     """
+
     means: Tensor
     stds: Tensor
 
@@ -464,7 +517,7 @@ class Coder(nn.Module):
         centre = (boxes[..., :2] + boxes[..., 2:]) * 0.5
         sides = boxes[..., 2:] - boxes[..., :2]
         move, grow = sides * shifts[..., :2], shifts[..., 2:]
-        most = abs(math.log(16 / 1000))         # mmdet's wh_ratio_clip
+        most = abs(math.log(16 / 1000))  # mmdet's wh_ratio_clip
         if self.clamps:
             move, grow = move.clamp(-self.clamp, self.clamp), grow.clamp(max=most)
         else:
@@ -478,15 +531,16 @@ class Coder(nn.Module):
         return result
 
 
-def top(boxes: Tensor, scores: Tensor, most: int,
-        labels: Tensor | None = None) -> tuple[Tensor, ...]:
+def top(
+    boxes: Tensor, scores: Tensor, most: int, labels: Tensor | None = None
+) -> tuple[Tensor, ...]:
     """The best of B N, always ``most``: those that are none have no size, score 0 and label -1."""
     spare = max(0, most - scores.shape[1]) if isinstance(scores.shape[1], int) else most
     best, at = F.pad(scores, (0, spare)).topk(most, 1)
     at = at.clamp(max=scores.shape[1] - 1)
     there = best > 0
     boxes = boxes.gather(1, at[:, :, None].expand(-1, -1, 4))
-    boxes = torch.where(there[:, :, None], boxes, 0.)
+    boxes = torch.where(there[:, :, None], boxes, 0.0)
     if labels is None:
         return boxes, best
     return boxes, best, torch.where(there, labels.gather(1, at), -1)
@@ -500,11 +554,13 @@ def overlap_of(settings: Mapping) -> float:
     """
     nms = dict(settings['nms'])
     kind, overlap = nms.pop('type', 'nms'), nms.pop('iou_threshold', None)
-    nms.pop('split_thr', None)      # how mmcv saves memory
+    nms.pop('split_thr', None)  # how mmcv saves memory
     if kind != 'nms' or overlap is None or any(nms.values()):
-        raise UserError(f'objects are thinned out by {dict(settings["nms"])}, and exported files '
-                        "have dict(type='nms', iou_threshold=...) only; test with that first, as "
-                        'it changes scores, or export --part neck')
+        raise UserError(
+            f'objects are thinned out by {dict(settings["nms"])}, and exported files '
+            "have dict(type='nms', iou_threshold=...) only; test with that first, as "
+            'it changes scores, or export --part neck'
+        )
     return float(overlap)
 
 
@@ -516,8 +572,10 @@ def most_of(settings: Mapping) -> int:
     """
     most = int(settings['max_per_img'])
     if most < 1:
-        raise UserError(f'max_per_img={most} keeps as many objects as there are, and a file has '
-                        'room for a fixed number; set it, to 100 as is usual')
+        raise UserError(
+            f'max_per_img={most} keeps as many objects as there are, and a file has '
+            'room for a fixed number; set it, to 100 as is usual'
+        )
     return most
 
 
@@ -529,13 +587,19 @@ def predicts_otherwise(head: Any, module: str, base: str, names: Sequence[str]) 
 
 def _check_box_head(head: Any) -> None:
     """Makes sure that a head predicts as mmdet's ``BBoxHead``."""
-    changed = predicts_otherwise(head, 'mmdet.models.roi_heads.bbox_heads', 'BBoxHead',
-                                 ('predict_by_feat', '_predict_by_feat_single'))
+    changed = predicts_otherwise(
+        head,
+        'mmdet.models.roi_heads.bbox_heads',
+        'BBoxHead',
+        ('predict_by_feat', '_predict_by_feat_single'),
+    )
     whole = head.with_cls and head.with_reg
     if changed or getattr(head, 'custom_activation', False) or not whole:
         raise _unknown(head, 'heads that predict as BBoxHead does')
 
 
 def _unknown(found: Any, legal: str) -> UserError:
-    return UserError(f'a whole model cannot be exported with {type(found).__name__}; known here: '
-                     f'{legal}. Export --part neck or backbone, whose maps your code takes on')
+    return UserError(
+        f'a whole model cannot be exported with {type(found).__name__}; known here: '
+        f'{legal}. Export --part neck or backbone, whose maps your code takes on'
+    )

@@ -5,6 +5,7 @@
 
 :mod:`.aspp` needs mmseg, and is imported by the configs that use it (``custom_imports``).
 """
+
 from typing import Any
 
 from mmengine.registry import MODELS as ROOT
@@ -35,8 +36,9 @@ class ScaledGradient(nn.Module):
     def __init__(self, extractor: dict, scale: float):
         super().__init__()
         if not 0 < scale <= 1:
-            raise ArgumentError(f'scale={scale} is a share of the gradient; legal: above 0, '
-                                f'at most 1')
+            raise ArgumentError(
+                f'scale={scale} is a share of the gradient; legal: above 0, at most 1'
+            )
         self.extractor = ROOT.build(extractor)
         self.scale = scale
 
@@ -57,7 +59,7 @@ class ScaledGradient(nn.Module):
 
     def forward(self, feats: tuple[Tensor, ...], rois: Tensor, *args: Any) -> Tensor:
         """Maps, each B C H W, and R 5 regions -> R C h w."""
-        y = self.extractor(feats, rois, *args)                                    # R C h w
+        y = self.extractor(feats, rois, *args)  # R C h w
         if y.requires_grad and self.scale < 1:
             y.register_hook(self.weaken)
         return y

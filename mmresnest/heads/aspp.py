@@ -6,6 +6,7 @@ has a 1x1 with dropout of whole channels, and a 3x3 after it:
 
     p = drop2d(relu(bn(W1 [b_1 .. b_5])))        y = classify(drop(relu(bn(W3 * p))))
 """
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,18 +29,29 @@ class EncodingASPPHead(BaseDecodeHead):
         **head: arguments of mmseg's ``BaseDecodeHead``.
     """
 
-    def __init__(self, *, dilations: Sequence[int] = (12, 24, 36), project_dropout: float = 0.5,
-                 **head: Any):
+    def __init__(
+        self, *, dilations: Sequence[int] = (12, 24, 36), project_dropout: float = 0.5, **head: Any
+    ):
         super().__init__(**head)
 
         def layer(in_channels: int, kernel: int, dilation: int = 1) -> ConvModule:
-            return ConvModule(in_channels, self.channels, kernel, dilation=dilation,
-                              padding=kernel // 2 * dilation, conv_cfg=self.conv_cfg,
-                              norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
+            return ConvModule(
+                in_channels,
+                self.channels,
+                kernel,
+                dilation=dilation,
+                padding=kernel // 2 * dilation,
+                conv_cfg=self.conv_cfg,
+                norm_cfg=self.norm_cfg,
+                act_cfg=self.act_cfg,
+            )
 
         self.branches = nn.ModuleList(
-            [layer(self.in_channels, 1),
-             *(layer(self.in_channels, 3, dilation) for dilation in dilations)])
+            [
+                layer(self.in_channels, 1),
+                *(layer(self.in_channels, 3, dilation) for dilation in dilations),
+            ]
+        )
         self.image_branch = layer(self.in_channels, 1)
         self.project = layer((len(dilations) + 2) * self.channels, 1)
         self.project_dropout = nn.Dropout2d(project_dropout)
@@ -47,9 +59,11 @@ class EncodingASPPHead(BaseDecodeHead):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Stages, B C H W each -> B classes H W."""
-        x = self._transform_inputs(inputs)                                        # B C H W
-        whole = self.image_branch(x.mean((2, 3), keepdim=True))                   # B c 1 1
-        parts = [*(branch(x) for branch in self.branches),
-                 F.interpolate(whole, size=x.shape[2:])]                          # of one value
-        y = self.project_dropout(self.project(torch.cat(parts, 1)))               # B c H W
+        x = self._transform_inputs(inputs)  # B C H W
+        whole = self.image_branch(x.mean((2, 3), keepdim=True))  # B c 1 1
+        parts = [
+            *(branch(x) for branch in self.branches),
+            F.interpolate(whole, size=x.shape[2:]),
+        ]  # of one value
+        y = self.project_dropout(self.project(torch.cat(parts, 1)))  # B c H W
         return self.cls_seg(self.refine(y))

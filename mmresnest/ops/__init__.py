@@ -7,6 +7,7 @@
 Names, parameters, state dict and values stay what they are, but for rounding; ``tests/test_ops.py``
 proves it. Nothing here is imported by a definition.
 """
+
 from typing import TypeVar
 
 from torch import nn
@@ -34,9 +35,13 @@ def lean(model: Model) -> Model:
         trunk.entrance = embed
         for module in trunk.modules():
             cls = TWINS.get(type(module))
-            if cls is None and type(module) is nn.Sequential and len(module) and not isinstance(
-                    module[0], Bottleneck):
-                cls = LeanSequential        # a stem or a shortcut, not a stage
+            if (
+                cls is None
+                and type(module) is nn.Sequential
+                and len(module)
+                and not isinstance(module[0], Bottleneck)
+            ):
+                cls = LeanSequential  # a stem or a shortcut, not a stage
             if cls is not None:
                 module.__class__ = cls
     return model

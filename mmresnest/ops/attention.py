@@ -3,6 +3,7 @@
 Both are the plain form's operations with gradients that write into place: the two parts of u's
 gradient, one through the sum, one through the attention, are added where they lie.
 """
+
 from typing import Any
 
 import torch
@@ -41,9 +42,12 @@ class Attend(Function):
         """du_r = a_r dV, da_r = sum of u_r dV over the places."""
         u, a = ctx.saved_tensors
         parts, weights = u.split(ctx.channels, 1), a.split(ctx.channels, 1)
-        if torch.is_grad_enabled():                     # somebody differentiates twice
-            return (torch.cat([a_r * dV for a_r in weights], 1),
-                    torch.cat([(u_r * dV).sum((2, 3), keepdim=True) for u_r in parts], 1), None)
+        if torch.is_grad_enabled():  # somebody differentiates twice
+            return (
+                torch.cat([a_r * dV for a_r in weights], 1),
+                torch.cat([(u_r * dV).sum((2, 3), keepdim=True) for u_r in parts], 1),
+                None,
+            )
         du, product, da = torch.empty_like(u), torch.empty_like(dV), torch.empty_like(a)
         for r, (u_r, a_r) in enumerate(zip(parts, weights)):
             own = slice(r * ctx.channels, (r + 1) * ctx.channels)
@@ -56,7 +60,7 @@ class Attend(Function):
 def attended(u: Tensor, a: Tensor, channels: int) -> Tensor:
     """The sum without a map in between."""
     parts, weights = u.split(channels, 1), a.split(channels, 1)
-    V = parts[0] * weights[0]                                                     # B C H W
+    V = parts[0] * weights[0]  # B C H W
     for u_r, a_r in zip(parts[1:], weights[1:]):
         V.addcmul_(u_r, a_r)
     return V

@@ -8,10 +8,11 @@ written anew for that: the plain form's own backward functions receive the same 
 Chen et al., arXiv:1604.06174 (recomputation); Rota Bulò et al., arXiv:1712.02616, section 3 (which
 of the two maps around a norm to keep; theirs is kept invertible by a leaky ReLU, ours is exact).
 """
+
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ class Recipe:
     def __init__(self, compute: Compute):
         self.compute = compute
         self.uses = self.left = 0
-        self.value: Optional[Tensor] = None
+        self.value: Tensor | None = None
 
     def expect(self) -> None:
         """Announces one more use."""
@@ -43,7 +44,7 @@ class Recipe:
                 self.value = self.compute()
         value = self.value
         self.left -= 1
-        if self.left <= 0:                  # the next ones are of another backward pass
+        if self.left <= 0:  # the next ones are of another backward pass
             self.left, self.value = self.uses, None
         return value
 
@@ -71,9 +72,11 @@ class Recipes:
         """The tensor again, be it a part of what the recipe makes."""
         if len(packed) == 2:
             tensor, version = packed
-            if tensor._version != version:          # who packs a tensor has to look after it
-                raise RuntimeError('a tensor that the backward pass needs was modified by an '
-                                   'inplace operation after the forward pass')
+            if tensor._version != version:  # who packs a tensor has to look after it
+                raise RuntimeError(
+                    'a tensor that the backward pass needs was modified by an '
+                    'inplace operation after the forward pass'
+                )
             return tensor
         recipe, size, stride, offset = packed
         return recipe.use().as_strided(size, stride, offset)
@@ -129,10 +132,14 @@ def remember_normed(y: Tensor, c: Tensor, norm: nn.BatchNorm2d) -> None:
 
     def compute() -> Tensor:
         if versions != (weight._version, bias._version):
-            raise RuntimeError('the weight or bias of a norm was modified by an inplace operation '
-                               'between forward and backward pass')
-        if mean is None or deviation is None:           # they are taken of the batch once more
+            raise RuntimeError(
+                'the weight or bias of a norm was modified by an inplace operation '
+                'between forward and backward pass'
+            )
+        if mean is None or deviation is None:  # they are taken of the batch once more
             return F.relu_(F.batch_norm(c, None, None, weight, bias, True, 0.0, eps))
-        return F.relu_(F.batch_norm(c, mean, deviation.pow(-2) - eps, weight, bias, False, 0.0,
-                                    eps))
+        return F.relu_(
+            F.batch_norm(c, mean, deviation.pow(-2) - eps, weight, bias, False, 0.0, eps)
+        )
+
     remember(y, compute)

@@ -4,9 +4,9 @@ A twin is a subclass that adds no state: a module becomes its twin, and itself a
 its class. A trunk, whose class users know by name, is handed another walk through its stem.
 Whatever traces, compiles, exports or counts a network meets the definition's forward.
 """
+
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -88,15 +88,20 @@ class LeanSEBottleneck(LeanResNeXtBottleneck, SEBottleneck):
         graph = torch.is_grad_enabled()
         # The scaled convolution's gradients are taken sample by sample: not of small maps.
         small = y.shape[2] * y.shape[3] < PLACES_PER_CHANNEL * y.shape[1]
-        if not (hooked(self.se) or isinstance(self.drop_path, DropPath) and self.training or
-                torch.is_autocast_enabled(y.device.type) or graph and small) and ordinary(
-                    self.conv3):
+        if not (
+            hooked(self.se)
+            or isinstance(self.drop_path, DropPath)
+            and self.training
+            or torch.is_autocast_enabled(y.device.type)
+            or graph
+            and small
+        ) and ordinary(self.conv3):
             folded = fold(self.conv3, self.bn3, y, pool=True)
         if folded is None or folded.pooled is None:
             y = self.drop_path(self.gate(conv_norm(self.conv3, self.bn3, y)))
             return finish(y, shortcut, True)
-        z = F.linear(folded.pooled, folded.weight.flatten(1), folded.bias)        # B 4p
-        s = self.se.excitation(z[:, :, None, None])                               # B 4p 1 1
+        z = F.linear(folded.pooled, folded.weight.flatten(1), folded.bias)  # B 4p
+        s = self.se.excitation(z[:, :, None, None])  # B 4p 1 1
         if graph and (y.requires_grad or folded.weight.requires_grad):
             return finish(ScaledConv.apply(y, folded.weight, folded.bias, s), shortcut, True)
         y = convolve(self.conv3, y, folded.weight, folded.bias)
@@ -110,12 +115,12 @@ class LeanRes2NetBottleneck(LeanBottleneck, Res2NetBottleneck):
 
     def mixed(self, x: Tensor) -> Tensor:
         """B ws H W -> B ws H' W'."""
-        splits = x.split(self.width, 1)                                       # s times B w H W
+        splits = x.split(self.width, 1)  # s times B w H W
         rungs: list[Tensor] = []
         for index, (conv, norm) in enumerate(zip(self.convs, self.bns)):
             own = again(splits[index])
             if self.hierarchical and index > 0:
-                y = splits[index] + rungs[-1]                                     # B w H W
+                y = splits[index] + rungs[-1]  # B w H W
                 remember(y, partial(total, own, again(rungs[-1])))
             else:
                 y = splits[index].clone()
@@ -124,12 +129,12 @@ class LeanRes2NetBottleneck(LeanBottleneck, Res2NetBottleneck):
         if self.scales > 1:
             rungs.append(self.pool(splits[-1]))
         parts = [again(rung) for rung in rungs]
-        y = torch.cat(rungs, 1)                                                   # B ws H' W'
+        y = torch.cat(rungs, 1)  # B ws H' W'
         remember(y, lambda: torch.cat([part() for part in parts], 1))
         return y
 
 
-def total(one: Compute, other: Optional[Compute] = None) -> Tensor:
+def total(one: Compute, other: Compute | None = None) -> Tensor:
     """What a convolution of the ladder receives, a map without gaps."""
     return one().clone() if other is None else one() + other()
 
@@ -149,13 +154,13 @@ class LeanSplitAttention(SplitAttention):
         """B C H W -> B C H' W'."""
         if not eager(x) or self.sum_splits_first or torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        u = conv_norm(self.conv, self.bn0, x, relu=True)                          # B RC H W
+        u = conv_norm(self.conv, self.bn0, x, relu=True)  # B RC H W
         if not (torch.is_grad_enabled() and u.requires_grad):
             return attended(u, self.attention(self.squeeze(u)), self.channels)
         values = again(u)
         u, means = Pooled.apply(u)
-        a = self.attention(sum(means.split(self.channels, 1)))                    # B RC 1 1
-        V = Attend.apply(u, a, self.channels)                                     # B C H W
+        a = self.attention(sum(means.split(self.channels, 1)))  # B RC 1 1
+        V = Attend.apply(u, a, self.channels)  # B C H W
         weights = a.detach()
         remember(V, lambda: attended(values(), weights, self.channels))
         return V
@@ -200,6 +205,12 @@ def embed(trunk: ResTrunk, image: Tensor) -> Tensor:
 
 #: definition -> its twin
 TWINS: dict[type[nn.Module], type[nn.Module]] = {
-    cls.definition: cls for cls in (
-        LeanResNeXtBottleneck, LeanSEBottleneck, LeanRes2NetBottleneck, LeanSplitAttention,
-        LeanSplitAttentionBottleneck)}
+    cls.definition: cls
+    for cls in (
+        LeanResNeXtBottleneck,
+        LeanSEBottleneck,
+        LeanRes2NetBottleneck,
+        LeanSplitAttention,
+        LeanSplitAttentionBottleneck,
+    )
+}

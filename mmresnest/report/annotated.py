@@ -4,6 +4,7 @@ Lines and letters grow with the image, so that a photo of 12 megapixels is read 
 a phone's screen; a small image is drawn larger, since letters take room, and a vast one smaller.
 Both sides come out even: most video codecs take no others.
 """
+
 from __future__ import annotations
 
 import warnings
@@ -25,14 +26,15 @@ from .drawing import (
     tint_labels,
 )
 
-LEAST, MOST = 640, 4096     # pixels of the longer side
-WIDE = 5.5                  # inches of the longer side, by which letters of 6.5 points are scaled
-ROOM = 0.02                 # of the longer side: where no place is as wide, no name is written
-VOID = -1                   # the label of pixels of which nothing is said
+LEAST, MOST = 640, 4096  # pixels of the longer side
+WIDE = 5.5  # inches of the longer side, by which letters of 6.5 points are scaled
+ROOM = 0.02  # of the longer side: where no place is as wide, no name is written
+VOID = -1  # the label of pixels of which nothing is said
 
 
-def annotated_objects(image: np.ndarray, objects: Mapping[str, Any],
-                      classes: Sequence[str]) -> np.ndarray:
+def annotated_objects(
+    image: np.ndarray, objects: Mapping[str, Any], classes: Sequence[str]
+) -> np.ndarray:
     """Draws boxes, names and scores, and masks where there are any.
 
     Args:
@@ -48,13 +50,15 @@ def annotated_objects(image: np.ndarray, objects: Mapping[str, Any],
     height, width = image.shape[:2]
     # Of a model that learned nothing, boxes may be larger than can be drawn.
     kept['boxes'] = np.nan_to_num(kept['boxes']).clip(0, (width, height, width, height))
-    draw_objects(axes, as_picture(image), kept, np.ones(len(kept['labels']), bool), classes, '',
-                  True)
+    draw_objects(
+        axes, as_picture(image), kept, np.ones(len(kept['labels']), bool), classes, '', True
+    )
     return _pixels(figure)
 
 
-def annotated_regions(image: np.ndarray, labels: np.ndarray, classes: Sequence[str],
-                      regions: np.ndarray | None = None) -> np.ndarray:
+def annotated_regions(
+    image: np.ndarray, labels: np.ndarray, classes: Sequence[str], regions: np.ndarray | None = None
+) -> np.ndarray:
     """Tints an image by class, and writes the name of each region into its widest place.
 
     Args:
@@ -93,14 +97,23 @@ def _borders(regions: np.ndarray) -> np.ndarray:
 def _write_into(axes: Any, where: np.ndarray, name: str, colour: Sequence[float]) -> None:
     """Writes a name into each part of a region, at the point that is farthest from its edge."""
     import cv2
-    around = np.pad(where, 1).astype(np.uint8)      # the edge of the image is an edge
+
+    around = np.pad(where, 1).astype(np.uint8)  # the edge of the image is an edge
     distances = cv2.distanceTransform(around, cv2.DIST_L2, 3)[1:-1, 1:-1]
     _, parts = cv2.connectedComponents(where.astype(np.uint8))
     for part in np.unique(parts[distances >= ROOM * max(where.shape)]):
         y, x = np.unravel_index(int(np.argmax(distances * (parts == part))), where.shape)
-        text = axes.text(x + 0.5, y + 0.5, name, fontsize=6.5, ha='center', va='center',
-                         clip_on=True, color=ink_on(colour), bbox=dict(
-                             facecolor=colour, edgecolor='none', pad=0.8, alpha=0.9, clip_on=True))
+        text = axes.text(
+            x + 0.5,
+            y + 0.5,
+            name,
+            fontsize=6.5,
+            ha='center',
+            va='center',
+            clip_on=True,
+            color=ink_on(colour),
+            bbox=dict(facecolor=colour, edgecolor='none', pad=0.8, alpha=0.9, clip_on=True),
+        )
         text.set_parse_math(False)
 
 
@@ -123,7 +136,7 @@ def _pixels(figure: Any) -> np.ndarray:
     with warnings.catch_warnings():
         # A script that the font lacks is drawn as empty boxes; that is no reason to stop.
         warnings.filterwarnings('ignore', message='Glyph .* missing from')
-        for axes in figure.axes:        # a pixel may be a thousandth wider than it is high
+        for axes in figure.axes:  # a pixel may be a thousandth wider than it is high
             axes.set_aspect('auto')
         figure.canvas.draw()
     return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[:, :, :3])

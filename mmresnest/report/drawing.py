@@ -292,8 +292,9 @@ def is_ground(classes: Sequence[str], label: int) -> bool:
     return class_name(classes, label).lower() == 'background'
 
 
-def tint_labels(image: np.ndarray, mask: np.ndarray, classes: Sequence[str],
-                ignore: int) -> np.ndarray:
+def tint_labels(
+    image: np.ndarray, mask: np.ndarray, classes: Sequence[str], ignore: int
+) -> np.ndarray:
     """The image with its classes laid over it, and a dark line where they meet."""
     tinted = image.astype(np.float64)
     for label in np.unique(mask):
@@ -316,8 +317,9 @@ def read_image(path: str) -> np.ndarray:
 
     image = cv2.imdecode(np.frombuffer(fileio.get(path), np.uint8), cv2.IMREAD_COLOR)
     if image is None:
-        raise UserError(f'pictures: {path} is not an image that OpenCV can read; put '
-                        'a whole one in its place')
+        raise UserError(
+            f'pictures: {path} is not an image that OpenCV can read; put a whole one in its place'
+        )
     return image[:, :, ::-1]
 
 

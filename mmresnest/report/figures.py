@@ -3,6 +3,7 @@
 Colour never carries a meaning alone: runs differ in the dash of a line too, and every figure has a
 table or a sentence beside it on the page.
 """
+
 from __future__ import annotations
 
 import html
@@ -30,16 +31,22 @@ def _text(name: object) -> str:
 def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
     axis = dict(gridcolor='#e3e3e3', linecolor='#666', zerolinecolor='#bbb', automargin=True)
     return dict(
-        paper_bgcolor='white', plot_bgcolor='white', height=more.pop('height', 360),
-        font=dict(family='system-ui, sans-serif', size=13, color='#222'), autosize=True,
+        paper_bgcolor='white',
+        plot_bgcolor='white',
+        height=more.pop('height', 360),
+        font=dict(family='system-ui, sans-serif', size=13, color='#222'),
+        autosize=True,
         margin=dict(l=48, r=12, t=34, b=44),
         xaxis={**axis, 'title': dict(text=x), **more.pop('xaxis', {})},
         yaxis={**axis, 'title': dict(text=y, standoff=14), **more.pop('yaxis', {})},
-        legend=dict(orientation='h', x=0, yref='container', y=0, yanchor='bottom'), **more)
+        legend=dict(orientation='h', x=0, yref='container', y=0, yanchor='bottom'),
+        **more,
+    )
 
 
 def _json(traces: Sequence[Any], layout: Mapping[str, Any]) -> str:
     import plotly.graph_objects as graph
+
     figure = graph.Figure(data=list(traces), layout=dict(layout, template='none'))
     return figure.to_json(remove_uids=True)
 
@@ -51,20 +58,30 @@ def _name(run: str, what: str, several: bool) -> str:
 def precision_recall(runs: Mapping[str, np.ndarray]) -> str:
     """Precision over recall at both overlaps; run -> 2 101."""
     import plotly.graph_objects as graph
+
     traces = [
-        graph.Scatter(x=RECALLS.round(2), y=curve.round(3), mode='lines',
-                      name=_name(run, f'IoU {iou}', len(runs) > 1),
-                      line=dict(color=INKS[number], width=2.2, dash=DASHES[place]))
+        graph.Scatter(
+            x=RECALLS.round(2),
+            y=curve.round(3),
+            mode='lines',
+            name=_name(run, f'IoU {iou}', len(runs) > 1),
+            line=dict(color=INKS[number], width=2.2, dash=DASHES[place]),
+        )
         for place, (run, pair) in enumerate(runs.items())
-        for number, (iou, curve) in enumerate(zip(('.50', '.75'), pair))]
-    return _json(traces, _layout('recall', 'precision', xaxis=dict(range=[0, 1.01]),
-                                 yaxis=dict(range=[0, 1.03])))
+        for number, (iou, curve) in enumerate(zip(('.50', '.75'), pair))
+    ]
+    return _json(
+        traces,
+        _layout('recall', 'precision', xaxis=dict(range=[0, 1.01]), yaxis=dict(range=[0, 1.03])),
+    )
 
 
 def curves_as_json(runs: Mapping[str, np.ndarray], classes: Sequence[str]) -> str:
     """For the choice of a class: class -> the y of every line of the figure."""
-    table = {str(number): [_numbers(pair[iou, number]) for pair in runs.values() for iou in (0, 1)]
-             for number in range(len(classes))}
+    table = {
+        str(number): [_numbers(pair[iou, number]) for pair in runs.values() for iou in (0, 1)]
+        for number in range(len(classes))
+    }
     return json.dumps(table, separators=(',', ':'))
 
 
@@ -84,60 +101,112 @@ def most_confused(table: np.ndarray) -> np.ndarray:
 def confusion(table: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> str:
     """A confusion matrix as a map of shares of each row; the counts stand in the cells."""
     import plotly.graph_objects as graph
+
     sums = table.sum(axis=1, keepdims=True)
     share = table / np.maximum(sums, 1)
     few = len(rows) <= 14
     map_ = graph.Heatmap(
-        z=share.round(4), x=list(range(len(columns))), y=list(range(len(rows))),
-        customdata=table, zmin=0, zmax=1, colorscale='Blues',
-        text=table if few else None, texttemplate='%{text}' if few else None,
-        hovertext=[[f'{_text(row)} taken for {_text(column)}' for column in columns]
-                   for row in rows],
+        z=share.round(4),
+        x=list(range(len(columns))),
+        y=list(range(len(rows))),
+        customdata=table,
+        zmin=0,
+        zmax=1,
+        colorscale='Blues',
+        text=table if few else None,
+        texttemplate='%{text}' if few else None,
+        hovertext=[
+            [f'{_text(row)} taken for {_text(column)}' for column in columns] for row in rows
+        ],
         hovertemplate='%{hovertext}<br>%{customdata} (%{z:.1%} of the row)<extra></extra>',
-        showscale=False)
-    ticks = [dict(tickmode='array', tickvals=list(range(len(names))),
-                  ticktext=[_short(name) for name in names]) for names in (columns, rows)]
+        showscale=False,
+    )
+    ticks = [
+        dict(
+            tickmode='array',
+            tickvals=list(range(len(names))),
+            ticktext=[_short(name) for name in names],
+        )
+        for names in (columns, rows)
+    ]
     height = max(380, 110 + 19 * len(rows))
-    return _json([map_], _layout('predicted', 'true', height=height, xaxis=dict(ticks[0],
-                                 tickangle=-60), yaxis=dict(ticks[1], autorange='reversed')))
+    return _json(
+        [map_],
+        _layout(
+            'predicted',
+            'true',
+            height=height,
+            xaxis=dict(ticks[0], tickangle=-60),
+            yaxis=dict(ticks[1], autorange='reversed'),
+        ),
+    )
 
 
 def _short(name: str, length: int = 16) -> str:
-    return _text(name if len(name) <= length else name[:length - 1] + '…')
+    return _text(name if len(name) <= length else name[: length - 1] + '…')
 
 
 def score_histogram(runs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
     """How many detections of each score are right and how many false; run -> right, false."""
     edges = np.linspace(0, 1, 21)
     traces = _right_and_false(runs, np.linspace(0.025, 0.975, 20).round(3), edges)
-    return _json(traces, _layout('score', 'detections (logarithmic)', xaxis=dict(range=[0, 1]),
-                                 yaxis=dict(type='log', dtick=1)))
+    return _json(
+        traces,
+        _layout(
+            'score',
+            'detections (logarithmic)',
+            xaxis=dict(range=[0, 1]),
+            yaxis=dict(type='log', dtick=1),
+        ),
+    )
 
 
-def _right_and_false(runs: Mapping[str, tuple[np.ndarray, np.ndarray]], middles: np.ndarray,
-                     edges: np.ndarray) -> list[Any]:
+def _right_and_false(
+    runs: Mapping[str, tuple[np.ndarray, np.ndarray]], middles: np.ndarray, edges: np.ndarray
+) -> list[Any]:
     """Two steps of counts for each run; dots are false, and a second run's lines are thicker."""
     import plotly.graph_objects as graph
+
     return [
-        graph.Scatter(x=middles, y=np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0],
-                      mode='lines', name=_name(run, what, len(runs) > 1),
-                      line=dict(color=INKS[number], dash=('solid', 'dot')[number], shape='hvh',
-                                width=1.6 + 1.2 * place))
+        graph.Scatter(
+            x=middles,
+            y=np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0],
+            mode='lines',
+            name=_name(run, what, len(runs) > 1),
+            line=dict(
+                color=INKS[number],
+                dash=('solid', 'dot')[number],
+                shape='hvh',
+                width=1.6 + 1.2 * place,
+            ),
+        )
         for place, (run, pair) in enumerate(runs.items())
-        for number, (what, values) in enumerate(zip(('right', 'false'), pair))]
+        for number, (what, values) in enumerate(zip(('right', 'false'), pair))
+    ]
 
 
 def size_histogram(runs: Mapping[str, tuple[np.ndarray, np.ndarray]], truth: np.ndarray) -> str:
     """Sizes of boxes: the truth's, and those of the right and of the false detections shown."""
     import plotly.graph_objects as graph
+
     edges = 2.0 ** np.arange(0, 12.5, 0.5)
     middles = np.sqrt(edges[1:] * edges[:-1]).round(1)
-    there = graph.Scatter(x=middles, y=np.histogram(np.clip(truth, 1, edges[-1]), edges)[0],
-                          mode='lines', name='truth', line=dict(color='#222', dash='dash',
-                                                                shape='hvh', width=1.6))
+    there = graph.Scatter(
+        x=middles,
+        y=np.histogram(np.clip(truth, 1, edges[-1]), edges)[0],
+        mode='lines',
+        name='truth',
+        line=dict(color='#222', dash='dash', shape='hvh', width=1.6),
+    )
     traces = [there, *_right_and_false(runs, middles, edges)]
-    return _json(traces, _layout('side of a square as large, px', 'boxes', xaxis=dict(
-        type='log', tickvals=[4, 16, 32, 96, 256, 1024], range=[0, 3.4])))
+    return _json(
+        traces,
+        _layout(
+            'side of a square as large, px',
+            'boxes',
+            xaxis=dict(type='log', tickvals=[4, 16, 32, 96, 256, 1024], range=[0, 3.4]),
+        ),
+    )
 
 
 def _fill(place: int) -> dict[str, Any]:
@@ -148,29 +217,59 @@ def _fill(place: int) -> dict[str, Any]:
 def bars(runs: Mapping[str, np.ndarray], classes: Sequence[str], what: str) -> str:
     """A score of every class as bars; run -> K."""
     import plotly.graph_objects as graph
+
     names = [_short(name, 24) for name in classes]
-    traces = [graph.Bar(y=list(range(len(names))), x=values.round(4), orientation='h',
-                        name=_text(run), marker=_fill(place))
-              for place, (run, values) in enumerate(runs.items())]
-    return _json(traces, _layout(what, '', height=max(260, 90 + 20 * len(names) * len(runs)),
-                                 showlegend=len(runs) > 1, xaxis=dict(range=[0, 1]), yaxis=dict(
-        autorange='reversed', tickmode='array', tickvals=list(range(len(names))),
-        ticktext=names)))
+    traces = [
+        graph.Bar(
+            y=list(range(len(names))),
+            x=values.round(4),
+            orientation='h',
+            name=_text(run),
+            marker=_fill(place),
+        )
+        for place, (run, values) in enumerate(runs.items())
+    ]
+    return _json(
+        traces,
+        _layout(
+            what,
+            '',
+            height=max(260, 90 + 20 * len(names) * len(runs)),
+            showlegend=len(runs) > 1,
+            xaxis=dict(range=[0, 1]),
+            yaxis=dict(
+                autorange='reversed',
+                tickmode='array',
+                tickvals=list(range(len(names))),
+                ticktext=names,
+            ),
+        ),
+    )
 
 
 def lines(runs: Mapping[str, Mapping[str, Curve]], y: str, main: str = '') -> str:
     """Logged curves over iterations; run -> name -> curve, of which one is drawn thicker."""
     import plotly.graph_objects as graph
+
     names = list(dict.fromkeys(name for group in runs.values() for name in group))
     traces = []
     for place, (run, group) in enumerate(runs.items()):
         for name, (x, values) in group.items():
             number = names.index(name)
-            traces.append(graph.Scatter(
-                x=x, y=[float(f'{value:.5g}') for value in values],
-                mode='lines+markers' if len(x) < 25 else 'lines', marker=dict(size=5),
-                name=_name(run, name, len(runs) > 1),
-                line=dict(color='#222' if name == main else INKS[number % len(INKS)],
-                          dash=DASHES[place], width=2.6 if name == main else 1.5)))
-    return _json(traces, _layout('iteration', y, yaxis=dict(
-        rangemode='tozero', exponentformat='e')))
+            traces.append(
+                graph.Scatter(
+                    x=x,
+                    y=[float(f'{value:.5g}') for value in values],
+                    mode='lines+markers' if len(x) < 25 else 'lines',
+                    marker=dict(size=5),
+                    name=_name(run, name, len(runs) > 1),
+                    line=dict(
+                        color='#222' if name == main else INKS[number % len(INKS)],
+                        dash=DASHES[place],
+                        width=2.6 if name == main else 1.5,
+                    ),
+                )
+            )
+    return _json(
+        traces, _layout('iteration', y, yaxis=dict(rangemode='tozero', exponentformat='e'))
+    )

@@ -4,6 +4,7 @@ A case is an object or a detection; of a segmentor, a class in a picture.  There
 than a page can hold: classes take turns, each with its next best case, so that every class shows
 what it has before one shows all.  A picture is a JPEG of at most ``BYTES``.
 """
+
 from __future__ import annotations
 
 import io
@@ -17,32 +18,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import UserError
-from .drawing import (
-    WRONG,
-    class_colour,
-    class_name,
-    decode_mask,
-    ink_on,
-    read_image,
-    tint_labels,
-)
+from .drawing import WRONG, class_colour, class_name, decode_mask, ink_on, read_image, tint_labels
 from .matching import Matches, false, missed
 from .results import Detections, LabelMaps, ignored, read_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-BYTES = 16_000          # of a picture as JPEG, at most
-PANEL = 232             # px: a side of each half of an object's picture
-MAP = 200               # px: the width of each third of a label map's
-CONTEXT = 2.2           # sides of an object that its picture shows
+BYTES = 16_000  # of a picture as JPEG, at most
+PANEL = 232  # px: a side of each half of an object's picture
+MAP = 200  # px: the width of each third of a label map's
+CONTEXT = 2.2  # sides of an object that its picture shows
 
-KINDS = {
-    'best': 'found best',
-    'worst': 'found worst',
-    'missed': 'missed',
-    'false': 'false',
-}
+KINDS = {'best': 'found best', 'worst': 'found worst', 'missed': 'missed', 'false': 'false'}
 
 
 class Case(NamedTuple):
@@ -62,6 +50,7 @@ class Case(NamedTuple):
 @dataclass(frozen=True)
 class Shown:
     """A case as it stands on the page."""
+
     kind: str
     label: int
     path: str
@@ -72,6 +61,7 @@ class Shown:
 
 # ---- choosing ------------------------------------------------------------------------------------
 
+
 def object_cases(results: Detections, matches: Matches) -> dict[str, list[Case]]:
     """All cases of a detector by kind, those to be shown first in front."""
     truth, found = results.truth, results.found
@@ -79,16 +69,34 @@ def object_cases(results: Detections, matches: Matches) -> dict[str, list[Case]]
     quality = found.score[right] * matches.overlap[right]
     pairs = [(int(matches.partner[row]), int(row)) for row in right]
     cases = {
-        'best': [Case('best', int(found.picture[pair[1]]), int(found.label[pair[1]]), -rank, pair)
-                 for pair, rank in zip(pairs, quality)],
-        'worst': [Case('worst', int(found.picture[pair[1]]), int(found.label[pair[1]]), rank, pair)
-                  for pair, rank in zip(pairs, quality)],
-        'missed': [Case('missed', int(truth.picture[row]), int(truth.label[row]),
-                        -float(truth.area[row]), (int(row), -1))
-                   for row in np.flatnonzero(missed(results, matches))],
-        'false': [Case('false', int(found.picture[row]), int(found.label[row]),
-                       -float(found.score[row]), (int(matches.confused[row]), int(row)))
-                  for row in np.flatnonzero(false(matches))],
+        'best': [
+            Case('best', int(found.picture[pair[1]]), int(found.label[pair[1]]), -rank, pair)
+            for pair, rank in zip(pairs, quality)
+        ],
+        'worst': [
+            Case('worst', int(found.picture[pair[1]]), int(found.label[pair[1]]), rank, pair)
+            for pair, rank in zip(pairs, quality)
+        ],
+        'missed': [
+            Case(
+                'missed',
+                int(truth.picture[row]),
+                int(truth.label[row]),
+                -float(truth.area[row]),
+                (int(row), -1),
+            )
+            for row in np.flatnonzero(missed(results, matches))
+        ],
+        'false': [
+            Case(
+                'false',
+                int(found.picture[row]),
+                int(found.label[row]),
+                -float(found.score[row]),
+                (int(matches.confused[row]), int(row)),
+            )
+            for row in np.flatnonzero(false(matches))
+        ],
     }
     return {kind: sorted(several, key=lambda case: case.rank) for kind, several in cases.items()}
 
@@ -98,11 +106,19 @@ def map_cases(results: LabelMaps) -> dict[str, list[Case]]:
     right, lost, made_up = (results.counts[..., number].astype(float) for number in range(3))
     iou = right / np.maximum(right + lost + made_up, 1)
     there = right + lost > 0
-    ranks = {'best': (-iou, there & (right > 0)), 'worst': (iou, there & (iou < 1)),
-             'missed': (-lost, lost > 0), 'false': (-made_up, made_up > 0)}
-    cases = {kind: [Case(kind, int(picture), int(label), float(rank[picture, label]))
-                    for picture, label in np.argwhere(chosen)]
-             for kind, (rank, chosen) in ranks.items()}
+    ranks = {
+        'best': (-iou, there & (right > 0)),
+        'worst': (iou, there & (iou < 1)),
+        'missed': (-lost, lost > 0),
+        'false': (-made_up, made_up > 0),
+    }
+    cases = {
+        kind: [
+            Case(kind, int(picture), int(label), float(rank[picture, label]))
+            for picture, label in np.argwhere(chosen)
+        ]
+        for kind, (rank, chosen) in ranks.items()
+    }
     return {kind: sorted(several, key=lambda case: case.rank) for kind, several in cases.items()}
 
 
@@ -119,8 +135,10 @@ def chosen(cases: Sequence[Case], count: int) -> list[Case]:
 
 # ---- drawing -------------------------------------------------------------------------------------
 
-def draw_objects(results: Detections, matches: Matches,
-                 cases: Iterable[Case]) -> tuple[list[Shown], int]:
+
+def draw_objects(
+    results: Detections, matches: Matches, cases: Iterable[Case]
+) -> tuple[list[Shown], int]:
     """Draws cases of a detector.
 
     Returns:
@@ -132,18 +150,22 @@ def draw_objects(results: Detections, matches: Matches,
     def draw(case: Case, image: np.ndarray) -> tuple[Image, str]:
         rows = by_picture[case.picture], found_by_picture[case.picture]
         return _object_picture(results, matches, case, image, rows)
+
     return _drawn(results, cases, draw)
 
 
 def draw_maps(results: LabelMaps, cases: Iterable[Case]) -> tuple[list[Shown], int]:
     """The same of a segmentor."""
+
     def draw(case: Case, image: np.ndarray) -> tuple[Image, str]:
         return _map_picture(results, case, image)
+
     return _drawn(results, cases, draw)
 
 
-def _drawn(results: Detections | LabelMaps, cases: Iterable[Case],
-           draw: Any) -> tuple[list[Shown], int]:
+def _drawn(
+    results: Detections | LabelMaps, cases: Iterable[Case], draw: Any
+) -> tuple[list[Shown], int]:
     """Reads each picture once, whatever the number of its cases."""
     cases = list(cases)
     shown: dict[int, Shown] = {}
@@ -155,13 +177,20 @@ def _drawn(results: Detections | LabelMaps, cases: Iterable[Case],
                 continue
             picture, caption = draw(cases[number], image)
             case = cases[number]
-            shown[number] = Shown(case.kind, case.label, results.pictures[case.picture].path,
-                                  caption, _jpeg(picture), picture.size)
+            shown[number] = Shown(
+                case.kind,
+                case.label,
+                results.pictures[case.picture].path,
+                caption,
+                _jpeg(picture),
+                picture.size,
+            )
     return [shown[number] for number in sorted(shown)], lost
 
 
-def _images(results: Detections | LabelMaps,
-            cases: Sequence[Case]) -> Iterator[tuple[np.ndarray | None, list[int]]]:
+def _images(
+    results: Detections | LabelMaps, cases: Sequence[Case]
+) -> Iterator[tuple[np.ndarray | None, list[int]]]:
     """Each image that is needed, None where it is not to be had, and its cases."""
     wanted: dict[int, list[int]] = {}
     for number, case in enumerate(cases):
@@ -192,17 +221,29 @@ def _window(box: np.ndarray, width: int, height: int) -> tuple[int, int, int, in
     start = []
     for centre, length in zip(middle, (width, height)):
         start.append(max(0, min(round(float(centre) - side / 2), round(length - side))))
-    return (start[0], start[1], min(width, start[0] + round(side)),
-            min(height, start[1] + round(side)))
+    return (
+        start[0],
+        start[1],
+        min(width, start[0] + round(side)),
+        min(height, start[1] + round(side)),
+    )
 
 
-def _object_picture(results: Detections, matches: Matches, case: Case, image: np.ndarray,
-                    rows: tuple[np.ndarray, np.ndarray]) -> tuple[Image, str]:
+def _object_picture(
+    results: Detections,
+    matches: Matches,
+    case: Case,
+    image: np.ndarray,
+    rows: tuple[np.ndarray, np.ndarray],
+) -> tuple[Image, str]:
     from PIL import Image as images
+
     truth, found, classes = results.truth, results.found, results.classes
     there, said = case.rows
-    focus = np.array([truth.box[row] for row in [there] if row >= 0]
-                     + [found.box[row] for row in [said] if row >= 0])
+    focus = np.array(
+        [truth.box[row] for row in [there] if row >= 0]
+        + [found.box[row] for row in [said] if row >= 0]
+    )
     whole = np.concatenate([focus[:, :2].min(axis=0), focus[:, 2:].max(axis=0)])
     x0, y0, x1, y1 = _window(whole, image.shape[1], image.shape[0])
     scale = PANEL / max(x1 - x0, y1 - y0, 1)
@@ -215,8 +256,11 @@ def _object_picture(results: Detections, matches: Matches, case: Case, image: np
         if one >= 0 and found.masks is not None and objects.masks is not None:
             inside = decode_mask(objects.masks[one], *image.shape[:2])[y0:y1, x0:x1]
             half = _outlined(half, inside, class_colour(int(objects.label[one])))
-        words = {} if one < 0 else {one: _words(case.kind, place, classes, objects.label[one],
-                                                objects.score[one])}
+        words = (
+            {}
+            if one < 0
+            else {one: _words(case.kind, place, classes, objects.label[one], objects.score[one])}
+        )
         for row in [*(row for row in several if row != one), *([one] if one >= 0 else [])]:
             box = (objects.box[row] - (x0, y0, x0, y0)) * scale
             _draw_box(half, box, class_colour(int(objects.label[row])), words.get(row))
@@ -227,11 +271,14 @@ def _object_picture(results: Detections, matches: Matches, case: Case, image: np
 def _outlined(half: Image, inside: np.ndarray, colour: tuple[float, float, float]) -> Image:
     """Draws the border of a mask: laid over an object, colour would change what it looks like."""
     from PIL import Image as images
+
     mask = images.fromarray(inside.astype(np.uint8) * 255).resize(half.size)
     grown = np.pad(np.asarray(mask) > 127, 2)
     height, width = half.height, half.width
-    near = [grown[2 + y:2 + y + height, 2 + x:2 + x + width] for y, x in
-            ((-2, 0), (2, 0), (0, -2), (0, 2), (0, 0))]
+    near = [
+        grown[2 + y : 2 + y + height, 2 + x : 2 + x + width]
+        for y, x in ((-2, 0), (2, 0), (0, -2), (0, 2), (0, 0))
+    ]
     border = np.logical_or.reduce(near) & ~np.logical_and.reduce(near)
     pixels = np.array(half)
     pixels[border] = [round(255 * part) for part in colour]
@@ -245,10 +292,12 @@ def _words(kind: str, place: int, classes: Sequence[str], label: int, score: flo
     return f'{"false " if kind == "false" else ""}{name} {score:.2f}'
 
 
-def _draw_box(half: Image, box: np.ndarray, colour: tuple[float, float, float],
-              words: str | None) -> None:
+def _draw_box(
+    half: Image, box: np.ndarray, colour: tuple[float, float, float], words: str | None
+) -> None:
     """A box; the one that the case is about is thicker, and has its words."""
     from PIL import ImageDraw
+
     pen = ImageDraw.Draw(half)
     ink = tuple(round(255 * part) for part in colour)
     corners = [float(value) for value in box]
@@ -273,6 +322,7 @@ def _font() -> Any:
     """The font of our other pictures, which has more letters than Pillow's own."""
     from matplotlib import get_data_path
     from PIL import ImageFont
+
     return ImageFont.truetype(str(Path(get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'), 12)
 
 
@@ -292,6 +342,7 @@ def _caption(results: Detections, matches: Matches, case: Case) -> str:
 
 def _map_picture(results: LabelMaps, case: Case, image: np.ndarray) -> tuple[Image, str]:
     from PIL import Image as images
+
     truth, said = map(read_png, results.maps[case.picture])
     outside = ignored(len(results.classes))
     small = np.asarray(images.fromarray(np.ascontiguousarray(image)).resize(truth.shape[::-1]))
@@ -300,14 +351,17 @@ def _map_picture(results: LabelMaps, case: Case, image: np.ndarray) -> tuple[Ima
     grey = small.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.5 + 90
     grey[truth == outside] = 255
     grey[(truth != said) & ((truth == case.label) | (said == case.label))] = (232, 0, 43)
-    panels = [tint_labels(small, truth, results.classes, outside),
-              tint_labels(small, said, results.classes, outside),
-              grey.clip(0, 255).astype(np.uint8)]
+    panels = [
+        tint_labels(small, truth, results.classes, outside),
+        tint_labels(small, said, results.classes, outside),
+        grey.clip(0, 255).astype(np.uint8),
+    ]
     height = max(round(MAP * truth.shape[0] / truth.shape[1]), 1)
     sheet = images.new('RGB', (3 * MAP + 8, height), 'white')
     for place, panel in enumerate(panels):
         sheet.paste(images.fromarray(panel).resize((MAP, height)), (place * (MAP + 4), 0))
     right, lost, made_up = results.counts[case.picture, case.label].tolist()
     iou = right / max(right + lost + made_up, 1)
-    return sheet, (f'{results.classes[case.label]}: IoU {iou:.2f}, {lost} px missed, '
-                   f'{made_up} px false')
+    return sheet, (
+        f'{results.classes[case.label]}: IoU {iou:.2f}, {lost} px missed, {made_up} px false'
+    )

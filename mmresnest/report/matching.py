@@ -7,6 +7,7 @@ regard to class: those are confusions.  A detection that lies in a crowd of its 
 What counts as a detection in all that is shown, but for average precision, is told by a threshold:
 the score from which on F1, the harmonic mean of precision and recall over all classes, is best.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -24,23 +25,33 @@ SCORE = 0.3
 class Matches(NamedTuple):
     """The pairs, by rows of the found (M) and of the true (N) objects; -1 for none."""
 
-    partner: np.ndarray     # M: the true object of the same class
-    overlap: np.ndarray     # M: with the partner
-    confused: np.ndarray    # M: the true object of another class
-    judged: np.ndarray      # M, bool: not in a crowd
-    finder: np.ndarray      # N: the detection that it is the partner of
-    shown: np.ndarray       # M, bool: judged, and of a score from the threshold on
-    score: float            # the threshold
+    partner: np.ndarray  # M: the true object of the same class
+    overlap: np.ndarray  # M: with the partner
+    confused: np.ndarray  # M: the true object of another class
+    judged: np.ndarray  # M, bool: not in a crowd
+    finder: np.ndarray  # N: the detection that it is the partner of
+    shown: np.ndarray  # M, bool: judged, and of a score from the threshold on
+    score: float  # the threshold
 
 
 def match(results: Detections) -> Matches:
     """Pairs detections with objects, picture by picture."""
     truth, found = results.truth, results.found
-    matches = Matches(np.full(len(found), -1), np.zeros(len(found)), np.full(len(found), -1),
-                      np.ones(len(found), bool), np.full(len(truth), -1), np.zeros(0, bool), 0)
+    matches = Matches(
+        np.full(len(found), -1),
+        np.zeros(len(found)),
+        np.full(len(found), -1),
+        np.ones(len(found), bool),
+        np.full(len(truth), -1),
+        np.zeros(0, bool),
+        0,
+    )
     count = len(results.pictures)
-    pictures = [pair for pair in zip(truth.by_picture(count), found.by_picture(count))
-                if all(map(len, pair))]
+    pictures = [
+        pair
+        for pair in zip(truth.by_picture(count), found.by_picture(count))
+        if all(map(len, pair))
+    ]
     for there, said in pictures:
         _match_picture(truth, found, there, said, matches)
     score = threshold(found.score, matches.partner >= 0, matches.judged, int((~truth.crowd).sum()))
@@ -60,8 +71,9 @@ def threshold(scores: np.ndarray, right: np.ndarray, judged: np.ndarray, objects
     return float(np.floor(scores[judged][order][best] * 100) / 100)
 
 
-def _match_picture(truth: Objects, found: Objects, there: np.ndarray, said: np.ndarray,
-                   matches: Matches) -> None:
+def _match_picture(
+    truth: Objects, found: Objects, there: np.ndarray, said: np.ndarray, matches: Matches
+) -> None:
     said = said[np.argsort(-found.score[said], kind='stable')]
     plain, crowds = there[~truth.crowd[there]], there[truth.crowd[there]]
     overlaps = box_ious(found.box[said], truth.box[plain])
@@ -87,8 +99,9 @@ def _greedy(overlaps: np.ndarray) -> list[tuple[int, int]]:
     return pairs
 
 
-def _pass_over_crowds(truth: Objects, found: Objects, crowds: np.ndarray, said: np.ndarray,
-                      matches: Matches) -> None:
+def _pass_over_crowds(
+    truth: Objects, found: Objects, crowds: np.ndarray, said: np.ndarray, matches: Matches
+) -> None:
     """Leaves unjudged what lies, by ``IOU`` of its own area, in a crowd of its class."""
     boxes, regions = found.box[said], truth.box[crowds]
     corner = np.maximum(boxes[:, None, :2], regions[None, :, :2])
@@ -99,8 +112,9 @@ def _pass_over_crowds(truth: Objects, found: Objects, crowds: np.ndarray, said: 
     matches.judged[said[inside.any(axis=1)]] = False
 
 
-def _confuse_picture(truth: Objects, found: Objects, there: np.ndarray, said: np.ndarray,
-                     matches: Matches) -> None:
+def _confuse_picture(
+    truth: Objects, found: Objects, there: np.ndarray, said: np.ndarray, matches: Matches
+) -> None:
     """Pairs what is left, of whatever class, among the detections that are shown."""
     said = said[matches.shown[said] & (matches.partner[said] < 0)]
     said = said[np.argsort(-found.score[said], kind='stable')]

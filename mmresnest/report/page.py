@@ -4,6 +4,7 @@ plotly draws its figures in the browser, and its script is in the page, 4.8 MB o
 ``PICTURES`` pictures the page stays below 15 MB however large the validation split is.  A policy in
 its head forbids it to load anything.
 """
+
 from __future__ import annotations
 
 import base64
@@ -22,8 +23,8 @@ from .drawing import class_colour, is_ground
 from .results import Detections, LabelMaps
 from .sections import NOTHING, Run, Section, Table, curves_section
 
-PICTURES = 320          # on a page, of all runs and kinds
-LEGEND = 60             # colours of classes that are told
+PICTURES = 320  # on a page, of all runs and kinds
+LEGEND = 60  # colours of classes that are told
 TEMPLATES = Path(__file__).parent / 'templates'
 
 
@@ -35,8 +36,10 @@ def check_installed() -> None:
     """
     missing = [name for name in ('plotly', 'jinja2') if find_spec(name) is None]
     if missing:
-        raise UserError(f'a report needs the package{"s" * (len(missing) > 1)} '
-                        f'{" and ".join(missing)}: pip install "mmresnest[report]"')
+        raise UserError(
+            f'a report needs the package{"s" * (len(missing) > 1)} '
+            f'{" and ".join(missing)}: pip install "mmresnest[report]"'
+        )
 
 
 def write_page(out: str | os.PathLike, runs: Sequence[Run]) -> None:
@@ -54,13 +57,16 @@ def write_page(out: str | os.PathLike, runs: Sequence[Run]) -> None:
     try:
         write_whole(out, lambda file: file.write(text))
     except OSError as error:
-        raise UserError(f'the report {out} cannot be written: {error.strerror or error}; name '
-                        'another file with --out') from error
+        raise UserError(
+            f'the report {out} cannot be written: {error.strerror or error}; name '
+            'another file with --out'
+        ) from error
 
 
 def render(runs: Sequence[Run]) -> str:
     """The page as text; see :func:`write_page`."""
     from jinja2 import Environment, FileSystemLoader
+
     _check_alike(runs)
     kind, judged = _judged(runs)
     sections = kind.sections(judged, len(runs) == 1) if judged else []
@@ -71,12 +77,22 @@ def render(runs: Sequence[Run]) -> str:
     # Whatever has no mark-up of its own is escaped: classes and files may be called anything.
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     return environment.get_template('page.html.j2').render(
-        title='Run report: ' + ' and '.join(run.name for run in runs), subtitle=_subtitle(runs),
-        notes=_notes(runs), sections=sections, cases=cases, gallery_texts=told, runs=runs,
-        classes=classes, kinds=gallery.KINDS, maps=kind is maps,
+        title='Run report: ' + ' and '.join(run.name for run in runs),
+        subtitle=_subtitle(runs),
+        notes=_notes(runs),
+        sections=sections,
+        cases=cases,
+        gallery_texts=told,
+        runs=runs,
+        classes=classes,
+        kinds=gallery.KINDS,
+        maps=kind is maps,
         shown_classes=sorted({case['label'] for case in cases}),
-        legend=_legend(cases, classes, kind is maps), facts=_facts(runs),
-        differences=_differences(runs), **_scripts(kind, sections, judged))
+        legend=_legend(cases, classes, kind is maps),
+        facts=_facts(runs),
+        differences=_differences(runs),
+        **_scripts(kind, sections, judged),
+    )
 
 
 def _check_alike(runs: Sequence[Run]) -> None:
@@ -84,12 +100,16 @@ def _check_alike(runs: Sequence[Run]) -> None:
     if len(results) < 2:
         return
     if type(results[0]) is not type(results[1]):
-        raise UserError(f'{runs[0].name} and {runs[1].name} cannot stand beside each other: one '
-                        'detects objects and the other labels pixels; make a report of each')
+        raise UserError(
+            f'{runs[0].name} and {runs[1].name} cannot stand beside each other: one '
+            'detects objects and the other labels pixels; make a report of each'
+        )
     if results[0].classes != results[1].classes:
-        raise UserError(f'{runs[0].name} and {runs[1].name} cannot stand beside each other: they '
-                        f'were trained on other classes ({", ".join(results[0].classes[:6])} and '
-                        f'{", ".join(results[1].classes[:6])}); make a report of each')
+        raise UserError(
+            f'{runs[0].name} and {runs[1].name} cannot stand beside each other: they '
+            f'were trained on other classes ({", ".join(results[0].classes[:6])} and '
+            f'{", ".join(results[1].classes[:6])}); make a report of each'
+        )
 
 
 def _judged(runs: Sequence[Run]) -> tuple[Any, dict[str, Any]]:
@@ -106,36 +126,45 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     notes = [f'{run.name}: {note}' if len(runs) > 1 else note for run in runs for note in run.notes]
     results = [run.results for run in runs if run.results is not None]
     if len(results) > 1 and not _same_pictures(*results):
-        notes.append(f'{runs[0].name} and {runs[1].name} were scored on other images: the '
-                     'difference of their scores is not one of the models alone.')
+        notes.append(
+            f'{runs[0].name} and {runs[1].name} were scored on other images: the '
+            'difference of their scores is not one of the models alone.'
+        )
     return notes
 
 
 def _same_pictures(one: Detections | LabelMaps, two: Detections | LabelMaps) -> bool:
-    names = [sorted(os.path.basename(picture.path) for picture in each.pictures)
-             for each in (one, two)]
+    names = [
+        sorted(os.path.basename(picture.path) for picture in each.pictures) for each in (one, two)
+    ]
     return names[0] == names[1]
 
 
 def _facts(runs: Sequence[Run]) -> Table:
     names = list(dict.fromkeys(name for run in runs for name in run.facts))
-    return Table('What was run', ['', *(run.name for run in runs)],
-                 [[name, *(run.facts.get(name, NOTHING) for run in runs)] for name in names])
+    return Table(
+        'What was run',
+        ['', *(run.name for run in runs)],
+        [[name, *(run.facts.get(name, NOTHING) for run in runs)] for name in names],
+    )
 
 
 def _differences(runs: Sequence[Run]) -> str:
     if len(runs) < 2:
         return ''
     one, two = runs
-    lines = difflib.unified_diff(one.config.splitlines(), two.config.splitlines(), one.name,
-                                 two.name, lineterm='', n=2)
+    lines = difflib.unified_diff(
+        one.config.splitlines(), two.config.splitlines(), one.name, two.name, lineterm='', n=2
+    )
     return '\n'.join(lines) or 'They do not differ.'
 
 
 # ---- pictures ------------------------------------------------------------------------------------
 
-def _gallery(kind: Any, runs: Sequence[Run],
-             judged: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+
+def _gallery(
+    kind: Any, runs: Sequence[Run], judged: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[str]]:
     """The pictures as the template takes them, and what is to be said of their choice."""
     each = PICTURES // len(judged) // len(gallery.KINDS)
     shown: list[dict[str, Any]] = []
@@ -156,37 +185,60 @@ def _gallery(kind: Any, runs: Sequence[Run],
             turn[picture.kind] += 1
     # Of all kinds and runs the first, then of all the second.
     shown.sort(key=lambda case: case['turn'])
-    told = [kind.GALLERY, f'{len(shown)} of {there} cases are shown'
-            + (f': a sample of at most {each} of a kind{" and run" * (len(judged) > 1)}, in which '
-               'the classes take turns, each with its next.' if len(shown) < there else '.')]
+    told = [
+        kind.GALLERY,
+        f'{len(shown)} of {there} cases are shown'
+        + (
+            f': a sample of at most {each} of a kind{" and run" * (len(judged) > 1)}, in which '
+            'the classes take turns, each with its next.'
+            if len(shown) < there
+            else '.'
+        ),
+    ]
     if lost:
-        told.append(f'{lost} more were chosen and are left out, since their images cannot be read; '
-                    'they may have been moved since the run was scored.')
+        told.append(
+            f'{lost} more were chosen and are left out, since their images cannot be read; '
+            'they may have been moved since the run was scored.'
+        )
     return shown, told
 
 
-def _legend(cases: Sequence[dict[str, Any]], classes: Sequence[str],
-            tinted: bool) -> list[tuple[str, str]]:
+def _legend(
+    cases: Sequence[dict[str, Any]], classes: Sequence[str], tinted: bool
+) -> list[tuple[str, str]]:
     """The classes of the pictures with their colours, the first ``LEGEND`` of them."""
     from matplotlib.colors import to_hex
+
     labels = sorted({case['label'] for case in cases})[:LEGEND]
-    return [(f'{classes[label]} (untinted)', '#ffffff') if tinted and is_ground(classes, label)
-            else (classes[label], to_hex(class_colour(label))) for label in labels]
+    return [
+        (f'{classes[label]} (untinted)', '#ffffff')
+        if tinted and is_ground(classes, label)
+        else (classes[label], to_hex(class_colour(label)))
+        for label in labels
+    ]
 
 
-def _entry(picture: gallery.Shown, place: int, results: Detections | LabelMaps,
-           run: str) -> dict[str, Any]:
+def _entry(
+    picture: gallery.Shown, place: int, results: Detections | LabelMaps, run: str
+) -> dict[str, Any]:
     name = results.classes[picture.label]
     file = os.path.basename(picture.path)
     said = f' by {run}' if run else ''
-    return dict(kind=picture.kind, label=picture.label, run=place, caption=picture.caption,
-                data=base64.b64encode(picture.jpeg).decode(), width=picture.size[0],
-                height=picture.size[1], file=file,
-                alt=f'{gallery.KINDS[picture.kind]}{said}: {name} in {file}, truth beside '
-                    'prediction')
+    return dict(
+        kind=picture.kind,
+        label=picture.label,
+        run=place,
+        caption=picture.caption,
+        data=base64.b64encode(picture.jpeg).decode(),
+        width=picture.size[0],
+        height=picture.size[1],
+        file=file,
+        alt=f'{gallery.KINDS[picture.kind]}{said}: {name} in {file}, truth beside prediction',
+    )
 
 
 # ---- scripts -------------------------------------------------------------------------------------
+
 
 def _scripts(kind: Any, sections: Sequence[Section], judged: dict[str, Any]) -> dict[str, Any]:
     """What of the template is not text: it must not be escaped, and not end its element."""
@@ -198,9 +250,15 @@ def _scripts(kind: Any, sections: Sequence[Section], judged: dict[str, Any]) -> 
 
     def data(text: str) -> Markup:
         return Markup(text.replace('<', '\\u003c'))
-    figures = ','.join(f'{json.dumps(one.id)}:{one.json}'
-                       for section in sections for one in section.figures)
+
+    figures = ','.join(
+        f'{json.dumps(one.id)}:{one.json}' for section in sections for one in section.figures
+    )
     curves = kind.curve_data(judged) if kind is objects and judged else '{}'
-    return dict(style=raw('page.css'), script=raw('page.js'), figure_data=data(f'{{{figures}}}'),
-                curve_data=data(curves),
-                plotly=Markup(get_plotlyjs().replace('</script', '<\\/script')))
+    return dict(
+        style=raw('page.css'),
+        script=raw('page.js'),
+        figure_data=data(f'{{{figures}}}'),
+        curve_data=data(curves),
+        plotly=Markup(get_plotlyjs().replace('</script', '<\\/script')),
+    )

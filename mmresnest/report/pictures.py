@@ -51,10 +51,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-
-
-
-
 # ------------------------------------------------------------------------------- matching
 
 
@@ -63,8 +59,6 @@ class Match(NamedTuple):
 
     found: np.ndarray  # of the truth, bool
     right: np.ndarray  # of the predictions, bool
-
-
 
 
 def match(truth: Mapping[str, Any], prediction: Mapping[str, Any], iou: float = 0.5) -> Match:
@@ -87,29 +81,7 @@ def match(truth: Mapping[str, Any], prediction: Mapping[str, Any], iou: float = 
     return Match(found, right)
 
 
-
-
-
-
 # ------------------------------------------------------------------------------- figures
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def predictions_beside_truth(
@@ -161,8 +133,9 @@ def predictions_beside_truth(
             told += f', {false} false'
         if len(pairs.right) > MAX_BOXES:
             told += f' (best {MAX_BOXES} drawn)'
-        write_head(left, f'ground truth: {len(pairs.found)}'
-                   + (f', {missed} missed' if missed else ''))
+        write_head(
+            left, f'ground truth: {len(pairs.found)}' + (f', {missed} missed' if missed else '')
+        )
         write_head(right, told)
     entries: list[tuple[Any, str]] = [
         (
@@ -175,8 +148,6 @@ def predictions_beside_truth(
     mistake.set_path_effects(draw_seam())
     grid.legend([*entries, (mistake, 'missed (left) or false (right)')])
     return save_figure(grid.figure, out)
-
-
 
 
 def _same_length(*lists: Sequence[Any]) -> None:
@@ -265,10 +236,6 @@ def segmentation_beside_truth(
     return save_figure(grid.figure, out)
 
 
-
-
-
-
 def _mean_iou(truth: np.ndarray, prediction: np.ndarray, counted: np.ndarray) -> float:
     """Mean over the classes that the picture or its prediction holds."""
     truth, prediction = truth[counted], prediction[counted]
@@ -280,18 +247,6 @@ def _mean_iou(truth: np.ndarray, prediction: np.ndarray, counted: np.ndarray) ->
 
 
 # ------------------------------------------------------------------------------- curves
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def curves(source: str | os.PathLike, out: str | os.PathLike, *, title: str = '') -> Path:
@@ -494,19 +449,24 @@ def draw_results(
         predictions.append(prediction)
     if isinstance(predictions[0], np.ndarray):
         return segmentation_beside_truth(out, images, truths, predictions, classes, title=title)
-    return predictions_beside_truth(out, images, truths, predictions, classes, score=score,
-                                    title=title)
+    return predictions_beside_truth(
+        out, images, truths, predictions, classes, score=score, title=title
+    )
 
 
 def _pair(result: Any, info: Mapping[str, Any], image: np.ndarray, count: int) -> tuple[Any, Any]:
     """Truth and prediction of an image: label maps, or objects."""
     if 'pred_sem_seg' in result:
         truth = _labels_of(result.gt_sem_seg, image) if 'gt_sem_seg' in result else None
-        return (np.full(image.shape[:2], IGNORED) if truth is None else truth,
-                _labels_of(result.pred_sem_seg, image))
+        return (
+            np.full(image.shape[:2], IGNORED) if truth is None else truth,
+            _labels_of(result.pred_sem_seg, image),
+        )
     if 'pred_panoptic_seg' in result:
-        return (annotated_segments(info, image),
-                _classes_of(result.pred_panoptic_seg, image, count))
+        return (
+            annotated_segments(info, image),
+            _classes_of(result.pred_panoptic_seg, image, count),
+        )
     found = _predicted(result.pred_instances)
     return _annotated(info, image, 'masks' in found), found
 
@@ -530,8 +490,6 @@ def _classes_of(data: Any, image: np.ndarray, count: int) -> np.ndarray:
     return np.where(labels < count, labels, IGNORED)
 
 
-
-
 def _predicted(instances: Any) -> dict[str, np.ndarray]:
     boxes = instances.bboxes
     boxes = boxes.tensor if hasattr(boxes, 'tensor') else boxes
@@ -553,8 +511,7 @@ def _annotated(info: Mapping[str, Any], image: np.ndarray, with_masks: bool) -> 
         'labels': np.array([each['bbox_label'] for each in instances], np.int64),
     }
     if with_masks and instances and all('mask' in each for each in instances):
-        truth['masks'] = np.stack([decode_mask(each['mask'], *image.shape[:2])
-                                   for each in instances])
+        truth['masks'] = np.stack(
+            [decode_mask(each['mask'], *image.shape[:2]) for each in instances]
+        )
     return truth
-
-

@@ -1,4 +1,5 @@
 """How far a long piece of work is: bars at the foot of a terminal, or lines where none is."""
+
 from __future__ import annotations
 
 import logging
@@ -9,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-SECONDS = 10        # between two lines
-REFRESH = 0.2       # seconds between two drawings of a bar, at least
-LENGTH = 40         # of a bar, at most
+SECONDS = 10  # between two lines
+REFRESH = 0.2  # seconds between two drawings of a bar, at least
+LENGTH = 40  # of a bar, at most
 
 
 class Bar:
@@ -81,8 +82,13 @@ def progress(total: int | None) -> Iterator[Bar | Lines]:
         TextColumn,
         TimeRemainingColumn,
     )
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn())
+
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield Bar(bar, total)
 
@@ -93,10 +99,12 @@ def _print_above(console: Any, line: str) -> None:
     The terminal breaks a long one, so that it is whole where it is copied from.
     """
     from rich.text import Text
+
     console.print(Text.from_ansi(line), soft_wrap=True)
 
 
 # ---- a run that logs -----------------------------------------------------------------------------
+
 
 def on_terminal() -> bool:
     """Whether somebody may be watching: both streams are a terminal that can move its cursor."""
@@ -132,19 +140,28 @@ class Bars:
     def __init__(self, loggers: Iterable[logging.Logger]) -> None:
         from rich.console import Console
         from rich.live import Live
+
         self.rows: dict[str, Row] = {}
         self.drawn = 0.0
         self.console = Console(file=sys.stdout)
         self.streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = self.above = tuple(Above(self, one) for one in self.streams)
-        self.handlers = [(handler, above) for logger in loggers for handler in logger.handlers
-                         for above in self.above
-                         if isinstance(handler, logging.StreamHandler)
-                         and handler.stream is above.stream]
+        self.handlers = [
+            (handler, above)
+            for logger in loggers
+            for handler in logger.handlers
+            for above in self.above
+            if isinstance(handler, logging.StreamHandler) and handler.stream is above.stream
+        ]
         for handler, above in self.handlers:
             handler.setStream(above)
-        self.live = Live(console=self.console, auto_refresh=False, transient=True,
-                         redirect_stdout=False, redirect_stderr=False)
+        self.live = Live(
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self.live.start()
         self.console.show_cursor(True)
 
@@ -162,11 +179,13 @@ class Bars:
 
     def _draw(self) -> None:
         from rich.text import Text
+
         self.drawn = time.monotonic()
         ink = '-' if self.console.options.ascii_only else '\u2501'
         lines = [row.drawn(self.console.width - 1, ink) for row in self.rows.values()]
         text = Text('\n', no_wrap=True, overflow='crop').join(
-            Text.assemble(*parts, no_wrap=True) for parts in lines)
+            Text.assemble(*parts, no_wrap=True) for parts in lines
+        )
         self.live.update(text, refresh=True)
 
     def close(self) -> None:

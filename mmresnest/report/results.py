@@ -3,6 +3,7 @@
 Detectors leave :class:`Detections`, segmentors :class:`LabelMaps`.  Neither knows the model or the
 data set it is from, so that a page is made anew from a file of them, in seconds.
 """
+
 from __future__ import annotations
 
 import base64
@@ -21,12 +22,13 @@ from ..storage import write_whole
 
 FORMAT = 2
 """Of the file; one of another number is made anew."""
-SIDE = 480              # px: the longer side of the label maps that are kept, for pictures only
+SIDE = 480  # px: the longer side of the label maps that are kept, for pictures only
 
 
 @dataclass(frozen=True)
 class Picture:
     """An image that was predicted on: its file, and its size in pixels."""
+
     path: str
     width: int
     height: int
@@ -45,6 +47,7 @@ class Objects:
         crowd: N, bool: regions that count neither as found nor as missed.
         masks: run lengths as pycocotools has them, their counts as text; None without masks.
     """
+
     picture: np.ndarray
     label: np.ndarray
     box: np.ndarray
@@ -60,8 +63,15 @@ class Objects:
     def of(cls, rows: Sequence[Sequence[Any]], masks: list[dict] | None = None) -> Objects:
         """From rows of picture, label, x0, y0, x1, y1, score, area, crowd."""
         table = np.array(rows, np.float64).reshape(-1, 9)
-        return cls(table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2:6], table[:, 6],
-                   table[:, 7], table[:, 8] > 0, masks)
+        return cls(
+            table[:, 0].astype(int),
+            table[:, 1].astype(int),
+            table[:, 2:6],
+            table[:, 6],
+            table[:, 7],
+            table[:, 8] > 0,
+            masks,
+        )
 
     def by_picture(self, count: int) -> Iterator[np.ndarray]:
         """The rows of each of that many pictures."""
@@ -73,6 +83,7 @@ class Objects:
 @dataclass(frozen=True)
 class Detections:
     """What a detector found, and what there is."""
+
     classes: list[str]
     pictures: list[Picture]
     truth: Objects
@@ -92,6 +103,7 @@ class LabelMaps:
         maps: for each picture the true and the predicted labels as PNG, scaled down to ``SIDE``;
             255 (from 256 classes on 65535) is not counted.
     """
+
     classes: list[str]
     pictures: list[Picture]
     pixels: np.ndarray
@@ -118,6 +130,7 @@ def counts_of(truth: np.ndarray, said: np.ndarray, classes: int) -> np.ndarray:
 def small_png(labels: np.ndarray, classes: int) -> bytes:
     """Labels H W as PNG, no side longer than ``SIDE``."""
     import cv2
+
     kind = np.uint8 if classes <= 255 else np.uint16
     outside = (labels < 0) | (labels >= classes)
     small = np.where(outside, ignored(classes), labels).astype(kind)
@@ -131,10 +144,12 @@ def small_png(labels: np.ndarray, classes: int) -> bytes:
 def read_png(data: bytes) -> np.ndarray:
     """Labels H W of :func:`small_png`."""
     import cv2
+
     return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), np.int64)
 
 
 # ---- as a file -----------------------------------------------------------------------------------
+
 
 def save(path: str | os.PathLike, results: Results, about: Mapping[str, Any]) -> None:
     """Writes results, as compressed json, with what they are of.
@@ -142,14 +157,20 @@ def save(path: str | os.PathLike, results: Results, about: Mapping[str, Any]) ->
     Raises:
         OSError: see :func:`mmresnest.storage.write_whole`.
     """
-    content = dict(format=FORMAT, about=dict(about), classes=results.classes,
-                   pictures=[[one.path, one.width, one.height] for one in results.pictures])
+    content = dict(
+        format=FORMAT,
+        about=dict(about),
+        classes=results.classes,
+        pictures=[[one.path, one.width, one.height] for one in results.pictures],
+    )
     if isinstance(results, Detections):
         content.update(truth=_rows(results.truth), found=_rows(results.found))
     else:
-        content.update(pixels=results.pixels.tolist(), counts=_sparse(results.counts),
-                       maps=[[base64.b64encode(one).decode() for one in pair]
-                             for pair in results.maps])
+        content.update(
+            pixels=results.pixels.tolist(),
+            counts=_sparse(results.counts),
+            maps=[[base64.b64encode(one).decode() for one in pair] for pair in results.maps],
+        )
     packed = io.BytesIO()
     # Without a time in its head the same results are the same file.
     with gzip.GzipFile(fileobj=packed, mode='wb', compresslevel=4, mtime=0) as out:
@@ -165,16 +186,16 @@ def load(path: str | os.PathLike) -> tuple[Results, dict[str, Any]] | None:
             return None
         return _results(content), dict(content['about'])
     except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
-        return None         # of another version, or damaged: it is only there to save time
+        return None  # of another version, or damaged: it is only there to save time
 
 
 def _results(content: Mapping[str, Any]) -> Results:
     classes = [str(name) for name in content['classes']]
-    pictures = [Picture(str(path), int(width), int(height))
-                for path, width, height in content['pictures']]
+    pictures = [
+        Picture(str(path), int(width), int(height)) for path, width, height in content['pictures']
+    ]
     if 'found' in content:
-        return Detections(classes, pictures, _objects(content['truth']),
-                          _objects(content['found']))
+        return Detections(classes, pictures, _objects(content['truth']), _objects(content['found']))
     counts = np.zeros((len(pictures), len(classes), 3), np.int64)
     for picture, label, *three in content['counts']:
         counts[picture, label] = three
@@ -185,10 +206,13 @@ def _results(content: Mapping[str, Any]) -> Results:
 
 def _rows(objects: Objects) -> dict[str, Any]:
     columns: dict[str, Any] = dict(
-        picture=objects.picture.tolist(), label=objects.label.tolist(),
-        box=objects.box.round(2).tolist(), area=objects.area.round(2).tolist(),
+        picture=objects.picture.tolist(),
+        label=objects.label.tolist(),
+        box=objects.box.round(2).tolist(),
+        area=objects.area.round(2).tolist(),
         score=[float(f'{score:.6g}') for score in objects.score],
-        crowd=np.flatnonzero(objects.crowd).tolist())
+        crowd=np.flatnonzero(objects.crowd).tolist(),
+    )
     return columns if objects.masks is None else dict(columns, masks=objects.masks)
 
 

@@ -1,4 +1,5 @@
 """What a training has logged: all its curves, and how far it has come."""
+
 from __future__ import annotations
 
 import json
@@ -29,7 +30,7 @@ class Curves(NamedTuple):
     rates: dict[str, Curve]
     seconds: dict[str, Curve]
     memory: dict[str, Curve]
-    iteration: int          # the last that was logged
+    iteration: int  # the last that was logged
     epoch: int
 
     @property
@@ -57,16 +58,25 @@ def read_curves(work_dir: str | os.PathLike) -> Curves:
                 line[0].append(iteration)
                 line[1].append(value)
     groups.update(losses=losses, scores=scores)
-    return Curves(**{group: {name: _thinned(curve) for name, curve in curves.items()}
-                     for group, curves in groups.items()}, iteration=last, epoch=epoch)
+    return Curves(
+        **{
+            group: {name: _thinned(curve) for name, curve in curves.items()}
+            for group, curves in groups.items()
+        },
+        iteration=last,
+        epoch=epoch,
+    )
 
 
 def _steps(work_dir: Path) -> Iterator[tuple[float, dict[str, float]]]:
     """The lines of training steps, in order; a run that goes on replaces what it did again."""
     joined: list[tuple[float, dict[str, float]]] = []
     for path in _log_files(work_dir):
-        run = [(numbers.get('iter', numbers.get('step', 0)), numbers)
-               for numbers in map(_numbers, _lines(path)) if 'lr' in numbers]
+        run = [
+            (numbers.get('iter', numbers.get('step', 0)), numbers)
+            for numbers in map(_numbers, _lines(path))
+            if 'lr' in numbers
+        ]
         if run:
             joined = [line for line in joined if line[0] < run[0][0]] + run
     yield from joined

@@ -1,4 +1,5 @@
 """The scores of a report: COCO's average precision with its curves, and IoU of label maps."""
+
 from __future__ import annotations
 
 import io
@@ -30,16 +31,21 @@ class Precision(NamedTuple):
 
 #: column -> IoU (None: mean over all), size of objects
 COLUMNS: dict[str, tuple[float | None, str]] = {
-    'AP': (None, 'all'), 'AP50': (0.5, 'all'), 'AP75': (0.75, 'all'), 'AP small': (None, 'small'),
-    'AP medium': (None, 'medium'), 'AP large': (None, 'large')}
+    'AP': (None, 'all'),
+    'AP50': (0.5, 'all'),
+    'AP75': (0.75, 'all'),
+    'AP small': (None, 'small'),
+    'AP medium': (None, 'medium'),
+    'AP large': (None, 'large'),
+}
 
 
 def coco_precision(results: Detections, kind: str = 'bbox') -> Precision:
     """COCO's scores of boxes (``bbox``) or masks (``segm``)."""
-    with redirect_stdout(io.StringIO()):        # pycocotools tells its progress
+    with redirect_stdout(io.StringIO()):  # pycocotools tells its progress
         evaluation = _evaluated(results, kind)
-    precision = evaluation.eval['precision'][..., -1]           # T R K A
-    recall = evaluation.eval['recall'][:, :, 0, -1]             # T K
+    precision = evaluation.eval['precision'][..., -1]  # T R K A
+    recall = evaluation.eval['recall'][:, :, 0, -1]  # T K
     ious = list(evaluation.params.iouThrs.round(2))
     columns = []
     for iou, size in COLUMNS.values():
@@ -73,10 +79,13 @@ def mean_curve(curves: np.ndarray) -> np.ndarray:
 
 def _evaluated(results: Detections, kind: str) -> Any:
     from pycocotools.cocoeval import COCOeval
+
     evaluator: Callable[..., Any] = (
-        faster_coco_eval() if find_spec('faster_coco_eval') is not None else COCOeval)
-    evaluation = evaluator(_coco(results, results.truth, kind),
-                           _coco(results, results.found, kind), kind)
+        faster_coco_eval() if find_spec('faster_coco_eval') is not None else COCOeval
+    )
+    evaluation = evaluator(
+        _coco(results, results.truth, kind), _coco(results, results.found, kind), kind
+    )
     # The order of the classes, and those too that nothing in the file is of.
     evaluation.params.catIds = list(range(len(results.classes)))
     evaluation.params.imgIds = list(range(len(results.pictures)))
@@ -88,26 +97,46 @@ def _evaluated(results: Detections, kind: str) -> Any:
 def _coco(results: Detections, objects: Objects, kind: str) -> Any:
     """Objects as pycocotools holds them; ids begin with 1, since 0 means unmatched there."""
     from pycocotools.coco import COCO
+
     corners, sides = objects.box[:, :2], objects.box[:, 2:] - objects.box[:, :2]
     boxes = np.concatenate([corners, sides], axis=1).tolist()
     area = objects.area
     if kind == 'segm' and objects is results.found:
         from pycocotools import mask
+
         area = mask.area(objects.masks or [])
-    columns = zip(objects.picture.tolist(), objects.label.tolist(), boxes, objects.score.tolist(),
-                  np.asarray(area, float).tolist(), objects.crowd.tolist())
-    rows = [dict(id=number, image_id=picture, category_id=label, bbox=box, score=score,
-                 area=area, iscrowd=int(crowd))
-            for number, (picture, label, box, score, area, crowd) in enumerate(columns, 1)]
+    columns = zip(
+        objects.picture.tolist(),
+        objects.label.tolist(),
+        boxes,
+        objects.score.tolist(),
+        np.asarray(area, float).tolist(),
+        objects.crowd.tolist(),
+    )
+    rows = [
+        dict(
+            id=number,
+            image_id=picture,
+            category_id=label,
+            bbox=box,
+            score=score,
+            area=area,
+            iscrowd=int(crowd),
+        )
+        for number, (picture, label, box, score, area, crowd) in enumerate(columns, 1)
+    ]
     if kind == 'segm':
         for row, mask in zip(rows, objects.masks or ()):
             row['segmentation'] = mask
     api = COCO()
     api.dataset = dict(
-        images=[dict(id=number, width=one.width, height=one.height)
-                for number, one in enumerate(results.pictures)],
+        images=[
+            dict(id=number, width=one.width, height=one.height)
+            for number, one in enumerate(results.pictures)
+        ],
         categories=[dict(id=number, name=name) for number, name in enumerate(results.classes)],
-        annotations=rows)
+        annotations=rows,
+    )
     api.createIndex()
     return api
 
@@ -118,7 +147,7 @@ class Overlap(NamedTuple):
     iou: np.ndarray
     recall: np.ndarray
     precision: np.ndarray
-    share: np.ndarray       # of all counted pixels
+    share: np.ndarray  # of all counted pixels
     accuracy: float
 
 
@@ -130,8 +159,14 @@ def overlap(results: LabelMaps) -> Overlap:
 
     def over(part: np.ndarray) -> np.ndarray:
         return np.where(part > 0, right / np.maximum(part, 1), np.nan)
-    return Overlap(over(there + said - right), over(there), over(said), there / total,
-                   float(right.sum()) / total)
+
+    return Overlap(
+        over(there + said - right),
+        over(there),
+        over(said),
+        there / total,
+        float(right.sum()) / total,
+    )
 
 
 def mean_of(values: np.ndarray) -> float:

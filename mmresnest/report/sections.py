@@ -1,4 +1,5 @@
 """What the sections of a report are made of, and the section of curves, which all reports have."""
+
 from __future__ import annotations
 
 import json
@@ -28,6 +29,7 @@ class Run:
         curves: what it logged.
         results: predictions and truth; None while there is no checkpoint.
     """
+
     name: str
     facts: Mapping[str, str]
     notes: Sequence[str]
@@ -39,6 +41,7 @@ class Run:
 @dataclass(frozen=True)
 class Table:
     """Cells as they are shown; the first of a row is its head."""
+
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -47,6 +50,7 @@ class Table:
 @dataclass(frozen=True)
 class Figure:
     """A figure in plotly's json; with ``choice``, a class can be chosen whose lines it shows."""
+
     id: str
     caption: str
     json: str
@@ -62,12 +66,13 @@ class Figure:
 @dataclass
 class Section:
     """A part of the page."""
+
     id: str
     title: str
     texts: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
-    below: list[Table] = field(default_factory=list)        # tables that belong under the figures
+    below: list[Table] = field(default_factory=list)  # tables that belong under the figures
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -102,8 +107,9 @@ def compared(caption: str, runs: Mapping[str, Mapping[str, float]], alone: bool)
     return Table(caption, ['', *columns], rows)
 
 
-def confusion_figures(tables: Mapping[str, np.ndarray], rows: Sequence[str],
-                      columns: Sequence[str], unit: str) -> list[Figure]:
+def confusion_figures(
+    tables: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str], unit: str
+) -> list[Figure]:
     """The confusion matrix of each run; of many classes, those that are confused most.
 
     Args:
@@ -115,28 +121,43 @@ def confusion_figures(tables: Mapping[str, np.ndarray], rows: Sequence[str],
     shown = figures.most_confused(_sum(tables)).tolist()
     note = 'The darker a cell, the larger its share of the row.'
     if len(shown) < len(rows):
-        note += (f' Of {len(rows)} rows these {len(shown)} are confused most; shares are among '
-                 'them.')
+        note += f' Of {len(rows)} rows these {len(shown)} are confused most; shares are among them.'
     names = [[given[one] for one in shown] for given in (rows, columns)]
-    return [Figure(f'confusion-{place}', f'Confusion, {unit}: {run}',
-                   figures.confusion(table[np.ix_(shown, shown)], *names), note)
-            for place, (run, table) in enumerate(tables.items())]
+    return [
+        Figure(
+            f'confusion-{place}',
+            f'Confusion, {unit}: {run}',
+            figures.confusion(table[np.ix_(shown, shown)], *names),
+            note,
+        )
+        for place, (run, table) in enumerate(tables.items())
+    ]
 
 
-def confused_pairs(tables: Mapping[str, np.ndarray], classes: Sequence[str], caption: str,
-                   alone: bool, count: int = 12) -> Table:
+def confused_pairs(
+    tables: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    caption: str,
+    alone: bool,
+    count: int = 12,
+) -> Table:
     """The pairs of classes that all runs together confuse most, as text."""
-    wrong = _sum(tables)[:len(classes), :len(classes)].copy()
+    wrong = _sum(tables)[: len(classes), : len(classes)].copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind='stable')[:count]
     lines = []
     for row, column in zip(*np.unravel_index(order, wrong.shape)):
         if wrong[row, column]:
-            cells = [f'{one[row, column]} ({one[row, column] / max(one[row].sum(), 1):.1%})'
-                     for one in tables.values()]
+            cells = [
+                f'{one[row, column]} ({one[row, column] / max(one[row].sum(), 1):.1%})'
+                for one in tables.values()
+            ]
             lines.append([classes[row], classes[column], *cells])
-    return Table(caption, ['true', 'predicted', *heads(tables, 'count', alone)],
-                 lines or [['none', *[NOTHING] * (1 + len(tables))]])
+    return Table(
+        caption,
+        ['true', 'predicted', *heads(tables, 'count', alone)],
+        lines or [['none', *[NOTHING] * (1 + len(tables))]],
+    )
 
 
 def _sum(tables: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -144,6 +165,7 @@ def _sum(tables: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 # ---- curves --------------------------------------------------------------------------------------
+
 
 def curves_section(runs: Sequence[Run]) -> Section | None:
     """Losses, scores, learning rate, seconds and memory over iterations; None without a log."""
@@ -153,18 +175,29 @@ def curves_section(runs: Sequence[Run]) -> Section | None:
     scores = {run.name: _by_last_word(run.curves.scores) for run in runs}
     main = main_score(name for group in scores.values() for name in group) or ''  # drawn thicker
     parts: list[tuple[str, str, Mapping[str, Mapping[str, Curve]], str, str]] = [
-        ('losses', 'Training losses', {run.name: run.curves.losses for run in runs}, 'loss',
-         'loss'),
+        (
+            'losses',
+            'Training losses',
+            {run.name: run.curves.losses for run in runs},
+            'loss',
+            'loss',
+        ),
         ('scores', 'Scores on the validation split', scores, 'score', main),
         ('rate', 'Learning rate', {run.name: run.curves.rates for run in runs}, 'rate', 'lr'),
-        ('seconds', 'Time of a step, and what of it waited for data',
-         {run.name: run.curves.seconds for run in runs}, 'seconds', 'time'),
+        (
+            'seconds',
+            'Time of a step, and what of it waited for data',
+            {run.name: run.curves.seconds for run in runs},
+            'seconds',
+            'time',
+        ),
         ('memory', 'Memory on the GPU', {run.name: run.curves.memory for run in runs}, 'MB', ''),
     ]
     for name, caption, groups, unit, thick in parts:
         if any(groups.values()):
-            section.figures.append(Figure(f'curve-{name}', caption,
-                                          figures.lines(groups, unit, thick)))
+            section.figures.append(
+                Figure(f'curve-{name}', caption, figures.lines(groups, unit, thick))
+            )
     section.below.append(_last_values(runs))
     return section
 
@@ -175,8 +208,16 @@ def _by_last_word(scores: Mapping[str, Curve]) -> dict[str, Curve]:
 
 def _last_values(runs: Sequence[Run]) -> Table:
     """The last value of each curve, and the best of each score."""
-    logged = {run.name: {**run.curves.losses, **run.curves.rates, **run.curves.seconds,
-                         **run.curves.memory, **run.curves.scores} for run in runs}
+    logged = {
+        run.name: {
+            **run.curves.losses,
+            **run.curves.rates,
+            **run.curves.seconds,
+            **run.curves.memory,
+            **run.curves.scores,
+        }
+        for run in runs
+    }
     scores = {name for run in runs for name in run.curves.scores}
     names = list(dict.fromkeys(name for group in logged.values() for name in group))
     rows: list[list[Any]] = []
@@ -188,6 +229,9 @@ def _last_values(runs: Sequence[Run]) -> Table:
             best = int(np.argmax(y)) if y else 0
             cells.append(f'{y[best]:.4g} at {x[best]:g}' if y and name in scores else NOTHING)
         rows.append([name, *cells])
-    heads = [word if len(runs) == 1 else f'{run.name}: {word}' for run in runs
-             for word in ('last', 'best')]
+    heads = [
+        word if len(runs) == 1 else f'{run.name}: {word}'
+        for run in runs
+        for word in ('last', 'best')
+    ]
     return Table('Last values', ['', *heads], rows)

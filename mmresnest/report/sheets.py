@@ -1,4 +1,5 @@
 """Contact sheets of annotated images, in the colours and letters of the pictures of a run."""
+
 from __future__ import annotations
 
 import os
@@ -26,10 +27,15 @@ from .drawing import (
 COLUMNS = 4
 
 
-def contact_sheet(out: str | os.PathLike, images: Sequence[np.ndarray],
-                  objects: Sequence[Mapping[str, np.ndarray]],
-                  labels: Sequence[np.ndarray | None], classes: Sequence[str],
-                  heads: Sequence[str], title: str) -> Path:
+def contact_sheet(
+    out: str | os.PathLike,
+    images: Sequence[np.ndarray],
+    objects: Sequence[Mapping[str, np.ndarray]],
+    labels: Sequence[np.ndarray | None],
+    classes: Sequence[str],
+    heads: Sequence[str],
+    title: str,
+) -> Path:
     """Draws annotated images side by side.
 
     Args:
@@ -67,12 +73,17 @@ def _entries(used: set[int], classes: Sequence[str], crowds: bool) -> list[tuple
     """Artist and text of every line of the legend."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
+
     found: list[tuple[Any, str]] = []
     for label in sorted(used - {IGNORED}):
         ground = is_ground(classes, label)
         colour = 'white' if ground else class_colour(label)
-        found.append((Patch(facecolor=colour, edgecolor='black', linewidth=0.6),
-                      class_name(classes, label) + (' (untinted)' if ground else '')))
+        found.append(
+            (
+                Patch(facecolor=colour, edgecolor='black', linewidth=0.6),
+                class_name(classes, label) + (' (untinted)' if ground else ''),
+            )
+        )
     if IGNORED in used:
         found.append((Patch(facecolor='white', edgecolor='black', linewidth=0.6), 'left out'))
     if crowds:

@@ -2,5 +2,6 @@
 backbone = dict(
     type='mmresnest.ResNeSt',
     arch='resnest26',
-    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://resnest26'))
+    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://resnest26'),
+)
 pixels = dict(mean=[123.68, 116.779, 103.939], std=[58.393, 57.12, 57.375])

@@ -3,8 +3,7 @@
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 crop_size = (480, 480)
 classes = dict(num_classes=150)
-of_data = dict(
-    data_preprocessor=dict(size=crop_size), decode_head=classes, auxiliary_head=classes)
+of_data = dict(data_preprocessor=dict(size=crop_size), decode_head=classes, auxiliary_head=classes)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
@@ -22,11 +21,19 @@ test_pipeline = [
 ]
 tta_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='TestTimeAug', transforms=[
-        [dict(type='Resize', scale=(side, side), keep_ratio=True)
-         for side in (260, 390, 520, 650, 780, 910)],
-        [dict(type='RandomFlip', prob=chance, direction='horizontal') for chance in (0.0, 1.0)],
-        [dict(type='LoadAnnotations', reduce_zero_label=True)], [dict(type='PackSegInputs')]])]
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale=(side, side), keep_ratio=True)
+                for side in (260, 390, 520, 650, 780, 910)
+            ],
+            [dict(type='RandomFlip', prob=chance, direction='horizontal') for chance in (0.0, 1.0)],
+            [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

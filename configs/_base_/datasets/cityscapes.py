@@ -2,5 +2,4 @@
 _base_ = 'mmseg::_base_/datasets/cityscapes.py'
 crop_size = (512, 1024)
 classes = dict(num_classes=19)
-of_data = dict(
-    data_preprocessor=dict(size=crop_size), decode_head=classes, auxiliary_head=classes)
+of_data = dict(data_preprocessor=dict(size=crop_size), decode_head=classes, auxiliary_head=classes)

@@ -5,4 +5,6 @@ model = dict(
     backbone=dict(_delete_=True, **_base_.in_detector),
     roi_head=dict(
         mask_head=dict(norm_cfg=_base_.norm),
-        bbox_head=[dict(head, **_base_.box_head) for head in _base_.model.roi_head.bbox_head]))
+        bbox_head=[dict(head, **_base_.box_head) for head in _base_.model.roi_head.bbox_head],
+    ),
+)

@@ -5,4 +5,5 @@ model = dict(
     neck=dict(norm_cfg=_base_.norm),
     rpn_head=_base_.rpn_head,
     roi_head=_base_.cascade,
-    train_cfg=_base_.inside)
+    train_cfg=_base_.inside,
+)

@@ -4,4 +4,6 @@ _base_ = ['mmdet::_base_/models/cascade-rcnn_r50_fpn.py', 'norms.py']
 model = dict(
     backbone=dict(_delete_=True, **_base_.in_detector),
     roi_head=dict(
-        bbox_head=[dict(head, **_base_.box_head) for head in _base_.model.roi_head.bbox_head]))
+        bbox_head=[dict(head, **_base_.box_head) for head in _base_.model.roi_head.bbox_head]
+    ),
+)

@@ -3,5 +3,6 @@
 safety = dict(
     signals=dict(type='mmresnest.StopOnSignal'),
     numbers=dict(type='mmresnest.CheckNumbers'),
-    images=dict(type='mmresnest.SkipBadImages'))
+    images=dict(type='mmresnest.SkipBadImages'),
+)
 exact = dict(type='mmresnest.EpochBasedTrainLoop')

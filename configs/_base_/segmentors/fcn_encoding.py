@@ -3,4 +3,5 @@ _base_ = ['fcn.py', 'encoding.py']
 model = dict(
     decode_head=dict(num_convs=1, concat_input=False, **_base_.aligned),
     auxiliary_head=_base_.auxiliary,
-    test_cfg=_base_.window)
+    test_cfg=_base_.window,
+)

@@ -4,4 +4,5 @@ in_segmentor = dict(
     strides=(1, 2, 1, 1),
     dilations=(1, 1, 2, 4),
     contract_dilation=True,
-    norm_cfg=dict(type='SyncBN', requires_grad=True))
+    norm_cfg=dict(type='SyncBN', requires_grad=True),
+)

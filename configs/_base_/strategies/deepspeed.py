@@ -6,4 +6,5 @@ strategy = dict(
     # DeepSpeed has tried itself with Adam only, and asks to be told that SGD is meant.
     config=dict(zero_allow_untested_optimizer=True),
     # So that the best checkpoint is one whole file.
-    zero_optimization=dict(stage=3, stage3_gather_16bit_weights_on_model_save=True))
+    zero_optimization=dict(stage=3, stage3_gather_16bit_weights_on_model_save=True),
+)

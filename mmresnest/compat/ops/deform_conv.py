@@ -9,6 +9,7 @@ deformable groups, each with offsets of its own, and into groups of the convolut
 Reading is a sum of four weighted rows (``rows``), which gives one row of columns per output place;
 what remains is a matrix product.  The gradient for Δ and m flows through the four weights alone.
 """
+
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -38,8 +39,9 @@ class Geometry(NamedTuple):
         return self.kernel[0] * self.kernel[1]
 
 
-def places(offset: Tensor, geometry: Geometry,
-           shape: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
+def places(
+    offset: Tensor, geometry: Geometry, shape: tuple[int, int]
+) -> tuple[list[Tensor], Tensor]:
     """Where the taps read.
 
     Args:
@@ -53,14 +55,17 @@ def places(offset: Tensor, geometry: Geometry,
     """
     images, _, *out = offset.shape
     taps, groups = geometry.taps, geometry.deform_groups
-    moved = offset.view(images, groups, taps, 2, *out).permute(3, 0, 4, 5, 2, 1)     # 2 B OH OW K D
+    moved = offset.view(images, groups, taps, 2, *out).permute(3, 0, 4, 5, 2, 1)  # 2 B OH OW K D
     axes = []
     for axis in (0, 1):
         along = [-1 if axis == other else 1 for other in (0, 1)]
         start, tap = (
             torch.arange(count, device=offset.device, dtype=offset.dtype).view(along) * step
-            for count, step in ((out[axis], geometry.stride[axis]),
-                                (geometry.kernel[axis], geometry.dilation[axis])))
+            for count, step in (
+                (out[axis], geometry.stride[axis]),
+                (geometry.kernel[axis], geometry.dilation[axis]),
+            )
+        )
         tap = tap.expand(geometry.kernel).reshape(taps, 1)
         axes.append(moved[axis] + (start[..., None, None] - geometry.padding[axis] + tap))
     # On the line at -1 compiled mmcv reads nothing, so that Δ gets no gradient there, although
@@ -69,8 +74,9 @@ def places(offset: Tensor, geometry: Geometry,
     return axes, (y > -1) & (y < shape[0]) & (x > -1) & (x < shape[1])
 
 
-def reads(offset: Tensor, mask: Tensor | None, geometry: Geometry,
-          shape: tuple[int, int]) -> Entries:
+def reads(
+    offset: Tensor, mask: Tensor | None, geometry: Geometry, shape: tuple[int, int]
+) -> Entries:
     """Finds the four cells about every place read, and their weights.
 
     Args:
@@ -90,9 +96,12 @@ def reads(offset: Tensor, mask: Tensor | None, geometry: Geometry,
         value = value.where(inside, value.new_tensor(-1.0))
         lower = value.detach().floor()
         share = value - lower
-        corners.append([(cell.clamp(0, length - 1).int(),
-                         weight * ((cell >= 0) & (cell < length) & inside))
-                        for cell, weight in ((lower, 1 - share), (lower + 1, share))])
+        corners.append(
+            [
+                (cell.clamp(0, length - 1).int(), weight * ((cell >= 0) & (cell < length) & inside))
+                for cell, weight in ((lower, 1 - share), (lower + 1, share))
+            ]
+        )
     image = torch.arange(images, device=offset.device, dtype=torch.int32).view(-1, 1, 1, 1, 1)
     group = torch.arange(groups, device=offset.device, dtype=torch.int32)
     row, weight = [], []
@@ -101,10 +110,13 @@ def reads(offset: Tensor, mask: Tensor | None, geometry: Geometry,
             row.append(((image * shape[0] + y) * shape[1] + x) * groups + group)
             weight.append(weight_y * weight_x)
     if mask is not None:
-        mask = mask.unflatten(1, (groups, geometry.taps)).permute(0, 3, 4, 2, 1)       # B OH OW K D
+        mask = mask.unflatten(1, (groups, geometry.taps)).permute(0, 3, 4, 2, 1)  # B OH OW K D
         weight = [value * mask for value in weight]
-    return Entries(torch.stack(row, -1).flatten(), torch.stack(weight, -1).flatten(),
-                   row[0].new_full((row[0].numel(),), 4))
+    return Entries(
+        torch.stack(row, -1).flatten(),
+        torch.stack(weight, -1).flatten(),
+        row[0].new_full((row[0].numel(),), 4),
+    )
 
 
 def by_group(columns: Tensor, channels: int, geometry: Geometry) -> Tensor:
@@ -115,7 +127,7 @@ def by_group(columns: Tensor, channels: int, geometry: Geometry) -> Tensor:
 
 def kernel_by_group(weight: Tensor, groups: int) -> Tensor:
     """The kernel as (groups, taps · channels of a group, outputs of a group)."""
-    weight = weight.permute(2, 3, 1, 0).flatten(0, 2)                                  # KC' O
+    weight = weight.permute(2, 3, 1, 0).flatten(0, 2)  # KC' O
     return weight.view(len(weight), groups, -1).transpose(0, 1)
 
 
@@ -132,8 +144,15 @@ def image_pieces(input: Tensor, offset: Tensor, geometry: Geometry) -> Iterator[
         yield slice(first, first + step)
 
 
-def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor,
-             mask: Tensor | None, output: Tensor, geometry: Geometry) -> None:
+def convolve(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offset: Tensor,
+    mask: Tensor | None,
+    output: Tensor,
+    geometry: Geometry,
+) -> None:
     """Writes the convolution into ``output``."""
     if not output.numel():
         return
@@ -143,10 +162,14 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor,
     dtype = working_dtype(input.dtype)
     kernel = kernel_by_group(weight.to(dtype), geometry.groups)
     for part in image_pieces(input, offset, geometry):
-        read = reads(offset[part].to(dtype), None if mask is None else mask[part].to(dtype),
-                     geometry, (input.shape[2], input.shape[3]))
+        read = reads(
+            offset[part].to(dtype),
+            None if mask is None else mask[part].to(dtype),
+            geometry,
+            (input.shape[2], input.shape[3]),
+        )
         columns = sum_rows(table_of(input[part].to(dtype), geometry), read)
-        rows = by_group(columns, input.shape[1], geometry) @ kernel                     # G BP O'
+        rows = by_group(columns, input.shape[1], geometry) @ kernel  # G BP O'
         value = rows.transpose(0, 1).reshape(-1, *output.shape[2:], len(weight)).permute(0, 3, 1, 2)
         output[part] = value if bias is None else value + bias.to(dtype)[:, None, None]
 
@@ -161,27 +184,55 @@ class Gradients(NamedTuple):
     mask: Tensor | None = None
 
 
-def convolve_backward(input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor,
-                      mask: Tensor | None, grad_output: Tensor, to: Gradients,
-                      geometry: Geometry, scale: float = 1.0) -> None:
+def convolve_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offset: Tensor,
+    mask: Tensor | None,
+    grad_output: Tensor,
+    to: Gradients,
+    geometry: Geometry,
+    scale: float = 1.0,
+) -> None:
     """Adds the gradients of ``convolve`` to buffers; those of kernel and bias times ``scale``."""
     if not grad_output.numel():
         return
     if vision.has('deform_conv', input):
         inside = places(offset.float(), geometry, (input.shape[2], input.shape[3]))[1]
         inside = inside.permute(0, 4, 3, 1, 2).unsqueeze(3).expand(-1, -1, -1, 2, -1, -1)
-        vision.deform_conv_backward(input, weight, bias, offset, mask, grad_output, to, geometry,
-                                    scale, inside.reshape(offset.shape))
+        vision.deform_conv_backward(
+            input,
+            weight,
+            bias,
+            offset,
+            mask,
+            grad_output,
+            to,
+            geometry,
+            scale,
+            inside.reshape(offset.shape),
+        )
         return
     dtype = working_dtype(input.dtype)
     kernel = kernel_by_group(weight.to(dtype), geometry.groups)
     total_kernel = torch.zeros_like(kernel)
     for part in image_pieces(input, offset, geometry):
-        _add_gradients(input[part].to(dtype), offset[part].to(dtype),
-                       None if mask is None else mask[part].to(dtype),
-                       grad_output[part].to(dtype), kernel, total_kernel,
-                       Gradients(*(None if value is None else value[part] for value in
-                                   to._replace(weight=None, bias=None))), geometry)
+        _add_gradients(
+            input[part].to(dtype),
+            offset[part].to(dtype),
+            None if mask is None else mask[part].to(dtype),
+            grad_output[part].to(dtype),
+            kernel,
+            total_kernel,
+            Gradients(
+                *(
+                    None if value is None else value[part]
+                    for value in to._replace(weight=None, bias=None)
+                )
+            ),
+            geometry,
+        )
     if to.weight is not None:
         outputs, channels, *size = weight.shape
         total = total_kernel.transpose(0, 1).reshape(*size, channels, outputs).permute(3, 2, 0, 1)
@@ -190,9 +241,16 @@ def convolve_backward(input: Tensor, weight: Tensor, bias: Tensor | None, offset
         to.bias.add_(grad_output.to(dtype).sum((0, 2, 3)).to(to.bias.dtype), alpha=scale)
 
 
-def _add_gradients(input: Tensor, offset: Tensor, mask: Tensor | None, grad: Tensor,
-                   kernel: Tensor, total_kernel: Tensor, to: Gradients,
-                   geometry: Geometry) -> None:
+def _add_gradients(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    grad: Tensor,
+    kernel: Tensor,
+    total_kernel: Tensor,
+    to: Gradients,
+    geometry: Geometry,
+) -> None:
     """``convolve_backward`` of a few images; ``total_kernel`` takes the kernel's gradient."""
     table = table_of(input, geometry)
     offset = offset.detach().requires_grad_()
@@ -201,18 +259,22 @@ def _add_gradients(input: Tensor, offset: Tensor, mask: Tensor | None, grad: Ten
         read = reads(offset, mask, geometry, (input.shape[2], input.shape[3]))
         columns = sum_rows(table, read)
     per_group = grad.permute(0, 2, 3, 1).reshape(-1, geometry.groups, kernel.shape[2])
-    per_group = per_group.transpose(0, 1)                                               # G BP O'
-    grouped = by_group(columns.detach(), input.shape[1], geometry)                      # G BP KC'
+    per_group = per_group.transpose(0, 1)  # G BP O'
+    grouped = by_group(columns.detach(), input.shape[1], geometry)  # G BP KC'
     total_kernel += grouped.transpose(1, 2) @ per_group
     if to.input is None and to.offset is None:
         return
-    grad_columns = per_group @ kernel.transpose(1, 2)                                   # G BP KC'
+    grad_columns = per_group @ kernel.transpose(1, 2)  # G BP KC'
     grad_columns = grad_columns.unflatten(2, (geometry.taps, -1)).permute(1, 2, 0, 3)
     grad_columns = grad_columns.reshape(columns.shape)
-    wanted = [(buffer, value) for buffer, value in ((to.offset, offset), (to.mask, mask))
-              if buffer is not None and value is not None]
-    gradients = torch.autograd.grad(columns, [value for _, value in wanted], grad_columns) \
-        if wanted else ()
+    wanted = [
+        (buffer, value)
+        for buffer, value in ((to.offset, offset), (to.mask, mask))
+        if buffer is not None and value is not None
+    ]
+    gradients = (
+        torch.autograd.grad(columns, [value for _, value in wanted], grad_columns) if wanted else ()
+    )
     for (buffer, _), value in zip(wanted, gradients, strict=True):
         buffer.add_(value.to(buffer.dtype))
     if to.input is not None:
@@ -224,66 +286,186 @@ def _add_gradients(input: Tensor, offset: Tensor, mask: Tensor | None, grad: Ten
         to.input.add_(total.permute(0, 3, 1, 2).to(to.input.dtype))
 
 
-def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor,
-                        columns: Tensor, ones: Tensor, kW: int, kH: int, dW: int, dH: int,
-                        padW: int, padH: int, dilationW: int, dilationH: int, group: int,
-                        deformable_group: int, im2col_step: int) -> None:
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
     """DCNv1 into ``output``, as compiled mmcv is called.
 
     ``columns``, ``ones`` and ``im2col_step`` serve its scratch space and are not needed here.
     """
-    geometry = Geometry((kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group,
-                        deformable_group)
+    geometry = Geometry(
+        (kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group
+    )
     convolve(input, weight, None, offset, None, output, geometry)
 
 
-def deform_conv_backward_input(input: Tensor, offset: Tensor, gradOutput: Tensor,
-                               gradInput: Tensor, gradOffset: Tensor, weight: Tensor,
-                               columns: Tensor, kW: int, kH: int, dW: int, dH: int, padW: int,
-                               padH: int, dilationW: int, dilationH: int, group: int,
-                               deformable_group: int, im2col_step: int) -> None:
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradInput: Tensor,
+    gradOffset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
     """Adds to the gradients of DCNv1's input and offsets."""
-    geometry = Geometry((kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group,
-                        deformable_group)
-    convolve_backward(input, weight, None, offset, None, gradOutput,
-                      Gradients(input=gradInput, offset=gradOffset), geometry)
+    geometry = Geometry(
+        (kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group
+    )
+    convolve_backward(
+        input,
+        weight,
+        None,
+        offset,
+        None,
+        gradOutput,
+        Gradients(input=gradInput, offset=gradOffset),
+        geometry,
+    )
 
 
-def deform_conv_backward_parameters(input: Tensor, offset: Tensor, gradOutput: Tensor,
-                                    gradWeight: Tensor, columns: Tensor, ones: Tensor, kW: int,
-                                    kH: int, dW: int, dH: int, padW: int, padH: int,
-                                    dilationW: int, dilationH: int, group: int,
-                                    deformable_group: int, scale: float,
-                                    im2col_step: int) -> None:
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradWeight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    scale: float,
+    im2col_step: int,
+) -> None:
     """Adds ``scale`` times the gradient of DCNv1's kernel."""
-    geometry = Geometry((kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group,
-                        deformable_group)
+    geometry = Geometry(
+        (kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group
+    )
     # The kernel's gradient does not depend on the kernel, only on its shape.
-    convolve_backward(input, gradWeight, None, offset, None, gradOutput,
-                      Gradients(weight=gradWeight), geometry, scale)
+    convolve_backward(
+        input,
+        gradWeight,
+        None,
+        offset,
+        None,
+        gradOutput,
+        Gradients(weight=gradWeight),
+        geometry,
+        scale,
+    )
 
 
-def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor,
-                                  offset: Tensor, mask: Tensor, output: Tensor, columns: Tensor,
-                                  kernel_h: int, kernel_w: int, stride_h: int, stride_w: int,
-                                  pad_h: int, pad_w: int, dilation_h: int, dilation_w: int,
-                                  group: int, deformable_group: int, with_bias: bool) -> None:
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
     """DCNv2 into ``output``, as compiled mmcv is called; ``ones`` and ``columns`` are unused."""
-    geometry = Geometry((kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w),
-                        (dilation_h, dilation_w), group, deformable_group)
+    geometry = Geometry(
+        (kernel_h, kernel_w),
+        (stride_h, stride_w),
+        (pad_h, pad_w),
+        (dilation_h, dilation_w),
+        group,
+        deformable_group,
+    )
     convolve(input, weight, bias if with_bias else None, offset, mask, output, geometry)
 
 
-def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor,
-                                   offset: Tensor, mask: Tensor, columns: Tensor,
-                                   grad_input: Tensor, grad_weight: Tensor, grad_bias: Tensor,
-                                   grad_offset: Tensor, grad_mask: Tensor, grad_output: Tensor,
-                                   kernel_h: int, kernel_w: int, stride_h: int, stride_w: int,
-                                   pad_h: int, pad_w: int, dilation_h: int, dilation_w: int,
-                                   group: int, deformable_group: int, with_bias: bool) -> None:
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
     """Adds to all the gradients of DCNv2."""
-    geometry = Geometry((kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w),
-                        (dilation_h, dilation_w), group, deformable_group)
-    convolve_backward(input, weight, bias if with_bias else None, offset, mask, grad_output,
-                      Gradients(grad_input, grad_weight, grad_bias if with_bias else None,
-                                grad_offset, grad_mask), geometry)
+    geometry = Geometry(
+        (kernel_h, kernel_w),
+        (stride_h, stride_w),
+        (pad_h, pad_w),
+        (dilation_h, dilation_w),
+        group,
+        deformable_group,
+    )
+    convolve_backward(
+        input,
+        weight,
+        bias if with_bias else None,
+        offset,
+        mask,
+        grad_output,
+        Gradients(
+            grad_input, grad_weight, grad_bias if with_bias else None, grad_offset, grad_mask
+        ),
+        geometry,
+    )

@@ -5,6 +5,7 @@ With p the probability given to what is true, class c weighted by w_c:
     sigmoid: L_nc = -α (1-p)^γ log p where c is the label of n, else -(1-α) p^γ log(1-p)
     softmax: L_n = -α (1-p)^γ log p of the label; 0 where the label is negative
 """
+
 import torch
 from torch import Tensor
 
@@ -28,8 +29,9 @@ def class_weight(weight: Tensor, target: Tensor, dtype: torch.dtype) -> Tensor:
     return found.where(known, found.new_tensor(1))
 
 
-def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor,
-                               gamma: float, alpha: float) -> None:
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
     """Writes the loss of every score into ``output``.
 
     Args:
@@ -42,16 +44,17 @@ def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, ou
     """
     p = input.to(working_dtype(input.dtype)).sigmoid()
     one = (1 - p) ** gamma * p.clamp(min=LEAST).log() * -alpha
-    zero = p ** gamma * (1 - p).clamp(min=LEAST).log() * (alpha - 1)
+    zero = p**gamma * (1 - p).clamp(min=LEAST).log() * (alpha - 1)
     _write(output, one, zero, target, weight)
 
 
-def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor,
-                                gamma: float, alpha: float) -> None:
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
     """Writes the derivative of every loss by its score into ``grad_input``; see the forward."""
     p = input.to(working_dtype(input.dtype)).sigmoid()
     one = (1 - p) ** gamma * (1 - p - gamma * p * p.clamp(min=LEAST).log()) * -alpha
-    zero = p ** gamma * (gamma * (1 - p) * (1 - p).clamp(min=LEAST).log() - p) * (alpha - 1)
+    zero = p**gamma * (gamma * (1 - p) * (1 - p).clamp(min=LEAST).log() - p) * (alpha - 1)
     _write(grad_input, one, zero, target, weight)
 
 
@@ -61,8 +64,9 @@ def _write(output: Tensor, one: Tensor, zero: Tensor, target: Tensor, weight: Te
     output.copy_(one.where(label, zero) * class_weight(weight, target, one.dtype)[:, None])
 
 
-def softmax_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor,
-                               gamma: float, alpha: float) -> None:
+def softmax_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
     """Writes the loss of every box into ``output``.
 
     Args:
@@ -77,8 +81,15 @@ def softmax_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, ou
     output.copy_(-alpha * (1 - p) ** gamma * p.clamp(min=LEAST).log() * counted)
 
 
-def softmax_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, buff: Tensor,
-                                grad_input: Tensor, gamma: float, alpha: float) -> None:
+def softmax_focal_loss_backward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    buff: Tensor,
+    grad_input: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
     """Writes the derivative of every box's loss by its scores before the softmax.
 
     Args:
@@ -94,7 +105,7 @@ def softmax_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, b
     rest = 1 - p
     # The base is kept off zero, since γ - 1 may be negative; log p is zero there anyway.
     slope = gamma * rest.clamp(min=LEAST) ** (gamma - 1) * p * p.clamp(min=LEAST).log()
-    factor = alpha * (slope - rest ** gamma) * counted
+    factor = alpha * (slope - rest**gamma) * counted
     label = torch.arange(input.shape[1], device=input.device) == target[:, None]
     buff.copy_(factor)
     grad_input.copy_(factor[:, None] * (label.to(p.dtype) - input.to(p.dtype)))

@@ -10,6 +10,7 @@ box per round, and in practice all of them in a few: chains of suppressed suppre
 Blocks bound the size of the IoU matrix, and boxes that fell to an earlier block are not compared
 again.  Nothing leaves the device but one bit per round.
 """
+
 import math
 from collections.abc import Iterator
 
@@ -37,13 +38,17 @@ def overlaps(one: Tensor, other: Tensor, offset: int) -> Tensor:
     Returns:
         (M, N); NaN, which exceeds no threshold, where both boxes are empty.
     """
+
     def area(box: Tensor) -> Tensor:
         return (box[:, 2] - box[:, 0] + offset) * (box[:, 3] - box[:, 1] + offset)
 
     def shared(low: int, high: int) -> Tensor:
         end = torch.minimum(one[:, None, high], other[None, :, high])
-        return end.sub_(torch.maximum(one[:, None, low], other[None, :, low])).add_(offset) \
+        return (
+            end.sub_(torch.maximum(one[:, None, low], other[None, :, low]))
+            .add_(offset)
             .clamp_(min=0)
+        )
 
     both = shared(0, 2).mul_(shared(1, 3))
     return both / (area(one)[:, None] + area(other)[None]).sub_(both)
@@ -116,14 +121,25 @@ def survivors(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
         kept.append(block[alive])
         if len(left):
             here, rest = here[alive], boxes[left]
-            left = torch.cat([part[~(overlaps(here, some, offset) > iou_threshold).any(0)]
-                              for part, some in zip(left.split(compared), rest.split(compared),
-                                                    strict=True)])
+            left = torch.cat(
+                [
+                    part[~(overlaps(here, some, offset) > iou_threshold).any(0)]
+                    for part, some in zip(left.split(compared), rest.split(compared), strict=True)
+                ]
+            )
     return torch.cat(kept)
 
 
-def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float,
-            min_score: float, method: int, offset: int) -> Tensor:
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
     """Soft NMS (Bodla et al., 2017): lowers the scores of boxes that overlap a better one.
 
     Each choice depends on all before it, so this runs box by box, with the rest as one array; on
@@ -146,8 +162,9 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
     if not len(boxes):
         return torch.empty(0, dtype=torch.long, device=boxes.device)
     dtype = working_dtype(boxes.dtype)
-    x1, y1, x2, y2, score = torch.cat([boxes, scores[:, None]], 1).to(dtype).detach() \
-        .t().contiguous().cpu().numpy()
+    x1, y1, x2, y2, score = (
+        torch.cat([boxes, scores[:, None]], 1).to(dtype).detach().t().contiguous().cpu().numpy()
+    )
     state = np.stack([x1, y1, x2, y2, score, (x2 - x1 + offset) * (y2 - y1 + offset)])  # 6 N
     index = np.arange(len(x1))
     here = 0
@@ -155,7 +172,7 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
         best = here + int(state[4, here:].argmax())
         here_best, best_here = np.array([here, best]), np.array([best, here])
         state[:, here_best], index[here_best] = state[:, best_here], index[best_here]
-        one, rest = state[:, here], state[:, here + 1:]
+        one, rest = state[:, here], state[:, here + 1 :]
         width = np.minimum(one[2], rest[2]) - np.maximum(one[0], rest[0]) + offset
         height = np.minimum(one[3], rest[3]) - np.maximum(one[1], rest[1]) + offset
         both = width.clip(min=0) * height.clip(min=0)
@@ -171,7 +188,7 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
         if len(order) < state.shape[1]:
             state, index = state[:, order], index[order]
         here += 1
-    dets[:len(index)] = torch.from_numpy(state[:5].T.copy()).to(dets)
+    dets[: len(index)] = torch.from_numpy(state[:5].T.copy()).to(dets)
     return torch.from_numpy(index).to(boxes.device)
 
 
@@ -179,6 +196,6 @@ def _without(drop: np.ndarray) -> np.ndarray:
     """Positions left when each dropped one is overwritten by the last one left."""
     keep = np.flatnonzero(~drop)
     order = np.arange(len(keep))
-    holes = np.flatnonzero(drop[:len(keep)])
-    order[holes] = keep[::-1][:len(holes)]
+    holes = np.flatnonzero(drop[: len(keep)])
+    order[holes] = keep[::-1][: len(holes)]
     return order

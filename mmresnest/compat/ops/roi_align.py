@@ -9,6 +9,7 @@ with Y[r, p, y] = 1/n_y · Σ_s tent(y - y_s), and X likewise.  Y and X are smal
 nonzero only at the cells that a bin touches.  So the whole op is a sparse matrix (bins × cells)
 times the feature map with one row of channels per cell, however many samples a bin takes.
 """
+
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -80,7 +81,7 @@ def sample(low: Tensor, high: Tensor, bins: int, length: int, ratio: int, aligne
     s = torch.arange(most, device=low.device, dtype=low.dtype)
     p = torch.arange(bins, device=low.device, dtype=low.dtype)
     width, number_ = width[:, None, None], number[:, None, None]
-    place = low[:, None, None] + p[:, None] * width + (s + 0.5) * width / number_      # R P N
+    place = low[:, None, None] + p[:, None] * width + (s + 0.5) * width / number_  # R P N
     inside = (s < number_) & (place >= -1) & (place <= length)
     return Samples(place, inside, number)
 
@@ -96,13 +97,14 @@ def taps(samples: Samples, length: int) -> Taps:
     """Builds the rows of Y or X: tent weights summed over the samples of a bin."""
     share = samples.inside / samples.number.clamp(min=1)[:, None, None]
     lower, upper, fraction = corners(samples.place, length)
-    matrix = share.new_zeros(*share.shape[:2], length)                                  # R P L
+    matrix = share.new_zeros(*share.shape[:2], length)  # R P L
     matrix.scatter_add_(2, lower.long(), share * (1 - fraction))
     matrix.scatter_add_(2, upper.long(), share * fraction)
     roi, bin_, cell = matrix.nonzero(as_tuple=True)
     number = (matrix != 0).sum(2, dtype=torch.int32)
-    return Taps(cell.int(), matrix[roi, bin_, cell], number,
-                starts(number.flatten()).view_as(number))
+    return Taps(
+        cell.int(), matrix[roi, bin_, cell], number, starts(number.flatten()).view_as(number)
+    )
 
 
 def entries(image: Tensor, y: Taps, x: Taps, shape: tuple[int, int]) -> Entries:
@@ -121,7 +123,7 @@ def entries(image: Tensor, y: Taps, x: Taps, shape: tuple[int, int]) -> Entries:
         one bag per bin, in the order RoI, bin along y, bin along x; rows are cells of the batch.
     """
     height, width = shape
-    bins = (*y.number.shape, x.number.shape[1])                                         # R P Q
+    bins = (*y.number.shape, x.number.shape[1])  # R P Q
 
     def by_bin(value: Tensor, axis: int) -> Tensor:
         return value.unsqueeze(axis).expand(bins).reshape(-1)
@@ -144,9 +146,11 @@ def entries(image: Tensor, y: Taps, x: Taps, shape: tuple[int, int]) -> Entries:
     first = by_bin(x.first, 1).index_select(0, bin_)
     row, rank = expand(columns.index_select(0, bin_))
     tap = rank.add_(first.index_select(0, row))
-    return Entries(origin.index_select(0, row).add_(x.cell.index_select(0, tap)),
-                   row_weight.index_select(0, row).mul_(x.weight.index_select(0, tap)),
-                   rows * columns)
+    return Entries(
+        origin.index_select(0, row).add_(x.cell.index_select(0, tap)),
+        row_weight.index_select(0, row).mul_(x.weight.index_select(0, tap)),
+        rows * columns,
+    )
 
 
 class Geometry(NamedTuple):
@@ -160,16 +164,20 @@ class Geometry(NamedTuple):
     aligned: bool
 
 
-def placed(rois: Tensor, geometry: Geometry,
-           shape: tuple[int, int]) -> tuple[Tensor, Samples, Samples]:
+def placed(
+    rois: Tensor, geometry: Geometry, shape: tuple[int, int]
+) -> tuple[Tensor, Samples, Samples]:
     """Image, samples along y and samples along x of every RoI."""
     rois = rois.to(working_dtype(rois.dtype))
     low_x, low_y, high_x, high_y = (
-        rois[:, 1:] * geometry.spatial_scale - (0.5 if geometry.aligned else 0.0)).unbind(1)
+        rois[:, 1:] * geometry.spatial_scale - (0.5 if geometry.aligned else 0.0)
+    ).unbind(1)
     rest = geometry.sampling_ratio, geometry.aligned
-    return (rois[:, 0].int(),
-            sample(low_y, high_y, geometry.aligned_height, shape[0], *rest),
-            sample(low_x, high_x, geometry.aligned_width, shape[1], *rest))
+    return (
+        rois[:, 0].int(),
+        sample(low_y, high_y, geometry.aligned_height, shape[0], *rest),
+        sample(low_x, high_x, geometry.aligned_width, shape[1], *rest),
+    )
 
 
 def pieces(size: Tensor) -> Iterator[slice]:
@@ -181,27 +189,44 @@ def pieces(size: Tensor) -> Iterator[slice]:
         first += length
 
 
-def sparse_pieces(rois: Tensor, geometry: Geometry,
-                  shape: tuple[int, int]) -> Iterator[tuple[slice, Entries]]:
+def sparse_pieces(
+    rois: Tensor, geometry: Geometry, shape: tuple[int, int]
+) -> Iterator[tuple[slice, Entries]]:
     """The sparse matrix of the average, some RoIs at a time."""
     image, along_y, along_x = placed(rois, geometry, shape)
     y, x = taps(along_y, shape[0]), taps(along_x, shape[1])
     for part in pieces(y.number.sum(1) * x.number.sum(1)):
         # ``cell`` and ``weight`` stay whole: ``first`` points into them.
-        yield part, entries(image[part], y._replace(number=y.number[part], first=y.first[part]),
-                            x._replace(number=x.number[part], first=x.first[part]), shape)
+        yield (
+            part,
+            entries(
+                image[part],
+                y._replace(number=y.number[part], first=y.first[part]),
+                x._replace(number=x.number[part], first=x.first[part]),
+                shape,
+            ),
+        )
 
 
 def cells(feature: Tensor) -> Tensor:
     """One row of channels per cell; no copy where the map is channels_last float32."""
     feature = feature.to(working_dtype(feature.dtype))
-    return feature.permute(0, 2, 3, 1).reshape(-1, feature.shape[1])                    # BHW C
+    return feature.permute(0, 2, 3, 1).reshape(-1, feature.shape[1])  # BHW C
 
 
-def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor,
-                      argmax_x: Tensor, aligned_height: int, aligned_width: int,
-                      spatial_scale: float, sampling_ratio: int, pool_mode: int,
-                      aligned: bool) -> None:
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Pools RoIs into ``output``, with the calling convention of compiled mmcv.
 
     Args:
@@ -217,8 +242,9 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
         pool_mode: 0 takes the largest sample of a bin, 1 the average.
         aligned: pixel centres lie at half-integers.
     """
-    geometry = Geometry(aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode,
-                        aligned)
+    geometry = Geometry(
+        aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode, aligned
+    )
     if not output.numel():
         return
     if pool_mode == 0:
@@ -229,17 +255,28 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
         table = cells(input)
         for part, matrix in sparse_pieces(rois, geometry, (input.shape[2], input.shape[3])):
             rows = sum_rows(table, matrix)
-            output[part] = rows.view(-1, aligned_height, aligned_width,
-                                     input.shape[1]).permute(0, 3, 1, 2)
+            output[part] = rows.view(-1, aligned_height, aligned_width, input.shape[1]).permute(
+                0, 3, 1, 2
+            )
 
 
-def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor,
-                       grad_input: Tensor, aligned_height: int, aligned_width: int,
-                       spatial_scale: float, sampling_ratio: int, pool_mode: int,
-                       aligned: bool) -> None:
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Adds the gradient of ``roi_align_forward`` to ``grad_input``; arguments as there."""
-    geometry = Geometry(aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode,
-                        aligned)
+    geometry = Geometry(
+        aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode, aligned
+    )
     if not grad_output.numel() or not grad_input.numel():
         return
     if pool_mode == 0:
@@ -249,11 +286,11 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
         vision.roi_align_backward(grad_output, rois, geometry, grad_input)
         return
     channels, height, width = grad_input.shape[1:]
-    table = cells(grad_output)                                                          # RPQ C
+    table = cells(grad_output)  # RPQ C
     bins = aligned_height * aligned_width
-    rows_of = grad_input.permute(0, 2, 3, 1)                                            # B H W C
+    rows_of = grad_input.permute(0, 2, 3, 1)  # B H W C
     for part, matrix in sparse_pieces(rois, geometry, (height, width)):
-        touched, rows = sum_rows_transposed(table[part.start * bins:part.stop * bins], matrix)
+        touched, rows = sum_rows_transposed(table[part.start * bins : part.stop * bins], matrix)
         column = touched % width
         row = torch.div(touched, width, rounding_mode='floor')
         image = torch.div(row, height, rounding_mode='floor')
@@ -262,15 +299,22 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
         rows_of[at] = rows_of[at] + rows.to(grad_input.dtype)
 
 
-def largest(input: Tensor, rois: Tensor, geometry: Geometry, output: Tensor, argmax_y: Tensor,
-            argmax_x: Tensor) -> None:
+def largest(
+    input: Tensor,
+    rois: Tensor,
+    geometry: Geometry,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+) -> None:
     """The largest bilinear sample of each bin and channel, and where it lies."""
     shape = input.shape[2], input.shape[3]
     table = cells(input)
     image, y, x = placed(rois, geometry, shape)
     # RoIs that take the same grid of samples are done together, so none is padded.
     grids, group = (y.number.long() * (MOST_SAMPLES + 1) + x.number.long()).unique(
-        return_inverse=True)
+        return_inverse=True
+    )
     for label, grid in enumerate(grids.tolist()):
         rows, columns = divmod(grid, MOST_SAMPLES + 1)
         these = (group == label).nonzero()[:, 0]
@@ -279,22 +323,28 @@ def largest(input: Tensor, rois: Tensor, geometry: Geometry, output: Tensor, arg
             continue
         samples = rows * columns * geometry.aligned_height * geometry.aligned_width
         for part in these.split(max(1, SAMPLED // (samples * (input.shape[1] + 16)))):
-            along = [Samples(value.place[part, :, :most], value.inside[part, :, :most],
-                             value.number[part]) for value, most in ((y, rows), (x, columns))]
+            along = [
+                Samples(
+                    value.place[part, :, :most], value.inside[part, :, :most], value.number[part]
+                )
+                for value, most in ((y, rows), (x, columns))
+            ]
             results = largest_of(table, image[part], along[0], along[1], shape)
             for buffer, result in zip((output, argmax_y, argmax_x), results, strict=True):
                 buffer[part] = result.permute(0, 3, 1, 2).to(buffer.dtype)
 
 
-def largest_of(table: Tensor, image: Tensor, y: Samples, x: Samples,
-               shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+def largest_of(
+    table: Tensor, image: Tensor, y: Samples, x: Samples, shape: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
     """``largest`` of RoIs that take the same number of samples.
 
     Returns:
         value, y and x, each (RoIs, bins along y, bins along x, channels).
     """
+
     def over_grid(along_y: Tensor, along_x: Tensor) -> tuple[Tensor, Tensor]:
-        return along_y[:, :, None, :, None], along_x[:, None, :, None, :]               # R P Q N M
+        return along_y[:, :, None, :, None], along_x[:, None, :, None, :]  # R P Q N M
 
     height, width = shape
     corners_y, corners_x = corners(y.place, height), corners(x.place, width)
@@ -307,26 +357,33 @@ def largest_of(table: Tensor, image: Tensor, y: Samples, x: Samples,
             row, column = over_grid(share_y, share_x)
             weight.append(row * column * (inside_y & inside_x))
     grid = cell[0].shape
-    value = sum_rows(table, Entries(torch.stack(cell, -1).flatten(),
-                                    torch.stack(weight, -1).flatten().to(table.dtype),
-                                    cell[0].new_full((cell[0].numel(),), 4)))
-    value, best = value.view(*grid[:3], -1, table.shape[1]).max(3)                        # R P Q C
-    row, column = (place.expand(grid).flatten(3).gather(3, best)
-                   for place in over_grid(y.place, x.place))
+    value = sum_rows(
+        table,
+        Entries(
+            torch.stack(cell, -1).flatten(),
+            torch.stack(weight, -1).flatten().to(table.dtype),
+            cell[0].new_full((cell[0].numel(),), 4),
+        ),
+    )
+    value, best = value.view(*grid[:3], -1, table.shape[1]).max(3)  # R P Q C
+    row, column = (
+        place.expand(grid).flatten(3).gather(3, best) for place in over_grid(y.place, x.place)
+    )
     found = value > LOWEST
     nowhere = row.new_tensor(-1)
     return value.clamp(min=LOWEST), row.where(found, nowhere), column.where(found, nowhere)
 
 
-def largest_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor,
-                     grad_input: Tensor) -> None:
+def largest_backward(
+    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor
+) -> None:
     """Sends the gradient of each bin to the four cells about its largest sample."""
     channels, height, width = grad_input.shape[1:]
     dtype = working_dtype(grad_output.dtype)
     y, x, grad = (value.to(dtype) for value in (argmax_y, argmax_x, grad_output))
     inside = (argmax_y != -1) & (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     plane = rois[:, 0].long()[:, None] * channels + torch.arange(channels, device=rois.device)
-    plane = plane[:, :, None, None]                                                     # R C 1 1
+    plane = plane[:, :, None, None]  # R C 1 1
     total = torch.zeros(grad_input.numel(), device=grad.device, dtype=dtype)
     lower_y, upper_y, share_y = corners(y, height)
     lower_x, upper_x, share_x = corners(x, width)

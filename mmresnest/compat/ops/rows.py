@@ -7,6 +7,7 @@ With one row of channels per cell this is a sparse matrix times the map, and its
 transposed matrix times the gradient.  ``embedding_bag`` is exactly that product, without ever
 holding the gathered rows; on two CPU cores it is 5-60 times faster than gather and ``index_add_``.
 """
+
 from typing import NamedTuple
 
 import torch
@@ -54,8 +55,13 @@ def sum_rows(table: Tensor, entries: Entries) -> Tensor:
     if not len(entries.row) or not table.numel():
         return table.new_zeros(len(entries.number), table.shape[1])
     if table.device.type in ('cpu', 'cuda'):
-        return F.embedding_bag(entries.row, table, starts(entries.number), mode='sum',
-                               per_sample_weights=entries.weight)
+        return F.embedding_bag(
+            entries.row,
+            table,
+            starts(entries.number),
+            mode='sum',
+            per_sample_weights=entries.weight,
+        )
     return sum_rows_in_steps(table, entries)
 
 
@@ -63,8 +69,10 @@ def sum_rows_in_steps(table: Tensor, entries: Entries) -> Tensor:
     """``sum_rows`` for devices without a fused kernel, MPS among them: gather, scale, add."""
     out = table.new_zeros(len(entries.number), table.shape[1])
     step = max(1, GATHERED // max(1, table.shape[1]))
-    for bag, row, weight in zip(*(value.split(step) for value in (
-            bag_of(entries), entries.row, entries.weight)), strict=True):
+    for bag, row, weight in zip(
+        *(value.split(step) for value in (bag_of(entries), entries.row, entries.weight)),
+        strict=True,
+    ):
         out = out.index_add(0, bag, table.index_select(0, row) * weight[:, None])
     return out
 
@@ -90,5 +98,11 @@ def sum_rows_transposed(grad: Tensor, entries: Entries) -> tuple[Tensor, Tensor]
     """
     row, order = torch.sort(entries.row, stable=True)
     touched, times = torch.unique_consecutive(row, return_counts=True)
-    return touched, sum_rows(grad, Entries(bag_of(entries).index_select(0, order),
-                                           entries.weight.index_select(0, order), times.int()))
+    return touched, sum_rows(
+        grad,
+        Entries(
+            bag_of(entries).index_select(0, order),
+            entries.weight.index_select(0, order),
+            times.int(),
+        ),
+    )

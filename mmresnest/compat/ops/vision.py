@@ -3,6 +3,7 @@
 A torchvision built for another torch fails at import in many ways (OSError, RuntimeError, even
 AttributeError), so any exception means "not there"; nothing here requires it.
 """
+
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,13 @@ DEVICES = {'nms': ('cpu', 'cuda'), 'roi_align': ('cpu', 'cuda'), 'deform_conv': 
 SERVED = {
     'nms': ('nms',),
     'roi_align': ('roi_align_forward', 'roi_align_backward'),
-    'deform_conv': ('deform_conv_forward', 'deform_conv_backward_input',
-                    'deform_conv_backward_parameters', 'modulated_deform_conv_forward',
-                    'modulated_deform_conv_backward'),
+    'deform_conv': (
+        'deform_conv_forward',
+        'deform_conv_backward_input',
+        'deform_conv_backward_parameters',
+        'modulated_deform_conv_forward',
+        'modulated_deform_conv_backward',
+    ),
 }
 
 
@@ -69,43 +74,97 @@ def nms(boxes: Tensor, iou_threshold: float) -> Tensor:
 def roi_align(input: Tensor, rois: Tensor, geometry: 'Geometry', output: Tensor) -> None:
     """``roi_align_forward`` of averages."""
     dtype = torch.promote_types(input.dtype, torch.float32)
-    output.copy_(namespace().roi_align(
-        input.to(dtype), rois.to(dtype), geometry.spatial_scale, geometry.aligned_height,
-        geometry.aligned_width, max(geometry.sampling_ratio, 0), geometry.aligned))
+    output.copy_(
+        namespace().roi_align(
+            input.to(dtype),
+            rois.to(dtype),
+            geometry.spatial_scale,
+            geometry.aligned_height,
+            geometry.aligned_width,
+            max(geometry.sampling_ratio, 0),
+            geometry.aligned,
+        )
+    )
 
 
-def roi_align_backward(grad_output: Tensor, rois: Tensor, geometry: 'Geometry',
-                       grad_input: Tensor) -> None:
+def roi_align_backward(
+    grad_output: Tensor, rois: Tensor, geometry: 'Geometry', grad_input: Tensor
+) -> None:
     """``roi_align_backward`` of averages."""
     dtype = torch.promote_types(grad_output.dtype, torch.float32)
-    grad_input.add_(namespace()._roi_align_backward(
-        grad_output.to(dtype), rois.to(dtype), geometry.spatial_scale, geometry.aligned_height,
-        geometry.aligned_width, *grad_input.shape, max(geometry.sampling_ratio, 0),
-        geometry.aligned).to(grad_input.dtype))
+    grad_input.add_(
+        namespace()
+        ._roi_align_backward(
+            grad_output.to(dtype),
+            rois.to(dtype),
+            geometry.spatial_scale,
+            geometry.aligned_height,
+            geometry.aligned_width,
+            *grad_input.shape,
+            max(geometry.sampling_ratio, 0),
+            geometry.aligned,
+        )
+        .to(grad_input.dtype)
+    )
 
 
-def _deform_conv_arguments(input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor,
-                           mask: Tensor | None, geometry: 'ConvGeometry') -> tuple[Any, ...]:
+def _deform_conv_arguments(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offset: Tensor,
+    mask: Tensor | None,
+    geometry: 'ConvGeometry',
+) -> tuple[Any, ...]:
     """The arguments that both directions share; zeros stand for no mask or no bias."""
     dtype = torch.promote_types(input.dtype, torch.float32)
-    tensors = (input, weight, offset,
-               input.new_zeros(len(input), 1) if mask is None else mask,
-               input.new_zeros(len(weight)) if bias is None else bias)
-    return (*(value.to(dtype).contiguous() for value in tensors), *geometry.stride,
-            *geometry.padding, *geometry.dilation, geometry.groups, geometry.deform_groups,
-            mask is not None)
+    tensors = (
+        input,
+        weight,
+        offset,
+        input.new_zeros(len(input), 1) if mask is None else mask,
+        input.new_zeros(len(weight)) if bias is None else bias,
+    )
+    return (
+        *(value.to(dtype).contiguous() for value in tensors),
+        *geometry.stride,
+        *geometry.padding,
+        *geometry.dilation,
+        geometry.groups,
+        geometry.deform_groups,
+        mask is not None,
+    )
 
 
-def deform_conv(input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor,
-                mask: Tensor | None, output: Tensor, geometry: 'ConvGeometry') -> None:
+def deform_conv(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offset: Tensor,
+    mask: Tensor | None,
+    output: Tensor,
+    geometry: 'ConvGeometry',
+) -> None:
     """``convolve`` of deformable convolution."""
-    output.copy_(namespace().deform_conv2d(
-        *_deform_conv_arguments(input, weight, bias, offset, mask, geometry)))
+    output.copy_(
+        namespace().deform_conv2d(
+            *_deform_conv_arguments(input, weight, bias, offset, mask, geometry)
+        )
+    )
 
 
-def deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor | None, offset: Tensor,
-                         mask: Tensor | None, grad_output: Tensor, to: 'Gradients',
-                         geometry: 'ConvGeometry', scale: float, inside: Tensor) -> None:
+def deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offset: Tensor,
+    mask: Tensor | None,
+    grad_output: Tensor,
+    to: 'Gradients',
+    geometry: 'ConvGeometry',
+    scale: float,
+    inside: Tensor,
+) -> None:
     """``convolve_backward`` of deformable convolution.
 
     ``inside`` holds offsets whose gradient counts: torchvision gives one on the line at -1 too,
@@ -113,7 +172,8 @@ def deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor | None, off
     """
     shared = _deform_conv_arguments(input, weight, bias, offset, mask, geometry)
     gradients = namespace()._deform_conv2d_backward(
-        grad_output.to(shared[0].dtype).contiguous(), *shared)
+        grad_output.to(shared[0].dtype).contiguous(), *shared
+    )
     gradients = [*gradients[:2], gradients[2] * inside, *gradients[3:]]
     buffers = (to.input, to.weight, to.offset, to.mask, to.bias)
     for buffer, value, factor in zip(buffers, gradients, (1, scale, 1, 1, scale), strict=True):
