@@ -48,18 +48,18 @@ demo: env
 test: $(BIN)/.dev-$(STACK)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
-configs: PYTEST_ARGS += tests/test_configs.py
+configs: PYTEST_ARGS += tests/config/test_configs.py
 configs: export MMRESNEST_EVERY_CONFIG = 1
 configs: test
 
 # One at a time and with all cores: a step at full size fills the memory of a workstation.
 configs-full: $(BIN)/.dev-$(STACK)
-	MMRESNEST_FULL_CONFIGS=1 $(BIN)/python -m pytest tests/test_configs.py -k test_config $(PYTEST_ARGS)
+	MMRESNEST_FULL_CONFIGS=1 $(BIN)/python -m pytest tests/config/test_configs.py -k test_config $(PYTEST_ARGS)
 
 # The long forms of tests that CI runs short. The training is last, and alone: it is timed and drawn.
 soak: $(BIN)/.dev-$(STACK)
 	MMRESNEST_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rP $(PYTEST_ARGS) \
-	  tests/test_kills.py tests/test_exact_resume.py tests/test_check_data.py tests/test_saving.py tests/test_hostile.py
+	  tests/engine/test_kills.py tests/engine/test_exact_resume.py tests/analysis/test_check_data.py tests/engine/test_saving.py tests/security/test_hostile.py
 	$(BIN)/python tools/soak.py
 
 # --strict: a link or an anchor that leads nowhere is an error.

@@ -86,7 +86,7 @@ EXTRAS = {
         'codespell>=2.3',
         'mypy>=1.11',
         'setuptools>=64',
-        'wheel',  # tests/test_package.py builds without fetching anything
+        'wheel',  # tests/repository/test_package.py builds without fetching anything
     ],
 }
 
@@ -128,5 +128,5 @@ setup(
     python_requires='>=3.10',
     install_requires=REQUIRES,
     extras_require=EXTRAS,
-    entry_points={'console_scripts': ['mmresnest=mmresnest.cli:main']},
+    entry_points={'console_scripts': ['mmresnest=mmresnest.cli.main:main']},
 )

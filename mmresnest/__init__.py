@@ -10,8 +10,8 @@ from . import compat
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .engine.predictor import Predictor
-    from .zoo import build_backbone, list_archs
+    from .inference.predictor import Predictor
+    from .models.factory import build_backbone, list_archs
 
 __all__ = ['Predictor', '__version__', 'build_backbone', 'list_archs']
 
@@ -21,14 +21,14 @@ compat.install()
 def __getattr__(name: str) -> Any:
     """Imports what is asked for, and with it torch; for ``Predictor`` also mmengine."""
     if name == 'Predictor':
-        from .engine.predictor import Predictor
+        from .inference.predictor import Predictor
 
         return Predictor
     if name not in ('build_backbone', 'list_archs'):
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    from . import zoo
+    from .models import factory
 
-    return getattr(zoo, name)
+    return getattr(factory, name)
 
 
 def __dir__() -> list[str]:

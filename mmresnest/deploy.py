@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .blocks import Bottleneck, Res2NetBottleneck, ResNeXtBottleneck, SplitAttention
 from .errors import UserError
-from .ops import lean
-from .ops.convolution import PackedConv2d, affine, conv_norm
-from .ops.twins import LeanRes2NetBottleneck
-from .trunk import ResTrunk, lay_out
+from .models.blocks import Bottleneck, Res2NetBottleneck, ResNeXtBottleneck, SplitAttention
+from .models.fast import lean
+from .models.fast.convolution import PackedConv2d, affine, conv_norm
+from .models.fast.twins import LeanRes2NetBottleneck
+from .models.trunk import ResTrunk, lay_out
 
 __all__ = ['compile_backbone', 'fold', 'fuse', 'keep_memory', 'uncompiled']
 

@@ -19,20 +19,21 @@ MODELS = Registry(
     'model',
     parent=ROOT_MODELS,
     scope='mmresnest',
-    locations=['mmresnest.models', 'mmresnest.heads'],
+    locations=['mmresnest.models.backbones', 'mmresnest.models.heads'],
 )
 HOOKS = Registry(
     'hook',
     parent=ROOT_HOOKS,
     scope='mmresnest',
     locations=[
-        'mmresnest.engine.hooks',
-        'mmresnest.engine.images',
-        'mmresnest.engine.live',
-        'mmresnest.engine.numbers',
-        'mmresnest.engine.progress',
-        'mmresnest.engine.saving',
-        'mmresnest.engine.signals',
+        'mmresnest.engine.hooks.bad_images',
+        'mmresnest.engine.hooks.checkpoint',
+        'mmresnest.engine.hooks.live_pictures',
+        'mmresnest.engine.hooks.nan_guard',
+        'mmresnest.engine.hooks.precise_bn',
+        'mmresnest.engine.hooks.progress_bar',
+        'mmresnest.engine.hooks.scores',
+        'mmresnest.engine.hooks.signals',
     ],
 )
 LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='mmresnest', locations=['mmresnest.engine.loops'])
@@ -40,14 +41,17 @@ STRATEGIES = Registry(
     'strategy', parent=ROOT_STRATEGIES, scope='mmresnest', locations=['mmresnest.engine.strategies']
 )
 VISBACKENDS = Registry(
-    'vis_backend', parent=ROOT_VISBACKENDS, scope='mmresnest', locations=['mmresnest.engine.live']
+    'vis_backend',
+    parent=ROOT_VISBACKENDS,
+    scope='mmresnest',
+    locations=['mmresnest.visualization.backends'],
 )
 METRICS = Registry(
     'metric',
     parent=ROOT_METRICS,
     scope='mmresnest',
     locations=[
-        f'mmresnest.engine.{module}'
+        f'mmresnest.evaluation.{module}'
         for toolbox, module in (('mmdet', 'coco_metric'), ('mmseg', 'iou_metric'))
         if find_spec(toolbox)
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmresnest.data.shapes import draw  # mmresnest first: a stand-in for mmcv._ext
+from mmresnest.data.shapes.dataset import draw  # mmresnest first: a stand-in for mmcv._ext
 
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # they warn of torch's future while they are imported

@@ -82,7 +82,7 @@ def turned(markdown: str, page: str) -> str:
 
 def commands() -> str:
     """The page of the command line."""
-    from mmresnest.cli import build_parser
+    from mmresnest.cli.main import build_parser
 
     parser = build_parser()
     subparsers = next(

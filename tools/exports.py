@@ -32,7 +32,7 @@ TITLES = (
 
 def rows() -> dict[str, tuple[str, str, tuple[str, ...]]]:
     """What a line is called -> config, part and formats."""
-    from mmresnest.cli import FORMATS
+    from mmresnest.cli.main import FORMATS
 
     found: dict[str, tuple[str, str, tuple[str, ...]]] = {
         f'{name}, backbone': (f'faster_rcnn_{name}_fpn', 'backbone', FORMATS) for name in NETWORKS
@@ -51,8 +51,10 @@ def random_checkpoint(name: str, path: Path) -> None:
     import torch
     from mmengine.registry import MODELS, DefaultScope
 
-    from mmresnest.engine.building import building
-    from mmresnest.engine.config import load_config, merge, plain_norms, register
+    from mmresnest.config.hardware import plain_norms
+    from mmresnest.config.inspect import register
+    from mmresnest.config.load import load_config, merge
+    from mmresnest.engine.runner import building
 
     cfg = load_config(name)
     merge(cfg, {'model.backbone.init_cfg': None})
@@ -72,7 +74,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--only', default='', help='of the lines those that have this in them')
     args = parser.parse_args()
-    from mmresnest.cli import FORMATS
+    from mmresnest.cli.main import FORMATS
     from mmresnest.errors import UserError
 
     chosen = {line: row for line, row in rows().items() if args.only in line}
@@ -97,7 +99,7 @@ def main() -> int:
 
 def measured(name: str, part: str, to: str, folder: str) -> tuple[str, ...]:
     """The cells of a file, one for each title."""
-    from mmresnest.engine.export import FORMATS, export
+    from mmresnest.export.exporter import FORMATS, export
 
     checkpoint = Path(folder, f'{name}.pth')
     if not checkpoint.exists():

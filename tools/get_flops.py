@@ -6,6 +6,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == '__main__':
-    from mmresnest.cli import main
+    from mmresnest.cli.main import main
 
     sys.exit(main(['flops', *sys.argv[1:]]))

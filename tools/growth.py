@@ -39,7 +39,7 @@ def cases() -> Iterator[tuple[str, str, tuple[int, int, int]]]:
 
 def measure(repeats: int) -> list[dict[str, Any]]:
     """All cases, inference and training."""
-    from mmresnest.benchmark import as_json, benchmark
+    from mmresnest.analysis.benchmark import as_json, benchmark
 
     found = []
     for axis, arch, size in cases():
@@ -63,7 +63,7 @@ def worker(rank: int, store: str, repeats: int, answers: Any) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     from mmresnest import build_backbone
-    from mmresnest.engine.processes import leave
+    from mmresnest.engine.distributed import leave
 
     torch.set_num_threads(1)
     distributed.init_process_group('gloo', f'file://{store}', rank=rank, world_size=PROCESSES)
@@ -257,8 +257,8 @@ def main() -> None:
     else:
         import torch
 
-        from mmresnest.benchmark import machine
-        from mmresnest.variants import variant
+        from mmresnest.analysis.benchmark import machine
+        from mmresnest.models.variants import variant
 
         torch.set_num_threads(1)
         found = dict(

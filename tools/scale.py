@@ -9,8 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmresnest.engine.config import load_config  # noqa: E402
-from mmresnest.engine.cost import images_of, step_cost  # noqa: E402
+from mmresnest.analysis.memory import (
+    images_of,
+    step_cost,  # noqa: E402
+)
+from mmresnest.config.load import load_config  # noqa: E402
 
 RATES = (20e12, 50e12)  # operations a second, sustained
 GPUS = (1, 8, 64)

@@ -32,8 +32,10 @@ def watch(iterations: int, work_dir: Path, data: Path) -> dict[str, Any]:
     from mmengine.hooks import Hook
     from mmengine.registry import HOOKS
 
-    from mmresnest.engine.config import load_config, walk
-    from mmresnest.engine.train import configure, train
+    from mmresnest.config.inspect import walk
+    from mmresnest.config.load import load_config
+    from mmresnest.engine.prepare import configure
+    from mmresnest.engine.train import train
 
     rows: list[dict[str, int]] = []
 
@@ -132,7 +134,7 @@ def main() -> None:
     args = parser.parse_args()
     record = ROOT / 'docs' / 'soak.json'
     if not args.plot:
-        from mmresnest.engine.train import drawn_data
+        from mmresnest.engine.prepare import drawn_data
 
         found = watch(args.iterations, Path('work_dirs') / 'soak', drawn_data('coco'))
         lines = ',\n'.join(json.dumps(row) for row in found.pop('rows'))

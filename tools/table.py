@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mmresnest.variants import ALIASES, TABLE, Variant, Weights  # noqa: E402
+from mmresnest.models.variants import ALIASES, TABLE, Variant, Weights  # noqa: E402
 
 DOCS = ROOT / 'docs' / 'archs.md'
 BACKBONES = ROOT / 'configs' / '_base_' / 'backbones'

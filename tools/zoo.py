@@ -34,7 +34,7 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mmresnest.variants import VARIANTS, Variant  # noqa: E402
+from mmresnest.models.variants import VARIANTS, Variant  # noqa: E402
 
 CONFIGS = ROOT / 'configs'
 PAGE = ROOT / 'docs' / 'zoo.md'
@@ -410,8 +410,8 @@ INTRODUCTION = """# Model zoo
 {count} configs. **None of them was trained to its result by us.** What is expected of a config is
 what others have published for its recipe, and the source says who; weights and training memory are
 theirs, too. What we have run of every config is one training step and one prediction, most of them
-at a reduced size (`tests/test_configs.py`). Where nobody has published a result, the row says
-"none", and we have none either.
+at a reduced size (`tests/config/test_configs.py`). Where nobody has published a result, the row
+says "none", and we have none either.
 
 Parameters and multiply-adds are our own counts, backbone / whole model, for one image of
 {shapes}.
@@ -530,7 +530,7 @@ def measure(names: list[str]) -> dict[str, Any]:
     """
     from tqdm import tqdm
 
-    from mmresnest.engine.complexity import complexity
+    from mmresnest.analysis.flops import complexity
 
     known = {path.stem: path for path in sorted(CONFIGS.glob('*.py'))}
     for name in names:

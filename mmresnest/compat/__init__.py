@@ -11,9 +11,9 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from . import quiet, stacks
-from .ext import ExtFinder
-from .panoptic import PanopticFinder
+from . import patches, warnings
+from .mmcv_ext import ExtFinder
+from .panopticapi import PanopticFinder
 
 
 class RepairFinder(MetaPathFinder):
@@ -23,7 +23,7 @@ class RepairFinder(MetaPathFinder):
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Finds the module as without us, with the repair behind its loader."""
-        if name not in stacks.REPAIRS:
+        if name not in patches.REPAIRS:
             return None
         for finder in sys.meta_path:
             if finder is self or not hasattr(finder, 'find_spec'):  # importlib skips such, too
@@ -51,17 +51,17 @@ class RepairLoader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         self.loader.exec_module(module)
-        stacks.REPAIRS[module.__name__](module)
+        patches.REPAIRS[module.__name__](module)
 
 
 def install() -> None:
     """Puts the repairs, the stand-ins for missing packages and our silence in place, once."""
     if any(isinstance(finder, RepairFinder) for finder in sys.meta_path):
         return
-    quiet.install()
+    warnings.install()
     sys.meta_path.insert(0, RepairFinder())
     sys.meta_path.append(PanopticFinder())  # last, so that a real one wins
     sys.meta_path.append(ExtFinder())
-    for name, repair in stacks.REPAIRS.items():
+    for name, repair in patches.REPAIRS.items():
         if name in sys.modules:
             repair(sys.modules[name])

@@ -12,9 +12,9 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from .. import weights
 from ..errors import UserError
-from ..storage import damage
+from ..models.weights import loading, reader
+from ..utils.files import damage
 
 
 def last(work_dir: Path, say: Callable[[str], None] | None = None) -> Path | None:
@@ -144,9 +144,7 @@ def check_fit(path: str | os.PathLike, content: Mapping[str, Any], model: Any) -
         model = model.module
     given = {
         name: tuple(value.shape)
-        for name, value in weights.expected(
-            model, weights.tensors_of(content['state_dict'])
-        ).items()
+        for name, value in loading.expected(model, reader.tensors_of(content['state_dict'])).items()
     }
     wanted = {
         name: tuple(value.shape)

@@ -16,11 +16,7 @@ run that is taken up on something else is refused or warned, see :meth:`_Exact.t
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from itertools import count, islice
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import torch
@@ -30,13 +26,13 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop as TheirEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as TheirIterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import UserError
 from ..registry import LOOPS
-from ..storage import sha256_of
-from .images import leaves
-from .randomness import random_numbers_kept, sow
+from .dataloader import ExactLoader
+from .fingerprint import _images, batch_size_of, differences, fingerprints, flatten
+from .seeding import sow
 
 RECORD = 'mmresnest'
 """The entry of a checkpoint that says where its run was."""
@@ -54,142 +50,6 @@ PARTS = {
     'schedule',
 }
 """What the entry has."""
-
-# ---- data ----------------------------------------------------------------------------------------
-
-
-class Batch(list):
-    """The indices of a batch, and which of them it is: (pass over the data, number)."""
-
-    place: tuple[int, int] = (0, 0)
-
-
-class Stream:
-    """The batches of a loader, from anywhere on.
-
-    Args:
-        batches: the batch sampler.
-        sampler: what :meth:`set_epoch` is asked of before a further pass, if it has that.
-        endless: go on with the next pass where one ends.
-        seed: of the run.
-    """
-
-    def __init__(self, batches: Any, sampler: Any, endless: bool, seed: int) -> None:
-        self.batches, self.sampler, self.endless, self.seed = batches, sampler, endless, seed
-        self.start(0, 0)
-
-    def start(self, epoch: int, done: int) -> None:
-        """Has the next iteration begin in an epoch, behind a number of batches of it."""
-        self.epoch, self.done = epoch, done
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        batches = self._passes() if self.endless else self._pass(self.epoch)
-        for number, indices in enumerate(islice(batches, self.done, None), self.done):
-            batch = Batch(indices)
-            batch.place = self.epoch, number
-            yield batch
-
-    def _pass(self, number: int) -> Iterator[Sequence[int]]:
-        # Samplers of torch draw from the generator of all; it is sown again in each iteration.
-        sow(self.seed, number, -1)
-        yield from self.batches
-
-    def _passes(self) -> Iterator[Sequence[int]]:
-        for number in count():
-            if number and hasattr(self.sampler, 'set_epoch'):
-                self.sampler.set_epoch(number)
-            empty = True
-            for batch in self._pass(number):
-                empty = False
-                yield batch
-            if empty:
-                raise UserError(
-                    'the training data make no batch: with drop_last, '
-                    'train_dataloader.batch_size must not exceed the number of images'
-                )
-
-
-class Sown:
-    """What a worker calls for a batch: the samples, each from random numbers of its own place.
-
-    Args:
-        dataset: the data set.
-        seed: of the run.
-        rank: of the process.
-    """
-
-    def __init__(self, dataset: Any, seed: int, rank: int) -> None:
-        self.dataset, self.seed, self.rank = dataset, seed, rank
-        self.theirs = getattr(dataset, '__getitems__', None)
-
-    def __call__(self, batch: Sequence[Any]) -> list[Any]:
-        """The samples of a batch; of one that does not know its place, as without us."""
-        place = getattr(batch, 'place', None)
-        if place is None:
-            return self.theirs(batch) if self.theirs else [self.dataset[index] for index in batch]
-        alone: AbstractContextManager = (
-            random_numbers_kept() if get_worker_info() is None else nullcontext()
-        )
-        with alone:
-            if self.theirs:
-                sow(self.seed, self.rank, *place)
-                return self.theirs(batch)
-            samples = []
-            for number, index in enumerate(batch):
-                sow(self.seed, self.rank, *place, number)
-                samples.append(self.dataset[index])
-            return samples
-
-
-class ExactLoader(DataLoader):
-    """A loader whose samples do not depend on who loads them, and that begins anywhere."""
-
-    stream: Stream
-
-    @classmethod
-    def of(cls, loader: DataLoader, seed: int, endless: bool) -> ExactLoader:
-        """Another loader, made one of these.
-
-        Its data set is given ``__getitems__``, by which torch asks for a batch at once.
-        """
-        self = cls.__new__(cls)
-        vars(self).update(vars(loader))
-        batches: Any = loader.batch_sampler
-        dataset: Any = loader.dataset
-        sampler = (
-            loader.sampler
-            if hasattr(loader.sampler, 'set_epoch')
-            else getattr(batches, 'sampler', None)
-        )
-        vars(self)['stream'] = Stream(batches, sampler, endless, seed)
-        dataset.__getitems__ = Sown(dataset, seed, get_rank())
-        return self
-
-    @property
-    def _index_sampler(self) -> Stream:
-        return self.stream
-
-    def __iter__(self) -> Any:
-        # Not before the first batch is asked for: workers read ahead from where they start.
-        yield from super().__iter__()
-
-    def reseed(self, seed: int, sampler_seed: int | None) -> None:
-        """Takes the seeds of the run that is taken up."""
-        sown: Any = self.dataset
-        sown.__getitems__.seed = self.stream.seed = seed
-        if sampler_seed is not None:
-            self.stream.sampler.seed = sampler_seed
-
-    @property
-    def sampler_seed(self) -> int | None:
-        """What the order of the samples depends on."""
-        return getattr(self.stream.sampler, 'seed', None)
-
-
-# ---- loops ---------------------------------------------------------------------------------------
 
 
 class _Loading(BaseLoop):
@@ -594,106 +454,3 @@ class _AlreadyThere:
     def close(self) -> None:
         """Lets workers go, which would read on for ever."""
         self.iterator.close()
-
-
-# ---- what a run goes on with ---------------------------------------------------------------------
-
-
-def fingerprints(dataset: Any) -> dict[str, str]:
-    """What tells data from others: number of samples, and contents of the annotation file.
-
-    Where there is none, names and sizes of all files in the data set's folders.
-    """
-    found: dict[str, str] = {}
-    for number, leaf in enumerate(leaves(dataset), 1):
-        found[f'samples of data set {number}'] = str(len(leaf))
-        file = getattr(leaf, 'ann_file', None) or ''
-        if os.path.isfile(file):
-            found[file] = sha256_of(file)
-            continue
-        for folder in (getattr(leaf, 'data_prefix', None) or {}).values():
-            if isinstance(folder, str) and os.path.isdir(folder):
-                found[folder] = _listing(folder)
-    return found
-
-
-def _listing(folder: str) -> str:
-    """The sha256 of names and sizes of the files below a folder."""
-    digest = hashlib.sha256()
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        for name in sorted(files):
-            path = os.path.join(where, name)
-            size = os.path.getsize(path) if os.path.exists(path) else -1
-            digest.update(f'{os.path.relpath(path, folder)}\0{size}\n'.encode())
-    return digest.hexdigest()
-
-
-def _images(circumstances: Mapping[str, Any]) -> int:
-    """Images of a step."""
-    return (circumstances['batch_size'] or 1) * circumstances['world_size']
-
-
-def batch_size_of(loader: DataLoader) -> int | None:
-    """Images of a step on one process, where all have the same."""
-    return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
-
-
-#: settings of a config that a training's result depends on
-SETTINGS = (
-    'model',
-    'train_dataloader',
-    'optim_wrapper',
-    'param_scheduler',
-    'train_cfg',
-    'custom_hooks',
-)
-#: names below them that it does not depend on, or that are judged by what they lead to
-ASIDE = (
-    'ann_file',
-    'data_root',
-    'data_prefix',
-    'backend_args',
-    'num_workers',
-    'prefetch_factor',
-    'persistent_workers',
-    'pin_memory',
-    'max_epochs',
-    'max_iters',
-    'accept_changes',
-    'init_cfg',
-    'checkpoint',
-    'pretrained',
-)
-
-
-def flatten(cfg: Mapping[str, Any], names: Sequence[str] = SETTINGS) -> dict[str, str]:
-    """Settings by their dotted names, as texts."""
-    found: dict[str, str] = {}
-
-    def walk(node: Any, path: str) -> None:
-        if isinstance(node, Mapping):
-            pairs = [(key, node[key]) for key in node if key not in ASIDE]
-        elif isinstance(node, (list, tuple)) and any(
-            isinstance(one, (Mapping, list, tuple)) for one in node
-        ):
-            pairs = list(enumerate(node))
-        else:
-            found[path] = repr(node)
-            return
-        for key, one in pairs:
-            walk(one, f'{path}.{key}')
-
-    for name in names:
-        if cfg.get(name) is not None:
-            walk(cfg[name], name)
-    return found
-
-
-def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """(name, text before, text now) of what is not the same in both."""
-    return [
-        (key, before.get(key, 'not set'), now.get(key, 'not set'))
-        for key in dict.fromkeys([*before, *now])
-        if before.get(key) != now.get(key)
-    ]

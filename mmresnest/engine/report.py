@@ -23,20 +23,21 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
+from ..config.defaults import without_live
+from ..config.hardware import WHOLE
+from ..config.inspect import dataset_leaves, model_of, task_of
+from ..config.load import load_config
 from ..errors import UserError
-from ..report import results as files
+from ..evaluation import predictions as files
+from ..evaluation.collector import Collect
+from ..evaluation.predictions import Results
 from ..report.page import check_installed, write_page
-from ..report.results import Results
-from ..report.scalars import Curves, read_curves
 from ..report.sections import Run
-from ..storage import hash_file, sha256_of
+from ..utils.files import hash_file, sha256_of
+from ..utils.run_logs import Curves, read_curves
 from . import checkpoints
-from .building import build_runner, building, running
-from .collect import Collect
-from .config import dataset_leaves, load_config, model_of, task_of
-from .live import without_live
-from .strategies import WHOLE
-from .train import prepare
+from .prepare import prepare
+from .runner import build_runner, building, running
 
 FOLDER = 'report'
 """Below a work folder: what its checkpoints predicted."""

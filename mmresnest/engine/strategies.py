@@ -21,120 +21,13 @@ from typing import Any
 import torch
 from mmengine._strategy.distributed import DDPStrategy
 from mmengine._strategy.single_device import SingleDeviceStrategy
-from mmengine.config import Config
 from mmengine.dist import is_distributed, is_main_process
 from torch import Tensor, nn
 
+from ..config.hardware import OURS
 from ..errors import ArgumentError, UserError
+from ..models.trunk import lay_out
 from ..registry import STRATEGIES
-from ..trunk import lay_out
-from .processes import has_accelerator
-
-OURS = 'mmresnest.FSDPStrategy'
-
-#: strategies that leave the model to one process; '' is none at all
-UNDIVIDED = ('', 'SingleDeviceStrategy')
-
-#: options for one process that holds the whole model, however many it takes to train it
-WHOLE = dict(runner_type='Runner', strategy=None)
-
-
-# ---- before a run --------------------------------------------------------------------------------
-
-
-def strategy_of(cfg: Config) -> str:
-    """The strategy of a config by name, empty where the ordinary runner runs.
-
-    Raises:
-        UserError: a strategy under a runner that would ignore it.
-    """
-    strategy = cfg.get('strategy')
-    if cfg.get('runner_type', 'Runner') != 'FlexibleRunner':
-        if strategy is not None:
-            raise UserError(
-                f'{cfg.filename or "the config"} has a strategy, which only '
-                "FlexibleRunner obeys; add runner_type = 'FlexibleRunner', or take the "
-                'strategy out'
-            )
-        return ''
-    default = 'SingleDeviceStrategy' if cfg.launcher == 'none' else 'DDPStrategy'
-    name = default if strategy is None else strategy.get('type', '')
-    return name if isinstance(name, str) else name.__name__
-
-
-def settle_strategy(cfg: Config) -> None:
-    """Has the config's strategy run on this machine, or says why it cannot.
-
-    Args:
-        cfg: the config, ``launcher`` set; changed in place.
-
-    Raises:
-        UserError: the strategy needs what is not there.
-    """
-    name = strategy_of(cfg)
-    if not name:
-        return
-    if cfg.launcher == 'none' and name != 'SingleDeviceStrategy':
-        raise UserError(
-            f'{name} divides a training among processes, and this is one by itself; '
-            'start several with tools/dist_train.sh CONFIG PROCESSES or '
-            'tools/slurm_train.sh, or set strategy=None'
-        )
-    if cfg.get('env_cfg') is None:
-        cfg.env_cfg = dict(dist_cfg=dict(backend='nccl'))  # what mmengine's own default is
-    if name == 'DDPStrategy':
-        strategy = dict(cfg.get('strategy') or dict(type=name))
-        if cfg.get('model_wrapper_cfg'):  # set for machines without a GPU
-            strategy.setdefault('model_wrapper', cfg.model_wrapper_cfg)
-        cfg.strategy = strategy
-    elif name == 'FSDPStrategy':
-        if not has_accelerator():
-            raise UserError(
-                f"mmengine's FSDPStrategy runs on GPUs only; set strategy.type to "
-                f"'{OURS}', which runs on CPUs too"
-            )
-        if cfg.get('resume'):
-            raise UserError(
-                "mmengine's FSDPStrategy cannot resume with this torch "
-                f"({torch.__version__}); set strategy.type to '{OURS}'"
-            )
-    elif name == 'DeepSpeedStrategy':
-        _settle_deepspeed(cfg)
-
-
-def _settle_deepspeed(cfg: Config) -> None:
-    # mmengine imports DeepSpeed's one-bit optimisers, which 0.19.0 has and 0.19.8 no longer.
-    here = importlib.util.find_spec('deepspeed') is not None
-    if not here or importlib.util.find_spec('deepspeed.runtime.fp16.onebit') is None:
-        wrong = 'of a version that mmengine cannot import' if here else 'not installed'
-        raise UserError(
-            f'{cfg.filename or "the config"} has strategy DeepSpeedStrategy, and '
-            f"DeepSpeed is {wrong}: pip install 'deepspeed<0.19.1'; or set "
-            f"strategy.type to '{OURS}', which needs torch alone"
-        )
-    wrapper = cfg.optim_wrapper
-    if wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
-        wrapper.type = 'DeepSpeedOptimWrapper'
-        clip = wrapper.pop('clip_grad', None)
-        if clip is not None:
-            if set(clip) - {'max_norm', 'norm_type'} or clip.get('norm_type', 2) != 2:
-                raise UserError(
-                    f'DeepSpeed clips the gradient by its 2-norm only, and clip_grad '
-                    f'is {dict(clip)}; leave max_norm alone in it'
-                )
-            cfg.strategy.setdefault('gradient_clipping', clip['max_norm'])
-    scale: Any = cfg.get('auto_scale_lr') or {}
-    if scale.get('enable'):
-        # Every other strategy does this itself.
-        from mmengine.dist import get_world_size
-        from mmengine.runner.utils import _get_batch_size
-
-        batch = get_world_size() * _get_batch_size(cfg.train_dataloader)
-        wrapper.optimizer.lr *= batch / scale.base_batch_size
-        scale.enable = False
-
-
-# ---- weights in shards ---------------------------------------------------------------------------
 
 
 @STRATEGIES.register_module()

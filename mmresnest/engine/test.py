@@ -13,12 +13,13 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from ..config.hardware import WHOLE
+from ..config.inspect import dataset_leaves, task_of
 from ..errors import UserError
-from . import checkpoints, processes
-from .building import build_runner, building, compile_parts, running
-from .config import dataset_leaves, task_of
-from .strategies import WHOLE
-from .train import plain, prepare, released, watch
+from . import checkpoints, distributed
+from .prepare import plain, prepare
+from .runner import build_runner, building, compile_parts, running
+from .train import released, watch
 
 #: scales for a segmentor's ``tta`` where the config names none; each also mirrored
 TTA_RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -73,7 +74,7 @@ def test(
         data: a folder in COCO or ADE20K layout to test on instead of the config's data.
         demo: test on the embedded data set a checkpoint of ``train(..., demo=True)``.
         compile: have ``torch.compile`` compile backbone and neck, once for all image sizes.
-        fast_eval: compute COCO's scores by faster-coco-eval, see :mod:`mmresnest.engine.metrics`.
+        fast_eval: compute COCO's scores by faster-coco-eval, see :mod:`mmresnest.config.defaults`.
         progress: show a bar, where stdout and stderr are a terminal.
 
     Returns:
@@ -86,7 +87,7 @@ def test(
     content = checkpoints.read(checkpoint)
     # The checkpoint takes the place of whatever the config would start a training from.
     options = {**(options or {}), 'load_from': None, 'resume': False, **WHOLE}
-    with processes.started(launcher):
+    with distributed.started(launcher):
         cfg = prepare(
             config,
             ('test',),
@@ -102,7 +103,7 @@ def test(
         if tta:
             _use_tta(cfg)
         dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())
-        from .hooks import PaintPredictions
+        from .hooks.scores import PaintPredictions
 
         with building(cfg):
             runner = build_runner(cfg)

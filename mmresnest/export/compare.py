@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..engine.results import Detections, Result, Segmentation
 from ..errors import UserError
+from ..inference.results import Detections, Result, Segmentation
 
 Arrays = Sequence[np.ndarray]
 

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from . import runtime
-from .kernels import translations
+from ..inference import exported
+from .operators import translations
 
 OPSET = 18
 FILE = 'mmresnest.json'  # of the description in archives of torch
@@ -101,7 +101,7 @@ def check_installed(name: str) -> None:
         UserError: a package is missing, or torch is too old.
     """
     for package, extra in FORMATS[name].packages:
-        runtime.needed(package, extra)
+        exported.needed(package, extra)
     version = tuple(map(int, torch.__version__.split('.')[:2]))
     if version < OLDEST:
         raise UserError(
@@ -152,7 +152,7 @@ def write_onnx(
     written.save(path, external_data=False)
     model = onnx.load(path)
     held = model.metadata_props.add()
-    held.key, held.value = runtime.KEY, json.dumps(about)
+    held.key, held.value = exported.KEY, json.dumps(about)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
@@ -172,7 +172,7 @@ def as_openvino(onnx_file: Path, path: Path, about: dict[str, Any]) -> None:
     import openvino
 
     model = openvino.convert_model(onnx_file)
-    model.set_rt_info(json.dumps(about), runtime.KEY)
+    model.set_rt_info(json.dumps(about), exported.KEY)
     openvino.save_model(model, path, compress_to_fp16=about['precision'] == 'float16')
 
 
@@ -222,7 +222,7 @@ def quiet() -> Iterator[None]:
 
 def load_session(path: Path) -> Callable[..., list[np.ndarray]]:
     """Opens a file in the runtime that needs no torch."""
-    return runtime.opened(path).run
+    return exported.opened(path).run
 
 
 def load_program(path: Path) -> Callable[..., list[np.ndarray]]:

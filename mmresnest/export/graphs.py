@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .kernels import Kernels
+from .operators import Kernels
 
 
 class FeatureGraph(nn.Module):

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .scalars import Curve
-from .scores import RECALLS
+from ..evaluation.scores import RECALLS
+from ..utils.run_logs import Curve
 
 INKS = ('#0072B2', '#D55E00', '#00805A', '#B0407A', '#8A6D00', '#555555', '#6A51A3')
 """Dark enough for a thin line on white."""

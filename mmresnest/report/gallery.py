@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import UserError
-from .drawing import WRONG, class_colour, class_name, decode_mask, ink_on, read_image, tint_labels
-from .matching import Matches, false, missed
-from .results import Detections, LabelMaps, ignored, read_png
+from ..evaluation.matching import Matches, false, missed
+from ..evaluation.predictions import Detections, LabelMaps, ignored, read_png
+from ..utils.boxes import class_name, decode_mask
+from ..visualization.canvas import WRONG, class_colour, ink_on, read_image, tint_labels
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..storage import write_whole
-from . import gallery, maps, objects
-from .drawing import class_colour, is_ground
-from .results import Detections, LabelMaps
+from ..evaluation.predictions import Detections, LabelMaps
+from ..utils.boxes import is_ground
+from ..utils.files import write_whole
+from ..visualization.canvas import class_colour
+from . import detection, gallery, segmentation
 from .sections import NOTHING, Run, Section, Table, curves_section
 
 PICTURES = 320  # on a page, of all runs and kinds
@@ -86,9 +87,9 @@ def render(runs: Sequence[Run]) -> str:
         runs=runs,
         classes=classes,
         kinds=gallery.KINDS,
-        maps=kind is maps,
+        maps=kind is segmentation,
         shown_classes=sorted({case['label'] for case in cases}),
-        legend=_legend(cases, classes, kind is maps),
+        legend=_legend(cases, classes, kind is segmentation),
         facts=_facts(runs),
         differences=_differences(runs),
         **_scripts(kind, sections, judged),
@@ -114,7 +115,9 @@ def _check_alike(runs: Sequence[Run]) -> None:
 
 def _judged(runs: Sequence[Run]) -> tuple[Any, dict[str, Any]]:
     """The module that knows about the results, and what it computed of each run."""
-    kind: Any = maps if any(isinstance(run.results, LabelMaps) for run in runs) else objects
+    kind: Any = (
+        segmentation if any(isinstance(run.results, LabelMaps) for run in runs) else detection
+    )
     return kind, {run.name: kind.judge(run.results) for run in runs if run.results is not None}
 
 
@@ -254,7 +257,7 @@ def _scripts(kind: Any, sections: Sequence[Section], judged: dict[str, Any]) -> 
     figures = ','.join(
         f'{json.dumps(one.id)}:{one.json}' for section in sections for one in section.figures
     )
-    curves = kind.curve_data(judged) if kind is objects and judged else '{}'
+    curves = kind.curve_data(judged) if kind is detection and judged else '{}'
     return dict(
         style=raw('page.css'),
         script=raw('page.js'),

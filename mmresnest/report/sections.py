@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation.predictions import Results
+from ..utils.run_logs import Curve, Curves, main_score
 from . import figures
-from .results import Results
-from .scalars import Curve, Curves, main_score
 
 NOTHING = '–'
 

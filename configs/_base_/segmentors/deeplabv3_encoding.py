@@ -1,6 +1,6 @@
 # DeepLabV3 at output stride 8 with the head of PyTorch-Encoding; a leaf gives the backbone.
 _base_ = ['deeplabv3.py', 'encoding.py']
-custom_imports = dict(imports=['mmresnest.heads.aspp'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmresnest.models.heads.aspp'], allow_failed_imports=False)
 model = dict(
     decode_head=dict(
         type='mmresnest.EncodingASPPHead', channels=256, dilations=(12, 24, 36), **_base_.aligned

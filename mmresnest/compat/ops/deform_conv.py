@@ -11,36 +11,20 @@ what remains is a matrix product.  The gradient for Δ and m flows through the f
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import vision
-from .rows import Entries, sum_rows, sum_rows_transposed, working_dtype
+from . import torchvision
+from .geometry import ConvGeometry, Gradients
+from .sparse import Entries, sum_rows, sum_rows_transposed, working_dtype
 
 # Values of the columns held at once: 256 MB of float32.
 COLUMNS = 1 << 26
 
 
-class Geometry(NamedTuple):
-    """What a deformable convolution is told besides tensors; pairs are (vertical, horizontal)."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-    deform_groups: int
-
-    @property
-    def taps(self) -> int:
-        """Taps of the kernel."""
-        return self.kernel[0] * self.kernel[1]
-
-
 def places(
-    offset: Tensor, geometry: Geometry, shape: tuple[int, int]
+    offset: Tensor, geometry: ConvGeometry, shape: tuple[int, int]
 ) -> tuple[list[Tensor], Tensor]:
     """Where the taps read.
 
@@ -75,7 +59,7 @@ def places(
 
 
 def reads(
-    offset: Tensor, mask: Tensor | None, geometry: Geometry, shape: tuple[int, int]
+    offset: Tensor, mask: Tensor | None, geometry: ConvGeometry, shape: tuple[int, int]
 ) -> Entries:
     """Finds the four cells about every place read, and their weights.
 
@@ -119,7 +103,7 @@ def reads(
     )
 
 
-def by_group(columns: Tensor, channels: int, geometry: Geometry) -> Tensor:
+def by_group(columns: Tensor, channels: int, geometry: ConvGeometry) -> Tensor:
     """Columns as (groups, places, taps · channels of a group); a view where there is one group."""
     columns = columns.view(-1, geometry.taps, geometry.groups, channels // geometry.groups)
     return columns.permute(2, 0, 1, 3).flatten(2)
@@ -131,12 +115,12 @@ def kernel_by_group(weight: Tensor, groups: int) -> Tensor:
     return weight.view(len(weight), groups, -1).transpose(0, 1)
 
 
-def table_of(input: Tensor, geometry: Geometry) -> Tensor:
+def table_of(input: Tensor, geometry: ConvGeometry) -> Tensor:
     """One row per cell and deformable group."""
     return input.permute(0, 2, 3, 1).reshape(-1, input.shape[1] // geometry.deform_groups)
 
 
-def image_pieces(input: Tensor, offset: Tensor, geometry: Geometry) -> Iterator[slice]:
+def image_pieces(input: Tensor, offset: Tensor, geometry: ConvGeometry) -> Iterator[slice]:
     """Cuts a batch so that the columns of a piece stay within ``COLUMNS``."""
     size = input.shape[1] * geometry.taps * offset.shape[2] * offset.shape[3]
     step = max(1, COLUMNS // max(1, size))
@@ -151,13 +135,13 @@ def convolve(
     offset: Tensor,
     mask: Tensor | None,
     output: Tensor,
-    geometry: Geometry,
+    geometry: ConvGeometry,
 ) -> None:
     """Writes the convolution into ``output``."""
     if not output.numel():
         return
-    if vision.has('deform_conv', input):
-        vision.deform_conv(input, weight, bias, offset, mask, output, geometry)
+    if torchvision.has('deform_conv', input):
+        torchvision.deform_conv(input, weight, bias, offset, mask, output, geometry)
         return
     dtype = working_dtype(input.dtype)
     kernel = kernel_by_group(weight.to(dtype), geometry.groups)
@@ -174,16 +158,6 @@ def convolve(
         output[part] = value if bias is None else value + bias.to(dtype)[:, None, None]
 
 
-class Gradients(NamedTuple):
-    """Buffers that the gradients are added to; None where one is not wanted."""
-
-    input: Tensor | None = None
-    weight: Tensor | None = None
-    bias: Tensor | None = None
-    offset: Tensor | None = None
-    mask: Tensor | None = None
-
-
 def convolve_backward(
     input: Tensor,
     weight: Tensor,
@@ -192,16 +166,16 @@ def convolve_backward(
     mask: Tensor | None,
     grad_output: Tensor,
     to: Gradients,
-    geometry: Geometry,
+    geometry: ConvGeometry,
     scale: float = 1.0,
 ) -> None:
     """Adds the gradients of ``convolve`` to buffers; those of kernel and bias times ``scale``."""
     if not grad_output.numel():
         return
-    if vision.has('deform_conv', input):
+    if torchvision.has('deform_conv', input):
         inside = places(offset.float(), geometry, (input.shape[2], input.shape[3]))[1]
         inside = inside.permute(0, 4, 3, 1, 2).unsqueeze(3).expand(-1, -1, -1, 2, -1, -1)
-        vision.deform_conv_backward(
+        torchvision.deform_conv_backward(
             input,
             weight,
             bias,
@@ -249,7 +223,7 @@ def _add_gradients(
     kernel: Tensor,
     total_kernel: Tensor,
     to: Gradients,
-    geometry: Geometry,
+    geometry: ConvGeometry,
 ) -> None:
     """``convolve_backward`` of a few images; ``total_kernel`` takes the kernel's gradient."""
     table = table_of(input, geometry)
@@ -309,7 +283,7 @@ def deform_conv_forward(
 
     ``columns``, ``ones`` and ``im2col_step`` serve its scratch space and are not needed here.
     """
-    geometry = Geometry(
+    geometry = ConvGeometry(
         (kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group
     )
     convolve(input, weight, None, offset, None, output, geometry)
@@ -336,7 +310,7 @@ def deform_conv_backward_input(
     im2col_step: int,
 ) -> None:
     """Adds to the gradients of DCNv1's input and offsets."""
-    geometry = Geometry(
+    geometry = ConvGeometry(
         (kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group
     )
     convolve_backward(
@@ -372,7 +346,7 @@ def deform_conv_backward_parameters(
     im2col_step: int,
 ) -> None:
     """Adds ``scale`` times the gradient of DCNv1's kernel."""
-    geometry = Geometry(
+    geometry = ConvGeometry(
         (kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group
     )
     # The kernel's gradient does not depend on the kernel, only on its shape.
@@ -411,7 +385,7 @@ def modulated_deform_conv_forward(
     with_bias: bool,
 ) -> None:
     """DCNv2 into ``output``, as compiled mmcv is called; ``ones`` and ``columns`` are unused."""
-    geometry = Geometry(
+    geometry = ConvGeometry(
         (kernel_h, kernel_w),
         (stride_h, stride_w),
         (pad_h, pad_w),
@@ -449,7 +423,7 @@ def modulated_deform_conv_backward(
     with_bias: bool,
 ) -> None:
     """Adds to all the gradients of DCNv2."""
-    geometry = Geometry(
+    geometry = ConvGeometry(
         (kernel_h, kernel_w),
         (stride_h, stride_w),
         (pad_h, pad_w),

@@ -9,7 +9,7 @@ With p the probability given to what is true, class c weighted by w_c:
 import torch
 from torch import Tensor
 
-from .rows import working_dtype
+from .sparse import working_dtype
 
 # mmcv takes no logarithm below the least normal float.
 LEAST = torch.finfo(torch.float32).tiny

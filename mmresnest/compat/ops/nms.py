@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import vision
-from .rows import working_dtype
+from . import torchvision
+from .sparse import working_dtype
 
 # Boxes settled at a time, and boxes compared with them at a time. On the CPU the matrices of a step
 # stay in the cache of one core; elsewhere few large steps are better.
@@ -78,8 +78,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         return torch.empty(0, dtype=torch.long, device=boxes.device)
     order = scores.sort(0, descending=True)[1]  # mmcv's own call, since it decides between ties
     boxes = boxes.detach().to(working_dtype(boxes.dtype))[order]
-    if offset == 0 and vision.has('nms', boxes):
-        return order[vision.nms(boxes, iou_threshold)]
+    if offset == 0 and torchvision.has('nms', boxes):
+        return order[torchvision.nms(boxes, iou_threshold)]
     # Below zero even boxes that share nothing suppress each other.
     if boxes.device.type != 'cpu' or iou_threshold < 0:
         return order[survivors(boxes, iou_threshold, offset)]

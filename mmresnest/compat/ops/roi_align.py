@@ -16,8 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import vision
-from .rows import Entries, starts, sum_rows, sum_rows_transposed, working_dtype
+from . import torchvision
+from .geometry import RoIGeometry
+from .sparse import Entries, starts, sum_rows, sum_rows_transposed, working_dtype
 
 # Nonzero entries of the sparse matrix held at once: about 100 MB with everything beside them.
 ENTRIES = 1 << 21
@@ -153,19 +154,8 @@ def entries(image: Tensor, y: Taps, x: Taps, shape: tuple[int, int]) -> Entries:
     )
 
 
-class Geometry(NamedTuple):
-    """What both directions of RoIAlign are told besides tensors; the names are mmcv's."""
-
-    aligned_height: int
-    aligned_width: int
-    spatial_scale: float
-    sampling_ratio: int
-    pool_mode: int
-    aligned: bool
-
-
 def placed(
-    rois: Tensor, geometry: Geometry, shape: tuple[int, int]
+    rois: Tensor, geometry: RoIGeometry, shape: tuple[int, int]
 ) -> tuple[Tensor, Samples, Samples]:
     """Image, samples along y and samples along x of every RoI."""
     rois = rois.to(working_dtype(rois.dtype))
@@ -190,7 +180,7 @@ def pieces(size: Tensor) -> Iterator[slice]:
 
 
 def sparse_pieces(
-    rois: Tensor, geometry: Geometry, shape: tuple[int, int]
+    rois: Tensor, geometry: RoIGeometry, shape: tuple[int, int]
 ) -> Iterator[tuple[slice, Entries]]:
     """The sparse matrix of the average, some RoIs at a time."""
     image, along_y, along_x = placed(rois, geometry, shape)
@@ -242,15 +232,15 @@ def roi_align_forward(
         pool_mode: 0 takes the largest sample of a bin, 1 the average.
         aligned: pixel centres lie at half-integers.
     """
-    geometry = Geometry(
+    geometry = RoIGeometry(
         aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode, aligned
     )
     if not output.numel():
         return
     if pool_mode == 0:
         largest(input, rois, geometry, output, argmax_y, argmax_x)
-    elif vision.has('roi_align', input):
-        vision.roi_align(input, rois, geometry, output)
+    elif torchvision.has('roi_align', input):
+        torchvision.roi_align(input, rois, geometry, output)
     else:
         table = cells(input)
         for part, matrix in sparse_pieces(rois, geometry, (input.shape[2], input.shape[3])):
@@ -274,7 +264,7 @@ def roi_align_backward(
     aligned: bool,
 ) -> None:
     """Adds the gradient of ``roi_align_forward`` to ``grad_input``; arguments as there."""
-    geometry = Geometry(
+    geometry = RoIGeometry(
         aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode, aligned
     )
     if not grad_output.numel() or not grad_input.numel():
@@ -282,8 +272,8 @@ def roi_align_backward(
     if pool_mode == 0:
         largest_backward(grad_output, rois, argmax_y, argmax_x, grad_input)
         return
-    if vision.has('roi_align', grad_output):
-        vision.roi_align_backward(grad_output, rois, geometry, grad_input)
+    if torchvision.has('roi_align', grad_output):
+        torchvision.roi_align_backward(grad_output, rois, geometry, grad_input)
         return
     channels, height, width = grad_input.shape[1:]
     table = cells(grad_output)  # RPQ C
@@ -302,7 +292,7 @@ def roi_align_backward(
 def largest(
     input: Tensor,
     rois: Tensor,
-    geometry: Geometry,
+    geometry: RoIGeometry,
     output: Tensor,
     argmax_y: Tensor,
     argmax_x: Tensor,

@@ -1,0 +1,164 @@
+"""The --demo recipe: any of our configs at a size that a laptop's CPU trains in minutes.
+
+The structure is kept: every layer, head and loss is the config's own. What shrinks is images,
+batch, widths of neck and heads, regions per image and schedule; the backbone keeps its depth and
+width. Training is from random weights, so nothing is frozen and nothing is fetched.
+"""
+
+from dataclasses import dataclass
+
+from mmengine.config import Config, ConfigDict
+
+from ..errors import UserError
+from .inspect import task_of, walk
+from .retarget import from_scratch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How far a task is shrunk."""
+
+    size: int  # px: both sides of an image, at most
+    batch: int
+    iterations: int
+    rate: float  # learning rate of AdamW
+
+
+DETECTION = Recipe(size=192, batch=4, iterations=330, rate=6e-4)
+# At output stride 8 the last two stages cost four times as much a pixel.
+SEMANTIC = Recipe(size=128, batch=4, iterations=240, rate=6e-4)
+
+WARM_UP = 40  # iterations
+VALIDATIONS = 3  # in the course of the training
+PRECISE = 10  # iterations to measure the statistics of norms by
+NARROWER = 4  # neck and heads: their channels are divided by this
+ROIS = 64  # sampled per image to train the second stage
+PROPOSALS = 200  # per image, after the first stage
+BEFORE_NMS = 400  # per level
+
+#: where a detector's neck and heads hold a number of channels
+WIDTHS = (
+    'in_channels',
+    'out_channels',
+    'feat_channels',
+    'conv_out_channels',
+    'fc_out_channels',
+    'inner_channels',
+)
+HEADS = ('rpn_head', 'roi_head', 'bbox_head', 'mask_head', 'semantic_head')
+RESIZES = ('Resize', 'RandomResize', 'RandomChoiceResize')
+
+
+def shrink(cfg: Config) -> None:
+    """Shrinks a config in place.
+
+    Args:
+        cfg: of a detector or segmentor, its data already set.
+
+    Raises:
+        UserError: it has no training to shrink.
+    """
+    if cfg.get('train_dataloader') is None or cfg.get('optim_wrapper') is None:
+        raise UserError(
+            f'--demo: {cfg.filename or "the config"} has no train_dataloader or no '
+            f'optim_wrapper; give a whole training config'
+        )
+    semantic = task_of(cfg) == 'semantic'
+    recipe = SEMANTIC if semantic else DETECTION
+    from_scratch(cfg)
+    if semantic:
+        narrow_segmentor(cfg.model, recipe.size)
+    else:
+        narrow_detector(cfg.model)
+    shrink_loader(cfg.train_dataloader, recipe.size, recipe.batch)
+    for name in ('val_dataloader', 'test_dataloader'):
+        if cfg.get(name):  # mmseg cannot stack images of different sizes
+            shrink_loader(cfg[name], recipe.size, batch=1 if semantic else 8)
+    cfg.pop('tta_pipeline', None)  # at full size; --tta makes one of the test pipeline's size
+    shrink_schedule(cfg, recipe)
+
+
+def narrow_detector(model: ConfigDict) -> None:
+    """Narrows neck and heads, and lets fewer regions through."""
+    neck = model.get('neck')
+    if neck:
+        neck.out_channels //= NARROWER  # its in_channels are the backbone's
+    for part in HEADS:
+        for node in walk(model.get(part)):
+            for key in WIDTHS:
+                if isinstance(node.get(key), int):
+                    node[key] //= NARROWER
+            if isinstance(node.get('num_groups'), int):
+                node.num_groups //= NARROWER  # of a GroupNorm: as many channels a group
+    for part in ('train_cfg', 'test_cfg'):
+        for node in walk(model.get(part)):
+            for key, most in (('nms_pre', BEFORE_NMS), ('max_per_img', PROPOSALS)):
+                if isinstance(node.get(key), int):
+                    node[key] = min(node[key], most)
+    for node in walk((model.get('train_cfg') or {}).get('rcnn')):
+        if isinstance(node.get('num'), int):
+            node.num = min(node.num, ROIS)
+
+
+def narrow_segmentor(model: ConfigDict, size: int) -> None:
+    """Narrows the heads; their in_channels are the backbone's."""
+    for part in ('decode_head', 'auxiliary_head'):
+        for node in walk(model.get(part)):
+            for key in ('channels', 'c1_channels'):
+                if isinstance(node.get(key), int):
+                    node[key] //= NARROWER
+    if model.data_preprocessor.get('size'):
+        model.data_preprocessor.size = (size, size)
+    if model.test_cfg.get('mode') == 'slide':
+        model.test_cfg.update(crop_size=(size, size), stride=(size * 2 // 3, size * 2 // 3))
+
+
+def shrink_loader(loader: ConfigDict, size: int, batch: int) -> None:
+    """Small images in small batches, read by the main process."""
+    loader.batch_size = batch
+    loader.num_workers = 0
+    loader.persistent_workers = False
+    for node in walk(loader.dataset):
+        if node.get('type') in RESIZES:
+            for key in ('scales', 'ratio_range', 'scale_factor'):
+                node.pop(key, None)
+            node.update(type='Resize', scale=(size, size), keep_ratio=True)
+        if node.get('type') == 'Pad' and node.get('size'):
+            node.size = (size, size)
+        if 'crop_size' in node and node.get('crop_type', 'absolute') == 'absolute':
+            node.crop_size = (size, size)
+
+
+def shrink_schedule(cfg: Config, recipe: Recipe) -> None:
+    """AdamW with a warm-up and a cosine: learns where SGD would still be warming up."""
+    iterations = recipe.iterations
+    cfg.optim_wrapper = dict(
+        type='OptimWrapper',
+        clip_grad=dict(max_norm=10.0),
+        optimizer=dict(type='AdamW', lr=recipe.rate, weight_decay=0.02),
+    )
+    cfg.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=WARM_UP),
+        dict(
+            type='CosineAnnealingLR',
+            by_epoch=False,
+            begin=WARM_UP,
+            end=iterations,
+            eta_min_ratio=0.01,
+        ),
+    ]
+    cfg.train_cfg = dict(
+        type='mmresnest.IterBasedTrainLoop',
+        max_iters=iterations,
+        val_interval=iterations // VALIDATIONS,
+    )
+    cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
+    cfg.train_dataloader.pop('batch_sampler', None)
+    for hook in cfg.get('custom_hooks') or ():
+        if hook.get('type') == 'mmresnest.PreciseBN':
+            hook.num_iters = PRECISE
+    cfg.randomness = dict(cfg.get('randomness') or {}, seed=0)  # the same demo for everyone
+    cfg.log_processor = dict(cfg.get('log_processor') or {}, by_epoch=False)
+    # Scores are noted at their iteration, not at the epoch, which is always the first.
+    cfg.default_hooks.logger.update(interval=20, log_metric_by_epoch=False)
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=iterations, max_keep_ckpts=1)

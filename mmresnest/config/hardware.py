@@ -1,0 +1,216 @@
+"""Adapt a config to the hardware: norms, data loaders, wrappers, strategies, compilers."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from ..errors import UserError
+from .inspect import LOADERS, model_of
+
+SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'NaiveSyncBN')
+
+
+def plain_norms(node: Any) -> int:
+    """Turns every SyncBN of a part of a config into BN; returns how many there were."""
+    if isinstance(node, (list, tuple)):
+        return sum(map(plain_norms, node))
+    if not isinstance(node, dict):
+        return 0
+    changed = sum(plain_norms(value) for value in list(node.values()))
+    if node.get('type') in SYNC_NORMS:
+        node['type'] = 'BN'
+        changed += 1
+    return changed
+
+
+def settle_norms(cfg: Config, distributed: bool) -> int:
+    """Turns SyncBN into BN where it cannot run: on a CPU, or in a single process.
+
+    Args:
+        cfg: the config, changed in place.
+        distributed: whether several processes train together.
+
+    Returns:
+        how many norms were changed; if any, the log says so once.
+    """
+    import torch
+
+    if distributed and torch.cuda.is_available():
+        return 0
+
+    changed = plain_norms(model_of(cfg))
+    if changed:
+        why = 'on a CPU' if not torch.cuda.is_available() else 'in one process'
+        print_log(f'SyncBN has nothing to synchronise {why}: the model is built with BN', 'current')
+    return changed
+
+
+def settle_loaders(cfg: Config) -> None:
+    """Drops settings of worker processes where there are none, which torch refuses."""
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader is not None and not loader.get('num_workers'):
+            loader['num_workers'] = 0
+            for key in ('persistent_workers', 'prefetch_factor'):
+                loader.pop(key, None)
+
+
+OURS = 'mmresnest.FSDPStrategy'
+
+#: strategies that leave the model to one process; '' is none at all
+UNDIVIDED = ('', 'SingleDeviceStrategy')
+
+#: options for one process that holds the whole model, however many it takes to train it
+WHOLE = dict(runner_type='Runner', strategy=None)
+
+
+def strategy_of(cfg: Config) -> str:
+    """The strategy of a config by name, empty where the ordinary runner runs.
+
+    Raises:
+        UserError: a strategy under a runner that would ignore it.
+    """
+    strategy = cfg.get('strategy')
+    if cfg.get('runner_type', 'Runner') != 'FlexibleRunner':
+        if strategy is not None:
+            raise UserError(
+                f'{cfg.filename or "the config"} has a strategy, which only '
+                "FlexibleRunner obeys; add runner_type = 'FlexibleRunner', or take the "
+                'strategy out'
+            )
+        return ''
+    default = 'SingleDeviceStrategy' if cfg.launcher == 'none' else 'DDPStrategy'
+    name = default if strategy is None else strategy.get('type', '')
+    return name if isinstance(name, str) else name.__name__
+
+
+def settle_strategy(cfg: Config) -> None:
+    """Has the config's strategy run on this machine, or says why it cannot.
+
+    Args:
+        cfg: the config, ``launcher`` set; changed in place.
+
+    Raises:
+        UserError: the strategy needs what is not there.
+    """
+    name = strategy_of(cfg)
+    if not name:
+        return
+    if cfg.launcher == 'none' and name != 'SingleDeviceStrategy':
+        raise UserError(
+            f'{name} divides a training among processes, and this is one by itself; '
+            'start several with tools/dist_train.sh CONFIG PROCESSES or '
+            'tools/slurm_train.sh, or set strategy=None'
+        )
+    if cfg.get('env_cfg') is None:
+        cfg.env_cfg = dict(dist_cfg=dict(backend='nccl'))  # what mmengine's own default is
+    if name == 'DDPStrategy':
+        strategy = dict(cfg.get('strategy') or dict(type=name))
+        if cfg.get('model_wrapper_cfg'):  # set for machines without a GPU
+            strategy.setdefault('model_wrapper', cfg.model_wrapper_cfg)
+        cfg.strategy = strategy
+    elif name == 'FSDPStrategy':
+        if not has_accelerator():
+            raise UserError(
+                f"mmengine's FSDPStrategy runs on GPUs only; set strategy.type to "
+                f"'{OURS}', which runs on CPUs too"
+            )
+        if cfg.get('resume'):
+            raise UserError(
+                "mmengine's FSDPStrategy cannot resume with this torch "
+                f"({torch.__version__}); set strategy.type to '{OURS}'"
+            )
+    elif name == 'DeepSpeedStrategy':
+        _settle_deepspeed(cfg)
+
+
+def _settle_deepspeed(cfg: Config) -> None:
+    # mmengine imports DeepSpeed's one-bit optimisers, which 0.19.0 has and 0.19.8 no longer.
+    here = importlib.util.find_spec('deepspeed') is not None
+    if not here or importlib.util.find_spec('deepspeed.runtime.fp16.onebit') is None:
+        wrong = 'of a version that mmengine cannot import' if here else 'not installed'
+        raise UserError(
+            f'{cfg.filename or "the config"} has strategy DeepSpeedStrategy, and '
+            f"DeepSpeed is {wrong}: pip install 'deepspeed<0.19.1'; or set "
+            f"strategy.type to '{OURS}', which needs torch alone"
+        )
+    wrapper = cfg.optim_wrapper
+    if wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
+        wrapper.type = 'DeepSpeedOptimWrapper'
+        clip = wrapper.pop('clip_grad', None)
+        if clip is not None:
+            if set(clip) - {'max_norm', 'norm_type'} or clip.get('norm_type', 2) != 2:
+                raise UserError(
+                    f'DeepSpeed clips the gradient by its 2-norm only, and clip_grad '
+                    f'is {dict(clip)}; leave max_norm alone in it'
+                )
+            cfg.strategy.setdefault('gradient_clipping', clip['max_norm'])
+    scale: Any = cfg.get('auto_scale_lr') or {}
+    if scale.get('enable'):
+        # Every other strategy does this itself.
+        from mmengine.dist import get_world_size
+        from mmengine.runner.utils import _get_batch_size
+
+        batch = get_world_size() * _get_batch_size(cfg.train_dataloader)
+        wrapper.optimizer.lr *= batch / scale.base_batch_size
+        scale.enable = False
+
+
+def settle_wrapper(cfg: Config) -> None:
+    """Has the model wrapped without a device of its own where there are only CPUs."""
+    if cfg.launcher == 'none' or has_accelerator():
+        return
+    wrapper = dict(cfg.get('model_wrapper_cfg') or {})
+    wrapper.setdefault('type', 'MMDistributedDataParallel')
+    wrapper.update(device_ids=None)
+    # What mmengine passes where the config says nothing.
+    wrapper.setdefault('broadcast_buffers', False)
+    wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
+    cfg.model_wrapper_cfg = wrapper
+
+
+def has_accelerator() -> bool:
+    """Whether mmengine's launchers have something to select."""
+    import torch
+    from mmengine.device import is_mlu_available, is_musa_available, is_npu_available
+
+    return (
+        torch.cuda.is_available() or is_npu_available() or is_mlu_available() or is_musa_available()
+    )
+
+
+def check_compiler(cfg: Config) -> None:
+    """Refuses a run that ``torch.compile`` cannot serve, before anything is built.
+
+    Raises:
+        UserError: torch is too old, something divides the model among processes, or the C++
+            compiler is missing that compiled code for CPUs goes through.
+    """
+    from ..deploy import one_graph_for_all_sizes
+    from .hardware import UNDIVIDED, has_accelerator, strategy_of
+
+    one_graph_for_all_sizes()
+    name = strategy_of(cfg)
+    if name not in (*UNDIVIDED, 'DDPStrategy'):
+        raise UserError(
+            f'--compile: {name} divides the model among processes, and what it divides '
+            'is not compiled; leave --compile or the strategy out'
+        )
+    if has_accelerator():
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise UserError(
+            '--compile: on CPUs torch.compile writes C++, and no compiler for it is '
+            'here; install one (Debian, Ubuntu: apt install g++), or leave --compile '
+            'out: the network is fast without'
+        ) from error

@@ -1,0 +1,192 @@
+"""Configs: found and parsed, pointed at a user's data, and checked against the machine.
+
+Everything here works on any mmdet or mmseg config, not only on ours, and changes it in place.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import os
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..errors import UserError, nearest
+from ..security import config_reader
+from ..security.registries import configs_are_data
+from .shipped import shipped_configs, shipped_folder
+
+INSTALL = (
+    'install one stack, pip install "mmresnest[onedl]" or pip install '
+    '"mmresnest[openmmlab]"; `mmresnest doctor` says what is there'
+)
+
+
+def load_config(
+    name_or_path: str | os.PathLike,
+    options: Mapping[str, Any] | None = None,
+    safe: bool | None = None,
+) -> Config:
+    """Loads a config.
+
+    Args:
+        name_or_path: a file, the name of a config that comes with mmresnest (with or without
+            ``.py``), or ``package::path`` for one of mmdet, mmseg or mmresnest.
+        options: settings to override, dotted names to values.
+        safe: read it as data, see :mod:`mmresnest.security.config_reader`; by default where the
+            environment asks for it, as under ``--safe-config``.
+
+    Returns:
+        the parsed config, options merged.
+
+    Raises:
+        UserError: if there is no such config, or it cannot be parsed; then with file and line.
+    """
+    path = find_config(name_or_path)
+    try:
+        data_only = configs_are_data() if safe is None else safe
+        cfg = config_reader.parse(path) if data_only else Config.fromfile(str(path))
+    except UserError:
+        raise
+    except Exception as error:  # a config is a program: it can fail in every way there is
+        raise _explain(path, error) from error
+    merge(cfg, options)
+    return cfg
+
+
+def merge(cfg: Config, options: Mapping[str, Any] | None) -> None:
+    """Overrides settings of a config, dotted names to values.
+
+    Raises:
+        UserError: if a name goes through something that is no dictionary or list of the config.
+    """
+    try:
+        cfg.merge_from_dict(dict(options or {}))
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f'the options {dict(options or {})} cannot be merged into '
+            f'{cfg.filename or "the config"}: {_said(error)}; write them as '
+            'key.subkey=value, and list entries by their number'
+        ) from error
+
+
+def find_config(name_or_path: str | os.PathLike) -> Path:
+    """The file that a config's name or path means.
+
+    Raises:
+        UserError: if there is none, with the nearest names.
+    """
+    text = os.fspath(name_or_path)
+    if '::' in text:
+        return _foreign(text)
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UserError(f'{path} is a folder, and a config is a file')
+    shipped = shipped_configs()
+    if path.parent.as_posix() in ('.', 'configs') and path.name.removesuffix('.py') in shipped:
+        return shipped[path.name.removesuffix('.py')]
+    siblings = {other.stem for other in path.parent.glob('*.py')} if path.parent.is_dir() else set()
+    names = sorted(siblings | set(shipped))
+    raise UserError(
+        f'there is no config {text}: neither the file {path.absolute()} nor a config '
+        f'of mmresnest by that name; {nearest(path.stem, names)}'
+    )
+
+
+def _foreign(text: str) -> Path:
+    """Looks up ``package::path`` without installing anything, as mmengine would."""
+    package, _, inner = text.partition('::')
+    inner = inner if inner.endswith('.py') else inner + '.py'
+    if package == 'mmresnest':
+        folder = shipped_folder()
+    else:
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        if spec is None or spec.origin is None:
+            raise UserError(
+                f'the config {text} is of the package {package!r}, which is not '
+                'installed; install it, or correct its name'
+            )
+        folder = Path(spec.origin).parent / '.mim' / 'configs'
+    if (folder / inner).is_file():
+        return folder / inner
+    every = {path.relative_to(folder).as_posix() for path in folder.glob('*/*.py')} | {
+        path.name for path in folder.glob('*.py')
+    }
+    if not every:
+        raise UserError(
+            f'{package} came without configs ({folder} is missing); install it from a wheel'
+        )
+    raise UserError(f'{package} has no config {inner}; {nearest(inner, sorted(every))}')
+
+
+def _said(error: BaseException) -> str:
+    return f'{type(error).__name__}: {error}'
+
+
+def _bases(path: Path, tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """The entries of a config's ``_base_`` and the line it stands in."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == '_base_' for target in node.targets
+        ):
+            try:
+                value = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+            for entry in [value] if isinstance(value, str) else value:
+                yield str(entry), node.lineno
+
+
+def _explain(path: Path, error: Exception) -> UserError:
+    """Turns whatever mmengine raised for a config into file, line and remedy."""
+    queue, seen = [path], set()
+    while queue:
+        current = queue.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if current.suffix != '.py':
+            continue
+        try:
+            tree = ast.parse(current.read_text(encoding='utf-8'), str(current))
+        except SyntaxError as syntax:
+            return UserError(
+                f'{current}, line {syntax.lineno}: {syntax.msg}'
+                + (f': {syntax.text.strip()}' if syntax.text else '')
+            )
+        except (OSError, UnicodeDecodeError, ValueError) as reading:
+            return UserError(f'the config {current} cannot be read: {_said(reading)}')
+        for entry, line in _bases(current, tree):
+            if '::' in entry:
+                try:
+                    queue.append(_foreign(entry))
+                except UserError as gone:
+                    # mmengine also knows names by a package's model index, so that only a package
+                    # that is missing altogether is certain to be the cause.
+                    if 'not installed' in str(gone):
+                        return UserError(f'{current}, line {line}: {gone}')
+                continue
+            base = Path(os.path.normpath(current.parent / entry))
+            if not base.is_file():
+                siblings = [other.name for other in base.parent.glob('*.py')]
+                missing = f'there is no folder {base.parent}'
+                hint = nearest(base.name, siblings) if siblings else missing
+                return UserError(
+                    f'{current}, line {line}: its _base_ {base} does not exist; {hint}'
+                )
+            queue.append(base)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = {os.path.abspath(file) for file in seen}
+    for frame in reversed(frames):
+        if os.path.abspath(frame.filename) in own:
+            return UserError(f'{frame.filename}, line {frame.lineno}: {_said(error)}')
+    if path.suffix not in ('.py', '.json', '.yml', '.yaml'):
+        return UserError(f'{path} is not a config: its name must end in .py, .json or .yml')
+    return UserError(f'the config {path} cannot be parsed: {_said(error)}')

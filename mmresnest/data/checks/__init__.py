@@ -1,0 +1,1 @@
+"""Check annotations, masks and image files; repair what has one meaning."""

@@ -1,0 +1,91 @@
+"""Read annotation files in json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .checks.coco import FIELDS
+from .checks.images import without_collecting
+
+_CACHED_FROM = 1000
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a json file.
+
+    Raises:
+        UserError: if it cannot be read, or is none.
+    """
+    try:
+        with path.open(encoding='utf-8') as file, without_collecting():
+            table = json.load(file)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f'{path} is not valid json: {error.msg} at line {error.lineno}, column '
+            f'{error.colno}; export it again, or download it again if it is cut '
+            'off'
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f'{path} is not text in UTF-8 (byte {error.start}); export it again'
+        ) from None
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}') from None
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+        raise UserError(f'{path} cannot be read: {error}; export it again') from None
+    if not isinstance(table, dict):
+        raise UserError(
+            f'{path} holds a {type(table).__name__}, and a COCO file is an object with '
+            'the fields images, annotations and categories'
+        )
+    return table
+
+
+def peek_json(path: Path, most: int, window: int = 2**24) -> dict[str, Any]:
+    """What can be had of a COCO file without reading all of it, which takes tens of seconds.
+
+    Looks for the lists by their names, wherever they stand, and reads the categories and the first
+    rows of the others. A name that stands deeper in the file can mislead it, so that what it says
+    may acquit a file, but not condemn it.
+
+    Args:
+        path: the file.
+        most: rows to read of every list but the categories.
+        window: bytes of a list that are looked at.
+
+    Returns:
+        the lists found.
+
+    Raises:
+        ValueError: what stands there is not a list of objects that ends in the window.
+    """
+    import mmap
+
+    table: dict[str, Any] = {}
+    with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        if not text[-1024:].rstrip().endswith(b'}'):
+            raise ValueError('cut off')
+        for name in FIELDS:
+            key = text.find(f'"{name}"'.encode())
+            if key >= 0:
+                start = text.find(b'[', key)
+                part = text[start + 1 : start + window].decode('utf-8', 'ignore')
+                table[name] = _rows(part, None if name == 'categories' else most)
+    return table
+
+
+def _rows(text: str, most: int | None) -> list[Any]:
+    """The first objects of a list, from behind its bracket."""
+    rows: list[Any] = []
+    at, decoder = 0, json.JSONDecoder()
+    while most is None or len(rows) < most:
+        while text[at : at + 1] in (' ', '\n', '\r', '\t', ','):
+            at += 1
+        if text[at : at + 1] == ']':
+            break
+        row, at = decoder.raw_decode(text, at)
+        rows.append(row)
+    return rows

@@ -1,0 +1,396 @@
+"""The embedded data set: textured pictures of occluding shapes, drawn rather than fetched.
+
+Picture ``index`` of a split is a pure function of ``(seed, split, index, size)``. Its pixels do not
+depend on the machine, on the number of threads or on how many are drawn: random numbers come from
+NumPy's frozen legacy distributions, rotations from sines rounded to 12 bits, and the rest is
+arithmetic on integers or single IEEE operations (no sum over floats, no transcendental function,
+and OpenCV only encodes).
+
+A class is decided by the outline alone. Colour leans to a class in one object of three, texture
+never.
+
+``draw`` writes one folder that holds up to four layouts of the same pictures::
+
+    shapes.json                               the parameters, and the mark of a finished folder
+    {train,val,test}.json                     'coco': boxes and masks of what is visible
+    {train,val,test}/
+    images/{train,val,test}/                  'ade20k': class indices, 0 is the background
+    annotations/{train,val,test}/
+    classes.txt                               names of those indices
+    leftImg8bit/{train,val,test}/shapes/      'cityscapes': the same indices in
+    gtFine/{train,val,test}/shapes/           ..._gtFine_labelTrainIds.png
+    panoptic_{train,val,test}.json            'panoptic': every pixel is of an object or of the
+    panoptic_{train,val,test}/                background, the one class of stuff
+
+The data set class of mmseg named after Cityscapes insists on the classes of that data set; that
+layout is read by ``BaseSegDataset`` with ``img_suffix='_leftImg8bit.png'`` and
+``seg_map_suffix='_gtFine_labelTrainIds.png'``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import UserError, nearest
+from .drawing import (
+    CITY,
+    CLASSES,
+    SPLITS,
+    Sample,
+    _check_count,
+    _check_seed,
+    _check_size,
+    _extent,
+    sample,
+    semantic_classes,
+)
+
+# Version of the drawing: raise it whenever the same parameters give other pixels.
+VERSION = 2
+LAYOUTS = ('coco', 'ade20k', 'cityscapes', 'panoptic')
+STAMP = 'shapes.json'
+
+
+def _run_lengths(mask: np.ndarray) -> list[int]:
+    """COCO's uncompressed run lengths: columns first, starting with a run of zeros."""
+    flat = mask.ravel(order='F')
+    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    runs = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
+    return [0] + runs if flat[0] else runs
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    """Encodes an RGB picture or a grey mask by its suffix."""
+    import cv2
+
+    if image.ndim == 3:
+        image = image[:, :, ::-1]
+    options = (
+        [cv2.IMWRITE_JPEG_QUALITY, 95]
+        if path.suffix == '.jpg'
+        else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    )
+    done, data = cv2.imencode(path.suffix, np.ascontiguousarray(image), options)
+    if not done:
+        raise OSError(f'could not encode {path}')
+    path.write_bytes(data.tobytes())
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+class _Split:
+    """Collects one split of the folder while its pictures are written."""
+
+    def __init__(self, root: Path, name: str, layouts: Sequence[str]) -> None:
+        self.root, self.name, self.layouts = root, name, layouts
+        self.images: list[dict] = []
+        self.annotations: list[dict] = []
+        self.segments: list[dict] = []
+        self.folders = {
+            'coco': [root / name],
+            'ade20k': [root / 'images' / name, root / 'annotations' / name],
+            'cityscapes': [root / 'leftImg8bit' / name / CITY, root / 'gtFine' / name / CITY],
+            'panoptic': [root / name, root / f'panoptic_{name}'],
+        }
+        for layout in layouts:
+            for folder in self.folders[layout]:
+                folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, index: int, drawn: Sample) -> None:
+        stem = f'{index:06d}'
+        photo: Path | None = None
+        if 'coco' in self.layouts or 'panoptic' in self.layouts:
+            photo = self.folders['coco'][0] / f'{stem}.jpg'
+            _write(photo, drawn.image)
+            self._describe(index, photo.name, drawn)
+        if 'panoptic' in self.layouts:
+            self._describe_segments(index, drawn)
+        labels: Path | None = None
+        if 'ade20k' in self.layouts:
+            pictures, masks = self.folders['ade20k']
+            if photo is None:
+                _write(pictures / f'{stem}.jpg', drawn.image)
+            else:
+                _link(photo, pictures / f'{stem}.jpg')
+            labels = masks / f'{stem}.png'
+            _write(labels, drawn.semantic)
+        if 'cityscapes' in self.layouts:
+            pictures, masks = self.folders['cityscapes']
+            stem = f'{CITY}_{index:06d}_000000'
+            _write(pictures / f'{stem}_leftImg8bit.png', drawn.image)
+            target = masks / f'{stem}_gtFine_labelTrainIds.png'
+            if labels is None:
+                _write(target, drawn.semantic)
+            else:
+                _link(labels, target)
+
+    def _describe(self, index: int, file_name: str, drawn: Sample) -> None:
+        height, width = drawn.semantic.shape
+        self.images.append(
+            {
+                'id': index + 1,
+                'file_name': file_name,
+                'width': width,
+                'height': height,
+                'license': 1,
+            }
+        )
+        for mask, label, (x0, y0, x1, y1) in zip(
+            drawn.masks, drawn.labels.tolist(), drawn.boxes.tolist(), strict=True
+        ):
+            self.annotations.append(
+                {
+                    'id': len(self.annotations) + 1,
+                    'image_id': index + 1,
+                    'category_id': label + 1,
+                    'bbox': [x0, y0, x1 - x0, y1 - y0],
+                    'area': int(mask.sum()),
+                    'iscrowd': 0,
+                    'segmentation': {'size': [height, width], 'counts': _run_lengths(mask)},
+                }
+            )
+
+    def _describe_segments(self, index: int, drawn: Sample) -> None:
+        """Segment 1 is the background, 2 the first object; a number n has the colour (n, 0, 0)."""
+        numbers = np.ones(drawn.semantic.shape, np.uint8)
+        for position, mask in enumerate(drawn.masks):
+            numbers[mask] = position + 2
+        name = f'{index:06d}.png'
+        _write(self.folders['panoptic'][1] / name, numbers[:, :, None] * np.array([1, 0, 0], 'u1'))
+        regions = [(numbers == 1, len(CLASSES))]
+        regions += list(zip(drawn.masks, drawn.labels.tolist(), strict=True))
+        segments = []
+        for number, (mask, label) in enumerate(regions, 1):
+            if mask.any():
+                x0, y0, x1, y1 = _extent(mask)
+                segments.append(
+                    {
+                        'id': number,
+                        'category_id': label + 1,
+                        'bbox': [x0, y0, x1 - x0, y1 - y0],
+                        'area': int(mask.sum()),
+                        'iscrowd': 0,
+                    }
+                )
+        self.segments.append({'image_id': index + 1, 'file_name': name, 'segments_info': segments})
+
+    def finish(self, seed: int) -> None:
+        things = [
+            {'id': number, 'name': name, 'supercategory': 'shape'}
+            for number, name in enumerate(CLASSES, 1)
+        ]
+        if 'coco' in self.layouts:
+            self._finish(f'{self.name}.json', seed, self.annotations, things)
+        if 'panoptic' in self.layouts:
+            ground = {'id': len(CLASSES) + 1, 'name': 'background', 'supercategory': 'ground'}
+            categories = [{**thing, 'isthing': 1} for thing in things] + [{**ground, 'isthing': 0}]
+            self._finish(f'panoptic_{self.name}.json', seed, self.segments, categories)
+
+    def _finish(
+        self, file_name: str, seed: int, annotations: list[dict], categories: list[dict]
+    ) -> None:
+        _write_json(
+            self.root / file_name,
+            {
+                'info': {
+                    'description': f'mmresnest shapes, {self.name} split',
+                    'version': str(VERSION),
+                    'contributor': 'mmresnest',
+                    'seed': seed,
+                },
+                'licenses': [
+                    {
+                        'id': 1,
+                        'name': 'CC0-1.0',
+                        'url': 'https://creativecommons.org/publicdomain/zero/1.0/',
+                    }
+                ],
+                'images': self.images,
+                'annotations': annotations,
+                'categories': categories,
+            },
+        )
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, separators=(',', ':')) + '\n', encoding='utf-8')
+
+
+def _expected(counts: dict[str, int], layouts: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Folders of a finished data set, and how many files each holds."""
+    for split, count in counts.items():
+        if not count:
+            continue
+        if 'coco' in layouts or 'panoptic' in layouts:
+            yield split, count
+        if 'panoptic' in layouts:
+            yield f'panoptic_{split}', count
+        if 'ade20k' in layouts:
+            yield f'images/{split}', count
+            yield f'annotations/{split}', count
+        if 'cityscapes' in layouts:
+            yield f'leftImg8bit/{split}/{CITY}', count
+            yield f'gtFine/{split}/{CITY}', count
+
+
+def _complaint(root: Path, wanted: dict) -> str | None:
+    """Why an existing folder cannot be used, or None where it can."""
+    try:
+        found = json.loads((root / STAMP).read_text(encoding='utf-8'))
+        layouts = list(found['layouts'])
+        counts = {split: int(found[split]) for split in SPLITS}
+    except FileNotFoundError:
+        return 'is not empty, and mmresnest did not draw what is in it'
+    except (OSError, ValueError, KeyError, TypeError):
+        return f'has a {STAMP} that cannot be read'
+    for key, value in wanted.items():
+        if key == 'layouts':
+            if not set(value) <= set(layouts):
+                return f'was drawn with layouts={layouts}, not {value}'
+        elif found.get(key) != value:
+            return f'was drawn with {key}={found.get(key)}, not {value}'
+    for folder, count in _expected(counts, layouts):
+        present = sum(1 for _ in os.scandir(root / folder)) if (root / folder).is_dir() else 0
+        if present < count:
+            return f'has lost files: {folder} holds {present} of {count}'
+    for layout, pattern in (('coco', '{}.json'), ('panoptic', 'panoptic_{}.json')):
+        for split, count in counts.items():
+            if layout in layouts and count and not (root / pattern.format(split)).is_file():
+                return f'has lost {pattern.format(split)}'
+    return None
+
+
+def _reuse(root: Path, wanted: dict) -> Path:
+    complaint = _complaint(root, wanted)
+    if complaint:
+        raise UserError(
+            f'shapes: the folder {root} {complaint}. '
+            'Nothing was changed. Name another folder, or move this one away and draw again.'
+        )
+    return root
+
+
+def draw(
+    folder: str | os.PathLike,
+    *,
+    seed: int = 0,
+    train: int = 400,
+    val: int = 100,
+    test: int = 100,
+    size: tuple[int, int] = (256, 256),
+    layouts: Sequence[str] = LAYOUTS,
+    progress: bool = True,
+) -> Path:
+    """Draws the data set into a folder, or finds it there.
+
+    The pictures are written beside the folder and moved into place when all of them are there, so
+    an interrupted call leaves no folder that looks finished.
+
+    Args:
+        folder: where to; it must not exist, be empty, or hold the same data set already.
+        seed: of the data set, 0 to 2**32 - 1.
+        train: pictures in the training split.
+        val: pictures in the validation split.
+        test: pictures in the test split; 0 leaves a split out.
+        size: width and height of the pictures in px.
+        layouts: which of ``'coco'``, ``'ade20k'``, ``'cityscapes'`` and ``'panoptic'`` to write.
+        progress: show a progress bar where standard error is a terminal.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: an argument cannot be used, or the folder holds something else.
+    """
+    root = Path(folder).expanduser()
+    layouts = [layouts] if isinstance(layouts, str) else list(layouts)
+    for layout in layouts:
+        if layout not in LAYOUTS:
+            raise UserError(f'shapes: there is no layout {layout!r}; {nearest(layout, LAYOUTS)}')
+    if not layouts:
+        raise UserError('shapes: layouts is empty; legal: ' + ', '.join(LAYOUTS))
+    counts = {
+        name: _check_count(name, count)
+        for name, count in zip(SPLITS, (train, val, test), strict=True)
+    }
+    if not any(counts.values()):
+        raise UserError('shapes: train, val and test are all 0, so there is nothing to draw')
+    seed, size = _check_seed(seed), _check_size(size)
+    layouts = [layout for layout in LAYOUTS if layout in layouts]
+    stamp = {
+        'version': VERSION,
+        'seed': seed,
+        **counts,
+        'size': list(size),
+        'layouts': layouts,
+        'classes': list(CLASSES),
+    }
+
+    if root.is_dir() and any(root.iterdir()):
+        return _reuse(root, stamp)
+    if root.exists() and not root.is_dir():
+        raise UserError(f'shapes: {root} is a file, not a folder; name another one')
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        temporary = root.parent / f'.{root.name}.drawing-{uuid.uuid4().hex[:12]}'
+        temporary.mkdir()
+    except OSError as error:
+        raise UserError(
+            f'shapes: cannot write beside {root}: {error}; name another folder'
+        ) from None
+    try:
+        _fill_folder(temporary, stamp, counts, progress)
+        try:
+            if root.is_dir():
+                root.rmdir()  # empty; not every system renames over it
+            temporary.rename(root)
+        except OSError:
+            # Another process, such as the next rank of the same run, may have been faster.
+            if not (root.is_dir() and any(root.iterdir())):
+                raise
+            return _reuse(root, stamp)
+    except OSError as error:
+        raise UserError(
+            f'shapes: could not draw into {root}: {error}; name another folder, or make room'
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return root
+
+
+def _fill_folder(root: Path, stamp: dict, counts: dict[str, int], progress: bool) -> None:
+    from tqdm import tqdm
+
+    layouts = stamp['layouts']
+    # disable=None: silent where standard error is no terminal.
+    with tqdm(
+        total=sum(counts.values()),
+        desc='drawing shapes',
+        unit='img',
+        disable=None if progress else True,
+    ) as bar:
+        for name, count in counts.items():
+            if not count:
+                continue
+            split = _Split(root, name, layouts)
+            for index in range(count):
+                split.add(index, sample(stamp['seed'], name, index, stamp['size']))
+                bar.update()
+            split.finish(stamp['seed'])
+    if 'ade20k' in layouts or 'cityscapes' in layouts:
+        (root / 'classes.txt').write_text('\n'.join(semantic_classes()) + '\n', encoding='utf-8')
+    # Last, because it says that everything else is there.
+    _write_json(root / STAMP, stamp)

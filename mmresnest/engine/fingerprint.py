@@ -1,0 +1,113 @@
+"""Tell whether data and settings of a run are those of its checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from ..utils.files import sha256_of
+from .image_guard import leaves
+
+
+def fingerprints(dataset: Any) -> dict[str, str]:
+    """What tells data from others: number of samples, and contents of the annotation file.
+
+    Where there is none, names and sizes of all files in the data set's folders.
+    """
+    found: dict[str, str] = {}
+    for number, leaf in enumerate(leaves(dataset), 1):
+        found[f'samples of data set {number}'] = str(len(leaf))
+        file = getattr(leaf, 'ann_file', None) or ''
+        if os.path.isfile(file):
+            found[file] = sha256_of(file)
+            continue
+        for folder in (getattr(leaf, 'data_prefix', None) or {}).values():
+            if isinstance(folder, str) and os.path.isdir(folder):
+                found[folder] = _listing(folder)
+    return found
+
+
+def _listing(folder: str) -> str:
+    """The sha256 of names and sizes of the files below a folder."""
+    digest = hashlib.sha256()
+    for where, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in sorted(files):
+            path = os.path.join(where, name)
+            size = os.path.getsize(path) if os.path.exists(path) else -1
+            digest.update(f'{os.path.relpath(path, folder)}\0{size}\n'.encode())
+    return digest.hexdigest()
+
+
+def _images(circumstances: Mapping[str, Any]) -> int:
+    """Images of a step."""
+    return (circumstances['batch_size'] or 1) * circumstances['world_size']
+
+
+def batch_size_of(loader: DataLoader) -> int | None:
+    """Images of a step on one process, where all have the same."""
+    return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
+
+
+#: settings of a config that a training's result depends on
+SETTINGS = (
+    'model',
+    'train_dataloader',
+    'optim_wrapper',
+    'param_scheduler',
+    'train_cfg',
+    'custom_hooks',
+)
+#: names below them that it does not depend on, or that are judged by what they lead to
+ASIDE = (
+    'ann_file',
+    'data_root',
+    'data_prefix',
+    'backend_args',
+    'num_workers',
+    'prefetch_factor',
+    'persistent_workers',
+    'pin_memory',
+    'max_epochs',
+    'max_iters',
+    'accept_changes',
+    'init_cfg',
+    'checkpoint',
+    'pretrained',
+)
+
+
+def flatten(cfg: Mapping[str, Any], names: Sequence[str] = SETTINGS) -> dict[str, str]:
+    """Settings by their dotted names, as texts."""
+    found: dict[str, str] = {}
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, Mapping):
+            pairs = [(key, node[key]) for key in node if key not in ASIDE]
+        elif isinstance(node, (list, tuple)) and any(
+            isinstance(one, (Mapping, list, tuple)) for one in node
+        ):
+            pairs = list(enumerate(node))
+        else:
+            found[path] = repr(node)
+            return
+        for key, one in pairs:
+            walk(one, f'{path}.{key}')
+
+    for name in names:
+        if cfg.get(name) is not None:
+            walk(cfg[name], name)
+    return found
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """(name, text before, text now) of what is not the same in both."""
+    return [
+        (key, before.get(key, 'not set'), now.get(key, 'not set'))
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+    ]

@@ -1,0 +1,1 @@
+"""Hooks, a file each, registered as ``mmresnest.<Name>``."""

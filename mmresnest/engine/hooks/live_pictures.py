@@ -1,0 +1,111 @@
+"""Show images with predictions in TensorBoard, Weights & Biases or MLflow while a model trains."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.visualization import MLflowVisBackend as TheirMLflowVisBackend
+
+from ...errors import ArgumentError, UserError
+from ...registry import HOOKS
+
+
+@HOOKS.register_module()
+class LivePictures(Hook):
+    """Draws what a validation predicts beside the truth, for all backends of the visualizer.
+
+    The images are always the same, at equal steps over those that the first process validates on,
+    and what is drawn are the predictions that are scored: no image is predicted on twice.
+
+    Args:
+        number: of images.
+        score_thr: objects below this score are not drawn.
+
+    Raises:
+        ArgumentError: ``number`` is no whole number above 0.
+    """
+
+    priority = 'NORMAL'  # before the scores are logged, which wandb puts behind them
+
+    def __init__(self, number: int = 4, score_thr: float = 0.3) -> None:
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ArgumentError(
+                f'LivePictures: number={number!r} is not supported; legal: whole '
+                'numbers from 1; for no pictures, default_hooks.live=None'
+            )
+        self.number, self.score_thr = number, score_thr
+        self.drawn: list[np.ndarray] = []
+        self.places: dict[str, int] = {}
+        self.seen = 0
+
+    def before_run(self, runner: Any) -> None:
+        """Refuses a backend that would end the run at the first picture."""
+        if any(type(one) is TheirMLflowVisBackend for one in _written_to(runner)):
+            raise UserError(
+                "LivePictures: mmengine's MLflowVisBackend takes no picture by steps; "
+                "write type='mmresnest.MLflowVisBackend' in visualizer.vis_backends"
+            )
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Begins anew."""
+        self.seen, self.drawn = 0, []
+
+    def after_val_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
+        """Draws the images of a batch that are among the chosen."""
+        from ...visualization.pictures import spread
+
+        if outputs is None or not is_main_process():
+            return
+        dataset = runner.val_dataloader.dataset
+        chosen = spread(max(len(dataset) // get_world_size(), 1), self.number)
+        for place, sample in enumerate(outputs, self.seen):
+            if place in chosen:
+                self._draw(runner, dataset, sample)
+        self.seen += len(outputs)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Hands the pictures on."""
+        for number, image in enumerate(self.drawn, 1):
+            runner.visualizer.add_image(f'predictions_{number}', image, runner.iter)
+        self.drawn = []
+
+    def _draw(self, runner: Any, dataset: Any, sample: Any) -> None:
+        from ...evaluation.collector import places_of
+        from ...visualization.canvas import read_image
+        from ...visualization.pictures import draw_results
+
+        try:
+            self.places = self.places or places_of(dataset)
+            info = dataset.get_data_info(self.places[sample.img_path])
+            with tempfile.TemporaryDirectory(prefix='mmresnest-live-') as folder:
+                path = draw_results(
+                    [sample],
+                    [info],
+                    dataset.metainfo.get('classes') or (),
+                    Path(folder) / 'one.png',
+                    self.score_thr,
+                    title=Path(sample.img_path).name,
+                )
+                self.drawn.append(read_image(str(path)))
+        except Exception as error:  # no training is to end for a picture of it
+            runner.logger.warning(
+                f'{getattr(sample, "img_path", "an image")} is not drawn for '
+                f'those who watch: {type(error).__name__}: {error}'
+            )
+
+
+def _written_to(runner: Any) -> list[Any]:
+    """The backends of a runner's visualizer, which has no public way to all of them."""
+    return list(runner.visualizer._vis_backends.values())

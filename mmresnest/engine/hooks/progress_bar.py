@@ -1,0 +1,199 @@
+"""A bar for those who watch a training or test on a terminal.
+
+    default_hooks = dict(progress=dict(type='mmresnest.ProgressBar'))
+
+``mmresnest train`` and ``test`` have it by themselves.
+"""
+
+from __future__ import annotations
+
+import atexit
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence, Sized
+from datetime import timedelta
+from typing import Any
+
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+
+from ...registry import HOOKS
+from ...utils.console import Bars, Row, on_terminal
+from ...utils.run_logs import main_score
+from ..fingerprint import batch_size_of
+
+WINDOW = 50  # steps that pace and time left are computed from
+
+
+class Pace:
+    """How fast steps follow each other."""
+
+    def __init__(self) -> None:
+        self.times: deque[float] = deque(maxlen=WINDOW)
+        self.rest()
+
+    def rest(self) -> None:
+        """The next step begins now: what was in between is none of it."""
+        self.last = time.monotonic()
+
+    def step(self) -> None:
+        """A step is done."""
+        before, self.last = self.last, time.monotonic()
+        self.times.append(self.last - before)
+
+    def said(self, left: int, images: float) -> str:
+        """Time that is left, and images a second."""
+        mean = sum(self.times) / len(self.times)
+        return f'{timedelta(seconds=round(left * mean))} left, {images / max(mean, 1e-9):.3g} img/s'
+
+
+@HOOKS.register_module()
+class ProgressBar(Hook):
+    """Shows how far a run is, how long it takes yet, images a second, and its score so far.
+
+    A validation has a bar of its own, below; its time is not in what is left of the training.  Log
+    and output go above.  Where stdout or stderr is no terminal, and on all processes but the first,
+    it does nothing.  It looks at no tensor, so that no GPU is waited for.
+    """
+
+    priority = 'VERY_LOW'  # behind the log
+
+    def __init__(self) -> None:
+        self.bars: Bars | None = None
+        self.training: Row | None = None
+        self.speed = self.score = ''
+
+    # ---- training --------------------------------------------------------------------------------
+
+    def before_train(self, runner: Any) -> None:
+        """Shows the bar, from the iteration that the run begins with."""
+        if not self._shown(runner):
+            return
+        loop = runner.train_loop
+        self._take(
+            {
+                name.removeprefix('val/'): scalar.current()  # of a run that is taken up
+                for name, scalar in runner.message_hub.log_scalars.items()
+                if name.startswith('val/')
+            }
+        )
+        self.pace, self.images = Pace(), (batch_size_of(loop.dataloader) or 1) * get_world_size()
+        self._train(Row('training', loop.iter, loop.max_iters))
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Says which epoch it is."""
+        loop = runner.train_loop
+        if self.training is not None:
+            self.pace.rest()
+            if loop.max_epochs > 1:
+                title = f'epoch {loop.epoch + 1} of {loop.max_epochs}'
+                self._train(self.training._replace(title=title))
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """One more is done."""
+        if self.training is not None:
+            self.pace.step()
+            done = runner.train_loop.iter + 1  # the loop counts on behind its hooks
+            self.speed = self.pace.said(self.training.total - done, self.images)
+            self._train(self.training._replace(done=done))
+
+    def after_train(self, runner: Any) -> None:
+        """Takes the bar away."""
+        self.restore()
+
+    def _train(self, row: Row) -> None:
+        assert self.bars is not None
+        self.training = row._replace(said=', '.join(filter(None, (self.speed, self.score))))
+        self.bars.show('training', self.training)
+
+    # ---- validation and test ---------------------------------------------------------------------
+
+    def before_val(self, runner: Any) -> None:
+        """Shows a bar for the validation."""
+        self._begin(runner, 'validation', runner.val_dataloader)
+
+    def after_val_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
+        """One more is done."""
+        self._step(outputs)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Takes the score down."""
+        self._take(metrics or {})
+
+    def after_val(self, runner: Any) -> None:
+        """Takes the validation's bar away."""
+        self._end()
+
+    def before_test(self, runner: Any) -> None:
+        """Shows a bar for the test."""
+        self._begin(runner, 'test', runner.test_dataloader)
+
+    def after_test_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
+        """One more is done."""
+        self._step(outputs)
+
+    def after_test(self, runner: Any) -> None:
+        """Takes the bar away."""
+        self._end()
+
+    def _begin(self, runner: Any, title: str, loader: Any) -> None:
+        if self._shown(runner):
+            assert self.bars is not None
+            self.scoring, self.scoring_pace = Row(title, 0, len(loader)), Pace()
+            self.bars.show('scoring', self.scoring)
+
+    def _step(self, outputs: Sequence[Any] | None) -> None:
+        if self.bars is None:
+            return
+        self.scoring_pace.step()
+        row = self.scoring._replace(done=self.scoring.done + 1)
+        images = len(outputs) if isinstance(outputs, Sized) else 1  # of a loop of its own
+        said = self.scoring_pace.said(row.total - row.done, images * get_world_size())
+        self.scoring = row._replace(said=said if row.done < row.total else 'scoring')
+        self.bars.show('scoring', self.scoring)
+
+    def _end(self) -> None:
+        if self.bars is None:
+            return
+        self.bars.hide('scoring')
+        if self.training is None:
+            self.restore()
+        else:
+            self._train(self.training)
+            self.pace.rest()
+
+    # ---- bars ------------------------------------------------------------------------------------
+
+    def _shown(self, runner: Any) -> bool:
+        """Shows what bars there are, if anybody watches."""
+        if self.bars is None and is_main_process() and on_terminal():
+            self.bars = Bars({runner.logger, MMLogger.get_current_instance()})
+            atexit.register(self.restore)
+        return self.bars is not None
+
+    def restore(self) -> None:
+        """Leaves the terminal as it was."""
+        atexit.unregister(self.restore)
+        if self.bars is not None:
+            self.bars.close()
+        self.bars = self.training = None
+
+    def _take(self, metrics: Mapping[str, float]) -> None:
+        name = main_score(metrics)
+        if name is not None:
+            self.score = f'{name.rsplit("/")[-1]} {metrics[name]:.4g}'

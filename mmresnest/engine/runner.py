@@ -1,0 +1,196 @@
+"""Build the runner of a config, and say what is wrong where mmengine cannot."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.config import Config
+
+from ..config.inspect import dataset_leaves
+from ..errors import UserError, nearest
+
+
+@contextmanager
+def building(cfg: Config) -> Iterator[None]:
+    """Around the construction of model, data sets and hooks."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AssertionError,
+        ImportError,
+        FileNotFoundError,
+    ) as error:
+        explained = _explain(cfg, error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def build_runner(cfg: Config) -> Any:
+    """The runner that a config asks for, its neck and heads in the memory layout of the backbone.
+
+    Our backbones compute in channels-last. With weights in that layout the convolutions behind them
+    do so too, instead of turning every map back; on a CPU they are several times faster there.
+    """
+    import torch
+    from mmengine.model import is_model_wrapper
+    from mmengine.registry import MODELS, RUNNERS
+
+    from ..config.hardware import UNDIVIDED, strategy_of
+    from ..models.trunk import lay_out
+
+    runner = RUNNERS.build(cfg)
+    name = strategy_of(cfg)
+    if name and isinstance(runner.model, dict):
+        # FlexibleRunner would build it when training begins, and what is wrong with it would be
+        # taken for a failure of the run.
+        runner.model = MODELS.build(runner.model)
+    backbone = getattr(runner.model, 'backbone', None)
+    # DistributedDataParallel has laid out its gradients when it was built: it is left as it is.
+    # What cuts weights up wants them in the order of their axes.
+    if (
+        getattr(backbone, 'channels_last', False)
+        and name in UNDIVIDED
+        and not is_model_wrapper(runner.model)
+    ):
+        lay_out(runner.model, torch.channels_last)
+    return runner
+
+
+def compile_parts(model: Any) -> None:
+    """Compiles backbone and neck of a runner's model, whatever it is wrapped in."""
+    from ..deploy import compile_backbone
+
+    while hasattr(model, 'module'):  # of DistributedDataParallel, of augmented testing
+        model = model.module
+    compile_backbone(model)
+
+
+@contextmanager
+def running(cfg: Config) -> Iterator[None]:
+    """Around training and testing: what no sample of the data has shown before."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(_missing_file(cfg, error)) from error
+    except IndexError as error:  # of torch's cross entropy, on a CPU
+        label = re.fullmatch(r'Target (-?\d+) is out of bounds\.?', str(error))
+        if label is None:
+            raise
+        raise UserError(
+            f'{cfg.filename or "the config"}: the annotations hold the label '
+            f'{label.group(1)}, which is beyond num_classes of a head; looked in '
+            f'{", ".join(_sources(cfg))}; correct them, or num_classes'
+        ) from error
+
+
+def _explain(cfg: Config, error: Exception) -> UserError | None:
+    text = str(error.args[0]) if error.args else str(error)
+    where = f'the config {cfg.filename}' if cfg.filename else 'the config'
+    if isinstance(error, FileNotFoundError):
+        return UserError(_missing_file(cfg, error))
+    unknown = re.search(r'(\S+) is not in the (?:(\w+)::)?([\w ]+?) registry', text)
+    if unknown:
+        name, scope, registry = unknown.groups()
+        return UserError(
+            f'{where} names the type {name!r}, which the registry {registry!r} of '
+            f'{scope or "mmengine"} does not have; '
+            f'{nearest(name, _registered(registry))}. A type of another package needs '
+            'its prefix, such as mmresnest.ResNeSt'
+        )
+    if isinstance(error, KeyError) and 'must contain the key "type"' in text:
+        part = text.partition('but got ')[2].splitlines()[0]
+        return UserError(
+            f'{where} has a part without a type ({part}); give a whole config, not '
+            'one of the pieces under configs/_base_'
+        )
+    wrong = r'__init__\(\) (got an unexpected|missing \d+)'
+    if isinstance(error, TypeError) and re.search(wrong, text):
+        keyword = re.search(r"keyword argument '(\w+)'", text)
+        owner = text.partition('.__init__')[0].removeprefix('class ').strip("` '")
+        legal = _arguments(owner) if keyword and 'unexpected' in text else []
+        hint = f'; {nearest(keyword.group(1), legal)}' if keyword and legal else ''
+        return UserError(f'{where} cannot be built: {text}{hint}')
+    if isinstance(error, ValueError) and 'need at least one array to concatenate' in text:
+        return UserError(
+            f'{where}: no image of a data set is left to use: none is listed, or none '
+            'has an object of the classes, or all are filtered by size; looked in '
+            f'{", ".join(_sources(cfg))}'
+        )
+    if isinstance(error, (AssertionError, ImportError)) and text:
+        return UserError(f'{where} cannot be built: {text}')
+    return None
+
+
+def _registered(kind: str) -> set[str]:
+    """All names of one kind of registry, with prefix where it takes one."""
+    from mmengine import registry as registries
+
+    names: set[str] = set()
+    for candidate in vars(registries).values():
+        if getattr(candidate, 'name', None) == kind and hasattr(candidate, 'module_dict'):
+            names.update(candidate.module_dict)
+            for scope, child in getattr(candidate, 'children', {}).items():
+                names.update(f'{scope}.{name}' for name in child.module_dict)
+                names.update(child.module_dict)
+    return names
+
+
+def _arguments(owner: str) -> list[str]:
+    """The arguments of a registered class, its parents' included."""
+    import inspect
+
+    from mmengine import registry as registries
+
+    name = owner.rpartition('.')[2]
+    for root in (
+        registries.MODELS,
+        registries.DATASETS,
+        registries.TRANSFORMS,
+        registries.HOOKS,
+        registries.METRICS,
+        registries.OPTIMIZERS,
+        registries.OPTIM_WRAPPERS,
+        registries.STRATEGIES,
+    ):
+        for table in [root.module_dict, *(child.module_dict for child in root.children.values())]:
+            if name in table and inspect.isclass(table[name]):
+                parameters: set[str] = set()
+                for parent in table[name].__mro__:
+                    if parent is not object and '__init__' in vars(parent):
+                        parameters.update(inspect.signature(parent.__init__).parameters)
+                return sorted(parameters - {'self', 'args', 'kwargs'})
+    return []
+
+
+def _sources(cfg: Config) -> list[str]:
+    sources = []
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        for leaf in dataset_leaves(loader['dataset']) if loader else ():
+            prefix = leaf.get('data_prefix') or {}
+            part = leaf.get('ann_file') or next(iter(prefix.values()), '')
+            source = os.path.join(leaf.get('data_root') or '', part)
+            if source not in sources:
+                sources.append(source)
+    return sources
+
+
+def _missing_file(cfg: Config, error: FileNotFoundError) -> str:
+    # Out of a worker process the error comes back as text, the original one in its last line.
+    text = error.filename or str(error).strip().splitlines()[-1]
+    found = re.search(r"'([^']+)'\s*$", str(text))
+    path = found.group(1) if found else text
+    return (
+        f'the file {path} does not exist, and {cfg.filename or "the config"} needs it; put it '
+        'there or take it out of the annotations'
+    )

@@ -1,0 +1,1 @@
+"""Predict: inputs, predictors, results, outputs. ``exported`` needs neither torch nor mm."""

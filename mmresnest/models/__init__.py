@@ -1,0 +1,19 @@
+"""The networks: blocks, trunk, variants, weights, fast forms, and their registered names.
+
+A config names the networks as ``mmresnest.ResNeSt``; Python finds the classes here. All of this
+folder but :mod:`.backbones` and :mod:`.heads` needs torch alone, so the registered classes, which
+need mmengine and mmcv, are imported when they are asked for.
+
+May import utils, security, registry; neither mmdet, mmseg, data nor engine.
+"""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """Import the registered classes when one is asked for."""
+    if name.startswith('__'):
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from . import backbones
+
+    return getattr(backbones, name)

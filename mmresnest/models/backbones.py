@@ -1,0 +1,394 @@
+"""The networks under their registered names, in the dialect of mmdet and mmseg configs.
+
+    backbone=dict(type='mmresnest.ResNeSt', arch='resnest50', frozen_stages=1)
+    backbone=dict(type='mmresnest.ResNeSt', depth=50, stem_channels=64, radix=2, ...)
+
+The second form takes the argument names which mmdet and mmseg use for the same network.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmcv.cnn import build_conv_layer, build_norm_layer
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from ..errors import ArgumentError, nearest
+from ..registry import MODELS
+from .blocks import conv3x3
+from .fast import lean
+from .trunk import ResTrunk, legal_arguments
+from .variants import R152, VARIANTS, variant
+from .weights import hub, loading
+
+NORMS = ('BN', 'BN2d', 'SyncBN', 'GN')
+DCNS = ('DCN', 'DCNv2')
+# What mmdet and mmseg call an argument that has another name here.
+DIALECT = dict(avg_down_stride='avd', avg_down='pooled_shortcut')
+
+
+class Backbone(ResTrunk, BaseModule):
+    """A published network, or one described in the words of mmdet and mmseg.
+
+    Give ``arch`` (a row of the variant table) or ``depth``; whatever else is given overrides it.
+
+    Args:
+        arch: name of a published network, see ``mmresnest.list_archs()``.
+        depth: as in mmdet and mmseg: the published network of this depth.
+        num_stages: stages to build, 1 to 4.
+        stem_channels: channels after the stem.
+        deep_stem: three 3x3 convolutions instead of one 7x7.
+        style: ``'pytorch'`` strides the 3x3 of a block, ``'caffe'`` its first 1x1.
+        norm_cfg: dict with ``type`` one of BN, SyncBN, GN. SyncBN becomes BN where it cannot
+            run, on a CPU or with one process.
+        conv_cfg: None or plain convolutions; kept for configs that say so.
+        dcn: dict with ``type`` DCN or DCNv2 for deformable 3x3 convolutions, and its arguments.
+            With ``fallback_on_stride=True`` convolutions that have a stride stay plain.
+        stage_with_dcn: which of the stages use ``dcn``.
+        plugins: not supported.
+        pretrained: deprecated form of ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
+        init_cfg: as everywhere in mmengine. ``Pretrained`` loads strictly, from any published
+            layout of the weights, and raises where a tensor is left unfilled.
+        **trunk: arguments of ``ResTrunk`` and of the network's kind of bottleneck, among them
+            ``in_channels, base_channels, strides, dilations, contract_dilation, multi_grid,
+            out_indices, frozen_stages, norm_eval, with_cp, zero_init_residual, drop_path_rate,
+            compat, channels_last``; ``avg_down`` and ``avg_down_stride`` as in mmdet.
+
+    Raises:
+        ArgumentError: unknown, contradictory or unsupported arguments, with the legal ones.
+    """
+
+    #: depth -> row of the variant table; a pair gives the row and other depths
+    networks: dict[int, Any] = {}
+
+    def __init__(
+        self,
+        arch: str | None = None,
+        *,
+        depth: int | None = None,
+        num_stages: int = 4,
+        stem_channels: int | None = None,
+        deep_stem: bool | None = None,
+        style: str | None = None,
+        norm_cfg: dict | None = None,
+        conv_cfg: dict | None = None,
+        dcn: dict | None = None,
+        stage_with_dcn: Sequence[bool] = (False, False, False, False),
+        plugins: list | None = None,
+        pretrained: str | None = None,
+        init_cfg: dict | list | None = None,
+        **trunk: Any,
+    ):
+        args = self.network(arch, depth)
+        for name, value in trunk.items():
+            args[DIALECT.get(name, name)] = value
+        refuse_unknown(self.dialect(args['kind']), args, type(self).__name__)
+        if num_stages not in (1, 2, 3, 4):
+            raise ArgumentError(f'num_stages={num_stages} is not supported; legal: 1, 2, 3, 4')
+        args['depths'] = args['depths'][:num_stages]
+        args.setdefault('out_indices', tuple(range(num_stages)))
+        if plugins is not None:
+            raise ArgumentError('plugins is not supported; legal: None')
+        if conv_cfg is not None and conv_cfg.get('type') not in (None, 'Conv', 'Conv2d'):
+            raise ArgumentError(
+                f'conv_cfg={conv_cfg} is not supported; legal: None, '
+                f"dict(type='Conv2d'); deformable convolutions are dcn="
+            )
+        args['stem'] = stem_of(args.get('stem', 64), stem_channels, deep_stem)
+        if style is not None:
+            args['stride_in_1x1'] = caffe(style, args['kind'])
+        if args.get('compat') == 'mm' and args['kind'] == 'split' and args.get('groups', 1) == 1:
+            args['base_width'] = 64  # mmdet and mmseg ignore base_width without groups
+        super().__init__(
+            norm=norm_maker(norm_cfg), convs3x3=conv_makers(dcn, stage_with_dcn), **args
+        )
+        if pretrained is not None:
+            if init_cfg is not None:
+                raise ArgumentError('pretrained and init_cfg cannot both be given; keep init_cfg')
+            init_cfg = dict(type='Pretrained', checkpoint=pretrained)
+        self.init_cfg = init_cfg
+        self.arch = arch
+        if args.get('compat') is None:  # 'mm' asks for mmdet's bits
+            lean(self)
+        loading.convert_on_load(self, say)
+
+    @classmethod
+    def network(cls, arch: str | None, depth: int | None) -> dict[str, Any]:
+        """The trunk's arguments for a row of the table or for a depth."""
+        if arch is not None:
+            if depth is not None:
+                raise ArgumentError(
+                    f'arch={arch!r} and depth={depth} cannot both be given; keep arch'
+                )
+            return variant(arch, cls.__name__).trunk
+        if depth is None:
+            raise ArgumentError(
+                f'{cls.__name__} needs arch= (a published network) or depth=; '
+                f'{nearest("", [*cls.networks.values()][:1])}'
+            )
+        if depth not in cls.networks:
+            raise ArgumentError(
+                f'depth={depth!r} is not a {cls.__name__}; legal: '
+                f'{", ".join(map(str, cls.networks))}'
+            )
+        row = cls.networks[depth]
+        if isinstance(row, tuple):
+            return dict(VARIANTS[row[0]].trunk, depths=row[1])
+        return VARIANTS[row].trunk
+
+    @classmethod
+    def dialect(cls, kind: str) -> set[str]:
+        """Every argument name that a network of this class obeys."""
+        own = {
+            'arch',
+            'depth',
+            'num_stages',
+            'stem_channels',
+            'deep_stem',
+            'style',
+            'norm_cfg',
+            'conv_cfg',
+            'dcn',
+            'stage_with_dcn',
+            'plugins',
+            'pretrained',
+            'init_cfg',
+        }
+        return own | set(DIALECT) | legal_arguments(kind) - {'norm', 'convs3x3'}
+
+    def init_weights(self) -> None:
+        """Mmengine's entry point; ``Pretrained`` is loaded strictly, the rest is mmengine's."""
+        source = pretrained_in(self.init_cfg)
+        if source is not None:
+            if not self.is_init:
+                content, checkpoint = None, source['checkpoint']
+                if '://' in checkpoint and not checkpoint.startswith(
+                    (hub.SCHEME, 'http://', 'https://')
+                ):
+                    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+                say(str(loading.load(self, checkpoint, source.get('prefix'), content)))
+                self._is_init = True
+            return
+        super().init_weights()
+
+
+def say(line: str) -> None:
+    """Puts the report of a loading into the log of the run."""
+    print_log(line, logger='current')
+
+
+def pretrained_in(init_cfg: dict | list | None) -> dict | None:
+    """The initialisation from a checkpoint, if it is one.
+
+    Raises:
+        ArgumentError: it names no checkpoint, or other initialisations stand beside it.
+    """
+    configs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    found = next(
+        (
+            config
+            for config in configs
+            if isinstance(config, dict) and config.get('type') == 'Pretrained'
+        ),
+        None,
+    )
+    if found is not None and len(configs) > 1:
+        raise ArgumentError(
+            'init_cfg: Pretrained fills every tensor, so whatever stands beside it '
+            "has no effect; keep dict(type='Pretrained', checkpoint=...) alone"
+        )
+    if found is not None and not isinstance(found.get('checkpoint'), str):
+        raise ArgumentError(
+            "init_cfg: Pretrained needs checkpoint=, a path, a URL or 'mmresnest://<arch>'"
+        )
+    return found
+
+
+def refuse_unknown(legal: set[str], given: dict[str, Any], name: str) -> None:
+    """Raises for the first argument that the network would not obey."""
+    for argument in given:
+        if argument not in legal:
+            raise ArgumentError(
+                f'{argument!r} is not an argument of {name}; {nearest(argument, sorted(legal))}'
+            )
+
+
+def stem_of(stem: Any, channels: int | None, deep: bool | None) -> Any:
+    """The trunk's ``stem`` from the words of mmdet: channels after it, and whether it is deep."""
+    was_deep = not isinstance(stem, int)
+    if channels is None:
+        channels = stem[-1] if was_deep else stem
+    elif channels < 2 or channels % 2:
+        raise ArgumentError(f'stem_channels={channels} must be even and above 0')
+    deep = was_deep if deep is None else deep
+    if deep is was_deep and channels == (stem[-1] if was_deep else stem):
+        return stem
+    return (channels // 2, channels // 2, channels) if deep else channels
+
+
+def caffe(style: str, kind: str) -> bool:
+    """Whether the first 1x1 takes the stride."""
+    if style not in ('pytorch', 'caffe'):
+        raise ArgumentError(f"style={style!r} is unknown; legal: 'pytorch', 'caffe'")
+    if style == 'caffe' and kind in ('split', 'res2'):
+        raise ArgumentError(
+            "style='caffe' does not exist for this network: the stride of its "
+            "blocks is part of the 3x3; legal: 'pytorch'"
+        )
+    return style == 'caffe'
+
+
+def norm_maker(norm_cfg: dict | None):
+    """Channels -> norm layer, as ``norm_cfg`` describes it."""
+    config = dict(norm_cfg or dict(type='BN'))
+    if config.get('type') not in NORMS:
+        raise ArgumentError(f'norm_cfg={config} is not supported; legal types: {", ".join(NORMS)}')
+    if config['type'] == 'SyncBN' and not synchronises():
+        config['type'] = 'BN'
+        say_once('norm_cfg: SyncBN needs several processes with a GPU each; using BN instead')
+
+    def norm(channels: int) -> nn.Module:
+        try:
+            return build_norm_layer(config, channels)[1]
+        except ValueError as error:
+            raise ArgumentError(
+                f'norm_cfg={config} does not fit a layer of {channels} channels '
+                f'({error}); choose num_groups that divides it, or BN'
+            ) from error
+
+    return norm
+
+
+def synchronises() -> bool:
+    """Whether SyncBN has something to synchronise and can do so."""
+    distributed = torch.distributed
+    return (
+        torch.cuda.is_available()
+        and distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
+
+
+_said: set[str] = set()
+
+
+def say_once(message: str) -> None:
+    """Warns, the first time."""
+    if message not in _said:
+        _said.add(message)
+        print_log('mmresnest: ' + message, logger='current', level=logging.WARNING)
+
+
+def conv_makers(dcn: dict | None, stages: Sequence[bool]):
+    """One maker of 3x3 convolutions per stage, or None where all are plain."""
+    if dcn is None:
+        if any(stages):
+            raise ArgumentError(
+                "stage_with_dcn is given without dcn; write dcn=dict(type='DCNv2', deform_groups=1)"
+            )
+        return None
+    config = dict(dcn)  # the config is the caller's: never popped from
+    fallback = config.pop('fallback_on_stride', False)
+    if config.get('type') not in DCNS:
+        raise ArgumentError(f'dcn={dcn} is not supported; legal types: {", ".join(DCNS)}')
+    if len(stages) != 4:
+        raise ArgumentError(
+            f'stage_with_dcn={tuple(stages)} must have one entry for each of the 4 stages'
+        )
+
+    def deformable(
+        in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, groups: int = 1
+    ) -> nn.Module:
+        if fallback and stride > 1:
+            return conv3x3(
+                in_channels, out_channels, stride=stride, dilation=dilation, groups=groups
+            )
+        return build_conv_layer(
+            config,
+            in_channels,
+            out_channels,
+            3,
+            stride=stride,
+            padding=dilation,
+            dilation=dilation,
+            groups=groups,
+            bias=False,
+        )
+
+    return [deformable if used else conv3x3 for used in stages]
+
+
+@MODELS.register_module()
+class ResNet(Backbone):
+    """ResNet (arXiv:1512.03385) and ResNet-D (arXiv:1812.01187)."""
+
+    networks = {50: 'resnet50', 101: 'resnet101', 152: 'resnet152'}
+
+
+@MODELS.register_module()
+class ResNeXt(Backbone):
+    """ResNeXt (arXiv:1611.05431): ``groups`` and ``base_width`` (default 32x4d)."""
+
+    networks = {50: 'resnext50_32x4d', 101: 'resnext101_32x4d', 152: ('resnext50_32x4d', R152)}
+
+
+@MODELS.register_module()
+class SEResNet(Backbone):
+    """SE-ResNet (arXiv:1709.01507): ``reduction`` (default 16)."""
+
+    networks = {50: 'seresnet50', 101: 'seresnet101', 152: 'seresnet152'}
+
+
+@MODELS.register_module()
+class SEResNeXt(Backbone):
+    """SE-ResNeXt (arXiv:1709.01507): ``groups``, ``base_width`` (default 32x4d), ``reduction``."""
+
+    networks = {
+        26: ('seresnext50_32x4d', (2, 2, 2, 2)),
+        50: 'seresnext50_32x4d',
+        101: 'seresnext101_32x4d',
+        152: ('seresnext50_32x4d', R152),
+    }
+
+
+@MODELS.register_module()
+class SENet(Backbone):
+    """SENet-154 (arXiv:1709.01507)."""
+
+    networks = {154: 'senet154'}
+
+
+@MODELS.register_module()
+class Res2Net(Backbone):
+    """Res2Net (arXiv:1904.01169): ``scales``, ``base_width``, ``groups`` (Res2NeXt).
+
+    By ``depth``, the v1b networks (26w x 4s, deep stem, pooled shortcuts), as in mmdet.
+    """
+
+    networks = {
+        50: 'res2net50_v1b_26w_4s',
+        101: 'res2net101_v1b_26w_4s',
+        152: 'res2net152_v1b_26w_4s',
+    }
+
+
+@MODELS.register_module()
+class ResNeSt(Backbone):
+    """ResNeSt (arXiv:2004.08955): ``radix``, ``groups``, ``base_width``, ``reduction_factor``,
+    ``avg_down_stride``, ``avd_first`` (the "fast" networks).
+    """
+
+    networks = {
+        14: 'resnest14',
+        26: 'resnest26',
+        50: 'resnest50',
+        101: 'resnest101',
+        152: ('resnest101', R152),
+        200: 'resnest200',
+        269: 'resnest269',
+    }

@@ -1,0 +1,1 @@
+"""Weights: find, read, match, convert, load."""

@@ -1,0 +1,154 @@
+"""Read the tensors of a checkpoint file."""
+
+import json
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import UserError
+from ...security import pickles
+from ...utils.env import TRUST
+from . import safetensors_file
+from .hub import locate, trusted
+from .match import Facts
+
+NOTE = 'mmresnest'  # where in a state dict's metadata our facts stand
+
+
+WRAPPERS = ('state_dict', 'model', 'model_ema', 'state_dict_ema')
+
+
+def unwrap(content: Any, source: str) -> Mapping[str, Any]:
+    """The state dict in a checkpoint, whatever it is wrapped in.
+
+    Raises:
+        UserError: there is none.
+    """
+    for _ in WRAPPERS:
+        if not isinstance(content, Mapping):
+            break
+        content = next(
+            (content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), content
+        )
+    if not isinstance(content, Mapping) or not any(
+        isinstance(value, Tensor) for value in content.values()
+    ):
+        raise UserError(f'{source} holds no tensors by name: it is not a checkpoint')
+    return content
+
+
+def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict by name, without the prefix of DistributedDataParallel."""
+    return {
+        key.removeprefix('module.'): value
+        for key, value in state.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+
+
+def notes_in(state: Mapping[str, Any], prefix: str) -> Facts | None:
+    """Our note in a state dict, where a network below this prefix has left one."""
+    metadata = getattr(state, '_metadata', None) or {}
+    for outer in ('', 'module.'):
+        entry = metadata.get((outer + prefix).removesuffix('.'))
+        if isinstance(entry, Mapping) and isinstance(entry.get(NOTE), Mapping):
+            return entry[NOTE]
+    return None
+
+
+# Files -------------------------------------------------------------------------------------------
+
+
+def read(checkpoint: str) -> Any:
+    """What a file or a URL holds, never running code from it unless the user trusts the file.
+
+    Raises:
+        UserError: it is missing, broken, of another hash than its name says, or not tensors.
+    """
+    path, fetched = locate(checkpoint)
+    return parse(path, trusted=not fetched and trusted())
+
+
+class Ignored:
+    """Stands in for what a checkpoint of mmengine holds beside its tensors."""
+
+    def __new__(cls, *_: Any) -> 'Ignored':
+        """Take whatever the pickle hands over."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+# Histories of losses, which are numpy arrays. None is built: the names are bound to the above.
+BESIDE_TENSORS = (
+    'builtins.bytes',
+    'builtins.getattr',
+    'mmengine.logging.history_buffer.HistoryBuffer',
+    'numpy.dtype',
+    'numpy.ndarray',
+    *(
+        f'numpy.{core}.multiarray.{name}'
+        for core in ('core', '_core')
+        for name in ('_reconstruct', 'scalar')
+    ),
+)
+
+
+def parse(path: Path, trusted: bool = False) -> Any:
+    """What a checkpoint file holds.
+
+    Raises:
+        UserError: it is broken, claims more than it is long, or holds more than data.
+    """
+    if path.suffix == '.safetensors':
+        tensors, texts = safetensors_file.load(path)
+        state: Any = OrderedDict(tensors)  # torch hangs _metadata on a state dict
+        if NOTE in texts:
+            state._metadata = _note(texts[NOTE], path)
+        return state
+    names: list[Any] = [(Ignored, name) for name in BESIDE_TENSORS]
+    allow = getattr(torch.serialization, 'safe_globals', nullcontext)  # since torch 2.5
+    try:
+        with allow(names), warnings.catch_warnings():
+            warnings.simplefilter('ignore', UserWarning)  # of a pickle's protocol; it raises, too
+            if not trusted:
+                pickles.check(path)
+            return torch.load(path, map_location='cpu', weights_only=not trusted)
+    except UserError:
+        raise
+    except Exception as error:
+        wanted = re.search(r'GLOBAL (\S+)', str(error))
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if wanted or 'WeightsUnpickler' in str(error):
+            what = wanted.group(1) if wanted else 'objects'
+            raise UserError(
+                f'{path} cannot be read as a checkpoint of tensors: it holds {what}, '
+                f'which could run code. If you trust whoever made this file as you '
+                f'trust a program of theirs, give --trust-checkpoint (or set '
+                f'{TRUST}=1)'
+            ) from error
+        raise UserError(
+            f'{path} cannot be read as a checkpoint of tensors ({reason}); it is '
+            f'truncated, or not a checkpoint: fetch it again'
+        ) from error
+
+
+def _note(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f'{path}: the note of mmresnest in it is no json ({error}); it is damaged: '
+            f'fetch it again'
+        ) from error

@@ -1,0 +1,1 @@
+"""Read files of strangers without running what they carry. May import utils."""

@@ -1,0 +1,140 @@
+"""An image with what a model says of it drawn on it, in the colours and letters of ``pictures``.
+
+Lines and letters grow with the image, so that a photo of 12 megapixels is read as easily as one of
+a phone's screen; a small image is drawn larger, since letters take room, and a vast one smaller.
+Both sides come out even: most video codecs take no others.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..utils.boxes import class_name, is_ground, kept_objects
+from .canvas import (
+    as_picture,
+    class_colour,
+    draw_objects,
+    ink_on,
+    new_figure,
+    show_image,
+    tint_labels,
+)
+
+LEAST, MOST = 640, 4096  # pixels of the longer side
+WIDE = 5.5  # inches of the longer side, by which letters of 6.5 points are scaled
+ROOM = 0.02  # of the longer side: where no place is as wide, no name is written
+VOID = -1  # the label of pixels of which nothing is said
+
+
+def annotated_objects(
+    image: np.ndarray, objects: Mapping[str, Any], classes: Sequence[str]
+) -> np.ndarray:
+    """Draws boxes, names and scores, and masks where there are any.
+
+    Args:
+        image: H W 3 in RGB, or H W.
+        objects: ``boxes`` N 4, ``labels`` N, ``scores`` N and perhaps ``masks`` N H W.
+        classes: names, in the order of the labels.
+
+    Returns:
+        the picture, H' W' 3 in RGB.
+    """
+    figure, axes = _canvas(image)
+    kept = kept_objects(objects, -np.inf)
+    height, width = image.shape[:2]
+    # Of a model that learned nothing, boxes may be larger than can be drawn.
+    kept['boxes'] = np.nan_to_num(kept['boxes']).clip(0, (width, height, width, height))
+    draw_objects(
+        axes, as_picture(image), kept, np.ones(len(kept['labels']), bool), classes, '', True
+    )
+    return _pixels(figure)
+
+
+def annotated_regions(
+    image: np.ndarray, labels: np.ndarray, classes: Sequence[str], regions: np.ndarray | None = None
+) -> np.ndarray:
+    """Tints an image by class, and writes the name of each region into its widest place.
+
+    Args:
+        image: H W 3 in RGB, or H W.
+        labels: class indices H W; nothing is said where they are -1.
+        classes: names, in the order of the indices; one named ``background`` is left untinted.
+        regions: numbers H W of regions that are told apart, such as two cats that touch; by default
+            each class is one.
+
+    Returns:
+        the picture, H' W' 3 in RGB.
+    """
+    figure, axes = _canvas(image)
+    image, regions = as_picture(image), labels if regions is None else regions
+    tinted = tint_labels(image, labels, classes, VOID)
+    edges = _borders(labels)
+    tinted[(labels == VOID) & ~edges] = image[(labels == VOID) & ~edges]
+    tinted[_borders(regions) & ~edges] //= 3
+    show_image(axes, tinted)
+    for region in np.unique(regions):
+        where = regions == region
+        label = int(labels[where][0])
+        if label != VOID and not is_ground(classes, label):
+            _write_into(axes, where, class_name(classes, label), class_colour(label))
+    return _pixels(figure)
+
+
+def _borders(regions: np.ndarray) -> np.ndarray:
+    """The pixels of a map at which another region begins."""
+    border = np.zeros(regions.shape, bool)
+    border[:, 1:] |= regions[:, 1:] != regions[:, :-1]
+    border[1:] |= regions[1:] != regions[:-1]
+    return border
+
+
+def _write_into(axes: Any, where: np.ndarray, name: str, colour: Sequence[float]) -> None:
+    """Writes a name into each part of a region, at the point that is farthest from its edge."""
+    import cv2
+
+    around = np.pad(where, 1).astype(np.uint8)  # the edge of the image is an edge
+    distances = cv2.distanceTransform(around, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    _, parts = cv2.connectedComponents(where.astype(np.uint8))
+    for part in np.unique(parts[distances >= ROOM * max(where.shape)]):
+        y, x = np.unravel_index(int(np.argmax(distances * (parts == part))), where.shape)
+        text = axes.text(
+            x + 0.5,
+            y + 0.5,
+            name,
+            fontsize=6.5,
+            ha='center',
+            va='center',
+            clip_on=True,
+            color=ink_on(colour),
+            bbox=dict(facecolor=colour, edgecolor='none', pad=0.8, alpha=0.9, clip_on=True),
+        )
+        text.set_parse_math(False)
+
+
+def _canvas(image: np.ndarray) -> tuple[Any, Any]:
+    """A figure of the image's shape with axes over all of it."""
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    scale = min(max(longer, LEAST), MOST) / longer
+    height, width = (max(2, 2 * round(side * scale / 2)) for side in (height, width))
+    figure = new_figure(1, 1)
+    figure.set_dpi(max(height, width) / WIDE)
+    # A tenth of a pixel more, since matplotlib cuts the rest off.
+    figure.set_size_inches((width + 0.1) / figure.dpi, (height + 0.1) / figure.dpi)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _pixels(figure: Any) -> np.ndarray:
+    with warnings.catch_warnings():
+        # A script that the font lacks is drawn as empty boxes; that is no reason to stop.
+        warnings.filterwarnings('ignore', message='Glyph .* missing from')
+        for axes in figure.axes:  # a pixel may be a thousandth wider than it is high
+            axes.set_aspect('auto')
+        figure.canvas.draw()
+    return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[:, :, :3])

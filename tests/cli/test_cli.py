@@ -1,0 +1,389 @@
+"""The command line: quick help, and one message with status 2 for everything a user can mend."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import tiny
+
+from mmresnest.cli.main import main
+from mmresnest.data.shapes.dataset import draw
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+DETECTOR = 'faster_rcnn_resnest50_fpn'
+SEGMENTOR = 'deeplabv3_resnest50_ade20k'
+
+# mmengine, mmdet and mmseg warn of their own future at every turn.
+pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('fresh_logger')]
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data') / 'shapes'
+    return str(draw(folder, train=4, val=2, test=0, size=(64, 64), progress=False))
+
+
+def python(*args, **more):
+    return subprocess.run(
+        [sys.executable, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **more,
+    )
+
+
+# ---- help ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('command', ['', *(command.name for command in main.COMMANDS)])
+def test_help_loads_nothing_heavy(command):
+    code = (
+        'import sys\nfrom mmresnest.cli.main import main\n'
+        'try: main(sys.argv[1:])\n'
+        'finally: print(sorted({"torch", "numpy", "mmengine", "mmcv"} & set(sys.modules)))'
+    )
+    run = python('-c', code, *command.split(), '--help')
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith('usage: mmresnest') and run.stdout.rstrip().endswith('[]')
+
+
+def test_help_is_there_at_once():
+    """Beside what Python itself takes to start, so that a busy machine is no failure."""
+
+    def seconds(*args):
+        starts = []
+        for _ in range(3):
+            start = time.perf_counter()
+            assert python(*args).returncode == 0
+            starts.append(time.perf_counter() - start)
+        return min(starts)
+
+    assert seconds('-m', 'mmresnest.cli.main', '--help') < min(1, 20 * seconds('-c', 'pass'))
+
+
+def test_scripts_need_no_installation(tmp_path):
+    # -S and -I leave out site-packages and the current folder: only the script's own path remains.
+    for script, command in dict(
+        train='train',
+        test='test',
+        print_config='print-config',
+        doctor='doctor',
+        convert_checkpoint='convert',
+        check_data='check-data',
+        browse_data='browse-data',
+        predict='predict',
+    ).items():
+        run = python('-I', '-S', TOOLS / f'{script}.py', '--help', cwd=tmp_path)
+        assert run.returncode == 0, run.stderr
+        assert f'mmresnest {command}' in run.stdout
+
+
+@pytest.mark.parametrize(
+    'script, arguments',
+    [
+        ('dist_train', 'CONFIG PROCESSES'),
+        ('dist_test', 'CONFIG CHECKPOINT PROCESSES'),
+        ('slurm_train', 'PARTITION JOB_NAME CONFIG'),
+        ('slurm_test', 'PARTITION JOB_NAME CONFIG CHECKPOINT'),
+    ],
+)
+def test_shell_scripts_say_how_they_are_used(script, arguments):
+    path = TOOLS / f'{script}.sh'
+    assert os.access(path, os.X_OK)
+    run = subprocess.run([path], capture_output=True, text=True, check=False)
+    assert run.returncode == 2 and f'{script}.sh {arguments}' in run.stderr
+
+
+def test_slurm_script_asks_for_what_it_was_given(tmp_path):
+    fake = tmp_path / 'srun'
+    fake.write_text('#!/bin/sh\necho "$MASTER_PORT" "$@"\n')
+    fake.chmod(0o755)
+    env = {
+        **os.environ,
+        'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+        'GPUS': '4',
+        'PORT': '29507',
+        'SRUN_ARGS': '--qos=high --time=5',
+        'PYTHON': 'python3',
+    }
+    run = subprocess.run(
+        [TOOLS / 'slurm_train.sh', 'gpu', 'name', 'a.py', '--amp'],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for part in (
+        '29507',
+        '--partition=gpu',
+        '--job-name=name',
+        '--ntasks=4',
+        '--ntasks-per-node=4',
+        '--gres=gpu:4',
+        '--qos=high --time=5',
+        'tools/train.py a.py --launcher slurm --amp',
+    ):
+        assert part in run.stdout
+
+
+# ---- what a user can mend ------------------------------------------------------------------------
+
+
+def over(text):
+    return f"_base_ = 'mmresnest::{DETECTOR}.py'\n{text}\n"
+
+
+FILES = {
+    'unparsable.py': 'model = dict(\n',
+    'orphan.py': "_base_ = 'nowhere.py'\n",
+    'arch.py': over("model = dict(backbone=dict(arch='resnest51'))"),
+    'depth.py': over(
+        "model = dict(backbone=dict(_delete_=True, type='mmresnest.ResNet', depth=51))"
+    ),
+    'keyword.py': over('model = dict(backbone=dict(radixx=2))'),
+    'theirs.py': over('model = dict(neck=dict(num_out=5))'),
+    'type.py': over("model = dict(backbone=dict(_delete_=True, type='mmresnest.ResNest'))"),
+    'hook.py': over("custom_hooks = [dict(type='NumClassCheckHok')]"),
+    'text.pth': 'weights, promised',
+}
+
+
+@pytest.mark.parametrize(
+    'line, said',
+    [
+        (
+            f'train {DETECTOR}',
+            ['data/coco/annotations/instances_train2017.json', 'cocodataset', '--data', '--demo'],
+        ),
+        (f'train {SEGMENTOR}', ['ADEChallengeData2016', '--demo']),
+        ('train nowhere.py', ['there is no config nowhere.py']),
+        ('train faster_rcnn_resnet50_fpn', ['nearest: ', 'faster_rcnn_resnest50_fpn']),
+        ('train unparsable.py', ['unparsable.py, line 1']),
+        ('train orphan.py', ['orphan.py, line 1', 'nowhere.py']),
+        ('train arch.py --data SHAPES', ['resnest51', 'nearest: resnest50']),
+        ('train depth.py --data SHAPES', ['51', '50']),
+        ('train keyword.py --data SHAPES', ['radixx', 'radix']),
+        ('train theirs.py --data SHAPES', ['num_out', 'nearest: num_outs']),
+        ('train type.py --data SHAPES', ['mmresnest.ResNest', 'nearest: mmresnest.ResNeSt']),
+        ('train hook.py --data SHAPES', ['NumClassCheckHok', 'nearest: NumClassCheckHook']),
+        (f'train {DETECTOR} --data nowhere', ['nowhere does not exist']),
+        (f'train {DETECTOR} --data nowhere --demo', ['nowhere does not exist']),
+        (f'train {DETECTOR} --data empty', ['no annotations', 'empty', 'train.json']),
+        (f'train {SEGMENTOR} --data empty', ['no annotations', 'empty', 'images/train']),
+        (
+            f'train {DETECTOR} --data imageless',
+            ['4 images, and 4 do not exist', 'imageless/train/'],
+        ),
+        (f'train {DETECTOR} --data SHAPES --resume', ['nothing to resume', 'work_dirs']),
+        (f'train {DETECTOR} --data SHAPES --resume text.pth', ['text.pth']),
+        (f'train {DETECTOR} --data SHAPES --launcher pytorch', ["'RANK'", 'torchrun']),
+        (f'train {DETECTOR} --data SHAPES --cfg-options nonsense', ['nonsense', 'key=value']),
+        (f'train {DETECTOR} --data SHAPES --cfg-options model.type.a.b=1', ['cannot be merged']),
+        (f'train {DETECTOR} --data SHAPES --work-dir text.pth/a', ['text.pth/a', '--work-dir']),
+        (
+            f'test {DETECTOR} nowhere.pth --data SHAPES',
+            ['no checkpoint', 'nowhere.pth', 'text.pth'],
+        ),
+        (f'test {DETECTOR} text.pth --data SHAPES', ['text.pth', 'checkpoint']),
+        ('print-config nowhere', ['there is no config nowhere']),
+        ('draw-data SHAPES --layouts voc', ['voc', 'coco']),
+    ],
+)
+def test_one_message_and_status_2(shapes, tmp_path, monkeypatch, capsys, line, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('RANK', raising=False)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'imageless').mkdir()
+    for name in ('train.json', 'val.json'):
+        (tmp_path / 'imageless' / name).write_bytes((Path(shapes) / name).read_bytes())
+
+    assert main([shapes if word == 'SHAPES' else word for word in line.split()]) == 2
+    out, err = capsys.readouterr()
+    messages = [text for text in err.splitlines() if text.startswith('mmresnest: error: ')]
+    assert len(messages) == 1, err
+    for part in said:
+        assert part in messages[0]
+    assert 'Traceback' not in out + err
+
+
+def test_debug_shows_the_traceback(capsys):
+    from mmresnest.errors import UserError
+
+    with pytest.raises(UserError, match='there is no config'):
+        main(['print-config', 'nowhere', '--debug'])
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    def fail(*args, **more):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr('mmresnest.engine.prepare.configure', fail)
+    with pytest.raises(ZeroDivisionError):
+        main(['print-config', DETECTOR])
+
+
+def test_missing_package(monkeypatch, capsys):
+    def fail(*args, **more):
+        raise ModuleNotFoundError("No module named 'mmdet'", name='mmdet')
+
+    monkeypatch.setattr('mmresnest.engine.prepare.configure', fail)
+    assert main(['print-config', DETECTOR]) == 2
+    assert "'mmdet' is not installed: pip install" in capsys.readouterr().err
+
+
+def test_interrupted(monkeypatch, capsys):
+    def fail(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('mmresnest.engine.prepare.configure', fail)
+    assert main(['print-config', DETECTOR]) == 130
+    assert 'interrupted' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'line', ['', 'fly', 'train', f'train {DETECTOR} --launcher ray', f'test {DETECTOR}']
+)
+def test_lines_that_do_not_parse(line, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(line.split())
+    assert caught.value.code == 2 and 'usage: mmresnest' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'line, said',
+    [
+        ('trian x', "COMMAND: there is no 'trian'; nearest: train"),
+        ('fly', "COMMAND: there is no 'fly'; legal: train, test, "),
+        ('--verison', "no argument '--verison' here; nearest: --version"),
+        ('train x --dta y', "mmresnest train: error: there is no argument '--dta' here; nearest:"),
+        ('test x y --fast-evla', 'nearest: --fast-eval'),
+        ('train x --data y z', "there is no argument 'z' here; --help lists all"),
+        ('predict x y z --scorethr=1', "'--scorethr=1' here; nearest: --score-thr"),
+        ('train x --launcher slrum', "--launcher: there is no 'slrum'; nearest: slurm"),
+        ('benchmark --sizes 320x320', '320x320 is not batch x height x width, as 2x320x320'),
+        ('train x --seed one', "--seed: invalid int value: 'one'"),
+    ],
+)
+def test_what_is_nearest_to_a_mistyped_word(line, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(line.split())
+    assert caught.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_long_list_of_what_is_legal_is_cut_short(capsys):
+    assert main(['print-config', 'qqqq']) == 2
+    said = capsys.readouterr().err
+    assert 'legal: cascade_mask_rcnn_res2net101_v1b_fpn, ' in said
+    assert re.search(r', and \d+ more$', said.strip()) and said.count(',') < 20
+
+
+# ---- what works ----------------------------------------------------------------------------------
+
+
+def test_version(capsys):
+    from mmresnest import __version__
+
+    with pytest.raises(SystemExit) as caught:
+        main(['--version'])
+    assert caught.value.code == 0 and capsys.readouterr().out == f'mmresnest {__version__}\n'
+
+
+def test_as_a_module():
+    from mmresnest import __version__
+
+    done = subprocess.run(
+        [sys.executable, '-m', 'mmresnest', '--version'], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, f'mmresnest {__version__}\n'), done.stderr
+
+
+@pytest.mark.parametrize(
+    'program, name',
+    [
+        ('/a/bin/mmresnest', 'mmresnest'),
+        ('/a/mmresnest/__main__.py', 'mmresnest'),
+        ('tools/train.py', 'tools/train.py'),
+        ('/a/other/__main__.py', '/a/other/__main__.py'),
+    ],
+)
+def test_the_command_that_a_report_shows(program, name, monkeypatch):
+    from mmresnest.engine.train import _command
+
+    monkeypatch.setattr(sys, 'argv', [program, 'train', 'my config.py'])
+    assert _command() == f"{name} train 'my config.py'"
+
+
+def test_print_config(shapes, capsys):
+    assert (
+        main(
+            [
+                'print-config',
+                DETECTOR,
+                '--data',
+                shapes,
+                '--cfg-options',
+                'train_cfg.max_epochs=3',
+                'model.neck.in_channels=[1,2,3,4]',
+            ]
+        )
+        == 0
+    )
+    printed = capsys.readouterr().out
+    for part in ('max_epochs=3', shapes, "type='mmresnest.ResNeSt'", '1,\n'):
+        assert part in printed
+
+
+def test_options_are_read_as_mmengine_reads_them():
+    assert main._options(['a.b=1', 'c=[1,2]', 'd=x', 'e=1e-3', 'f=None']) == {
+        'a.b': 1,
+        'c': [1, 2],
+        'd': 'x',
+        'e': 1e-3,
+        'f': None,
+    }
+
+
+def test_draw_train_and_test(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = str(tiny.write(tmp_path, 'detection'))
+    line = 'draw-data mine --train 2 --val 1 --test 1 --size 64 64 --layouts coco'
+    assert main(line.split()) == 0
+    assert 'drawn: mine' in capsys.readouterr().out
+    assert (
+        main(
+            [
+                'train',
+                config,
+                '--data',
+                'mine',
+                '--seed',
+                '3',
+                '--deterministic',
+                '--cfg-options',
+                'default_hooks.logger.interval=1',
+            ]
+        )
+        == 0
+    )
+    out = capsys.readouterr().out
+    for part in (
+        'coco/bbox_mAP: ',
+        'checkpoint: ',
+        'epoch_1.pth',
+        'predictions.png',
+        'wall time: ',
+    ):
+        assert part in out
+    checkpoint = tmp_path / 'work_dirs' / 'tiny_detection' / 'epoch_1.pth'
+    assert main(['test', config, str(checkpoint), '--data', 'mine', '--out', 'found.json']) == 0
+    out = capsys.readouterr().out
+    assert 'coco/bbox_mAP: ' in out and 'written: found.json' in out
+    assert (tmp_path / 'found.json').is_file()

@@ -1,0 +1,279 @@
+"""Every leaf config, by glob: its header, its network, its demo form, one step, one prediction.
+
+The latter three are of each recipe and each network; of every config with ``make configs``.
+
+Loading a config takes half a second: one test of a config goes through all that can be said of it.
+``make configs-full`` takes it at the data set's published size, through heads of full width.
+"""
+
+import ast
+import os
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from mmresnest.config import demo
+from mmresnest.config.inspect import LOADERS, task_of
+from mmresnest.config.load import load_config, shipped_folder
+from mmresnest.data.shapes.dataset import draw
+from mmresnest.engine.prepare import prepare
+from mmresnest.engine.train import train
+from mmresnest.models.variants import VARIANTS
+
+CONFIGS = sorted(shipped_folder().glob('*.py'))
+PIECES = sorted((shipped_folder() / '_base_').rglob('*.py'))
+NAMES = {path.stem for path in CONFIGS}
+FULL = bool(os.environ.get('MMRESNEST_FULL_CONFIGS'))
+EVERY = FULL or bool(os.environ.get('MMRESNEST_EVERY_CONFIG'))
+each = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+
+# mmengine, mmdet and mmseg warn of their own future at every turn.
+pytestmark = pytest.mark.filterwarnings('ignore')
+
+BOTH = (
+    'resnest50',
+    'resnest101',
+    'res2net50_v1b',
+    'res2net101_v1b',
+    'seresnext50_32x4d',
+    'seresnext101_32x4d',
+    'resnet50d',
+    'resnet101d',
+)
+FURTHER = {
+    'cascade_rcnn': ('resnest200',),
+    'cascade_mask_rcnn': ('resnest200',),
+    'faster_rcnn': (),
+    'mask_rcnn': (),
+}
+
+
+def parts_of(name: str) -> tuple[str, str]:
+    """The network and the recipe that a name is made of."""
+    arch = re.search(r'_(res\w+?|seres\w+?)_(fpn|ade20k|cityscapes)', name)[1]
+    return arch, name.replace(arch, '*')
+
+
+def covering() -> set[str]:
+    """As few configs as have every recipe and every network among them, small networks first."""
+    chosen, seen = set(), set()
+    for name in sorted(NAMES, key=lambda name: (parts_of(name)[0] != 'resnest50', name)):
+        if not seen.issuperset(parts_of(name)):
+            seen.update(parts_of(name))
+            chosen.add(name)
+    return chosen
+
+
+STEPPED = NAMES if EVERY else covering()
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('data') / 'shapes'
+    return draw(folder, train=4, val=2, test=0, size=(192, 192), progress=False)
+
+
+def test_every_pair_has_its_config():
+    wanted = {
+        f'{detector}_{arch}_fpn' for detector, more in FURTHER.items() for arch in (*BOTH, *more)
+    }
+    wanted |= {
+        f'{segmentor}_{arch}_{data}'
+        for data in ('ade20k', 'cityscapes')
+        for segmentor in ('deeplabv3', 'deeplabv3plus', 'fcn', 'pspnet')
+        for arch in (*BOTH, 'resnest200', 'resnest269')
+    }
+    wanted |= {f'retinanet_{arch}_fpn' for arch in BOTH[::2][:3]}
+    wanted |= {f'faster_rcnn_{arch}_fpn_dcn' for arch in BOTH[:2]}
+    wanted |= {f'cascade_mask_rcnn_{arch}_fpn_dcn' for arch in (*BOTH[:2], 'resnest200')}
+    wanted |= {
+        'htc_res2net101_v1b_fpn',
+        'panoptic_fpn_resnest50_fpn',
+        'panoptic_fpn_resnest200_fpn_3x',
+    }
+    assert wanted <= NAMES, sorted(wanted - NAMES)
+
+
+def test_small_pieces():
+    """A leaf is short, and no piece says what another has said."""
+    assert max(len(path.read_text(encoding='utf-8').splitlines()) for path in CONFIGS) <= 20
+    bodies: dict[str, list[str]] = {}
+    for path in CONFIGS + PIECES:
+        for node in ast.parse(path.read_text(encoding='utf-8')).body:
+            text = ast.unparse(node)
+            if isinstance(node, ast.Assign) and len(text) > 300:
+                bodies.setdefault(text, []).append(path.name)
+    assert not {text: names for text, names in bodies.items() if len(names) > 1}
+
+
+def test_every_recipe_and_every_network_takes_a_step():
+    assert {part for name in STEPPED for part in parts_of(name)} == {
+        part for name in NAMES for part in parts_of(name)
+    }
+    assert EVERY or 'faster_rcnn_resnest50_fpn' in STEPPED
+
+
+@each
+def test_config(path, shapes, tmp_path):
+    check_header(path)
+    full = load_config(path)
+    check_backbone(path, full)
+    if path.stem not in STEPPED:
+        return
+    check_print(full, tmp_path)
+    # What divides a model among processes is tested with processes:
+    # tests/engine/test_strategies.py.
+    alone = dict(runner_type='Runner', strategy=None) if full.get('strategy') else {}
+    small = prepare(
+        path, ('train', 'val'), data=shapes, demo=True, work_dir=tmp_path, options=alone
+    )
+    check_structure(full, small)
+    check_step(
+        prepare(
+            path,
+            ('train', 'val'),
+            data=shapes,
+            scratch=True,
+            work_dir=tmp_path,
+            options={'train_dataloader.num_workers': 0, 'val_dataloader.num_workers': 0, **alone},
+        )
+        if FULL
+        else small
+    )
+
+
+def check_header(path: Path) -> None:
+    """It says how to run it and what to expect."""
+    header = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
+    alone, together = 'mmresnest train {}', r'tools/dist_train\.sh {} 8'
+    command = together if path.stem.endswith(('_fsdp', '_deepspeed')) else alone
+    assert re.search(rf'^Run:     {command.format(f"configs/{path.name}")}$', header, re.MULTILINE)
+    expected = header.partition('\nExpect:')[2]
+    assert 'no published result' in expected or re.search(r'\d+\.\d+.*\(', expected, re.DOTALL)
+    for named in re.findall(r'config named (_\w+)', expected):
+        assert path.stem + named in NAMES
+    for named in re.findall(r'config not named (_\w+)', expected):
+        assert path.stem.removesuffix(named) in NAMES - {path.stem}
+    if 'see the 3x config' in expected:
+        assert path.stem + '_3x' in NAMES
+
+
+def check_backbone(path: Path, cfg: Config) -> None:
+    """A published network, with its weights, as the name of the config says."""
+    backbone = cfg.model.backbone
+    row = VARIANTS[backbone.arch]
+    assert backbone.type == 'mmresnest.' + row.type
+    assert backbone.init_cfg.checkpoint == 'mmresnest://' + row.name and row.weights
+    assert re.search(r'_(res\w+?|seres\w+?)_(fpn|ade20k|cityscapes)', path.stem)[1] in row.name
+    assert cfg.default_scope == ('mmseg' if task_of(cfg) == 'semantic' else 'mmdet')
+    assert cfg.auto_scale_lr.base_batch_size in (8, 16)
+    if task_of(cfg) == 'semantic':
+        assert tuple(backbone.dilations) == (1, 1, 2, 4) and backbone.contract_dilation
+        assert cfg.crop_size == cfg.model.data_preprocessor.size
+    assert (backbone.get('compat') == 'mm') == (
+        '_mmseg' in path.stem or '_mmdet' in path.stem and row.type == 'Res2Net'
+    )
+
+
+def check_print(cfg: Config, folder: Path) -> None:
+    """What is printed is a config again, and the same one."""
+    printed = folder / 'printed.py'
+    printed.write_text(Config(cfg.to_dict(), format_python_code=False).pretty_text)
+    again = Config.fromfile(printed).to_dict()
+    assert again['model'] == cfg.to_dict()['model']
+    assert again['train_dataloader'] == cfg.to_dict()['train_dataloader']
+
+
+def check_structure(full: Config, small: Config) -> None:
+    """The same modules, narrower, from random weights: nothing is taken out to be fast."""
+
+    def kinds(cfg: Config) -> list[str]:
+        return [
+            node['type']
+            for node in demo.walk(cfg.model)
+            if node.get('type') not in (None, 'Pretrained', 'SyncBN', 'BN')
+        ]
+
+    lacking = ('FusedSemanticHead',)  # of HTC: COCO files without semantic masks
+    if not any(kind in lacking for kind in kinds(full)):
+        assert kinds(full) == kinds(small)
+    assert small.model.backbone.arch == full.model.backbone.arch
+    assert small.model.backbone.init_cfg is None
+    assert small.model.backbone.get('frozen_stages', -1) == -1
+    recipe = demo.SEMANTIC if task_of(small) == 'semantic' else demo.DETECTION
+    sizes = {
+        tuple(node.scale)
+        for name in LOADERS
+        for node in demo.walk(small[name].dataset)
+        if node.get('type') in demo.RESIZES
+    }
+    assert sizes == {(recipe.size, recipe.size)}
+    assert small.train_cfg.max_iters == recipe.iterations
+
+
+def check_step(cfg: Config) -> None:
+    """A finite loss, a gradient in every part, predictions of the config's kind."""
+    cfg.train_dataloader.batch_size = 2
+    with warnings.catch_warnings(), DefaultScope.overwrite_default_scope(cfg.default_scope):
+        warnings.simplefilter('ignore')
+        torch.manual_seed(0)
+        model = ROOT_MODELS.build(cfg.model).to(memory_format=torch.channels_last)
+        training, evaluation = (
+            Runner.build_dataloader(cfg[name], seed=0)
+            for name in ('train_dataloader', 'val_dataloader')
+        )
+        seen = []
+        model.backbone.register_forward_hook(lambda *call: seen.append(call[-1]))
+        batch = model.data_preprocessor(next(iter(training)), training=True)
+        losses, logged = model.parse_losses(model(**batch, mode='loss'))
+        losses.backward()
+        model.eval()
+        with torch.no_grad():
+            results = model.val_step(next(iter(evaluation)))
+    assert losses.isfinite() and logged
+    assert all(m.is_contiguous(memory_format=torch.channels_last) for m in seen[0])
+    parts = {
+        name.split('.')[0]
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.abs().sum() > 0
+    }
+    assert parts == {
+        name for name, part in model.named_children() if next(part.parameters(), None) is not None
+    }
+    kind = {'semantic': 'pred_sem_seg', 'panoptic': 'pred_panoptic_seg'}.get(
+        task_of(cfg), 'pred_instances'
+    )
+    assert results and all(hasattr(result, kind) for result in results)
+
+
+@pytest.mark.parametrize(
+    'name, score',
+    [
+        ('faster_rcnn_resnest50_fpn', 'coco/bbox_mAP'),
+        ('cascade_mask_rcnn_resnest50_fpn', 'coco/segm_mAP'),
+        ('panoptic_fpn_resnest50_fpn', 'coco_panoptic/PQ'),
+        ('deeplabv3_resnest50_ade20k', 'mIoU'),
+    ],
+)
+def test_trains_and_scores_on_a_folder_at_demo_size(name, score, shapes, tmp_path):
+    result = train(
+        name,
+        data=shapes,
+        demo=True,
+        work_dir=tmp_path,
+        options={
+            'train_cfg.max_iters': 2,
+            'train_cfg.val_interval': 2,
+            'model.backbone.arch': 'resnest14',
+            'train_dataloader.batch_size': 2,
+            'default_hooks.checkpoint.interval': 2,
+        },
+    )
+    assert score in result.metrics and result.checkpoint.is_file() and result.pictures

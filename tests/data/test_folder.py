@@ -1,0 +1,531 @@
+"""Reading a user's data folder: what it says of good ones, and how it refuses bad ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmresnest.data import ade20k_folder, json_files
+from mmresnest.data.folder import read_folder
+from mmresnest.errors import UserError
+
+SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data'
+
+
+def table(name='a', count=2, masks=True):
+    """A COCO table whose images are <name>0.jpg, <name>1.jpg ..."""
+    square = [[1, 1, 9, 1, 9, 9, 1, 9]]
+    return {
+        'images': [
+            {'id': i, 'file_name': f'{name}{i}.jpg', 'width': 20, 'height': 10}
+            for i in range(count)
+        ],
+        'annotations': [
+            {
+                'id': i + 1,
+                'image_id': i,
+                'category_id': 7,
+                'bbox': [1, 1, 8, 8],
+                'area': 64,
+                'iscrowd': 0,
+                **({'segmentation': square} if masks else {}),
+            }
+            for i in range(count)
+        ],
+        'categories': [{'id': 7, 'name': 'cat'}, {'id': 3, 'name': 'dog'}],
+    }
+
+
+def write_coco(root, **tables):
+    """Writes tables and empty files for their images, which only have to exist."""
+    for split, rows in tables.items():
+        (root / split).mkdir(parents=True, exist_ok=True)
+        (root / f'{split}.json').write_text(json.dumps(rows))
+        for image in rows['images']:
+            (root / split / image['file_name']).touch()
+    return root
+
+
+def write_masks(root, masks, image_suffix='.jpg', mask_suffix='.png'):
+    """Writes masks by split and stem, and empty files for their images."""
+    for split, rows in masks.items():
+        for kind in ('images', 'annotations'):
+            (root / kind / split).mkdir(parents=True, exist_ok=True)
+        for stem, values in rows.items():
+            (root / 'images' / split / (stem + image_suffix)).touch()
+            mask = (
+                values
+                if isinstance(values, Image.Image)
+                else Image.fromarray(np.array([values], np.uint8))
+            )
+            mask.save(root / 'annotations' / split / (stem + mask_suffix))
+    return root
+
+
+MASKS = {'train': {'a': [0, 1, 255], 'b': [0, 0]}, 'val': {'c': [2, 1]}}
+
+
+# ---- COCO ----------------------------------------------------------------------------------------
+
+
+def test_coco(tmp_path):
+    found = read_folder(write_coco(tmp_path, train=table('a', 3), val=table('b')))
+    assert found.kind == 'coco' and found.root == tmp_path
+    # The order of the list, not of the ids: that is how mmdet numbers labels.
+    assert found.classes == ('cat', 'dog')
+    assert found.counts == {'train': 3, 'val': 2}
+    assert found.has_masks and not found.has_test
+    assert found.split('test') == found.split('val')
+    assert found.split('train').annotations == 'train.json'
+    assert found.split('train').images == 'train'
+    assert '3 train, 2 val' in str(found)
+
+
+def test_coco_test_split(tmp_path):
+    found = read_folder(write_coco(tmp_path, train=table(), val=table('b'), test=table('c', 4)))
+    assert found.has_test and found.split('test').image_count == 4
+    submit = table('c')
+    submit['annotations'] = []
+    found = read_folder(write_coco(tmp_path, test=submit))
+    assert not found.has_test, 'a test split without annotations cannot be scored'
+
+
+def test_coco_as_published(tmp_path):
+    for split, name in (('train', 'a'), ('val', 'b')):
+        (tmp_path / f'{split}2017').mkdir()
+        (tmp_path / 'annotations').mkdir(exist_ok=True)
+        path = tmp_path / 'annotations' / f'instances_{split}2017.json'
+        path.write_text(json.dumps(table(name)))
+        for image in table(name)['images']:
+            (tmp_path / f'{split}2017' / image['file_name']).touch()
+    found = read_folder(tmp_path)
+    assert found.split('val').annotations == 'annotations/instances_val2017.json'
+    assert found.split('val').images == 'val2017'
+
+
+def test_coco_paths_from_the_root(tmp_path):
+    rows = {split: table(f'pictures/{split}') for split in ('train', 'val')}
+    (tmp_path / 'pictures').mkdir()
+    for split, one in rows.items():
+        (tmp_path / f'{split}.json').write_text(json.dumps(one))
+        for image in one['images']:
+            (tmp_path / image['file_name']).touch()
+    assert read_folder(tmp_path).split('train').images == ''
+
+
+def test_coco_without_masks(tmp_path):
+    found = read_folder(write_coco(tmp_path, train=table(), val=table('b', masks=False)))
+    assert not found.has_masks
+    assert 'val.json' in found.maskless and 'annotation 1' in found.maskless
+
+
+def drop(name, key):
+    return lambda rows: [row.pop(key) for row in rows[name]]
+
+
+def put(name, key, value):
+    return lambda rows: rows[name][0].update({key: value})
+
+
+@pytest.mark.parametrize(
+    'split, spoil, said',
+    [
+        ('train', lambda rows: rows.pop('images'), ['train.json', "no list 'images'"]),
+        ('train', lambda rows: rows.update(images=[]), ['train.json', 'no images']),
+        ('train', lambda rows: rows.update(annotations=[]), ['train.json', 'nothing to learn']),
+        ('val', lambda rows: rows.update(annotations=[]), ['val.json', 'nothing to score']),
+        ('train', lambda rows: rows.update(categories=[]), ['train.json', 'no categories']),
+        ('train', drop('annotations', 'area'), ['train.json', "'area'", 'width * height']),
+        ('val', drop('annotations', 'iscrowd'), ['val.json', "'iscrowd'", '"iscrowd": 0']),
+        ('train', drop('annotations', 'bbox'), ['train.json', "'bbox'"]),
+        ('train', drop('images', 'file_name'), ['train.json', "'file_name'"]),
+        (
+            'train',
+            put('annotations', 'id', 2),
+            ['train.json', 'ids of annotations', 'more than once'],
+        ),
+        ('train', put('annotations', 'image_id', 99), ['image_id', '99', 'not among the images']),
+        (
+            'train',
+            put('annotations', 'category_id', 4),
+            ['category_id 4', 'not among the categories'],
+        ),
+        ('train', put('categories', 'name', 'dog'), ['two categories', "'dog'"]),
+        (
+            'val',
+            lambda rows: rows['categories'].reverse(),
+            ['train.json', 'val.json', 'differ', "'cat'"],
+        ),
+        ('val', lambda rows: rows['categories'].pop(), ['val.json', 'differ', "'dog'", 'nothing']),
+        ('val', put('categories', 'name', 'cta'), ['val.json', 'differ', "'cat'", "'cta'"]),
+    ],
+)
+def test_coco_that_cannot_be_used(tmp_path, split, spoil, said):
+    tables = {'train': table(), 'val': table('b')}
+    write_coco(tmp_path, **tables)
+    spoil(tables[split])
+    (tmp_path / f'{split}.json').write_text(json.dumps(tables[split]))
+    with pytest.raises(UserError) as caught:
+        read_folder(tmp_path)
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_coco_images_missing(tmp_path):
+    write_coco(tmp_path, train=table('a', 4), val=table('b'))
+    (tmp_path / 'train' / 'a2.jpg').unlink()
+    with pytest.raises(UserError, match=r'lists 4 images, and 1 do not exist.*train/a2\.jpg'):
+        read_folder(tmp_path)
+    for image in (tmp_path / 'train').iterdir():
+        image.unlink()
+    with pytest.raises(UserError, match=r'4 do not exist.*train/a0\.jpg'):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        ('{"images": [', 'line 1'),
+        ('[]', 'list'),
+        ('', 'not valid json'),
+        (b'\xff\xfe\x00', 'UTF-8'),
+    ],
+)
+def test_json_that_is_none(tmp_path, text, said):
+    write_coco(tmp_path, train=table(), val=table('b'))
+    content = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / 'train.json').write_bytes(content)
+    with pytest.raises(UserError, match=said) as caught:
+        read_folder(tmp_path)
+    assert 'train.json' in str(caught.value)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(UserError, match='does not exist'):
+        read_folder(tmp_path / 'nowhere')
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='is a file'):
+        read_folder(tmp_path / 'file')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(UserError, match=r'no annotations.*empty'):
+        read_folder(tmp_path / 'empty')
+    with pytest.raises(UserError, match=r'train\.json.*The folder is empty'):
+        read_folder(tmp_path / 'empty', 'coco')
+    with pytest.raises(UserError, match='unknown kind'):
+        read_folder(tmp_path / 'empty', 'voc')
+
+
+def test_no_validation_split(tmp_path):
+    with pytest.raises(UserError, match=r'no val\.json'):
+        read_folder(write_coco(tmp_path, train=table()))
+
+
+# ---- ADE20K --------------------------------------------------------------------------------------
+
+
+def test_masks(tmp_path):
+    found = read_folder(write_masks(tmp_path, MASKS))
+    assert found.kind == 'ade20k' and found.counts == {'train': 2, 'val': 1}
+    # Class 2 is only in val, and 255 is no class.
+    assert found.classes == ('class_0', 'class_1', 'class_2')
+    assert (found.img_suffix, found.seg_map_suffix) == ('.jpg', '.png')
+    assert not found.has_test
+    write_masks(tmp_path, {'test': {'d': [0, 2]}})
+    assert read_folder(tmp_path).has_test
+
+
+def test_masks_named(tmp_path):
+    write_masks(tmp_path, MASKS)
+    (tmp_path / 'annotations' / 'classes.txt').write_text('ground\nsky\nsea\nsun\n')
+    assert read_folder(tmp_path).classes == ('ground', 'sky', 'sea', 'sun')
+    (tmp_path / 'classes.txt').write_text('ground\nsky\n')
+    with pytest.raises(UserError, match=r'2 classes.*c\.png.*label 2.*0 to 1'):
+        read_folder(tmp_path)
+
+
+def test_masks_named_as_cityscapes_does(tmp_path):
+    masks = {
+        split: {f'town/{stem}': values for stem, values in rows.items()}
+        for split, rows in MASKS.items()
+    }
+    for split in masks:
+        for kind in ('images', 'annotations'):
+            (tmp_path / kind / split / 'town').mkdir(parents=True)
+    found = read_folder(write_masks(tmp_path, masks, '_leftImg8bit.png', '_gtFine_labels.png'))
+    assert found.img_suffix == '_leftImg8bit.png'
+    assert found.seg_map_suffix == '_gtFine_labels.png'
+    assert found.counts == {'train': 2, 'val': 1}
+
+
+def test_mask_suffix_longer_than_images(tmp_path):
+    found = read_folder(write_masks(tmp_path, MASKS, '.jpg', '_mask.png'))
+    assert (found.img_suffix, found.seg_map_suffix) == ('.jpg', '_mask.png')
+
+
+@pytest.mark.parametrize(
+    'spoil, said',
+    [
+        (
+            lambda root: (root / 'annotations/train/a.png').unlink(),
+            ['1 of 2 images', 'a.jpg', 'a.png'],
+        ),
+        (lambda root: (root / 'annotations/val/c.png').unlink(), ['no masks in', 'val']),
+        (lambda root: (root / 'images/val/c.jpg').unlink(), ['no images in', 'images/val']),
+        (lambda root: (root / 'images/train/x.bmp').touch(), ['several kinds', '2 .jpg', '1 .bmp']),
+        (
+            lambda root: (root / 'annotations/val/c.png').write_text('x'),
+            ['c.png', 'cannot be read'],
+        ),
+        (
+            lambda root: (root / 'annotations/val').rename(root / 'annotations/v'),
+            ['annotations/val'],
+        ),
+    ],
+)
+def test_masks_that_do_not_match(tmp_path, spoil, said):
+    spoil(write_masks(tmp_path, MASKS))
+    with pytest.raises(UserError) as caught:
+        read_folder(tmp_path)
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_masks_with_other_values(tmp_path):
+    coloured = Image.fromarray(np.zeros((2, 2, 3), np.uint8))
+    write_masks(tmp_path, MASKS | {'val': {'c': coloured}})
+    with pytest.raises(UserError, match=r'c\.png has colours'):
+        read_folder(tmp_path)
+    write_masks(tmp_path, {'val': {'c': [0, 127, 254]}})
+    with pytest.raises(UserError, match='looks like colours'):
+        read_folder(tmp_path)
+    write_masks(tmp_path, {'train': {'a': [255], 'b': [255]}, 'val': {'c': [255]}})
+    with pytest.raises(UserError, match='nothing but 255'):
+        read_folder(tmp_path)
+
+
+def test_test_masks_have_no_further_class(tmp_path):
+    write_masks(tmp_path, MASKS | {'test': {'d': [5]}})
+    with pytest.raises(UserError, match=r'3 classes.*d\.png.*label 5'):
+        read_folder(tmp_path)
+
+
+def test_many_masks_are_read_once(tmp_path, monkeypatch):
+    write_masks(tmp_path / 'set', MASKS)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(json_files, '_CACHED_FROM', 2)
+    first = read_folder(tmp_path / 'set')
+    opened = []
+    monkeypatch.setattr(
+        ade20k_folder, '_values', lambda path, lenient: opened.append(path) or [0, 1, 2]
+    )
+    assert read_folder(tmp_path / 'set') == first and not opened
+    write_masks(tmp_path / 'set', {'val': {'c': [2, 1, 1, 1]}})
+    assert read_folder(tmp_path / 'set') == first and len(opened) == 3
+
+
+# ---- both ----------------------------------------------------------------------------------------
+
+
+def test_task_decides_between_layouts(tmp_path):
+    write_coco(tmp_path, train=table(), val=table('b'))
+    with pytest.raises(UserError, match=r'images/train does not exist.*a segmentor cannot'):
+        read_folder(tmp_path, 'ade20k')
+    write_masks(tmp_path, MASKS)
+    assert read_folder(tmp_path).kind == 'coco'
+    assert read_folder(tmp_path, 'coco').classes == ('cat', 'dog')
+    assert len(read_folder(tmp_path, 'ade20k').classes) == 3
+    (tmp_path / 'train.json').unlink()
+    with pytest.raises(UserError, match='a detector cannot use'):
+        read_folder(tmp_path, 'coco')
+
+
+# ---- panoptic ------------------------------------------------------------------------------------
+
+
+def panoptic_table(name='a', count=2):
+    """The COCO table's images, each with one cat before a sky."""
+
+    def segment(number, category):
+        return {
+            'id': number,
+            'category_id': category,
+            'bbox': [0, 0, 20, 10],
+            'area': 100,
+            'iscrowd': 0,
+        }
+
+    rows = table(name, count)
+    rows['annotations'] = [
+        {
+            'image_id': image['id'],
+            'file_name': f'{name}{image["id"]}.png',
+            'segments_info': [segment(1, 7), segment(2, 3)],
+        }
+        for image in rows['images']
+    ]
+    rows['categories'] = [
+        {'id': 7, 'name': 'cat', 'isthing': 1},
+        {'id': 3, 'name': 'sky', 'isthing': 0},
+    ]
+    return rows
+
+
+def write_panoptic(root, **tables):
+    """Writes tables, and empty files for their images and masks."""
+    for split, rows in tables.items():
+        for place, suffix in ((split, '.jpg'), (f'panoptic_{split}', '.png')):
+            (root / place).mkdir(parents=True, exist_ok=True)
+            for image in rows['images']:
+                (root / place / image['file_name']).with_suffix(suffix).touch()
+        (root / f'panoptic_{split}.json').write_text(json.dumps(rows))
+    return root
+
+
+def test_panoptic(tmp_path):
+    write_panoptic(tmp_path, train=panoptic_table('a', 3), val=panoptic_table('b'))
+    found = read_folder(tmp_path, 'panoptic')
+    assert (found.things, found.classes) == (1, ('cat', 'sky'))
+    assert found.counts == {'train': 3, 'val': 2} and found.has_masks and not found.has_test
+    assert found.split('val').masks == 'panoptic_val' and found.split('val').images == 'val'
+    assert read_folder(tmp_path) == found
+    write_panoptic(tmp_path, test=panoptic_table('c', 4))
+    assert read_folder(tmp_path).split('test').image_count == 4
+    write_coco(tmp_path, train=table(), val=table('b'))
+    assert read_folder(tmp_path).kind == 'coco', 'the kind is a matter of the task'
+
+
+def of_segment(key, value=None):
+    def spoil(rows):
+        first = rows['annotations'][0]['segments_info'][0]
+        first.pop(key) if value is None else first.update({key: value})
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    'split, spoil, said',
+    [
+        *(
+            (
+                'train',
+                lambda rows, name=name: rows.update({name: []}),
+                ['panoptic_train.json', f"list '{name}' is missing or empty", 'export'],
+            )
+            for name in ('images', 'annotations', 'categories')
+        ),
+        ('val', lambda rows: rows.pop('images'), ['panoptic_val.json', "'images' is missing"]),
+        ('train', drop('images', 'file_name'), ['2 of 2 images', "'file_name'", 'export']),
+        ('val', drop('images', 'height'), ['panoptic_val.json', "'height'"]),
+        ('train', drop('categories', 'isthing'), ['2 of 2 categories', "'isthing'", 'counted']),
+        (
+            'train',
+            drop('annotations', 'segments_info'),
+            ['2 of 2 annotations', "'segments_info'", 'plain COCO', 'mask_rcnn_resnest50_fpn'],
+        ),
+        *(
+            ('train', of_segment(key), ['panoptic_train.json', '1 of 4 segments', f"'{key}'"])
+            for key in ('id', 'category_id', 'bbox', 'area', 'iscrowd')
+        ),
+        (
+            'val',
+            of_segment('category_id', 99),
+            ['panoptic_val.json', 'segment 1 of image 0', 'category_id 99', 'categories [3, 7]'],
+        ),
+        ('val', lambda rows: rows['categories'].reverse(), ['differ', "id 7 'cat'", "id 3 'sky'"]),
+        ('train', put('categories', 'name', 'sky'), ['two categories', "'sky'"]),
+    ],
+)
+def test_panoptic_that_cannot_be_used(tmp_path, split, spoil, said):
+    tables = {'train': panoptic_table(), 'val': panoptic_table('b')}
+    write_panoptic(tmp_path, **tables)
+    spoil(tables[split])
+    if 'two categories' in said:  # in both, or they would differ
+        spoil(tables['val'])
+    for name, rows in tables.items():
+        (tmp_path / f'panoptic_{name}.json').write_text(json.dumps(rows))
+    with pytest.raises(UserError) as caught:
+        read_folder(tmp_path, 'panoptic')
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_panoptic_with_stuff_first(tmp_path):
+    tables = {'train': panoptic_table(), 'val': panoptic_table('b')}
+    for rows in tables.values():
+        rows['categories'].reverse()
+    with pytest.raises(UserError, match=r"things.*before all stuff.*'sky' stands before 'cat'"):
+        read_folder(write_panoptic(tmp_path, **tables), 'panoptic')
+
+
+@pytest.mark.parametrize(
+    'lost, said',
+    [
+        (
+            'panoptic_val/b1.png',
+            r'panoptic_val\.json: 1 of 2 masks .*panoptic_val/b1\.png; a mask is',
+        ),
+        ('train/a0.jpg', r'lists 2 images, and 1 do not exist.*train/a0\.jpg'),
+        ('panoptic_val.json', r'no panoptic annotations.*panoptic_val\.json and the folder'),
+        (
+            'panoptic_train.json',
+            r'no panoptic annotations.*holds plain COCO.*mask_rcnn_resnest50_fpn',
+        ),
+        ('panoptic_train', r'panoptic_train\.json stands without the folder of its masks'),
+    ],
+)
+def test_panoptic_files_that_are_lost(tmp_path, lost, said):
+    write_panoptic(tmp_path, train=panoptic_table(), val=panoptic_table('b'))
+    (tmp_path / 'train.json').write_text(json.dumps(table()))
+    (tmp_path / lost).rename(tmp_path / 'away')
+    with pytest.raises(UserError, match=said):
+        read_folder(tmp_path, 'panoptic')
+
+
+# ---- large files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'order',
+    [('info', 'images', 'annotations', 'categories'), ('categories', 'annotations', 'images')],
+)
+@pytest.mark.parametrize('indent', [None, 1])
+def test_peeking_sees_the_beginning_of_each_list(tmp_path, order, indent):
+    rows = {**table(count=9), 'info': {'year': 2017}}
+    path = tmp_path / 'a.json'
+    path.write_text(json.dumps({name: rows[name] for name in order}, indent=indent) + '\n')
+    seen = json_files.peek_json(path, most=3)
+    assert seen == {
+        name: rows[name][: None if name == 'categories' else 3] for name in order if name != 'info'
+    }
+    rows['annotations'] = []
+    path.write_text(json.dumps(rows, indent=indent))
+    assert json_files.peek_json(path, most=99) == {name: rows[name] for name in seen}
+
+
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda text: text[:-1],
+        lambda text: text.replace('"id": 7', '"id": '),
+        lambda text: text.replace('[{', '{{'),
+    ],
+)
+def test_peeking_says_when_it_cannot(tmp_path, spoil):
+    path = tmp_path / 'a.json'
+    path.write_text(spoil(json.dumps(table())))
+    with pytest.raises(ValueError):
+        json_files.peek_json(path, most=3)
+
+
+# ---- real folders --------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason='the shared data sets are not beside the clone')
+def test_real_folders():
+    cells, scans = read_folder(SHARED / 'bccd'), read_folder(SHARED / 'usgra')
+    assert cells.classes == ('RBC', 'WBC', 'Platelets')
+    assert cells.counts == {'train': 205, 'val': 87, 'test': 72} and not cells.has_masks
+    assert len(scans.classes) == 3
+    assert scans.counts == {'train': 170, 'val': 34, 'test': 40}

@@ -1,0 +1,219 @@
+"""The bar of a training or test: on a terminal, beside the log, and nowhere else."""
+
+import io
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mmresnest.cli import main
+from mmresnest.engine.hooks import progress_bar as hooks
+from mmresnest.engine.hooks.progress_bar import Pace, ProgressBar
+from mmresnest.utils import console
+from mmresnest.utils.console import Above, Row
+
+HELPERS = Path(__file__).resolve().parents[1] / 'helpers'
+WATCHED = HELPERS / 'watched.py'
+CONTROL = re.compile(r'\x1b\[[\d;?]*[A-Za-z]')
+
+
+def on_a_terminal(process, columns=90):
+    """What a process writes to a terminal that is its own; ``process`` starts it."""
+    fcntl, termios = pytest.importorskip('fcntl'), pytest.importorskip('termios')
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 30, columns, 0, 0))
+    running = process(stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b''
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # Linux says so that nobody writes any more
+            part = b''
+        if not part:
+            break
+        said += part
+    os.close(ours)
+    assert running.wait(60) == 0, said.decode()
+    return said.decode()
+
+
+@pytest.fixture(scope='module')
+def said(tmp_path_factory):
+    """What the trainings of watched.py print: to a pipe, and to a terminal."""
+    folder = tmp_path_factory.mktemp('watched')
+    environment = {key: value for key, value in os.environ.items() if key != 'NO_COLOR'}
+    environment.update(TERM='xterm', COLUMNS='', OMP_NUM_THREADS='1', PYTHONIOENCODING='utf-8')
+
+    def process(name, **streams):
+        return subprocess.Popen(
+            [sys.executable, str(WATCHED), str(folder / name)], env=environment, **streams
+        )
+
+    plain = process(
+        'plain', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding='utf-8'
+    )
+    watched = on_a_terminal(lambda **streams: process('watched', **streams))
+    out = plain.communicate(timeout=120)[0]
+    assert plain.returncode == 0, out
+    return out, watched
+
+
+def frames(watched, name):
+    """The rows of bars of one of the trainings, as they were drawn."""
+    part = watched.partition(f'begins {name}')[2].partition(f'result {name}')[0]
+    return [row for row in re.split(r'[\r\n]+', CONTROL.sub('', part)) if '\u2501' in row]
+
+
+def logged(text):
+    """The log, but for its numbers; each line from its beginning, as the terminal shows it."""
+    text = CONTROL.sub('', text).replace('\r\n', '\n').replace('to stderr', '')
+    lines = [line.rpartition('\r')[2] for line in text.split('\n')]
+    return [
+        re.sub(r'[\d.]+(e-\d+)?', '0', line).replace('/watched/', '/plain/')
+        for line in lines
+        if ' - mmengine - ' in line
+    ]
+
+
+def test_the_bar_says_how_far_how_long_how_fast_and_how_good(said):
+    rows = frames(said[1], 'whole')
+    whole = r'training (\u2501+) +(\d+)/10  \d:\d\d:\d\d left, [\d.e+]+ img/s, mIoU 0\.\d+'
+    found = [match for row in rows if (match := re.fullmatch(whole, row))]
+    assert found and max(len(row) for row in rows) < 90
+    assert any(
+        re.fullmatch(r'training +0/10 *', row)
+        for row in re.split(r'[\r\n]+', CONTROL.sub('', said[1].partition('begins whole')[2]))
+    )
+    assert any(
+        re.match(r'validation \u2501+ +\d/6  0:00:0\d left, [\d.e+]+ img/s', row) for row in rows
+    )
+    assert any('6/6  scoring' in row for row in rows)
+    assert any(row.startswith('epoch 1 of 2') for row in frames(said[1], 'epochs'))
+
+
+def test_a_run_that_goes_on_shows_where_it_is_and_its_score(said):
+    assert re.fullmatch(r'training \u2501+ +6/10  mIoU 0\.\d+', frames(said[1], 'resumed')[0])
+
+
+def test_the_log_is_whole_and_the_same(said):
+    plain, watched = map(logged, said)
+    assert watched == plain and len(plain) > 60
+    text = CONTROL.sub('', said[1])
+    assert text.count('a long line ' + '*' * 300 + ' its end\r\n') == 4
+    assert len(re.findall(r'\rprinted amid an iteration\r$', text, re.MULTILINE)) == 4
+    assert len(re.findall(r'\rto stderr\r?$', text, re.MULTILINE)) == 4  # without a line's end
+
+
+def test_whatever_ends_a_run_takes_the_bar_away(said):
+    for name in ('whole', 'failed', 'resumed', 'epochs'):
+        before, _, after = said[1].partition(f'result {name}')
+        assert before.rpartition('\x1b[?25')[2].startswith('h')  # the cursor is shown
+        assert '\u2501' not in after.partition('begins')[0]
+
+
+def test_training_is_the_same_to_the_bit(said):
+    results = [
+        re.findall(r'result (.+?)\r?$', CONTROL.sub('', text), re.MULTILINE) for text in said
+    ]
+    assert results[0] == results[1]
+    whole, failed, resumed, epochs = (line.split() for line in results[0])
+    assert failed[1] == 'ZeroDivisionError' and epochs[1] == 'Stopped'
+    assert resumed[1:] == whole[1:]
+
+
+def test_without_a_terminal_nothing_moves_a_cursor(said):
+    assert '\x1b' not in said[0] and '\r' not in said[0] and '\u2501' not in said[0]
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    'out, err, kind, watched',
+    [
+        (Terminal, Terminal, 'xterm', True),
+        (Terminal, Terminal, 'dumb', False),
+        (io.StringIO, Terminal, 'xterm', False),
+        (Terminal, io.StringIO, 'xterm', False),
+    ],
+)
+def test_what_is_a_terminal(monkeypatch, out, err, kind, watched):
+    monkeypatch.setattr(sys, 'stdout', out())
+    monkeypatch.setattr(sys, 'stderr', err())
+    monkeypatch.setenv('TERM', kind)
+    assert console.on_terminal() is watched
+
+
+@pytest.mark.parametrize('first, terminal', [(True, False), (False, True)])
+def test_the_hook_does_nothing_where_nobody_watches(monkeypatch, first, terminal):
+    monkeypatch.setattr(hooks, 'is_main_process', lambda: first)
+    monkeypatch.setattr(hooks, 'on_terminal', lambda: terminal)
+    monkeypatch.setattr(hooks, 'Bars', None)
+    bar, runner = (
+        ProgressBar(),
+        SimpleNamespace(train_loop=None, val_dataloader=[], test_dataloader=[]),
+    )
+    bar.before_train(runner)
+    bar.before_train_epoch(runner)
+    bar.after_train_iter(runner, 0)
+    bar.before_val(runner)
+    bar.after_val_iter(runner, 0, outputs=[1])
+    bar.after_val(runner)
+    bar.before_test(runner)
+    bar.after_test_iter(runner, 0, outputs=[1])
+    bar.after_test(runner)
+    bar.after_train(runner)
+    assert bar.bars is None
+
+
+def test_a_row_fits_its_line():
+    row = Row('training', 3, 10, '0:00:07 left, 2 img/s')
+    for width, bar in ((90, 40), (60, 60 - 37), (20, 0)):
+        texts = [text for text, _ in row.drawn(width, '#')]
+        assert len(''.join(texts[1:3])) == bar and texts[1] == '#' * (bar * 3 // 10)
+        assert (texts[0], texts[3]) == ('training ', ' 3/10  0:00:07 left, 2 img/s')
+    assert Row('empty', 0, 0).drawn(60, '#')[1][0] == ''
+
+
+def test_rests_are_no_part_of_the_pace(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(hooks.time, 'monotonic', lambda: now[0])
+    pace = Pace()
+    for rest in (0, 100, 0):
+        now[0] += rest
+        pace.rest()
+        now[0] += 2
+        pace.step()
+    assert pace.said(left=30, images=8) == '0:01:00 left, 4 img/s'
+
+
+def test_forked_processes_write_past_the_bar():
+    stream = io.StringIO()
+    above = Above(None, stream)
+    above.bars, above.process = 'none of theirs', os.getpid() + 1
+    assert above.write('half a li') == 9 and stream.getvalue() == 'half a li'
+
+
+@pytest.mark.parametrize('command', ['train config', 'test config checkpoint'])
+def test_the_switch(monkeypatch, command):
+    seen = []
+    module = f'mmresnest.engine.{command.split()[0]}'
+
+    def run(*given, progress, **more):
+        seen.append(progress)
+        raise main.UserError('enough')
+
+    monkeypatch.setattr(f'{module}.{command.split()[0]}', run)
+    assert main.main(command.split()) == main.main([*command.split(), '--no-progress']) == 2
+    assert seen == [True, False]

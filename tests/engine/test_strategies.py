@@ -1,0 +1,160 @@
+"""What a config may say of runner and strategy, in one process; see also test_two_processes.py."""
+
+import sys
+
+import pytest
+import torch
+from helpers import tiny
+from mmengine.config import Config
+from torch import nn
+
+from mmresnest import build_backbone
+from mmresnest.config.hardware import settle_strategy, strategy_of
+from mmresnest.config.load import load_config, shipped_folder
+from mmresnest.config.retarget import use_data
+from mmresnest.data.shapes.dataset import draw
+from mmresnest.engine import checkpoints
+from mmresnest.engine.strategies import blocks_of, share, whole
+from mmresnest.engine.test import test as score
+from mmresnest.engine.train import train
+from mmresnest.errors import UserError
+from mmresnest.models.blocks import SplitAttentionBottleneck
+
+pytestmark = pytest.mark.filterwarnings('ignore')
+
+PIECES = shipped_folder() / '_base_' / 'strategies'
+FLEXIBLE = dict(runner_type='FlexibleRunner')
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    return draw(
+        tmp_path_factory.mktemp('shapes'), train=2, val=1, test=1, size=(64, 64), progress=False
+    )
+
+
+def settle(launcher='pytorch', **settings):
+    cfg = Config(dict(launcher=launcher, **{**FLEXIBLE, **settings}))
+    settle_strategy(cfg)
+    return cfg
+
+
+def test_pieces():
+    names = {path.stem: Config.fromfile(str(path)).strategy.type for path in PIECES.glob('*.py')}
+    assert names == dict(fsdp='mmresnest.FSDPStrategy', deepspeed='DeepSpeedStrategy')
+
+
+def test_names():
+    assert strategy_of(Config(dict(launcher='none'))) == ''
+    assert strategy_of(Config(dict(FLEXIBLE, launcher='none'))) == 'SingleDeviceStrategy'
+    assert strategy_of(Config(dict(FLEXIBLE, launcher='slurm'))) == 'DDPStrategy'
+    with pytest.raises(UserError, match="add runner_type = 'FlexibleRunner'"):
+        strategy_of(Config(dict(launcher='none', strategy=dict(type='mmresnest.FSDPStrategy'))))
+
+
+def test_one_process_shards_nothing():
+    with pytest.raises(UserError, match='tools/dist_train.sh CONFIG PROCESSES'):
+        settle(launcher='none', strategy=dict(type='mmresnest.FSDPStrategy'))
+
+
+def test_the_one_of_mmengine_needs_a_gpu(monkeypatch):
+    monkeypatch.setattr('mmresnest.engine.strategies.has_accelerator', lambda: False)
+    with pytest.raises(UserError, match="set strategy.type to 'mmresnest.FSDPStrategy'"):
+        settle(strategy=dict(type='FSDPStrategy'))
+
+
+def test_the_one_of_mmengine_cannot_resume(monkeypatch):
+    monkeypatch.setattr('mmresnest.engine.strategies.has_accelerator', lambda: True)
+    settle(strategy=dict(type='FSDPStrategy'))
+    with pytest.raises(UserError, match='cannot resume with this torch'):
+        settle(strategy=dict(type='FSDPStrategy'), resume=True)
+
+
+def test_deepspeed_that_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'deepspeed', None)
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r"not installed: pip install 'deepspeed<0\.19\.1'"):
+        settle(strategy=dict(type='DeepSpeedStrategy'))
+    monkeypatch.setattr(
+        'importlib.util.find_spec', lambda name: None if name.endswith('onebit') else name
+    )
+    with pytest.raises(UserError, match='version that mmengine cannot import'):
+        settle(strategy=dict(type='DeepSpeedStrategy'))
+
+
+def test_deepspeed_is_told_what_the_config_says(monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
+    optimizer = dict(type='SGD', lr=0.02)
+    more = dict(
+        strategy=dict(type='DeepSpeedStrategy'),
+        train_dataloader=dict(batch_size=4),
+        auto_scale_lr=dict(enable=True, base_batch_size=16),
+    )
+    cfg = settle(optim_wrapper=dict(optimizer=optimizer, clip_grad=dict(max_norm=35)), **more)
+    assert cfg.optim_wrapper == dict(
+        type='DeepSpeedOptimWrapper', optimizer=dict(type='SGD', lr=0.02 * 4 / 16)
+    )
+    assert cfg.strategy.gradient_clipping == 35 and not cfg.auto_scale_lr.enable
+    with pytest.raises(UserError, match='2-norm only'):
+        settle(
+            optim_wrapper=dict(optimizer=optimizer, clip_grad=dict(max_norm=1, norm_type=1)), **more
+        )
+
+
+def test_whole_processes_on_cpus():
+    cfg = settle(model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None))
+    assert cfg.strategy == dict(type='DDPStrategy', model_wrapper=cfg.model_wrapper_cfg)
+
+
+def test_blocks_and_shards():
+    model = nn.Module()
+    assert list(blocks_of(model)) == []
+    model.backbone = build_backbone('resnest14', pretrained=False)
+    assert [isinstance(block, SplitAttentionBottleneck) for block in blocks_of(model)] == [True] * 4
+    weight = torch.ones(3, requires_grad=True)
+    assert whole(7) == 7 and torch.equal(whole(weight), weight.detach())
+    assert share(weight, weight) is weight and share(weight, None) is weight
+
+
+def test_a_run_under_the_flexible_runner(shapes, tmp_path):
+    """One process: training, pictures, resuming, testing; and what is wrong is explained."""
+    path = tiny.write(tmp_path, 'detection')
+    options = {'runner_type': 'FlexibleRunner'}
+    result = train(
+        path, data=shapes, work_dir=tmp_path / 'work', seed=0, options=options, auto_scale_lr=True
+    )
+    assert 'coco/bbox_mAP' in result.metrics
+    assert {picture.name for picture in result.pictures} == {'predictions.png', 'curves.png'}
+    content = checkpoints.read(result.checkpoint)
+    # It was the best so far and thus rewritten when the next epoch had been counted.
+    assert content['meta']['epoch'] == 1 and content['meta']['iter'] == 1
+    assert content['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(0.02 * 2 / 16)
+    plain = train(path, data=shapes, work_dir=tmp_path / 'plain', seed=0, auto_scale_lr=True)
+    other = checkpoints.read(plain.checkpoint)
+    for name, value in other['state_dict'].items():
+        torch.testing.assert_close(content['state_dict'][name], value, msg=name)
+
+    cfg = load_config(path, {**options, 'train_cfg.max_epochs': 2})
+    use_data(cfg, shapes)
+    again = train(cfg, work_dir=tmp_path / 'work', seed=0, resume='auto')
+    assert checkpoints.read(again.checkpoint)['meta'].items() >= dict(epoch=2, iter=2).items()
+    assert 'coco/bbox_mAP' in score(cfg, again.checkpoint, work_dir=tmp_path / 'scored').metrics
+
+    for wrong, said in (
+        ({'model.backbone.radixx': 3}, 'radix'),
+        ({'runner_type': 'FlexibleRuner'}, 'nearest: FlexibleRunner'),
+        ({'strategy.type': 'SingleDeviceStrategi'}, 'tools/dist_train.sh'),
+    ):
+        with pytest.raises(UserError, match=said):
+            train(path, data=shapes, work_dir=tmp_path / 'no', options={**options, **wrong})
+
+
+def test_shards_of_deepspeed(tmp_path):
+    folder = tmp_path / 'epoch_3.pth'
+    folder.mkdir()
+    assert checkpoints.last(tmp_path) is None
+    (folder / 'zero_pp_rank_0_mp_rank_00_model_states.pt').touch()
+    (tmp_path / 'last_checkpoint').write_text(str(folder))
+    assert checkpoints.last(tmp_path) == folder
+    with pytest.raises(UserError, match='zero_to_fp32.py .* --tag epoch_3.pth'):
+        checkpoints.read(folder)

@@ -1,0 +1,1 @@
+"""What tests share: runs of a second, images, configs, processes."""

@@ -1,0 +1,197 @@
+"""Every kind of bottleneck against its twin, in value and gradient."""
+
+from itertools import product
+
+import pytest
+import torch
+from helpers import twins
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mmresnest.errors import ArgumentError
+from mmresnest.models.blocks import (
+    KINDS,
+    DropPath,
+    Parts,
+    Res2NetBottleneck,
+    ResNeXtBottleneck,
+    SEBottleneck,
+    Site,
+    SplitAttention,
+    SplitAttentionBottleneck,
+)
+from mmresnest.models.blocks.bottleneck import Bottleneck
+
+
+def settle(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Double precision, evaluation mode, nothing at its default: a swapped tensor would show."""
+    torch.manual_seed(seed)
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.dtype.is_floating_point:
+            nn.init.normal_(
+                tensor, 1.0 if name.endswith('weight') and tensor.dim() == 1 else 0.0, 0.3
+            )
+        if name.endswith('running_var'):
+            tensor.abs_().add_(0.5)
+    return module.double().eval()
+
+
+def agree(module: nn.Module, twin, x: torch.Tensor) -> None:
+    """Equal outputs, and equal gradients of every parameter and of the input."""
+    results = []
+    for function in (module, twin):
+        module.zero_grad()
+        leaf = x.clone().requires_grad_()
+        y = function(leaf)
+        (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
+        results.append((y, leaf.grad, *(p.grad.clone() for p in module.parameters())))
+    for ours, obvious in zip(*results, strict=True):
+        torch.testing.assert_close(ours, obvious, rtol=1e-9, atol=1e-9)
+
+
+SITES = st.builds(
+    Site,
+    in_channels=st.just(32),
+    planes=st.sampled_from([8, 16]),
+    stride=st.sampled_from([1, 2]),
+    dilation=st.sampled_from([1, 2]),
+    stage=st.integers(0, 3),
+    first=st.just(True),
+    base_channels=st.just(8),
+)
+
+
+def shortcut(site: Site) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(site.in_channels, 4 * site.planes, 1, site.stride, bias=False),
+        nn.BatchNorm2d(4 * site.planes),
+    )
+
+
+def image(channels: int) -> torch.Tensor:
+    return torch.randn(
+        2, channels, 7, 6, dtype=torch.double, generator=torch.Generator().manual_seed(3)
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(SITES, st.sampled_from([1, 2, 4]), st.sampled_from([4, 8, 10]), st.booleans())
+def test_resnext(site, groups, base_width, gated):
+    kind = SEBottleneck if gated else ResNeXtBottleneck
+    own = dict(reduction=4) if gated else {}
+    block = settle(
+        kind(site, Parts(shortcut=shortcut(site)), groups=groups, base_width=base_width, **own)
+    )
+    gate = (lambda y: twins.squeeze_excite(block.se, y)) if gated else (lambda y: y)
+    agree(
+        block,
+        lambda x: twins.bottleneck(block, x, lambda y: twins.resnext(block, y), gate),
+        image(site.in_channels),
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(SITES, st.integers(1, 5), st.sampled_from([1, 2]), st.booleans(), st.booleans())
+def test_res2net(site, scales, groups, first, mm):
+    from dataclasses import replace
+
+    site = replace(site, first=first, pool_needs_stride=mm, stride=site.stride if first else 1)
+    block = settle(
+        Res2NetBottleneck(
+            site, Parts(shortcut=shortcut(site)), base_width=4, scales=scales, groups=groups
+        )
+    )
+    pooled = site.stride > 1 or not mm
+    agree(
+        block,
+        lambda x: twins.bottleneck(
+            block, x, lambda y: twins.res2net(block, y, first, site.stride, pooled)
+        ),
+        image(site.in_channels),
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    SITES,
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([4, 8]),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_split_attention(site, radix, groups, base_width, avd, avd_first, mm):
+    from dataclasses import replace
+
+    site = replace(site, pool_needs_stride=mm, sum_splits_first=mm)
+    block = settle(
+        SplitAttentionBottleneck(
+            site,
+            Parts(shortcut=shortcut(site)),
+            radix=radix,
+            groups=groups,
+            base_width=base_width,
+            avd=avd,
+            avd_first=avd_first,
+        )
+    )
+
+    def mix(y):
+        pooled = avd and (site.stride > 1 or site.stage > 0 and not mm)
+        pool = (lambda t: twins.pool3(t, site.stride)) if pooled else (lambda t: t)
+        if avd_first:
+            return twins.split_attention(block.conv2, pool(y))
+        return pool(twins.split_attention(block.conv2, y))
+
+    agree(block, lambda x: twins.bottleneck(block, x, mix), image(site.in_channels))
+
+
+def test_one_walk():
+    """A kind may override a step, never the walk."""
+    for kind in KINDS.values():
+        assert kind.forward is Bottleneck.forward
+        assert kind.mix is not Bottleneck.mix
+
+
+def test_hidden_layer_of_split_attention():
+    assert SplitAttention(64, Parts()).fc1.out_channels == 32
+    assert SplitAttention(512, Parts()).fc1.out_channels == 256
+    assert SplitAttention(80, Parts(), radix=4, groups=2).fc1.out_channels == 80
+    assert SplitAttention(64, Parts(), reduction_factor=2).fc1.out_channels == 64
+
+
+def test_a_radix_that_does_not_divide_is_refused():
+    with pytest.raises(ArgumentError, match='radix=3'):
+        SplitAttention(64, Parts(), radix=3)
+    with pytest.raises(ArgumentError, match='radix=0'):
+        SplitAttention(64, Parts(), radix=0)
+
+
+def test_batch_of_one_trains_on_running_statistics():
+    module = SplitAttention(8, Parts())
+    before = {key: value.clone() for key, value in module.bn1.state_dict().items()}
+    out = module.train()(torch.randn(1, 8, 5, 5))
+    assert out.isfinite().all()
+    assert all(torch.equal(before[key], value) for key, value in module.bn1.state_dict().items())
+    module(torch.randn(2, 8, 5, 5))  # two samples have statistics
+    assert module.bn1.num_batches_tracked == 1
+
+
+def test_drop_path():
+    drop = DropPath(0.5)
+    x = torch.ones(4096, 1, 1, 1)
+    torch.manual_seed(0)
+    y = drop(x)
+    assert set(y.unique().tolist()) == {0.0, 2.0}
+    assert y.mean() == pytest.approx(1.0, abs=0.06)
+    assert torch.equal(drop.eval()(x), x)
+
+
+@pytest.mark.parametrize('kind,stride', list(product(KINDS, (1, 2))))
+def test_channels_last_stays(kind, stride):
+    site = Site(64, 16, stride, first=True, stage=1, base_channels=16)
+    block = KINDS[kind](site, Parts(shortcut=shortcut(site))).eval()
+    x = torch.randn(2, 64, 8, 8).to(memory_format=torch.channels_last)
+    assert block(x).is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,209 @@
+"""The deployed form against the plain one, and what compiling the backbone costs in graphs."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from helpers import tiny
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from test_invariants import FORMS, KINDS, ROWS, build, image
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmresnest.deploy import MergedRes2NetBottleneck, compile_backbone, fuse
+from mmresnest.errors import UserError
+from mmresnest.models import backbones
+from mmresnest.models.fast import plain
+
+forms = pytest.mark.parametrize('row', FORMS, ids=lambda row: row.name)
+kinds = pytest.mark.parametrize('row', KINDS, ids=lambda row: row.trunk['kind'])
+OS8 = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
+
+
+@pytest.fixture(autouse=True)
+def _graphs():
+    yield
+    torch._dynamo.reset()
+    torch.fx.experimental._config.use_duck_shape = True
+
+
+def norms(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+
+
+def assert_fused(network, sizes=((64, 64), (65, 97))) -> None:
+    """No norm is left, and nothing is changed: in double precision to 1e-10."""
+    expected = plain(copy.deepcopy(network)).eval()
+    fused = fuse(network.eval())
+    assert norms(network) and not norms(fused)
+    with torch.no_grad():
+        for size in sizes:
+            for batch in (1, 2):
+                x = image(batch, size)
+                for one, two in zip(expected(x), fused(x), strict=True):
+                    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-4)
+                    assert two.stride() == one.stride()
+        x = image(2, sizes[-1]).double()
+        for one, two in zip(expected.double()(x), fuse(network.double())(x), strict=True):
+            torch.testing.assert_close(two, one, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('row', ROWS, ids=lambda row: row.name)
+def test_every_row(row):
+    assert_fused(build(row), sizes=[(65, 97)])
+
+
+@forms
+@pytest.mark.parametrize(
+    'more', [OS8, dict(compat='mm'), dict(channels_last=False)], ids=['dilated', 'mm', 'nchw']
+)
+def test_other_forms(row, more):
+    assert_fused(build(row, **more))
+
+
+def test_blocks_of_res2net_without_hierarchy_become_one_convolution():
+    row = next(
+        row for row in FORMS if row.trunk['kind'] == 'res2' and row.trunk.get('scales', 4) > 2
+    )
+    fused = fuse(build(row).eval())
+    merged = [type(stage[0]) is MergedRes2NetBottleneck for stage in fused.stages]
+    assert merged == [True] * 4 and type(fused.layer1[1]) is not MergedRes2NetBottleneck
+    assert len(fused.layer1[0].convs) == 1 and len(fused.layer1[1].convs) > 1
+
+
+def test_a_model_that_trains_is_refused():
+    network = build(KINDS[0])
+    with pytest.raises(UserError, match=r'call model\.eval\(\) first'):
+        fuse(network)
+    network.eval()
+    network.layer2[0].bn1.train()
+    with pytest.raises(UserError, match=r'layer2\.0\.bn1'):
+        fuse(network)
+
+
+@kinds
+def test_a_copy_unless_told(row):
+    network = build(row).eval()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    types = [type(module) for module in network.modules()]
+    fused = fuse(network)
+    assert types == [type(module) for module in network.modules()]
+    assert before.keys() == network.state_dict().keys()
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert not any(p.requires_grad for p in fused.parameters())
+    assert fuse(network, inplace=True) is network and not norms(network)
+    with torch.no_grad():
+        for twin in (network, copy.deepcopy(fused), pickle.loads(pickle.dumps(fused))):
+            assert all(map(torch.equal, fused(image()), twin(image())))
+    file = io.BytesIO()
+    torch.save(fused.state_dict(), file)
+    assert not [key for key in fused.state_dict() if 'packed' in key or 'running' in key]
+
+
+@kinds
+@torch.no_grad()
+def test_traced_exported_and_compiled(row):
+    """Graphs are made of the definition's walk, over the folded weights."""
+    fused = fuse(build(row).eval())
+    expected = fused(image())
+    for graph in (
+        torch.fx.symbolic_trace(fused),
+        torch.jit.trace(fused, image()),
+        torch.export.export(fused, (image(),)).module(),
+        torch.compile(fused, backend='eager', fullgraph=True),
+    ):
+        for one, two in zip(expected, graph(image())):
+            torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_norms_that_are_not_batch_norm_and_deformable_convolutions_stay():
+    grouped = build(KINDS[0], norm=lambda channels: nn.GroupNorm(4, channels)).eval()
+    deformable = backbones.ResNeSt(
+        depth=14, dcn=dict(type='DCNv2', deform_groups=1), stage_with_dcn=(False, False, True, True)
+    ).eval()
+    for network in (grouped, deformable):
+        fused = fuse(network)
+        for one, two in zip(network(image()), fused(image())):
+            torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-4)
+    assert norms(fused) == ['layer3.0.conv2.bn0', 'layer4.0.conv2.bn0']
+
+
+@pytest.mark.parametrize('kind', ['detection', 'semantic'])
+@torch.no_grad()
+def test_a_whole_model(kind, tmp_path):
+    config = Config.fromfile(tiny.write(tmp_path, kind))
+    init_default_scope(config.default_scope)
+    model = revert_sync_batchnorm(MODELS.build(config.model)).eval()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    fused = fuse(model)
+    assert norms(model) and not norms(fused)
+    features = model.extract_feat(image()), fused.extract_feat(image())
+    if kind == 'detection':
+        features = tuple(
+            [*found, *sum(map(list, one.rpn_head(found)), [])]
+            for one, found in zip((model, fused), features)
+        )
+    else:
+        features = tuple(
+            [one.decode_head(found), one.auxiliary_head(found)]
+            for one, found in zip((model, fused), features)
+        )
+    for one, two in zip(*features, strict=True):
+        torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
+
+
+@kinds
+def test_one_graph_for_all_sizes(row):
+    """No break, and no new graph per size, in evaluation and in training."""
+    for network in (build(row).eval(), fuse(build(row).eval()), build(row)):
+        counter = CompileCounter()
+        names = list(network.state_dict())
+        assert compile_backbone(network, backend=counter, fullgraph=True) is network
+        for size in ((64, 64), (96, 64), (65, 97), (128, 160)):
+            network(image(2, size))
+        assert counter.frame_count == 1, type(network.layer1[0])
+        assert list(network.state_dict()) == names
+        torch._dynamo.reset()
+
+
+def test_backbone_and_neck_are_compiled_and_heads_are_not(tmp_path):
+    config = Config.fromfile(tiny.write(tmp_path, 'detection'))
+    init_default_scope(config.default_scope)
+    model = revert_sync_batchnorm(MODELS.build(config.model)).eval()
+    counter = CompileCounter()
+    compile_backbone(model, backend=counter)
+    with torch.no_grad():
+        # from 20480 numbers on torch convolves by oneDNN: an image below is another graph
+        for size in ((96, 96), (96, 128), (128, 96)):
+            model.extract_feat(image(1, size))
+    assert counter.frame_count == 2  # backbone and neck, once each
+    assert model.rpn_head._compiled_call_impl is None
+
+
+def test_convolutions_that_norms_share_are_left_alone():
+    """As in the heads of RTMDet: folded for one level, they would be wrong for the others."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 4, 1, bias=False)
+    model = nn.ModuleList(
+        [
+            nn.Sequential(conv, nn.BatchNorm2d(4)),
+            nn.Sequential(conv, nn.BatchNorm2d(4)),
+            nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)),
+        ]
+    ).eval()
+    for level in model:
+        nn.init.normal_(level[1].weight)
+        nn.init.normal_(level[1].running_mean)
+    fused, image = fuse(model), torch.randn(1, 3, 5, 5)
+    for before, after in zip(model, fused):
+        assert torch.allclose(before(image), after(image), atol=1e-6)
+    assert [isinstance(level[1], nn.BatchNorm2d) for level in fused] == [True, True, False]

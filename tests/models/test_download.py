@@ -1,0 +1,193 @@
+"""Fetching from a server of our own that misbehaves as asked."""
+
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+from mmresnest.errors import UserError
+from mmresnest.models.weights import download, hub, reader
+from mmresnest.utils.env import TRUST
+
+CONTENT = bytes(range(256)) * 1200  # several of the pieces in which it is read
+SHA = hashlib.sha256(CONTENT).hexdigest()[:8]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves CONTENT under every path; the first word of the path says how."""
+
+    protocol_version = 'HTTP/1.1'
+
+    def do_GET(self):
+        how = self.path.split('/')[1]
+        asked = self.headers.get('Range')
+        self.server.asked.append((how, asked))
+        content = dict(truncated=CONTENT[:-1], other=CONTENT[::-1]).get(how, CONTENT)
+        start = int(asked[6:-1]) if asked and how != 'norange' else 0
+        if how == 'missing':
+            return self.send_error(404)
+        if start >= len(content):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header('Content-Range', f'bytes {start}-{len(content) - 1}/{len(content)}')
+        self.send_header('Content-Length', str(len(content) - start))
+        self.end_headers()
+        first = sum(seen == how for seen, _ in self.server.asked) == 1
+        if how == 'dead' or how in ('cut', 'norange') and first:
+            half = content[start : start + len(content) // 2] if how != 'dead' else b''
+            self.wfile.write(half)
+            self.wfile.flush()
+            self.close_connection = True
+            return None
+        self.wfile.write(content[start:])
+        return None
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope='module')
+def server():
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def fetch(server, tmp_path, monkeypatch):
+    """Fetches one file from ways of the server in turn; what it asked for is in ``asked``."""
+    monkeypatch.setattr(download, 'PAUSE', 0)
+    server.asked = []
+
+    def fetch(*ways, sha256=SHA, name='file.pth'):
+        urls = [f'http://127.0.0.1:{server.server_port}/{way}/{name}' for way in ways]
+        return download.fetch(urls, tmp_path, 'resnest50', [sha256] * len(urls))
+
+    fetch.asked, fetch.folder = server.asked, tmp_path
+    return fetch
+
+
+def whole(path) -> bool:
+    assert not list(path.parent.glob('*.part'))
+    return path.read_bytes() == CONTENT
+
+
+def test_a_good_file(fetch):
+    assert whole(fetch('good')) and len(fetch.asked) == 1
+
+
+def test_a_good_file_of_unknown_hash(fetch):
+    (fetch.folder / 'file.pth.part').write_bytes(b'of who knows what')
+    assert whole(fetch('good', sha256=None)) and fetch.asked == [('good', None)]
+
+
+def test_a_connection_cut_half_way_is_taken_up_there(fetch):
+    assert whole(fetch('cut'))
+    assert fetch.asked == [('cut', None), ('cut', f'bytes={len(CONTENT) // 2}-')]
+
+
+def test_so_is_a_file_begun_in_an_earlier_run(fetch):
+    (fetch.folder / 'file.pth.part').write_bytes(CONTENT[:1000])
+    assert whole(fetch('good')) and fetch.asked == [('good', 'bytes=1000-')]
+
+
+@pytest.mark.parametrize('length', [1000, len(CONTENT), len(CONTENT) + 7])
+def test_what_lay_there_and_was_another_file_is_begun_anew(fetch, length):
+    (fetch.folder / 'file.pth.part').write_bytes(b'x' * length)
+    assert whole(fetch('good')) and fetch.asked[-1] == ('good', None)
+
+
+def test_a_server_that_cannot_begin_in_the_middle(fetch):
+    assert whole(fetch('norange')) and len(fetch.asked) == 2
+
+
+@pytest.mark.parametrize(
+    'way,said',
+    [
+        ('truncated', 'sha256 begins'),
+        ('other', 'sha256 begins'),
+        ('missing', '404'),
+        ('dead', 'broke off at 0 of'),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_left(fetch, way, said):
+    with pytest.raises(UserError, match=said) as caught:
+        fetch(way)
+    assert 'resnest50' in str(caught.value) and 'file.pth' in str(caught.value)
+    assert str(fetch.folder) in str(caught.value)
+    assert not (fetch.folder / 'file.pth').exists()
+
+
+@pytest.mark.parametrize('way', ['missing', 'truncated', 'other', 'dead'])
+def test_the_next_mirror_is_asked(fetch, way):
+    assert whole(fetch(way, 'good'))
+
+
+def test_the_next_mirror_goes_on_where_the_first_broke_off(fetch, monkeypatch):
+    monkeypatch.setattr(download, 'ATTEMPTS', 1)
+    assert whole(fetch('cut', 'good'))
+    assert fetch.asked == [('cut', None), ('good', f'bytes={len(CONTENT) // 2}-')]
+
+
+def test_no_server_at_all(tmp_path):
+    with pytest.raises(UserError, match='cannot be fetched: .*127.0.0.1:9/.*put it into'):
+        download.fetch(['http://127.0.0.1:9/a-12345678.pth'], tmp_path, 'x', [None])
+
+
+# ---- through weights -----------------------------------------------------------------------------
+
+
+def test_urls_go_through_the_cache(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    server.asked = []
+    base = f'http://127.0.0.1:{server.server_port}'
+    hashed = f'{base}/good/some-{SHA}.pth?download=true'
+    for _ in range(2):
+        path, fetched = hub.locate(hashed)
+        assert fetched and path == tmp_path / 'checkpoints' / f'some-{SHA}.pth'
+    assert len(server.asked) == 1
+    path.write_bytes(CONTENT[:100])
+    with pytest.raises(UserError, match='delete it and fetch it again'):
+        hub.locate(hashed)
+    # names without a hash may mean another file on another host
+    path, _ = hub.locate(f'{base}/good/model.pth')
+    assert path.parent.name == f'127.0.0.1_{server.server_port}' and path.name == 'model.pth'
+
+
+@pytest.mark.parametrize(
+    'name,wanted',
+    [
+        ('resnest50-528c19ca.pth', '528c19ca'),
+        ('a_20200926_125502-20289c16.pth', '20289c16'),
+        ('model-20201122.pth', None),
+        ('model.pth', None),
+        ('seresnext26_32x4d-65ebdb501.pth', '65ebdb501'),
+    ],
+)
+def test_the_hash_in_a_name(name, wanted):
+    assert hub.hash_in('https://host/path/' + name) == wanted
+
+
+def test_a_download_is_never_trusted(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setenv(TRUST, '1')
+    server.asked = []
+    seen = []
+    monkeypatch.setattr(reader, 'parse', lambda path, trusted: seen.append(trusted))
+    reader.read(f'http://127.0.0.1:{server.server_port}/good/model.pth')
+    reader.read(str(next(tmp_path.rglob('model.pth'))))
+    assert seen == [False, True]
+
+
+def test_one_process_fetches_for_a_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    with pytest.raises(UserError, match='the process that fetches the weights failed'):
+        hub.download(('http://127.0.0.1:9/a-1234567a.pth',), 'x')

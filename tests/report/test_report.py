@@ -1,0 +1,706 @@
+"""The report of a run: its numbers, its page, and what it says where something is missing."""
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import tiny
+from PIL import Image
+
+from mmresnest.cli.main import main
+from mmresnest.engine import report as engine
+from mmresnest.engine.prepare import prepare
+from mmresnest.engine.report import report
+from mmresnest.engine.runner import build_runner
+from mmresnest.errors import UserError
+from mmresnest.evaluation import matching, predictions, scores
+from mmresnest.evaluation.collector import Collect
+from mmresnest.evaluation.predictions import Detections, LabelMaps, Objects, Picture
+from mmresnest.report import detection, gallery, page
+from mmresnest.report.sections import Run
+from mmresnest.utils.run_logs import Curves, read_curves
+from mmresnest.visualization import pictures
+
+# mmengine, mmdet and mmseg warn of their own future at every turn.
+pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
+
+NO_CURVES = Curves({}, {}, {}, {}, {}, 0, 0)
+SOME_CURVES = Curves(
+    {'loss': ([1, 2], [3.0, 2.0])},
+    {'coco/bbox_mAP': ([2], [0.25])},
+    {'lr': ([1, 2], [1e-3, 1e-3])},
+    {'time': ([1, 2], [0.5, 0.4])},
+    {},
+    2,
+    1,
+)
+#: names that are mark-up where they are not escaped
+CLASSES = ['cat', '<b>dog</b>', '</script><script>alert(1)</script>', '"bird" & co']
+
+
+def drawn(folder: Path, count: int = 6, classes: int = 4, seed: int = 0) -> Detections:
+    """Pictures of noise, objects at random, and detections that find most of them."""
+    random = np.random.default_rng(seed)
+    listed, truth, found = [], [], []
+    for number in range(count):
+        path = folder / f'{number}.jpg'
+        if not path.exists():
+            Image.fromarray(random.integers(0, 255, (90, 120, 3), np.uint8)).save(path)
+        listed.append(Picture(str(path), 120, 90))
+        for _ in range(5):
+            label, (x, y) = int(random.integers(classes)), random.uniform(0, 60, 2)
+            width, height = random.uniform(8, 40, 2)
+            truth.append((number, label, x, y, x + width, y + height, 1, width * height, 0))
+            if random.random() < 0.8:
+                label = label if random.random() < 0.8 else int(random.integers(classes))
+                box = np.array([x, y, x + width, y + height]) + random.normal(0, 2, 4)
+                found.append((number, label, *box, random.beta(4, 2), width * height, 0))
+        for _ in range(6):
+            x, y, width, height = random.uniform(5, 50, 4)
+            found.append(
+                (
+                    number,
+                    int(random.integers(classes)),
+                    x,
+                    y,
+                    x + width,
+                    y + height,
+                    random.beta(1, 5),
+                    width * height,
+                    0,
+                )
+            )
+    return Detections(CLASSES[:classes], listed, Objects.of(truth), Objects.of(found))
+
+
+def labelled(folder: Path, count: int = 3) -> LabelMaps:
+    """Label maps of two classes that differ in a stripe; the last row does not count."""
+    kept = drawn(folder, count).pictures
+    truth = np.zeros((90, 120), int)
+    truth[:, 60:] = 1
+    truth[-1] = 255
+    said = np.where(np.arange(120) >= 80, 1, 0) + np.zeros_like(truth)
+    table = predictions.counts_of(truth, said, 2)
+    diagonal = np.diag(table)
+    counts = np.stack([diagonal, table.sum(1) - diagonal, table.sum(0)[:-1] - diagonal], axis=1)
+    pair = predictions.small_png(truth, 2), predictions.small_png(said, 2)
+    return LabelMaps(
+        ['sky', 'sea'], kept, table * count, np.stack([counts] * count), [pair] * count
+    )
+
+
+def of_run(found, name='a run', **more) -> Run:
+    given = dict(
+        facts={'task': 'a task', 'seed': '1'},
+        notes=[],
+        config='x = 1\n',
+        curves=SOME_CURVES,
+        results=found,
+    )
+    return Run(name, **{**given, **more})
+
+
+# ---- numbers -------------------------------------------------------------------------------------
+
+
+def test_matching_is_that_of_our_pictures(tmp_path):
+    found = drawn(tmp_path, 8)
+    matches = matching.match(found)
+    for there, said in zip(found.truth.by_picture(8), found.found.by_picture(8)):
+        pair = pictures.match(
+            dict(boxes=found.truth.box[there], labels=found.truth.label[there]),
+            dict(
+                boxes=found.found.box[said],
+                labels=found.found.label[said],
+                scores=found.found.score[said],
+            ),
+        )
+        assert (pair.found == (matches.finder[there] >= 0)).all()
+        assert (pair.right == (matches.partner[said] >= 0)).all()
+
+
+def test_kinds_of_mistakes():
+    there = Objects.of(
+        [
+            (0, 0, 0, 0, 10, 10, 1, 100, 0),
+            (0, 1, 20, 0, 30, 10, 1, 100, 0),
+            (0, 1, 50, 50, 90, 90, 1, 1600, 1),
+            (0, 2, 0, 50, 10, 60, 1, 100, 0),
+        ]
+    )
+    said = Objects.of(
+        [
+            (0, 0, 0, 0, 10, 11, 0.9, 110, 0),  # right
+            (0, 0, 0, 0, 10, 12, 0.8, 120, 0),  # the same object again: false
+            (0, 2, 20, 0, 30, 10, 0.7, 100, 0),  # a 1, taken for a 2
+            (0, 1, 60, 60, 70, 70, 0.7, 100, 0),  # in a crowd: not judged
+            (0, 2, 0, 50, 10, 60, 0.1, 100, 0),
+        ]
+    )  # right, of a low score
+    found = Detections(['a', 'b', 'c'], [Picture('', 100, 100)], there, said)
+    matches = matching.match(found)
+    assert matches.partner.tolist() == [0, -1, -1, -1, 3]
+    assert matches.confused.tolist() == [-1, -1, 1, -1, -1]
+    assert matches.judged.tolist() == [True, True, True, False, True]
+    # F1: 2/(1+3), 2/(2+3), 2/(3+3), and with the last one 4/(4+3)
+    assert matches.score == pytest.approx(0.1)
+    assert matching.confusion(found, matches).tolist() == [
+        [1, 0, 0, 0],
+        [0, 0, 1, 0],
+        [0, 0, 1, 0],
+        [1, 0, 0, 0],
+    ]
+    assert matching.missed(found, matches).tolist() == [False, True, False, False]
+    assert matching.false(matches).tolist() == [False, True, True, False, False]
+
+
+def test_confusion_has_every_object_and_every_detection_shown_once(tmp_path):
+    found = drawn(tmp_path, 8)
+    matches = matching.match(found)
+    table = matching.confusion(found, matches)
+    assert table[:-1].sum() == len(found.truth) and table[-1, -1] == 0
+    assert table[:, :-1].sum() == matches.shown.sum()
+
+
+@pytest.mark.parametrize(
+    'right, best',
+    [([1, 1, 0, 0], 0.8), ([0, 0, 0, 0], matching.SCORE), ([1, 0, 0, 1], 0.9), ([0, 0, 1, 1], 0.6)],
+)
+def test_the_threshold_is_where_f1_is_best(right, best):
+    given = np.array([0.9, 0.8, 0.7, 0.6])
+    assert matching.threshold(given, np.array(right, bool), np.ones(4, bool), 2) == best
+
+
+@pytest.mark.parametrize('fast', [True, False])
+def test_perfect_detections_have_a_precision_of_1(tmp_path, monkeypatch, fast):
+    if not fast:
+        monkeypatch.setattr(scores, 'find_spec', lambda name: None)
+    found = drawn(tmp_path, 3)
+    perfect = Detections(found.classes, found.pictures, found.truth, found.truth)
+    got = scores.coco_precision(perfect)
+    assert got.overall['AP'] == got.overall['AP75'] == got.overall['AR100'] == 1
+    assert math.isnan(got.overall['AP large'])
+    assert (scores.mean_curve(got.curves) == 1).all()
+    nothing = Detections(found.classes, found.pictures, found.truth, Objects.of([]))
+    assert scores.coco_precision(nothing).overall['AP'] == 0
+    assert matching.confusion(nothing, matching.match(nothing))[:, -1].sum() == len(found.truth)
+
+
+def test_overlap_of_label_maps(tmp_path):
+    got = scores.overlap(labelled(tmp_path))
+    assert got.iou.tolist() == pytest.approx([60 / 80, 40 / 60])
+    assert got.recall.tolist() == pytest.approx([1, 40 / 60])
+    assert got.precision.tolist() == pytest.approx([60 / 80, 1])
+    assert got.accuracy == pytest.approx(100 / 120)
+
+
+def test_what_is_kept_comes_back(tmp_path):
+    for number, made in enumerate((drawn(tmp_path), labelled(tmp_path))):
+        file = tmp_path / f'{number}.json.gz'
+        predictions.save(file, made, {'iter': '3'})
+        back, about = predictions.load(file)
+        assert about == {'iter': '3'} and back.classes == made.classes
+        assert back.pictures == made.pictures
+        if isinstance(made, LabelMaps):
+            assert (back.counts == made.counts).all() and back.maps == made.maps
+            assert (back.pixels == made.pixels).all()
+        else:
+            assert np.allclose(back.found.box, made.found.box, atol=0.01)
+            assert (back.truth.label == made.truth.label).all()
+    whole = file.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b'', b'text'):
+        file.write_bytes(damaged)
+        assert predictions.load(file) is None
+
+
+def test_classes_take_turns():
+    cases = [
+        gallery.Case('missed', 0, label, rank) for rank, label in enumerate([0, 0, 0, 1, 2, 1])
+    ]
+    assert [case.label for case in gallery.chosen(cases, 5)] == [0, 1, 2, 0, 1]
+
+
+def test_curves_of_a_run_that_went_on(tmp_path):
+    for name, lines in (('1', range(1, 6)), ('2', range(4, 2001))):
+        folder = tmp_path / name / 'vis_data'
+        folder.mkdir(parents=True)
+        (folder / 'scalars.json').write_text(
+            ''.join(
+                json.dumps(dict(lr=0.1, loss=float(name), time=0.5, memory=9, iter=step, step=step))
+                + '\n'
+                for step in lines
+            )
+            + '{"torn'
+        )
+    got = read_curves(tmp_path)
+    x, y = got.losses['loss']
+    assert len(x) <= 800 and x[-1] == 2000 and y[-1] == 2 and got.iteration == 2000
+    assert got.rates.keys() == {'lr'} and got.memory.keys() == {'memory'}
+
+
+# ---- the page ------------------------------------------------------------------------------------
+
+
+class Read(HTMLParser):
+    """What of a page can be wrong without a browser to see it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ('meta', 'link', 'img', 'br', 'wbr', 'input'):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f'{tag} is not what was opened last'
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def of(self, name: str) -> list[dict]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def check(text: str) -> Read:
+    """A page that is whole, can be read aloud, and fetches nothing."""
+    read = Read(text)
+    assert not read.open
+    ids = [attributes['id'] for _, attributes in read.tags if 'id' in attributes]
+    assert len(ids) == len(set(ids))
+    for image in read.of('img'):
+        assert image['alt'] and image['src'].startswith('data:image/jpeg;base64,')
+    for tag, attributes in read.tags:
+        for name in ('src', 'href', 'srcset', 'action', 'data'):
+            assert not re.match(r'\w*:?//', attributes.get(name) or ''), (tag, attributes)
+        if (attributes.get('href') or '').startswith('#'):
+            assert attributes['href'][1:] in ids
+        if attributes.get('aria-labelledby'):
+            assert attributes['aria-labelledby'] in ids
+    labelled_ids = {one.get('for') for one in read.of('label')}
+    assert all(one.get('id') in labelled_ids or one.get('name') for one in read.of('select'))
+    policy = next(one['content'] for one in read.of('meta') if 'http-equiv' in one)
+    assert policy.startswith("default-src 'none'; img-src data:")
+    style = re.search(r'<style>(.*?)</style>', text, re.DOTALL).group(1)
+    assert 'url(' not in style and '@import' not in style and '@media print' in style
+    assert len(text.encode()) < 15e6
+    return read
+
+
+def test_page_of_a_detector(tmp_path):
+    run = of_run(drawn(tmp_path))
+    text = page.render([run])
+    read = check(text)
+    # Names are text wherever they stand: in tables, in plotly's own mark-up, in scripts.
+    assert 'alert' not in [tag for tag, _ in read.tags] and len(read.of('script')) == 4
+    figures = json.loads(re.search(r'id="figure-data">(.*?)</script>', text).group(1))
+    assert {
+        'precision-recall',
+        'confusion-0',
+        'score-histogram',
+        'size-histogram',
+        'curve-losses',
+        'curve-scores',
+        'curve-rate',
+        'curve-seconds',
+    } == set(figures)
+    ticks = figures['confusion-0']['layout']['xaxis']['ticktext']
+    assert ticks[1] == '&lt;b&gt;dog&lt;/b&gt;'
+    curves = json.loads(re.search(r'id="curve-data">(.*?)</script>', text).group(1))
+    assert len(curves) == 4 and len(curves['0']) == 2 and len(curves['0'][0]) == 101
+    cases = [one for tag, one in read.tags if tag == 'li' and 'data-kind' in one]
+    assert {one['data-kind'] for one in cases} == set(gallery.KINDS)
+    assert len(cases) == len(read.of('img'))
+
+
+def test_page_of_a_segmentor(tmp_path):
+    read = check(page.render([of_run(labelled(tmp_path))]))
+    kinds = {one['data-kind'] for tag, one in read.tags if tag == 'li' and 'data-kind' in one}
+    assert kinds == set(gallery.KINDS)
+    assert 'sea: IoU 0.67, 1780 px missed, 0 px false' in ''.join(read.words)
+
+
+def test_two_runs_beside_each_other(tmp_path):
+    one, two = drawn(tmp_path), drawn(tmp_path, seed=1)
+    text = page.render([of_run(one, 'first'), of_run(two, 'second', config='x = 2\n')])
+    words = ''.join(check(text).words)
+    assert text.count('<th scope="col">first</th>') >= 3
+    for part in (
+        'difference',
+        'first: IoU .50',
+        'second: IoU .75',
+        '-x = 1',
+        '+x = 2',
+        'both runs',
+    ):
+        assert part in words
+    check(page.render([of_run(labelled(tmp_path), 'first'), of_run(labelled(tmp_path), 'second')]))
+    # one of them has no checkpoint yet: whose the others are stands there nevertheless
+    text = page.render([of_run(one, 'first'), of_run(None, 'second')])
+    check(text)
+    assert text.count('<th scope="col">first</th>') >= 3 and '>count</th>' not in text
+    for other in (labelled(tmp_path), drawn(tmp_path, classes=3)):
+        with pytest.raises(UserError, match='first and second cannot stand beside each other'):
+            page.render([of_run(one, 'first'), of_run(other, 'second')])
+    fewer = page.render([of_run(one, 'first'), of_run(drawn(tmp_path, 5), 'second')])
+    assert 'scored on other images' in fewer
+
+
+def test_pictures_are_a_sample_of_many_and_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, 'PICTURES', 8)
+    found = drawn(tmp_path)
+    text = page.render([of_run(found)])
+    assert len(check(text).of('img')) == 8
+    assert re.search(r'8 of \d+ cases are shown: a sample of at most 2 of a kind', text)
+    judged = detection.judge(found)
+    shown, lost = detection.draw(judged, detection.cases(judged)['false'])
+    assert shown and lost == 0 and all(len(one.jpeg) <= gallery.BYTES for one in shown)
+    # 400 classes, and the confusion of the 40 that are confused most
+    many = Detections(
+        [f'class {number}' for number in range(400)], found.pictures, found.truth, found.found
+    )
+    assert 'Of 401 rows these 40 are confused most' in page.render([of_run(many)])
+
+
+def test_images_that_are_gone_are_counted(tmp_path):
+    found = drawn(tmp_path)
+    for picture in found.pictures[:5]:
+        os.unlink(picture.path)
+    text = page.render([of_run(found)])
+    check(text)
+    assert re.search(r'\d+ more were chosen and are left out', text)
+
+
+def test_a_page_of_curves_alone():
+    check(page.render([of_run(None)]))
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setattr(page, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r'plotly and jinja2: pip install "mmresnest\[report\]"'):
+        page.check_installed()
+
+
+BROWSER = (
+    shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+)
+
+#: appended to a page: uses it, and leaves what it saw where the parser finds it
+USE = """<script>
+const said = { plots: document.querySelectorAll('.plot .main-svg').length };
+const plot = document.getElementById('precision-recall');
+const choice = document.querySelector('select[data-figure]');
+const heights = () => JSON.stringify(plot.calcdata.map((line) => line.map((point) => point.y)));
+const choose = (select, value) => { select.value = value;
+  select.dispatchEvent(new Event('change', { bubbles: true })); };
+said.mean = heights(); choose(choice, '0'); said.one = heights(); choose(choice, '');
+said.again = heights();
+const filters = document.getElementById('filters');
+choose(filters.elements.kind, 'missed');
+said.shown = [...document.querySelectorAll('#cases > li')].filter((one) => !one.hidden)
+  .map((one) => one.dataset.kind);
+said.count = document.getElementById('count').textContent;
+said.broken = [...document.images].filter((one) => !one.naturalWidth).length;
+said.wide = document.documentElement.scrollWidth - window.innerWidth;
+said.cut = ['Of boxes', 'Counts'].filter((name) => {
+  const box = document.querySelector(`[aria-label="${name}"]`);
+  return box.scrollWidth > box.clientWidth; });
+document.body.dataset.said = JSON.stringify(said);
+</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason='there is no chromium on the PATH')
+def test_in_a_browser(tmp_path):
+    text = page.render([of_run(drawn(tmp_path), 'a_run_whose_name_is_longer_than_a_screen_' * 3)])
+    file = tmp_path / 'used.html'
+    file.write_text(text.replace('</body>', USE + '</body>'))
+    done = subprocess.run(
+        [
+            BROWSER,
+            '--headless',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--disable-quic',
+            '--no-first-run',
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            '--enable-logging=stderr',
+            f'--user-data-dir={tmp_path / "profile"}',
+            '--window-size=500,900',
+            '--virtual-time-budget=10000',
+            '--dump-dom',
+            file.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert 'CONSOLE' not in done.stderr, done.stderr
+    body = next(one for one in Read(done.stdout).of('body'))
+    said = json.loads(body['data-said'])
+    assert said['plots'] >= 8 and said['broken'] == 0 and said['wide'] <= 0
+    assert said['cut'] == [], 'figures stand beside their words'
+    assert said['mean'] == said['again'] != said['one']
+    assert said['shown'] and set(said['shown']) == {'missed'}
+    assert said['count'].startswith(f'{len(said["shown"])} shown of ')
+
+
+# ---- of a run ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def trained(shapes, tmp_path_factory):
+    """Kind -> a training of a step or two that is collected from, when it is asked for."""
+    made = {}
+
+    def get(kind: str) -> tuple[Path, dict, Any, Collect]:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            cfg = prepare(
+                tiny.write(folder, kind),
+                ('train', 'val'),
+                data=shapes,
+                scratch=True,
+                work_dir=folder / 'work',
+                options={'default_hooks.logger.interval': 1},
+            )
+            runner = build_runner(cfg)
+            collector = engine.collect_from(runner.val_loop)
+            runner.train()
+            metrics = {
+                name.removeprefix('val/'): scalar.current()
+                for name, scalar in runner.message_hub.log_scalars.items()
+            }
+            # mmdet's panoptic metric has a temporary folder for as long as it is there.
+            kept = (runner, collector) if kind == 'instance' else (None, None)
+            made[kind] = folder / 'work', metrics, *kept
+        return made[kind]
+
+    return get
+
+
+@pytest.mark.parametrize('kind', ['detection', 'instance'])
+def test_scores_are_those_of_the_run(trained, kind):
+    folder, metrics, _, _ = trained(kind)
+    assert report(folder).file == folder / 'report.html'
+    [kept] = (folder / 'report').iterdir()
+    found = predictions.load(kept)[0]
+    judged = detection.judge(found)
+    for name in ('bbox', 'segm')[: 1 + (kind == 'instance')]:
+        for key, word in (
+            ('mAP', 'AP'),
+            ('mAP_50', 'AP50'),
+            ('mAP_75', 'AP75'),
+            ('mAP_m', 'AP medium'),
+        ):
+            ours = judged.precision[name].overall[word]
+            # mmdet rounds to three places, and has -1 where there is nothing to be found
+            assert metrics[f'coco/{name}_{key}'] == pytest.approx(
+                -1 if math.isnan(ours) else ours, abs=6e-4
+            )
+    check((folder / 'report.html').read_text())
+
+
+def test_scores_of_a_segmentor_are_those_of_the_run(trained):
+    folder, metrics, _, _ = trained('semantic')
+    report(folder)
+    [kept] = (folder / 'report').iterdir()
+    got = scores.overlap(predictions.load(kept)[0])
+    assert 100 * scores.mean_of(got.iou) == pytest.approx(metrics['mIoU'], abs=0.01)
+    assert 100 * got.accuracy == pytest.approx(metrics['aAcc'], abs=0.01)
+    check((folder / 'report.html').read_text())
+
+
+def test_a_panoptic_run_is_reported_by_its_labels(trained):
+    folder = trained('panoptic')[0]
+    report(folder)
+    [kept] = (folder / 'report').iterdir()
+    found = predictions.load(kept)[0]
+    # every true pixel is counted, also where the model says no class
+    assert isinstance(found, LabelMaps) and found.pixels.sum() == 2 * 64 * 64
+    check((folder / 'report.html').read_text())
+
+
+@pytest.fixture
+def work(trained, tmp_path):
+    """A copy of a trained detector's work folder."""
+    return Path(
+        shutil.copytree(
+            trained('detection')[0], tmp_path / 'mine', ignore=shutil.ignore_patterns('report*')
+        )
+    )
+
+
+def test_predictions_are_made_once(work, monkeypatch):
+    calls = []
+    made = engine._predict
+    monkeypatch.setattr(engine, '_predict', lambda *given: calls.append(1) or made(*given))
+    first = report(work).file.read_bytes()
+    assert len(report(work).file.read_bytes()) == len(first) and len(calls) == 1
+    config = work / 'tiny_detection.py'
+    config.write_text(config.read_text() + '\n')
+    report(work)
+    assert len(calls) == 2
+    # What the runner itself writes stands nowhere in the work folder.
+    assert {path.name for path in work.iterdir() if path.is_dir()} == {
+        'report',
+        *(path.name for path in work.glob('2*')),
+    }
+
+
+def test_what_was_run_is_on_the_page(work):
+    digest = (work / 'epoch_1.pth.sha256').read_text().split(' ')[0]
+    words = ''.join(check(report(work).file.read_text()).words)
+    for part in (
+        digest,
+        'as in epoch_1.pth.sha256',
+        'its epoch',
+        'PyTorch',
+        'mmresnest train',
+        '--seed',
+        'data_preprocessor',
+    ):
+        assert part in words
+    (work / 'epoch_1.pth.sha256').write_text('0' * 64 + '  epoch_1.pth\n')
+    result = report(work, checkpoint=work / 'epoch_1.pth')
+    assert any('epoch_1.pth is not the file' in note for note in result.notes)
+
+
+def test_a_run_that_is_still_going(work):
+    config = work / 'tiny_detection.py'
+    config.write_text(config.read_text() + '\ntrain_cfg.update(max_epochs=9)\n')
+    [note] = report(work).notes
+    assert 'has not reached its end (epoch 1 of 9)' in note
+    for path in work.glob('*.pth*'):
+        path.unlink()
+    (work / 'last_checkpoint').unlink()
+    notes = report(work).notes
+    assert any('no checkpoint yet' in note for note in notes)
+    text = (work / 'report.html').read_text()
+    assert 'no checkpoint yet' in text and 'Training losses' in text
+    check(text)
+
+
+def test_the_last_validation_of_a_training_serves(trained, monkeypatch):
+    folder, _, runner, collector = trained('instance')
+    monkeypatch.setattr(engine, '_predict', None)
+    shutil.rmtree(folder / 'report', ignore_errors=True)
+    assert engine.report_at_end(runner, collector) == folder / 'report.html'
+    check((folder / 'report.html').read_text())
+    monkeypatch.setattr(page, 'find_spec', lambda name: None)
+    assert engine.report_at_end(runner, collector) is None
+
+
+def test_only_the_last_validation_is_collected(trained):
+    runner = trained('instance')[2]
+    loop = SimpleNamespace(iter=1, max_iters=2)
+    metrics = runner.val_loop.evaluator.metrics
+    try:
+        collector = engine.collect_at_end(loop, runner.val_loop)
+        collector.process({}, [None])
+        assert collector.evaluate(1) == {} and collector.found is None
+        loop.iter = 2
+        with pytest.raises(TypeError):
+            collector.process({}, [None])
+    finally:
+        runner.val_loop.evaluator.metrics = metrics
+    assert engine.collect_at_end(loop, None) is None
+
+
+def test_truth_of_a_data_set_without_a_file_of_coco():
+    class Data:
+        metainfo = dict(classes=('a', 'b'))
+
+        def __len__(self):
+            return 1
+
+        def get_data_info(self, number):
+            return dict(
+                img_path='x.jpg', instances=[dict(bbox=[0, 0, 4, 5], bbox_label=1, ignore_flag=1)]
+            )
+
+    collector = Collect(Data())
+    collector.dataset_meta = Data.metainfo
+    [row] = collector._of_dataset(dict(img_path='x.jpg'))
+    assert row == ((1, 0, 0, 4, 5, 1, 20, True), None)
+
+
+# ---- what cannot be reported ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'line, said',
+    [
+        ('nowhere', ['no work folder', 'nowhere', '--work-dir']),
+        ('empty', ['neither a checkpoint nor a log', 'empty']),
+        ('mine mine mine', ['3 work folders']),
+        ('mine mine --checkpoint mine/epoch_1.pth', ['--checkpoint', 'two runs']),
+        ('mine --checkpoint gone.pth', ['no checkpoint', 'gone.pth']),
+        ('mine --checkpoint empty', ['empty is a folder']),
+        ('mine --checkpoint text.pth', ['text.pth', 'checkpoint']),
+        ('mine --out empty', ['is a folder', 'report.html']),
+        ('mine --out gone/report.html', ['no folder', 'gone']),
+        ('configless', ['has no config', 'print-config']),
+        ('unparsed', ['broken.py, line 1']),
+        ('unmodelled', ['has no model']),
+        ('dataless', ['no data', 'gone.json']),
+        ('valless', ['no val_dataloader']),
+    ],
+)
+def test_one_message_and_status_2(work, tmp_path, monkeypatch, capsys, line, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'text.pth').write_text('text')
+    text = (work / 'tiny_detection.py').read_text()
+    for name, config in (
+        ('configless', None),
+        ('unparsed', 'model = dict(\n'),
+        ('unmodelled', 'a = 1\n'),
+        ('dataless', text.replace("ann_file='val.json'", "ann_file='gone.json'")),
+        ('valless', text + '\nval_dataloader = None\n'),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copy(work / 'epoch_1.pth', folder)
+        if config is not None:
+            (folder / 'broken.py').write_text(config)
+    before = sorted(tmp_path.rglob('*'))
+    assert main(['report', *line.split()]) == 2
+    out, err = capsys.readouterr()
+    messages = [one for one in err.splitlines() if one.startswith('mmresnest: error: ')]
+    assert len(messages) == 1, err
+    assert all(part in messages[0] for part in said), messages[0]
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(work, monkeypatch):
+    old = work / 'report.html'
+    old.write_text('old')
+
+    def full(*given):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(page, 'write_whole', full)
+    with pytest.raises(UserError, match='No space left.*--out'):
+        page.write_page(old, [of_run(None)])
+    assert old.read_text() == 'old'
+
+
+def test_the_command(work, capsys):
+    assert main(['report', str(work), '--out', str(work / 'page.html')]) == 0
+    assert f'written: {work / "page.html"} (' in capsys.readouterr().out
