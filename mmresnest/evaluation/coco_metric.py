@@ -4,7 +4,8 @@
 
 ``train`` and ``test`` put it in the place of mmdet's ``CocoMetric``, whose arguments it takes; with
 ``--fast-eval`` its child that computes the same by faster-coco-eval.
-``tests/evaluation/test_metrics.py`` compares the two to 1e-6, with crowds, images without objects, more detections than count, and none.
+``tests/evaluation/test_metrics.py`` compares the two to 1e-6, with crowds, images without objects,
+more detections than count, and none.
 """
 
 from __future__ import annotations

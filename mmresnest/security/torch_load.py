@@ -7,9 +7,9 @@ are not: HistoryBuffer, numpy's arrays, and ``getattr``, by which pickle names m
 mmengine 0.10.7 lists none of them and cannot resume. The fork lists the real ones, and where even
 those do not suffice loads without restriction. Both are open doors: with the real ``getattr`` a
 pickle reaches ``eval`` through ``getattr.__self__``, and a pickled dtype may claim that an array of
-numbers is one of object pointers (tests/compat/test_compat.py does the former). So the names are bound to the
-few lines below, which understand what mmengine writes and nothing else. Before that, and before
-memory is taken for it, :mod:`mmresnest.security.pickles` looks the file over.
+numbers is one of object pointers (tests/compat/test_compat.py does the former). So the names are
+bound to the few lines below, which understand what mmengine writes and nothing else. Before that,
+and before memory is taken for it, :mod:`mmresnest.security.pickles` looks the file over.
 """
 
 import re
