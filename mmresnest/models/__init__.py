@@ -7,13 +7,12 @@ need mmengine and mmcv, are imported when they are asked for.
 May import utils, security, registry; neither mmdet, mmseg, data nor engine.
 """
 
+from importlib import import_module
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Import the registered classes when one is asked for."""
-    if name.startswith('__'):
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    from . import backbones
-
-    return getattr(backbones, name)
+    """Import the registered classes when one of them is asked for."""
+    if name[:1].isupper():  # a class; the import system asks for modules here, too
+        return getattr(import_module('.backbones', __name__), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
