@@ -1,5 +1,6 @@
 """What all tests share: the stack, imported with its warnings silenced, and a small drawn set."""
 
+import os
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,10 @@ with warnings.catch_warnings():
     for _name in ('mmengine.runner', 'mmcv.ops', 'mmdet.apis', 'mmseg.apis'):
         import_module(_name)
 
+# Scripts that tests start import ``helpers`` as the tests do.
+os.environ['PYTHONPATH'] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent), os.environ.get('PYTHONPATH')])
+)
 
 ONCE = {
     # no mm library has a part in them

@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 import pytest
+from helpers.leaves import annotations_of, pointed
 from PIL import Image
-from test_annotations import annotations_of, pointed
 
 from mmresnest.analysis import browse_data as browsing
 from mmresnest.analysis.browse_data import browse

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.leaves import CLASSES, each_set, pointed, put
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 from pycocotools.coco import COCO
-from test_annotations import CLASSES, each_set, pointed, put
 
 from mmresnest.analysis.check_data import audit
 from mmresnest.cli import main

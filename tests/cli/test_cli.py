@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import tiny
 
+from mmresnest.cli import main as cli
 from mmresnest.cli.main import main
 from mmresnest.data.shapes.dataset import draw
 
@@ -41,7 +42,7 @@ def python(*args, **more):
 # ---- help ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('command', ['', *(command.name for command in main.COMMANDS)])
+@pytest.mark.parametrize('command', ['', *(command.name for command in cli.COMMANDS)])
 def test_help_loads_nothing_heavy(command):
     code = (
         'import sys\nfrom mmresnest.cli.main import main\n'
@@ -342,7 +343,7 @@ def test_print_config(shapes, capsys):
 
 
 def test_options_are_read_as_mmengine_reads_them():
-    assert main._options(['a.b=1', 'c=[1,2]', 'd=x', 'e=1e-3', 'f=None']) == {
+    assert cli._options(['a.b=1', 'c=[1,2]', 'd=x', 'e=1e-3', 'f=None']) == {
         'a.b': 1,
         'c': [1, 2],
         'd': 'x',

@@ -15,10 +15,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from helpers.pickled import Call, Toy, Written, pretrained, runner
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from mmengine.model import BaseModule
-from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint
 
 from mmresnest import compat
 from mmresnest.compat import mmcv_ext, patches
@@ -293,43 +293,6 @@ def test_configs_are_inherited_without_pkg_resources():
 # Checkpoints that run no code --------------------------------------------------------------------
 
 
-class Toy(torch.nn.Module):
-    """A model that mmengine can train in a moment."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 1)
-
-    def forward(self, x, mode='tensor'):
-        """The loss where one is asked for."""
-        return {'loss': self.layer(x).square().mean()} if mode == 'loss' else self.layer(x)
-
-    def train_step(self, data, optim_wrapper):
-        """One step of the optimiser."""
-        loss = self(torch.stack(data), 'loss')
-        optim_wrapper.update_params(loss['loss'])
-        return loss
-
-
-def runner(work_dir: Path, epochs: int, **settings: object) -> Runner:
-    return Runner(
-        Toy(),
-        str(work_dir),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        train_dataloader=dict(
-            dataset=[torch.ones(2)] * 4,
-            batch_size=2,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        ),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
-        param_scheduler=dict(type='MultiStepLR', milestones=[1]),
-        default_scope='mmengine',
-        experiment_name=f'{work_dir.name}{epochs}',
-        log_level='ERROR',
-        **settings,
-    )
-
-
 def test_a_run_resumes_from_its_own_checkpoint_with_its_history(tmp_path):
     first = runner(tmp_path, 1)
     first.message_hub.update_info('best', np.float32(0.5))
@@ -377,27 +340,6 @@ def test_numbers_arrays_and_histories_survive_wherever_they_are_nested(tmp_path)
     assert result['dtype'] == np.int16
     assert result['history'].max_length == 5 and result['history'].mean() == 3 / 4
     assert [column.tolist() for column in result['history'].data] == [[1.0, 2.0], [1, 3]]
-
-
-class Call:
-    """Pickles as the call of a function, as an attacker would have it."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-class Written(Call):
-    """Pickles as a call with a state to set on the result."""
-
-    def __init__(self, function, arguments, state):
-        super().__init__(function, *arguments)
-        self.state = state
-
-    def __reduce__(self):
-        return (*self.call, self.state)
 
 
 class Unknown:
@@ -465,12 +407,6 @@ def test_the_attacks_are_real(tmp_path):
     with torch.serialization.safe_globals([getattr]), pytest.raises(AttributeError):
         torch.load(path, weights_only=True)
     assert mark.exists()
-
-
-def pretrained(path: str) -> None:
-    """As a config with a ``Pretrained`` backbone does."""
-    module = BaseModule(init_cfg=dict(type='Pretrained', checkpoint=path))
-    module.init_weights()
 
 
 def downloaded(path: str) -> None:

@@ -4,67 +4,27 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from helpers import noisy
+from helpers.breaking import KINDS, TOTAL, WORKERS, broken_off
+from helpers.processes import HELPERS, environment
 from mmengine.dataset import pseudo_collate
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmresnest.engine import checkpoints
 from mmresnest.engine.amp import Bfloat16OptimWrapper
 from mmresnest.engine.dataloader import Stream
 from mmresnest.engine.fingerprint import differences, fingerprints, flatten
-from mmresnest.engine.hooks.signals import STOPPED, Stopped
 from mmresnest.engine.seeding import random_numbers_kept, sow
 from mmresnest.errors import UserError
 
-HELPERS = Path(__file__).resolve().parents[1] / 'helpers'
 SOAK = bool(os.environ.get('MMRESNEST_SOAK'))
 POINTS = 5 if SOAK else 1
 """Iterations at which each kind of training is broken off."""
-
-KINDS = {
-    'epochs': dict(epochs=3),
-    'iterations': dict(iterations=17),
-    'accumulating': dict(iterations=17, accumulate=3),
-}
-WORKERS = {
-    'none': dict(workers=0),
-    'anew each epoch': dict(workers=2),
-    'persistent': dict(workers=2, persistent=True),
-}
-TOTAL = {'epochs': 18, 'iterations': 17, 'accumulating': 17}
-
-
-@HOOKS.register_module()
-class Interrupt(Hook):
-    """Has the process send itself a signal in the middle of an iteration."""
-
-    def __init__(self, iteration):
-        self.iteration = iteration
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter + 1 == self.iteration:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-def broken_off(settings, iteration):
-    """Trains until a signal comes in an iteration; the checkpoint that is left."""
-    hooks = [*settings['custom_hooks'], dict(type='Interrupt', iteration=iteration)]
-    with pytest.raises(Stopped) as stop:
-        noisy.train(dict(settings, custom_hooks=hooks))
-    assert stop.value.code == STOPPED == 75
-    last = checkpoints.last(Path(settings['work_dir']))
-    assert str(last) == stop.value.checkpoint
-    return last
 
 
 # mmengine's schedulers expect a step of the optimiser in each iteration.
@@ -260,7 +220,7 @@ def test_two_processes(tmp_path):
         capture_output=True,
         text=True,
         timeout=600,
-        env=dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(script.parents[1])),
+        env=environment(),
     )
     assert run.returncode == 0, run.stderr[-3000:]
     found = json.loads((tmp_path / 'found.json').read_text())

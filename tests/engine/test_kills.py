@@ -4,11 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from helpers.kills import INTERVAL
-
-HELPERS = Path(__file__).resolve().parents[1] / 'helpers'
+from helpers.processes import HELPERS
 
 
 def test_killed_and_taken_up(tmp_path):

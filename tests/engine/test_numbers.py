@@ -3,15 +3,14 @@
 import copy
 import json
 import math
-import os
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 from helpers import toys
+from helpers.processes import HELPERS, environment
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import MODELS
@@ -22,7 +21,6 @@ from mmresnest.engine.finite import image_names, not_finite, overflow, some
 from mmresnest.engine.hooks.nan_guard import CheckNumbers
 from mmresnest.errors import ArgumentError, UserError
 
-HELPERS = Path(__file__).resolve().parents[1] / 'helpers'
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
 
 CHECK = dict(type='mmresnest.CheckNumbers')
@@ -446,15 +444,7 @@ def test_all_background_is_warned_of(tmp_path, rows, model, expected):
 
 def test_two_processes_stop_together(tmp_path):
     """See stops.py: what is wrong in one of them ends both, in the same iteration and words."""
-    from test_two_processes import environment
-
     env = environment()
-    env['PYTHONPATH'] = os.pathsep.join(
-        filter(
-            None,
-            [str(Path(__file__).parents[2]), str(Path(__file__).parents[1]), env.get('PYTHONPATH')],
-        )
-    )
     run = subprocess.run(
         [
             sys.executable,

@@ -6,10 +6,10 @@ import re
 import struct
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers.processes import HELPERS
 
 from mmresnest.cli import main
 from mmresnest.engine.hooks import progress_bar as hooks
@@ -17,7 +17,6 @@ from mmresnest.engine.hooks.progress_bar import Pace, ProgressBar
 from mmresnest.utils import console
 from mmresnest.utils.console import Above, Row
 
-HELPERS = Path(__file__).resolve().parents[1] / 'helpers'
 WATCHED = HELPERS / 'watched.py'
 CONTROL = re.compile(r'\x1b\[[\d;?]*[A-Za-z]')
 

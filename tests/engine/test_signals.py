@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import noisy, tiny
+from helpers.processes import HELPERS, TOOLS, environment
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from test_two_processes import TOOLS, environment
 
 from mmresnest.data.shapes.dataset import draw
 from mmresnest.engine import checkpoints, train
@@ -26,7 +26,6 @@ from mmresnest.engine.hooks import signals
 from mmresnest.engine.hooks.signals import STOPPED, Sheltered, StopOnSignal, Stopped
 from mmresnest.errors import ArgumentError
 
-HELPERS = Path(__file__).resolve().parents[1] / 'helpers'
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SCRIPT = HELPERS / 'signalled.py'
 
@@ -318,7 +317,7 @@ def begin(said, *jobs, command=()):
             [sys.executable, *command, SCRIPT, *map(json.dumps, jobs)],
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=dict(environment(), PYTHONPATH=str(SCRIPT.parents[1])),
+            env=environment(),
         )
 
 

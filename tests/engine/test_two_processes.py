@@ -2,50 +2,19 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from helpers import tiny
+from helpers.processes import HELPERS, TOOLS, environment, start
 
 from mmresnest.data.shapes.dataset import draw
 from mmresnest.engine import checkpoints
 from mmresnest.engine.test import test as score
 
-HELPERS = Path(__file__).resolve().parents[1] / 'helpers'
-TOOLS = Path(__file__).resolve().parents[2] / 'tools'
-
 pytestmark = pytest.mark.filterwarnings('ignore')
-
-
-def free_port() -> str:
-    with socket.socket() as sock:
-        sock.bind(('127.0.0.1', 0))
-        return str(sock.getsockname()[1])
-
-
-def environment():
-    return {
-        **os.environ,
-        'PYTHON': sys.executable,
-        'PORT': free_port(),
-        'OMP_NUM_THREADS': '1',
-        'CUDA_VISIBLE_DEVICES': '',
-    }
-
-
-def start(script, *args):
-    return subprocess.run(
-        [TOOLS / script, *map(str, args)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 # ---- equal to one process ------------------------------------------------------------------------
@@ -56,7 +25,6 @@ def found(tmp_path_factory):
     """What two processes found, and one on the union of their data: see two.py."""
     file = tmp_path_factory.mktemp('two') / 'found.pth'
     env = environment()
-    env['PYTHONPATH'] = os.pathsep.join(filter(None, [str(TOOLS.parent), env.get('PYTHONPATH')]))
     run = subprocess.run(
         [
             sys.executable,

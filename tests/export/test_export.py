@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny
-from test_predict import save_random
 
 from mmresnest.cli import main
 from mmresnest.config import load as configs_load
@@ -51,7 +50,7 @@ def trained(shapes, tmp_path_factory):
                 path.write_text(f"_base_ = './{base}'\n{more}\n")
             cfg = configs_load.load_config(path)
             configs_retarget.use_data(cfg, shapes)
-            made[kind, more] = str(path), save_random(cfg, folder / f'{path.stem}.pth')
+            made[kind, more] = str(path), tiny.save_random(cfg, folder / f'{path.stem}.pth')
         return made[kind, more]
 
     return make
@@ -202,7 +201,7 @@ val_dataloader = test_dataloader
 """)
     cfg = configs_load.load_config(path)
     configs_retarget.use_data(cfg, shapes)
-    checkpoint = save_random(cfg, tmp_path / 'a.pth')
+    checkpoint = tiny.save_random(cfg, tmp_path / 'a.pth')
     predictor = Predictor(str(path), checkpoint, 'cpu', 0.0, data=str(shapes), fused=False)
     done = export(path, checkpoint, out=tmp_path / 'a.onnx', dynamic=True, data=str(shapes))
     assert done.objects

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch.distributed as dist
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from test_exact_resume import KINDS, TOTAL, WORKERS, broken_off
 
 from helpers import noisy
+from helpers.breaking import KINDS, TOTAL, WORKERS, broken_off
 from mmresnest.engine.distributed import leave
 from mmresnest.errors import UserError
 

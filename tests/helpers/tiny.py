@@ -2,6 +2,12 @@
 
 from pathlib import Path
 
+import torch
+from mmengine.registry import MODELS, DefaultScope
+
+from mmresnest.config import hardware as configs_hardware
+from mmresnest.config import inspect as configs_inspect
+
 DETECTION = """
 _base_ = 'mmresnest::faster_rcnn_resnest50_fpn.py'
 model = dict(
@@ -120,3 +126,21 @@ def write(folder: Path, kind: str) -> Path:
     path = folder / f'tiny_{kind}.py'
     path.write_text(TEXTS[kind])
     return path
+
+
+def save_random(cfg, path, **meta):
+    """A checkpoint of a config's model, its weights and the statistics of its norms random."""
+    torch.manual_seed(0)
+    configs_hardware.plain_norms(cfg.model)
+    configs_inspect.register(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.8, 1.2)
+            torch.nn.init.uniform_(module.weight, 0.8, 1.2)
+    leaf = configs_inspect.dataset_leaves(cfg.test_dataloader.dataset)[0]
+    meta = meta or dict(dataset_meta=leaf.metainfo.to_dict())
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return str(path)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny
-from mmengine.registry import MODELS, DefaultScope
+from helpers.tiny import save_random
 from PIL import Image
 from pycocotools import mask
 from pycocotools.coco import COCO
@@ -21,8 +21,6 @@ from pycocotools.coco import COCO
 import mmresnest
 from mmresnest import Predictor
 from mmresnest.cli.main import main
-from mmresnest.config import hardware as configs_hardware
-from mmresnest.config import inspect as configs_inspect
 from mmresnest.config import load as configs_load
 from mmresnest.config import retarget as configs_retarget
 from mmresnest.config.demo import shrink
@@ -51,24 +49,6 @@ SEEN = {
         'model.test_cfg.panoptic.stuff_area_limit': 10,
     }
 }
-
-
-def save_random(cfg, path, **meta):
-    """A checkpoint of a config's model, its weights and the statistics of its norms random."""
-    torch.manual_seed(0)
-    configs_hardware.plain_norms(cfg.model)
-    configs_inspect.register(cfg)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.8, 1.2)
-            torch.nn.init.uniform_(module.weight, 0.8, 1.2)
-    leaf = configs_inspect.dataset_leaves(cfg.test_dataloader.dataset)[0]
-    meta = meta or dict(dataset_meta=leaf.metainfo.to_dict())
-    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
-    return str(path)
 
 
 @pytest.fixture(scope='module')

@@ -7,10 +7,10 @@ import pickle
 import pytest
 import torch
 from helpers import tiny
+from helpers.networks import FORMS, KINDS, ROWS, build, image
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from test_invariants import FORMS, KINDS, ROWS, build, image
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn.modules.batchnorm import _BatchNorm

@@ -13,66 +13,16 @@ import pickle
 import pytest
 import torch
 import torch._inductor.cpp_builder
+from helpers.networks import FORMS, KINDS, ROWS, SIZINGS, build, image, loss
 from torch import nn
 from torch.export import Dim
 
-import mmresnest
 from mmresnest.models.blocks import DropPath
 from mmresnest.models.blocks.pool import CeilAvgPool2d, CeilMaxPool2d
 from mmresnest.models.fast import plain
 from mmresnest.models.trunk import ResTrunk
-from mmresnest.models.variants import TABLE, Variant
 
-DEPTHS = (2, 1, 1, 1)
 SIZES = [(64, 64), (65, 97)]
-
-
-def settings(row: Variant) -> tuple:
-    """What makes a row, but for its depth."""
-    return tuple(sorted((key, repr(value)) for key, value in row.trunk.items() if key != 'depths'))
-
-
-def form(row: Variant) -> tuple:
-    """What decides which operations a row consists of: flags, and whether a number is 1."""
-    return tuple(
-        sorted(
-            (key, value if isinstance(value, (bool, str)) else (type(value).__name__, value == 1))
-            for key, value in row.trunk.items()
-            if key != 'depths'
-        )
-    )
-
-
-def one_of_each(key) -> list[Variant]:
-    """The first row of each kind of row."""
-    first: dict = {}
-    for row in TABLE:
-        first.setdefault(key(row), row)
-    return list(first.values())
-
-
-def sizing(row: Variant) -> tuple:
-    """What decides how sizes follow from sizes: the kind, and which pools round up."""
-    return tuple(row.trunk.get(key, False) for key in ('kind', 'pooled_shortcut', 'ceil_pool'))
-
-
-ROWS, FORMS, SIZINGS, KINDS = map(
-    one_of_each, (settings, form, sizing, lambda row: row.trunk['kind'])
-)
-
-
-def build(row: Variant, **more) -> ResTrunk:
-    """The row's network, with no value at a default that would hide a mistake."""
-    torch.manual_seed(0)
-    network = mmresnest.build_backbone(
-        row.name, **{'depths': DEPTHS, 'zero_init_residual': False, **more}
-    )
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.1, 0.1)
-    return network
 
 
 @pytest.fixture(scope='module', params=ROWS, ids=lambda row: row.name)
@@ -94,17 +44,6 @@ per_form, per_kind = (
 forms = pytest.mark.parametrize('row', FORMS, ids=lambda row: row.name)
 sizings = pytest.mark.parametrize('row', SIZINGS, ids=lambda row: row.name)
 kinds = pytest.mark.parametrize('row', KINDS, ids=lambda row: row.trunk['kind'])
-
-
-def image(batch: int = 2, size: tuple[int, int] = (64, 64), seed: int = 0) -> torch.Tensor:
-    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
-
-
-def loss(maps) -> torch.Tensor:
-    """No map is left out, and no two elements of one weigh the same."""
-    return sum(
-        (m * torch.linspace(-1, 1, m.numel()).view_as(m)).mean() + m.square().mean() for m in maps
-    )
 
 
 def assert_equal(ones, others) -> None:

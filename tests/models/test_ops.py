@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from test_invariants import FORMS, KINDS, build, image, loss
+from helpers.networks import FORMS, KINDS, build, image, loss
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.profiler import ProfilerActivity, profile

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import published
+from helpers.deform import Conv, deform_twin
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, load_checkpoint
-from test_compat_ops import Conv, deform_twin
 
 import mmresnest
 from mmresnest.cli import main

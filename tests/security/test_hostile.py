@@ -27,10 +27,10 @@ import mmengine
 import numpy as np
 import pytest
 import torch
+from helpers.pickled import Call, Toy, Written, pretrained, runner
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint, get_external_models
-from test_compat import Call, Toy, Written, pretrained, runner
 
 import mmresnest
 from mmresnest.cli import main
