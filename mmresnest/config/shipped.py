@@ -5,7 +5,7 @@ from pathlib import Path
 
 def shipped_folder() -> Path:
     """Where the configs that come with mmresnest are: in the package, or in a clone beside it."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / '.mim' / 'configs'
     return inside if inside.is_dir() else package.parent / 'configs'
 
