@@ -1,4 +1,4 @@
 """Measure and check what goes into a run: data, operations, memory, time.
 
-May import engine, config, models, data, inference, utils.
+Imports engine, config, models, data, inference, visualization and utils; not export.
 """

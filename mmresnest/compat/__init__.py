@@ -3,6 +3,8 @@
 This is the only package of mmresnest that patches anything of another project. Nothing is patched
 before it is used: :func:`install` only puts three finders on ``sys.meta_path``, so ``import
 mmresnest`` imports neither torch nor mmengine.
+
+Imports security and utils.
 """
 
 import sys

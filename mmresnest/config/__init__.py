@@ -1,4 +1,4 @@
 """Read configs, point them at data, adapt them to the machine.
 
-May import data, security, models, utils; not engine.
+Imports data, security, models, visualization and utils; not engine.
 """

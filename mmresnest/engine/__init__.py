@@ -1,1 +1,5 @@
-"""Training and testing: what ``tools/`` and the command line are thin over."""
+"""Train, test and report: the functions behind the commands, runner, loops and checkpoints.
+
+Imports config, models, data, evaluation, visualization, report and utils; neither inference,
+export nor analysis.
+"""

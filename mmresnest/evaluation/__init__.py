@@ -1,4 +1,4 @@
 """Scores: metrics for mmdet and mmseg, matching, predictions of a split.
 
-May import utils, registry and mm libraries.
+Imports utils, visualization, registry and mm libraries; neither engine nor models.
 """

@@ -1,5 +1,7 @@
 """Models as files that run without this framework: ``mmresnest export``.
 
 A graph (:mod:`.graphs`) says what a file computes, a format (:mod:`.formats`) how it is written and
-run; :mod:`.runtime` asks a file about images and needs neither torch nor an mm library.
+run. The runner of these files is :mod:`mmresnest.inference.exported`.
+
+Imports inference, engine, config, models, data and utils; not analysis.
 """

@@ -4,7 +4,7 @@ A config names the networks as ``mmresnest.ResNeSt``; Python finds the classes h
 folder but :mod:`.backbones` and :mod:`.heads` needs torch alone, so the registered classes, which
 need mmengine and mmcv, are imported when they are asked for.
 
-May import utils, security, registry; neither mmdet, mmseg, data nor engine.
+Imports utils, security and registry; neither mmdet, mmseg, data nor engine.
 """
 
 from importlib import import_module

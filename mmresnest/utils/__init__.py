@@ -1,4 +1,4 @@
 """Helpers that know nothing of networks or data sets.
 
-Import neither torch nor mm at module level.
+Imports nothing of ours but errors; neither torch nor an mm library.
 """

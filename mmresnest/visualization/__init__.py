@@ -1,1 +1,4 @@
-"""Draw images with annotations and predictions."""
+"""Draw images with annotations and predictions; hand them to TensorBoard, wandb and MLflow.
+
+Imports utils and registry; neither engine nor models.
+"""

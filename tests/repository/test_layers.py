@@ -1,69 +1,53 @@
-"""Who may import whom: CONTRIBUTING.md, "Where things are", read off the source.
+"""Who may import whom, read off the source. Late imports count; those for type checkers do not.
 
-A module is named by its path below ``mmresnest`` (``blocks.se``), a package by its folder.
+A module is named by its path below ``mmresnest`` (``models.blocks.se``), a package by its folder.
 """
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
-import mmresnest
-
-ROOT = Path(mmresnest.__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / 'mmresnest'
-MM = {'mmengine', 'mmcv', 'mmdet', 'mmseg'}
-EQUATIONS = ('blocks', 'stem', 'trunk')
-NETWORKS = (
-    *EQUATIONS,
-    'ops',
-    'deploy',
-    'variants',
-    'models',
-    'registry',
-    'weights',
-    'layouts',
-    'download',
-    'safetensors',
-    'zoo',
-)
-ROOMS = ('compat', 'data', 'engine', 'export', 'heads', 'report', 'cli', 'doctor', 'benchmark')
-LIGHT = (
-    '',
-    'errors',
-    'variants',
-    'version',
-    'cli',
-    'completion',
-    'doctor',
-    'compat',
-    'compat.checkpoints',
-    'compat.data_files',
-    'compat.ext',
-    'compat.panoptic',
-    'compat.quiet',
-    'compat.registries',
-    'compat.resuming',
-    'compat.stacks',
-    'shipped',
-    'switches',
-)  # imported before anybody asked for torch
+
+# fmt: off
+RULE = {  # folder: may import, besides errors, version and registry; of torch and mm libraries, too
+    'utils':         '',
+    'security':      'utils torch mmengine',
+    'compat':        'utils security torch',
+    'models':        'utils security torch mmengine mmcv mmseg',
+    'data':          'utils',
+    'visualization': 'utils torch mmengine',
+    'evaluation':    'utils visualization torch mmengine mmdet mmseg',
+    'report':        'utils visualization evaluation',
+    'config':        'utils security models data visualization torch mmengine mmseg',
+    'engine':        'utils security models data visualization evaluation report config torch mm',
+    'inference':     'utils models data visualization config engine torch mmengine',
+    'export':        'utils models data config engine inference torch mmengine mmcv',
+    'analysis':      'utils models data visualization config engine inference torch mm',
+}  # cli may import everything, but late; nothing imports cli
+# fmt: on
+ANY = ('errors', 'version', 'registry')
+MM = ('mmengine', 'mmcv', 'mmdet', 'mmseg')
+ALONE = ('__main__', 'deploy', 'cli')
+"""What else is at the top. ``deploy``, a public name, has the rule of ``models``."""
 
 
 class Import(NamedTuple):
-    """One import: what, of ours or not, and whether only when a function runs."""
+    """One import: what, of ours or not, whether only when a function runs, and its line."""
 
     what: str
     ours: bool
     late: bool
+    line: int = 0
 
 
-def sources() -> dict[str, Path]:
-    """Module -> file, of all of the package but what .mim links to."""
+def find_sources() -> dict[str, Path]:
+    """Map module to file, for all of the package but what .mim links to."""
     found = {}
     for path in sorted(PACKAGE.rglob('*.py')):
         parts = path.relative_to(PACKAGE).with_suffix('').parts
@@ -72,16 +56,17 @@ def sources() -> dict[str, Path]:
     return found
 
 
-SOURCES = sources()
+SOURCES = find_sources()
 
 
-def imports(module: str) -> list[Import]:
-    """Every import of a module, but those only for type checkers."""
+@cache
+def read_imports(module: str) -> tuple[Import, ...]:
+    """List every import of a module, but those only for type checkers."""
     path = SOURCES[module]
     package = ('mmresnest.' + module).rstrip('.').split('.')
     if path.name != '__init__.py':
         package.pop()
-    return list(_walk(ast.parse(path.read_text(encoding='utf-8')), package, late=False))
+    return tuple(_walk(ast.parse(path.read_text(encoding='utf-8')), package, late=False))
 
 
 def _walk(node: ast.AST, package: list[str], late: bool) -> Iterator[Import]:
@@ -107,124 +92,266 @@ def _walk(node: ast.AST, package: list[str], late: bool) -> Iterator[Import]:
         return
     for name in names:
         ours = name.partition('.')[0] == 'mmresnest'
-        yield Import(
-            name.removeprefix('mmresnest').lstrip('.') if ours else name.partition('.')[0],
-            ours,
-            late,
-        )
+        what = name.removeprefix('mmresnest').lstrip('.') if ours else name.partition('.')[0]
+        yield Import(what, ours, late, node.lineno)
 
 
-def within(module: str, rooms: tuple[str, ...]) -> bool:
-    """Whether a module is one of these, or in one of these packages."""
+def has_import(module: str, what: str, late: bool) -> bool:
+    """Return whether a module has such an import, of ours or of others."""
+    return any((found.what, found.late) == (what, late) for found in read_imports(module))
+
+
+def is_within(module: str, rooms: Iterable[str]) -> bool:
+    """Return whether a module is one of these, or in one of these packages."""
     return any(module == room or module.startswith(room + '.') for room in rooms)
 
 
-def members(rooms: tuple[str, ...]) -> list[str]:
-    return [module for module in SOURCES if within(module, rooms)]
+def list_members(*rooms: str) -> list[str]:
+    """List the modules of rooms; each room has some."""
+    for room in rooms:
+        assert any(is_within(module, [room]) for module in SOURCES), room
+    return [module for module in SOURCES if is_within(module, rooms)]
+
+
+def find_faults(modules: Iterable[str], allowed) -> list[str]:
+    """List the imports of modules that are not allowed, each with its place.
+
+    Args:
+        modules: whose imports are looked at.
+        allowed: ``(module, import) -> bool``.
+    """
+    return [
+        f'{SOURCES[module].relative_to(ROOT)}:{found.line} imports {found.what}'
+        for module in modules
+        for found in read_imports(module)
+        if not allowed(module, found)
+    ]
+
+
+def is_standard(found: Import) -> bool:
+    return not found.ours and found.what in sys.stdlib_module_names
 
 
 def test_the_reader_reads():
     """That the rules below cannot pass by seeing nothing."""
-    assert Import('numpy', False, False) not in imports('errors')
-    assert Import('difflib', False, False) in imports('errors')
-    assert Import('errors', True, False) in imports('compat.stacks')
-    assert Import('compat.ext', True, False) in imports('compat')
-    assert Import('mmengine', False, True) in imports('compat.checkpoints')
-    assert Import('zoo', True, True) in imports('')
-    assert Import('zoo', True, False) not in imports('')
-    assert set(EQUATIONS + NETWORKS + LIGHT) <= set(SOURCES)
+    assert not has_import('errors', 'numpy', False) and has_import('errors', 'difflib', False)
+    assert has_import('compat.patches', 'errors', False)
+    assert has_import('compat', 'compat.mmcv_ext', False)
+    assert has_import('security.torch_load', 'torch', True)
+    assert has_import('', 'models.factory', True) and not has_import('', 'models.factory', False)
+    assert find_faults(['errors'], lambda module, found: False)
+    assert len(SOURCES) > 100
 
 
-@pytest.mark.parametrize('module', SOURCES)
-def test_imports_are_of_this_package_and_exist(module):
-    for found in imports(module):
-        assert not found.ours or found.what in SOURCES, f'{module} imports {found.what}'
-        assert found.what not in ('tools', 'tests', 'configs')
+def test_the_top_of_the_package_is_what_the_rule_names():
+    assert {module.partition('.')[0] for module in SOURCES} - {''} == {*ANY, *ALONE, *RULE}
 
 
-def test_the_table_of_variants_knows_only_our_errors():
-    assert {found.what for found in imports('variants') if found.ours} <= {'errors'}
+def test_folders_import_what_the_rule_says():
+    def get_room(module):
+        top = module.partition('.')[0]
+        return 'models' if top == 'deploy' else top
+
+    def is_allowed(module, found):
+        room = get_room(module)
+        if room not in RULE or (not found.ours and found.what not in ('torch', *MM)):
+            return True
+        legal = {*ANY, room, *RULE[room].split(), *(MM if RULE[room].endswith(' mm') else ())}
+        return (get_room(found.what) if found.ours else found.what) in legal
+
+    assert find_faults([module for module in SOURCES if module], is_allowed) == []
 
 
-@pytest.mark.parametrize('module', ['storage', 'claims', 'switches'])
-def test_files_know_only_our_errors(module):
-    for found in imports(module):
-        assert not found.ours or found.what == 'errors', found
-        assert found.ours or found.late or found.what in sys.stdlib_module_names, found
+def test_folders_do_not_import_each_other():
+    arrows = {
+        (module.partition('.')[0], found.what.partition('.')[0])
+        for module in SOURCES
+        for found in read_imports(module)
+        if found.ours and module
+    }
+    assert [pair for pair in sorted(arrows) if pair[0] < pair[1] and pair[::-1] in arrows] == []
 
 
-@pytest.mark.parametrize('module', members(EQUATIONS))
-def test_equations_know_torch_and_each_other(module):
-    for found in imports(module):
+def test_no_circle_of_files():
+    """However late the imports: what reaches itself is one thing in several files."""
+    arrows = {
+        module: {found.what for found in read_imports(module) if found.ours} - {module, ''}
+        for module in SOURCES
+        # The package of a module hands its names on; only modules count.
+        if SOURCES[module].name != '__init__.py'
+    }
+
+    def reach(module):
+        waiting, seen = [module], set()
+        while waiting:
+            for other in arrows.get(waiting.pop(), ()):
+                if other not in seen:
+                    seen.add(other)
+                    waiting.append(other)
+        return seen
+
+    assert [module for module in arrows if module in reach(module)] == []
+
+
+def test_each_folder_says_what_lives_there():
+    missing = [
+        module
+        for module, path in SOURCES.items()
+        if path.name == '__init__.py'
+        and not ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
+    ]
+    assert missing == []
+    silent = [
+        room
+        for room in (*RULE, 'cli')
+        if 'Imports ' not in ast.get_docstring(ast.parse(SOURCES[room].read_text(encoding='utf-8')))
+    ]
+    assert silent == [], 'the docstring of a folder says what it may import'
+
+
+def test_imports_are_of_this_package_and_exist():
+    def is_allowed(module, found):
+        exists = not found.ours or found.what in SOURCES
+        return exists and found.what not in ('tools', 'tests', 'configs')
+
+    assert find_faults(SOURCES, is_allowed) == []
+
+
+def test_only_the_command_line_imports_the_command_line():
+    def is_allowed(module, found):
+        return not found.ours or not is_within(found.what, ['cli'])
+
+    others = [module for module in SOURCES if not is_within(module, ['cli', '__main__'])]
+    assert find_faults(others, is_allowed) == []
+
+
+def test_the_table_of_variants_imports_only_our_errors():
+    def is_allowed(module, found):
+        return not found.ours or found.what == 'errors'
+
+    assert find_faults(['models.variants'], is_allowed) == []
+
+
+def test_files_import_only_our_errors():
+    def is_allowed(module, found):
+        return found.what == 'errors' if found.ours else found.late or is_standard(found)
+
+    assert find_faults(['utils.files', 'utils.env'], is_allowed) == []
+
+
+def test_equations_import_torch_and_each_other():
+    """No definition knows of fast forms, weights or deploy."""
+    blocks = ('models.blocks', 'errors')
+    equations = {
+        **dict.fromkeys(list_members('models.blocks'), blocks),
+        'models.stem': blocks,
+        'models.trunk': (*blocks, 'models.stem', 'models.trunk'),
+    }
+
+    def is_allowed(module, found):
         if found.ours:
-            below = {'blocks': ('blocks',), 'stem': ('blocks',), 'trunk': EQUATIONS}
-            # no definition knows of ops or deploy
-            assert within(found.what, (*below[module.partition('.')[0]], 'errors')), found
-        else:
-            assert found.what == 'torch' or found.what in sys.stdlib_module_names, found
+            return is_within(found.what, equations[module])
+        return found.what == 'torch' or is_standard(found)
+
+    assert find_faults(equations, is_allowed) == []
 
 
-@pytest.mark.parametrize('module', members(('ops', 'deploy')))
-def test_twins_know_definitions_and_torch(module):
-    for found in imports(module):
+def test_fast_forms_import_definitions_and_torch():
+    definitions = ('models.blocks', 'models.stem', 'models.trunk', 'errors')
+
+    def is_allowed(module, found):
         if found.ours:
-            own = ('ops',) if module.startswith('ops') else ('ops', 'deploy')
-            assert within(found.what, (*EQUATIONS, 'errors', *own)), found
-        else:
-            assert found.what == 'torch' or found.what in sys.stdlib_module_names, found
+            own = ('models.fast', 'deploy') if module == 'deploy' else ('models.fast',)
+            return is_within(found.what, (*definitions, *own))
+        return found.what == 'torch' or is_standard(found)
+
+    assert find_faults(list_members('models.fast', 'deploy'), is_allowed) == []
 
 
-@pytest.mark.parametrize('module', members(NETWORKS))
-def test_networks_know_nothing_of_what_is_done_with_them(module):
-    for found in imports(module):
-        assert not (found.ours and within(found.what, ROOMS)), found
-        assert found.what not in ('mmdet', 'mmseg'), found
-        if module not in ('models', 'registry'):
-            assert found.what not in MM or found.late, found
+def test_networks_need_torch_alone():
+    """Registered classes need mmengine and mmcv, and one head mmseg: nothing else does."""
+    registered = ('models.backbones', 'models.heads')
+
+    def is_allowed(module, found):
+        return found.what not in MM or (found.late and found.what in ('mmengine', 'mmcv'))
+
+    networks = [
+        module for module in list_members('models', 'deploy') if not is_within(module, registered)
+    ]
+    assert find_faults(networks, is_allowed) == []
+    assert find_faults(['models.backbones'], lambda _, found: found.what != 'mmseg') == []
 
 
-@pytest.mark.parametrize('module', members(('compat', 'data', 'report')))
-def test_rooms_do_not_reach_into_the_networks_or_the_command_line(module):
-    above = (*NETWORKS, 'engine', 'cli', 'doctor')
-    for found in imports(module):
-        assert not (found.ours and within(found.what, above)), found
-
-
-@pytest.mark.parametrize('module', members(('heads',)))
-def test_heads_know_the_registry_and_the_toolbox_they_extend(module):
-    for found in imports(module):
-        assert not found.ours or found.what in ('', 'registry', 'errors'), found
+def test_heads_import_the_registry_and_the_toolbox_they_extend():
+    def is_allowed(module, found):
         # The package is imported whenever a backbone is looked up; a module of it is asked for.
-        assert module != 'heads' or found.what not in ('mmdet', 'mmseg'), found
+        if not found.ours:
+            return module != 'models.heads' or found.what not in ('mmdet', 'mmseg')
+        return found.what in ('', 'registry', 'errors')
+
+    assert find_faults(list_members('models.heads'), is_allowed) == []
+
+
+def test_of_security_only_the_config_reader_needs_mmengine():
+    def is_allowed(module, found):
+        return found.late or is_standard(found) or found.ours
+
+    reader = 'security.config_reader'
+    others = [module for module in list_members('security') if not is_within(module, [reader])]
+    assert find_faults(others, is_allowed) == []
+
+
+def follow_imports(*starts: str) -> set[str]:
+    """Return these modules and all of ours that importing them imports, packages included."""
+    waiting, seen = list(starts), set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        waiting += [found.what for found in read_imports(module) if found.ours and not found.late]
+        if module:
+            waiting.append(module.rpartition('.')[0])
+    return seen
 
 
 def test_exported_files_run_without_torch_and_mm():
-    """Whatever the runner imports, and what that imports."""
-    waiting, seen = ['export.runtime', 'engine.predict'], set()
-    while waiting:
-        module = waiting.pop()
-        for found in imports(module):
-            # What is late is for predictions by the framework, or asked for by a method.
-            assert found.late or found.what not in {'torch', *MM}, (module, found)
-            if found.ours and not found.late and found.what not in seen:
-                seen.add(found.what)
-                waiting.append(found.what)
-    assert {'engine.asking', 'engine.results', 'engine.sources', 'data.files'} <= seen
+    """Whatever the runner imports at once; what is late is for predictions by the framework."""
+
+    def is_allowed(module, found):
+        return found.late or found.what not in ('torch', *MM)
+
+    seen = follow_imports('inference.exported', 'inference.predict')
+    assert find_faults(seen, is_allowed) == []
+    assert {'inference.base', 'inference.results', 'inference.inputs', 'data.checks.images'} <= seen
 
 
-@pytest.mark.parametrize('module', LIGHT)
-def test_what_is_imported_first_is_light(module):
-    for found in imports(module):
-        assert found.late or found.ours or found.what in sys.stdlib_module_names, found
-        assert found.late or not found.ours or found.what in LIGHT, found
+def test_what_is_imported_first_is_light():
+    """``import mmresnest``, the command line and what guards files: the standard library."""
+    guards = [
+        module
+        for module in list_members('compat', 'security')
+        if not is_within(module, ['compat.ops', 'security.config_reader'])
+    ]
+    first = follow_imports('', *list_members('cli'), *guards, 'config.shipped')
+    assert {'errors', 'version', 'utils.env', 'models.variants'} <= first
+
+    def is_allowed(module, found):
+        return found.late or found.ours or is_standard(found)
+
+    assert find_faults(first, is_allowed) == []
 
 
-@pytest.mark.parametrize(
-    'path', sorted((ROOT / 'configs').rglob('*.py')), ids=lambda path: path.name
-)
-def test_configs_import_nothing(path):
-    tree = ast.parse(path.read_text(encoding='utf-8'))
-    assert not [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+def test_configs_import_nothing():
+    paths = sorted((ROOT / 'configs').rglob('*.py'))
+    assert len(paths) > 150
+    found = [
+        path.name
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    assert found == []
 
 
 def test_the_command_line_starts_without_torch():
