@@ -314,7 +314,7 @@ def test_test_masks_have_no_further_class(tmp_path):
 def test_many_masks_are_read_once(tmp_path, monkeypatch):
     write_masks(tmp_path / 'set', MASKS)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    monkeypatch.setattr(json_files, '_CACHED_FROM', 2)
+    monkeypatch.setattr(ade20k_folder, '_CACHED_FROM', 2)
     first = read_folder(tmp_path / 'set')
     opened = []
     monkeypatch.setattr(

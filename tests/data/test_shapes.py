@@ -317,7 +317,7 @@ def test_one_layout_alone(tmp_path):
 def test_a_finished_folder_is_used_again(tmp_path, monkeypatch):
     root = small(tmp_path / 'set', layouts=('coco', 'ade20k'))
     before = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
-    monkeypatch.setattr(drawing, 'sample', None)  # drawing anything would fail
+    monkeypatch.setattr(dataset, 'sample', None)  # drawing anything would fail
     assert small(root, layouts=('coco', 'ade20k')) == root
     assert small(str(root), layouts=('coco',)) == root
     assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == before
@@ -393,7 +393,7 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch, error):
         return sample(*arguments)
 
     sample = drawing.sample
-    monkeypatch.setattr(drawing, 'sample', interrupted)
+    monkeypatch.setattr(dataset, 'sample', interrupted)
     with pytest.raises(UserError if error is OSError else error):
         small(tmp_path / 'set')
     assert len(drawn) == 3 and os.listdir(tmp_path) == []

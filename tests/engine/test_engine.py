@@ -592,7 +592,7 @@ def test_image_lost_since(tmp_path, monkeypatch):
         check_annotations(*arguments)
         (data / 'train' / '000001.jpg').unlink()
 
-    monkeypatch.setattr('mmresnest.engine.train.check_annotations', check_and_lose)
+    monkeypatch.setattr('mmresnest.engine.prepare.check_annotations', check_and_lose)
     path, work = tiny.write(tmp_path, 'detection'), tmp_path / 'work'
     with pytest.raises(UserError, match=r'train/000001\.jpg does not exist'):
         train(path, data=data, work_dir=work, options={'default_hooks.images': None})

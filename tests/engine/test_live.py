@@ -17,7 +17,9 @@ from mmengine.visualization import Visualizer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmresnest.cli import main
+from mmresnest.config import defaults
 from mmresnest.config.defaults import BACKENDS, settle_live, without_live
+from mmresnest.engine.hooks import live_pictures
 from mmresnest.engine.hooks.live_pictures import LivePictures
 from mmresnest.engine.report import _command
 from mmresnest.engine.train import released, train
@@ -136,7 +138,7 @@ def test_the_report_of_a_watched_run(watched):
 
 @pytest.fixture
 def installed(monkeypatch):
-    monkeypatch.setattr(backends, 'find_spec', lambda name: True)
+    monkeypatch.setattr(defaults, 'find_spec', lambda name: True)
 
 
 def types(cfg):
@@ -211,7 +213,7 @@ def test_a_config_without_them_is_left_alone():
 
 
 def test_what_is_missing_is_named_before_anything_is_written(shapes, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(backends, 'find_spec', lambda name: None)
+    monkeypatch.setattr(defaults, 'find_spec', lambda name: None)
     config = tiny.write(tmp_path, 'detection')
     line = f'train {config} --data {shapes} --from-scratch --work-dir {tmp_path / "work"} --live'
     assert main.main([*line.split(), 'wandb', 'mlflow']) == 2
@@ -298,7 +300,7 @@ def test_a_picture_that_cannot_be_drawn_ends_nothing(tmp_path):
 
 
 def test_only_the_first_process_draws(monkeypatch):
-    monkeypatch.setattr(backends, 'is_main_process', lambda: False)
+    monkeypatch.setattr(live_pictures, 'is_main_process', lambda: False)
     hook = LivePictures()
     hook.before_val_epoch(None)
     hook.after_val_iter(None, 0, outputs=[1])

@@ -58,13 +58,13 @@ def test_one_process_shards_nothing():
 
 
 def test_the_one_of_mmengine_needs_a_gpu(monkeypatch):
-    monkeypatch.setattr('mmresnest.engine.strategies.has_accelerator', lambda: False)
+    monkeypatch.setattr('mmresnest.config.hardware.has_accelerator', lambda: False)
     with pytest.raises(UserError, match="set strategy.type to 'mmresnest.FSDPStrategy'"):
         settle(strategy=dict(type='FSDPStrategy'))
 
 
 def test_the_one_of_mmengine_cannot_resume(monkeypatch):
-    monkeypatch.setattr('mmresnest.engine.strategies.has_accelerator', lambda: True)
+    monkeypatch.setattr('mmresnest.config.hardware.has_accelerator', lambda: True)
     settle(strategy=dict(type='FSDPStrategy'))
     with pytest.raises(UserError, match='cannot resume with this torch'):
         settle(strategy=dict(type='FSDPStrategy'), resume=True)
