@@ -1,31 +1,43 @@
-"""Errors that a user can mend: what was wrong, where, and what to do next."""
+"""Errors that a user can fix: what was wrong, where, and what to do next."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-MOST = 24  # legal values that a message lists in full
+MAX_LISTED = 24  # legal values that a message lists in full
 
 
 class UserError(ValueError):
     """Something the user gave cannot be used; the message says what to do instead.
 
     The command line prints it without a traceback and exits with status 2.
+
+    Args:
+        message: what was wrong, where, and what to do next. Its wording may change.
+        code: what was wrong, as a name that stays: ``'config.base-missing'``. docs/errors.md has
+            the list; ``'error'`` is whatever has no name of its own.
     """
+
+    def __init__(self, message: object, code: str = 'error') -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ArgumentError(UserError, TypeError):
     """An argument that is unknown, or that this network cannot obey."""
 
+    def __init__(self, message: object, code: str = 'argument') -> None:
+        super().__init__(message, code)
+
 
 def close_to(name: object, legal: Iterable[str], count: int = 3) -> list[str]:
-    """The legal values that look like a wrong one, best first, whatever the case of letters."""
+    """List the legal values that look like a wrong one, best first, in any case of letters."""
     lowered = {str(value).lower(): str(value) for value in legal}
     close = get_close_matches(str(name).lower(), lowered, n=count, cutoff=0.6)
     return [lowered[value] for value in close]
 
 
 def nearest(name: object, legal: Iterable[str], count: int = 3) -> str:
-    """Names the legal values closest to a wrong one, for the end of an error message.
+    """Name the legal values closest to a wrong one, for the end of an error message.
 
     Args:
         name: what the user wrote.
@@ -40,6 +52,6 @@ def nearest(name: object, legal: Iterable[str], count: int = 3) -> str:
     close = close_to(name, legal, count)
     if close:
         return 'nearest: ' + ', '.join(close)
-    if len(legal) > MOST:
-        legal[MOST // 2 :] = [f'and {len(legal) - MOST // 2} more']
+    if len(legal) > MAX_LISTED:
+        legal[MAX_LISTED // 2 :] = [f'and {len(legal) - MAX_LISTED // 2} more']
     return 'legal: ' + ', '.join(legal)
