@@ -119,7 +119,7 @@ def test_all_repairs_reach_mm_modules_that_were_imported_first():
             'import mmengine.runner, mmengine.hub\n'
             'from mmengine.config import config, utils\n'
             'import mmresnest\n'
-            'from mmresnest.compat import stacks\n'
+            'from mmresnest.compat import patches\n'
             'from mmengine.utils import package_utils\n'
             'assert utils.MODULE2PACKAGE["mmresnest"] == "mmresnest"\n'
             'assert config.get_installed_path is package_utils.get_installed_path\n'

@@ -704,7 +704,7 @@ class Kernels:
     """Stands for torchvision's kernels: our own operators behind its signatures, and a log."""
 
     def __init__(self):
-        self.called = []
+        self.display_name = []
 
     def nms(self, boxes, scores, threshold):
         return torch.tensor(nms_twin(boxes, scores, threshold, 0), dtype=torch.long)
@@ -755,7 +755,7 @@ def torchvision(monkeypatch, mmcv_ops):
         name = schema.split('(')[0]
 
         def logged(*arguments, name=name):
-            kernels.called.append(name)
+            kernels.display_name.append(name)
             return getattr(kernels, name)(*arguments)
 
         library.impl(name, logged, 'CPU')
@@ -769,7 +769,7 @@ def torchvision(monkeypatch, mmcv_ops):
 
 @pytest.mark.skipif(vision.namespace() is not None, reason='the real torchvision is here')
 def test_torchvision_is_used_where_it_imports(mmcv_ops, random, torchvision):
-    called = torchvision.called
+    called = torchvision.display_name
     boxes, scores = boxes_and_scores(random, 30, ties=True)
     assert mmcv_ops.nms(boxes, scores, 0.5)[1].tolist() == nms_twin(boxes, scores, 0.5, 0)
     assert called == ['nms']
@@ -913,9 +913,9 @@ def test_a_compiled_module_wins(tmp_path):
         run(
             'import mmresnest, sys, mmcv._ext\n'
             'assert "torch" not in sys.modules\n'
-            'from mmresnest.compat import ext\n'
-            'assert not ext.is_stand_in(mmcv._ext)\n'
-            'print(mmcv._ext.nms, set(ext.describe().values()))',
+            'from mmresnest.compat import mmcv_ext\n'
+            'assert not mmcv_ext.is_stand_in(mmcv._ext)\n'
+            'print(mmcv._ext.nms, set(mmcv_ext.describe().values()))',
             tmp_path,
         )
         == "compiled {'compiled mmcv'}"
@@ -931,9 +931,9 @@ def test_the_stand_in_is_found_where_nothing_is_compiled(tmp_path):
             'from importlib.util import find_spec\n'
             'assert find_spec("mmcv._ext") is not None and "torch" not in sys.modules\n'
             'import mmcv._ext as module\n'
-            'from mmresnest.compat import ext, ops\n'
-            'assert ext.is_stand_in(module) and module.nms is ops.TABLE["nms"]\n'
-            'print(sorted(set(ext.describe().values()) - {"torchvision"}))',
+            'from mmresnest.compat import mmcv_ext, ops\n'
+            'assert mmcv_ext.is_stand_in(module) and module.nms is ops.TABLE["nms"]\n'
+            'print(sorted(set(mmcv_ext.describe().values()) - {"torchvision"}))',
             tmp_path,
         )
         == "['torch']"
@@ -948,9 +948,9 @@ def test_mmcv_and_the_toolboxes_import_and_say_what_they_run_on():
             'from mmcv.ops import *\n'
             'import mmdet.models, mmseg.models\n'
             'from mmcv.utils import collect_env\n'
-            'from mmresnest.compat import ext\n'
+            'from mmresnest.compat import mmcv_ext\n'
             'report = collect_env()\n'
-            'ours = set(ext.describe().values()) != {"compiled mmcv"}\n'
+            'ours = set(mmcv_ext.describe().values()) != {"compiled mmcv"}\n'
             'print("ends", ("mmresnest" in report["MMCV Compiler"]) == ours)',
             Path(__file__).parents[1] / 'data',
         ).splitlines()[-1]

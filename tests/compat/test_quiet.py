@@ -15,7 +15,7 @@ from mmresnest.compat import warnings as quiet
 COMMANDS = """
 import sys
 from pathlib import Path
-from mmresnest.cli import main
+from mmresnest.cli.main import main
 config, data = sys.argv[1:]
 assert main(['doctor']) == 0
 assert main(['print-config', config]) == 0

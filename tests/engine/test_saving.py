@@ -70,7 +70,7 @@ def test_what_fails_leaves_the_old_file(fails, tmp_path, monkeypatch):
 def test_saving_takes_no_second_copy_of_the_memory(tmp_path):
     script = f"""
 import resource, torch
-from mmresnest.storage import write_hashed
+from mmresnest.utils.files import write_hashed
 state = {{str(number): torch.ones(25 * 2 ** 20) for number in range(4)}}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 write_hashed({str(tmp_path / 'big.pth')!r}, lambda out: torch.save(state, out))

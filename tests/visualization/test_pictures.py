@@ -93,10 +93,10 @@ def panels(path, images=1):
 def test_right_ones_have_the_colour_of_their_class_on_both_sides(tmp_path):
     truth = objects((30, 20, 90, 60, 1))
     said = objects((31, 20, 90, 61, 1), scores=[0.9])
-    out = pictures.predictions_beside_truth(tmp_path / 'a.png', [GREY], [truth], [said], NAMES)
+    out = pictures.draw_detections(tmp_path / 'a.png', [GREY], [truth], [said], NAMES)
     for side in panels(out):
-        assert near(side, canvas.class_colour(1)).sum() > 100
-        assert not near(side, canvas.class_colour(0)).any()
+        assert near(side, canvas.class_color(1)).sum() > 100
+        assert not near(side, canvas.class_color(0)).any()
         assert not near(side, wrong()).any()
 
 
@@ -104,11 +104,11 @@ def test_missed_and_false_ones_are_flagged_on_their_own_side(tmp_path):
     truth, said = objects((30, 20, 90, 60, 1)), objects((30, 20, 90, 60, 0), scores=[0.9])
     nothing = objects(scores=[])
     left, right = panels(
-        pictures.predictions_beside_truth(tmp_path / 'a.png', [GREY], [truth], [nothing], NAMES)
+        pictures.draw_detections(tmp_path / 'a.png', [GREY], [truth], [nothing], NAMES)
     )
     assert near(left, wrong()).sum() > 100 and not near(right, wrong()).any()
     left, right = panels(
-        pictures.predictions_beside_truth(tmp_path / 'a.png', [GREY], [nothing], [said], NAMES)
+        pictures.draw_detections(tmp_path / 'a.png', [GREY], [nothing], [said], NAMES)
     )
     assert near(right, wrong()).sum() > 100 and not near(left, wrong()).any()
 
@@ -116,12 +116,12 @@ def test_missed_and_false_ones_are_flagged_on_their_own_side(tmp_path):
 def test_boxes_lie_where_they_should(tmp_path):
     """The left edge of a box is at the same share of the width in the panel and in the image."""
     truth, said = objects((60, 20, 114, 70, 1)), objects((12, 40, 90, 70, 1), scores=[0.9])
-    out = pictures.predictions_beside_truth(
+    out = pictures.draw_detections(
         tmp_path / 'a.png', [GREY], [truth], [said], NAMES, iou=0.01
     )
     for side, share in zip(panels(out), (60 / 120, 12 / 120), strict=True):
         picture = np.flatnonzero(near(side, (128 / 255,) * 3).any(0))
-        columns = np.flatnonzero(near(side, canvas.class_colour(1)).sum(0) > 60)
+        columns = np.flatnonzero(near(side, canvas.class_color(1)).sum(0) > 60)
         at = (columns[0] - picture[0]) / (picture[-1] - picture[0])
         assert at == pytest.approx(share, abs=0.02)
 
@@ -130,7 +130,7 @@ def test_low_scores_are_left_out(tmp_path):
     said = objects((30, 20, 90, 60, 0), scores=[0.2])
     empty = objects()
     for score, drawn in ((0.3, False), (0.1, True)):
-        out = pictures.predictions_beside_truth(
+        out = pictures.draw_detections(
             tmp_path / 'a.png', [GREY], [empty], [said], NAMES, score=score
         )
         assert near(panels(out)[1], wrong()).any() == drawn
@@ -140,10 +140,10 @@ def test_masks_tint_what_they_cover(tmp_path):
     mask = np.zeros((1, 80, 120), bool)
     mask[0, 30:60, 40:80] = True
     truth = objects((40, 30, 80, 60, 2), masks=mask)
-    out = pictures.predictions_beside_truth(
+    out = pictures.draw_detections(
         tmp_path / 'a.png', [GREY], [truth], [objects((40, 30, 80, 60, 2), scores=[1])], NAMES
     )
-    tint = (np.array(canvas.class_colour(2)) + 128 / 255) / 2
+    tint = (np.array(canvas.class_color(2)) + 128 / 255) / 2
     left, right = panels(out)
     assert near(left, tint, 0.02).sum() > 1000 and not near(right, tint, 0.02).any()
 
@@ -153,18 +153,18 @@ def test_only_the_best_of_many_predictions_are_drawn(tmp_path, monkeypatch):
         monkeypatch.setattr(module, 'MAX_BOXES', 1)
     truth = objects((10, 10, 40, 70, 1), (70, 10, 110, 70, 2))
     said = objects((10, 10, 40, 70, 1), (70, 10, 110, 70, 2), scores=[0.6, 0.9])
-    out = pictures.predictions_beside_truth(tmp_path / 'a.png', [GREY], [truth], [said], NAMES)
+    out = pictures.draw_detections(tmp_path / 'a.png', [GREY], [truth], [said], NAMES)
     left, right = panels(out)
-    assert near(left, canvas.class_colour(1)).any() and not near(left, wrong()).any()
-    assert near(right, canvas.class_colour(2)).any()
-    assert not near(right, canvas.class_colour(1)).any()
+    assert near(left, canvas.class_color(1)).any() and not near(left, wrong()).any()
+    assert near(right, canvas.class_color(2)).any()
+    assert not near(right, canvas.class_color(1)).any()
 
 
 @pytest.mark.parametrize('count', [1, 2, 5])
 def test_every_count_and_mixed_sizes(tmp_path, count):
     images = [np.full((40 + 30 * n, 90, 3), 10 * n, np.uint8) for n in range(count)]
     nothing = [objects()] * count
-    out = pictures.predictions_beside_truth(tmp_path / 'a.png', images, nothing, nothing, NAMES)
+    out = pictures.draw_detections(tmp_path / 'a.png', images, nothing, nothing, NAMES)
     height, width = read(out).shape[:2]
     rows = count if count < 3 else 3
     assert width > 2 * canvas.PANEL * canvas.DPI * (1 if count < 3 else 2)
@@ -174,14 +174,14 @@ def test_every_count_and_mixed_sizes(tmp_path, count):
 def test_grey_deep_and_tall_images(tmp_path):
     images = [np.zeros((20, 200), np.uint8), np.arange(6000, dtype=np.uint16).reshape(300, 20)]
     nothing = [objects()] * 2
-    out = pictures.predictions_beside_truth(tmp_path / 'a.png', images, nothing, nothing, NAMES)
+    out = pictures.draw_detections(tmp_path / 'a.png', images, nothing, nothing, NAMES)
     assert read(out).shape[0] < (0.1 + canvas.TALLEST + 0.6) * canvas.PANEL * canvas.DPI
 
 
 def test_awkward_names_and_labels(tmp_path):
     names = ['$a^', '_hidden', 'b%{', '\u7d30\u80de', 'x' * 60]
     boxes = [(5 * n, 5 * n, 5 * n + 30, 5 * n + 30, n) for n in range(6)]  # the last has no name
-    out = pictures.predictions_beside_truth(
+    out = pictures.draw_detections(
         tmp_path / 'a.png',
         [GREY],
         [objects(*boxes)],
@@ -189,23 +189,23 @@ def test_awkward_names_and_labels(tmp_path):
         names,
         title='$title_',
     )
-    assert near(read(out), canvas.class_colour(1)).any()
+    assert near(read(out), canvas.class_color(1)).any()
 
 
 def test_colours_are_stable_and_distinct():
-    colours = [canvas.class_colour(label) for label in range(80)]
-    assert colours == [canvas.class_colour(label) for label in range(80)]
+    colours = [canvas.class_color(label) for label in range(80)]
+    assert colours == [canvas.class_color(label) for label in range(80)]
     assert len({tuple(np.round(colour, 3)) for colour in colours}) == 80
     assert all(0 <= part <= 1 for colour in colours for part in colour)
 
 
 def test_lists_of_different_length_and_no_picture(tmp_path):
     with pytest.raises(ValueError, match='differ in number'):
-        pictures.predictions_beside_truth(tmp_path / 'a.png', [GREY], [], [objects()], NAMES)
+        pictures.draw_detections(tmp_path / 'a.png', [GREY], [], [objects()], NAMES)
     with pytest.raises(ValueError, match='no picture'):
-        pictures.predictions_beside_truth(tmp_path / 'a.png', [], [], [], NAMES)
+        pictures.draw_detections(tmp_path / 'a.png', [], [], [], NAMES)
     with pytest.raises(ValueError, match='1 boxes, 1 labels and 2 scores'):
-        pictures.predictions_beside_truth(
+        pictures.draw_detections(
             tmp_path / 'a.png',
             [GREY],
             [objects()],
@@ -227,12 +227,12 @@ def test_segmentation(tmp_path):
     said[:10] = 2
     names = ('background', 'cat', 'dog')
     image = read(
-        pictures.segmentation_beside_truth(tmp_path / 'a.png', [GREY], [truth], [said], names)
+        pictures.draw_segmentations(tmp_path / 'a.png', [GREY], [truth], [said], names)
     )
     image = image[: int(image.shape[0] * 0.8)]
     left, middle, right = np.array_split(image, 3, axis=1)
     area = left.shape[0] * left.shape[1]
-    tint = 0.6 * np.array(canvas.class_colour(1)) + 0.4 * 128 / 255
+    tint = 0.6 * np.array(canvas.class_color(1)) + 0.4 * 128 / 255
     shares = [near(panel, tint, 0.02).mean() for panel in (left, middle, right)]
     assert shares[0] > 1.8 * shares[1] > 0.1 and shares[2] == 0
     # The wrong half of the object is red, and what is not counted is neither right nor wrong.
@@ -243,7 +243,7 @@ def test_segmentation(tmp_path):
 def test_a_perfect_segmentation_has_nothing_wrong(tmp_path):
     mask = np.arange(80 * 120).reshape(80, 120) % 3
     image = read(
-        pictures.segmentation_beside_truth(tmp_path / 'a.png', [GREY], [mask], [mask], NAMES)
+        pictures.draw_segmentations(tmp_path / 'a.png', [GREY], [mask], [mask], NAMES)
     )
     assert not near(image[: int(image.shape[0] * 0.8)], wrong(), 0.02).any()
     counted = np.ones_like(mask, bool)
@@ -256,7 +256,7 @@ def test_a_perfect_segmentation_has_nothing_wrong(tmp_path):
 def test_sizes_that_differ(tmp_path):
     mask = np.zeros((80, 120), int)
     with pytest.raises(ValueError, match='differ in size'):
-        pictures.segmentation_beside_truth(tmp_path / 'a.png', [GREY], [mask], [mask[1:]], NAMES)
+        pictures.draw_segmentations(tmp_path / 'a.png', [GREY], [mask], [mask[1:]], NAMES)
 
 
 # --------------------------------------------------------------------------------- curves
@@ -352,7 +352,7 @@ def test_the_total_is_black_and_a_term_is_not(tmp_path):
     image = read(pictures.curves(tmp_path, tmp_path / 'curves.png'))
     inner = image[60:-90, 100:-250]  # within the axes, without the legend
     total = np.flatnonzero((near(inner, (0, 0, 0))).sum(1) > inner.shape[1] * 0.8)
-    term = np.flatnonzero(near(inner, canvas.class_colour(0)).sum(1) > inner.shape[1] * 0.8)
+    term = np.flatnonzero(near(inner, canvas.class_color(0)).sum(1) > inner.shape[1] * 0.8)
     assert len(total) and len(term) and total.max() < term.min()
 
 
@@ -371,7 +371,7 @@ def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch):
 
     out = tmp_path / 'deep' / 'a.png'
     arguments = (out, [GREY], [objects()], [objects()], NAMES)
-    assert pictures.predictions_beside_truth(*arguments) == out
+    assert pictures.draw_detections(*arguments) == out
     before = out.read_bytes()
 
     def fail(figure, name, **_):
@@ -381,7 +381,7 @@ def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, 'savefig', fail)
     with pytest.raises(KeyboardInterrupt):
-        pictures.predictions_beside_truth(*arguments)
+        pictures.draw_detections(*arguments)
     assert out.read_bytes() == before and os.listdir(out.parent) == ['a.png']
 
 
@@ -389,11 +389,11 @@ def test_no_global_state_of_matplotlib_and_no_heavy_import(tmp_path):
     code = f"""
 import sys
 import numpy as np
-from mmresnest.report.pictures import predictions_beside_truth
+from mmresnest.visualization.pictures import draw_detections
 assert not any(name in sys.modules for name in ('torch', 'mmengine', 'matplotlib'))
 nothing = dict(boxes=[], labels=[])
 image = np.zeros((9, 9, 3), np.uint8)
-predictions_beside_truth({str(tmp_path / 'a.png')!r}, [image], [nothing], [nothing], [])
+draw_detections({str(tmp_path / 'a.png')!r}, [image], [nothing], [nothing], [])
 assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules
 """
     done = subprocess.run(
@@ -401,7 +401,7 @@ assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules
         env={**os.environ, 'MPLBACKEND': 'tkagg'},
         capture_output=True,
         text=True,
-        cwd=os.path.dirname(os.path.dirname(__file__)),
+        cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
 
@@ -467,7 +467,7 @@ def test_write_pictures_of_a_detector(tmp_path, photo, structures, monkeypatch):
     seen = {}
     monkeypatch.setattr(
         pictures,
-        'predictions_beside_truth',
+        'draw_detections',
         lambda out, *lists, **_: seen.update(lists=lists) or out,
     )
 
@@ -507,7 +507,7 @@ def test_write_pictures_of_a_segmentor(tmp_path, photo, structures, monkeypatch)
     seen = {}
     monkeypatch.setattr(
         pictures,
-        'segmentation_beside_truth',
+        'draw_segmentations',
         lambda out, *lists, **_: seen.update(lists=lists) or out,
     )
     truth = torch.arange(40 * 60).reshape(1, 40, 60) % 3  # at half the size of the picture
@@ -543,7 +543,7 @@ def test_panoptic_segments_become_classes(tmp_path, structures):
     }
     image = np.zeros((2, 3, 3), np.uint8)
     no = canvas.IGNORED
-    assert drawing_boxes.annotated_segments(info, image).tolist() == [[1, no, no], [no, no, 2]]
+    assert drawing_boxes.panoptic_classes(info, image).tolist() == [[1, no, no], [no, no, 2]]
     coded = structures.PixelData(sem_seg=torch.tensor([[[1, 1001, 2], [5002, 3, 255]]]))
     assert pictures._classes_of(coded, image, 3).tolist() == [[1, 1, 2], [2, no, no]]
 
