@@ -1,12 +1,13 @@
 # From nothing but Python and make:
 #   make demo   a virtual environment, then a detector that learns while you watch
-#   make test   the same environment, then all tests
+#   make test   the same environment, then the tests but the slow ones
 # Running either again installs nothing anew: .env and .dev in the environment note what was done.
 
 PYTHON ?= python3
 STACK ?= onedl
 VENV ?= $(if $(filter onedl,$(STACK)),.venv,.venv-$(STACK))
 PYTEST_ARGS ?=
+TIER ?= not slow
 WORKERS ?= auto
 DEMO_ARGS ?=
 CHECK_ARGS ?=
@@ -16,12 +17,13 @@ CONSTRAINTS := constraints/$(STACK).txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test configs configs-full soak docs check-install lint clean
+.PHONY: help env demo test test-all test-slow configs configs-full soak docs check-install lint clean
 
 help:
 	@echo 'make env     create $(VENV) and install mmresnest with the $(STACK) stack'
 	@echo 'make demo    the same, then train on drawn shapes, evaluate and show the results'
-	@echo 'make test    the same as env, then run all tests'
+	@echo 'make test      the same as env, then run the tests but the slow ones: minutes'
+	@echo 'make test-all  the same with the slow ones; make test-slow runs those alone'
 	@echo 'make configs       only the tests of the configs: each is built, stepped and predicted with'
 	@echo 'make configs-full  the same at full size, from random weights: minutes a config'
 	@echo 'make soak    200 kills, every broken-off training, 10,000 broken files, a long training: about an hour'
@@ -44,10 +46,19 @@ env: $(BIN)/.env-$(STACK)
 demo: env
 	$(BIN)/mmresnest train configs/faster_rcnn_resnest50_fpn.py --demo $(DEMO_ARGS)
 
-# One process a core with one thread each: threads of several processes wait for each other.
+# One process a core with one thread each: threads of several processes wait for each other. Tests of
+# a module share a process (tests/conftest.py), which makes what they share once.
 test: $(BIN)/.dev-$(STACK)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup \
+	  -m '$(TIER)' $(PYTEST_ARGS)
 
+test-all: TIER =
+test-all: test
+
+test-slow: TIER = slow
+test-slow: test
+
+configs: TIER =
 configs: PYTEST_ARGS += tests/config/test_configs.py
 configs: export MMRESNEST_EVERY_CONFIG = 1
 configs: test

@@ -1,4 +1,10 @@
-"""What all tests share: the stack, imported with its warnings silenced, and a small drawn set."""
+"""What all tests share: the stack, imported with its warnings silenced, and a small drawn set.
+
+Tests have two tiers: ``slow`` ones, which ``make test`` leaves out and ``make test-all`` runs, and
+the others. A test is slow if it takes more than about five seconds and is not the only one of its
+kind. Tests of one module run in one worker process, so that its fixtures are made once; tests of
+modules in SPREAD, which share next to nothing, run in whichever worker is free.
+"""
 
 import os
 import warnings
@@ -6,8 +12,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from mmresnest.data.shapes.dataset import draw  # mmresnest first: a stand-in for mmcv._ext
+from mmresnest.data.shapes.dataset import draw_dataset  # mmresnest first: a stand-in for mmcv._ext
 
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # they warn of torch's future while they are imported
@@ -64,19 +71,34 @@ ONCE = {
 """Modules that .ci/run leaves out on its second stack."""
 
 
-def pytest_collection_modifyitems(items):
-    """Marks the tests of these modules: ``-m 'not once'`` leaves them out.
+SPREAD = {
+    'test_configs',
+    'test_exact_resume',
+    'test_features',
+    'test_hostile',
+    'test_kills',
+    'test_quiet',
+    'test_safe_config',
+    'test_zoo',
+}
+"""Modules whose tests need not run in one worker process."""
 
-    And those of configs that differ from another one in the network alone; they take minutes.
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of ONCE, and have those of a module run in one worker process.
+
+    ``-m 'not once'`` leaves out what is the same on both stacks, and configs that differ from
+    another one in the network alone; they take minutes.
     """
     for item in items:
+        module = item.module.__name__
         other_network = (
-            item.module.__name__ == 'test_configs'
-            and '[' in item.name
-            and 'resnest50' not in item.name
+            module == 'test_configs' and '[' in item.name and 'resnest50' not in item.name
         )
-        if item.module.__name__ in ONCE or other_network:
+        if module in ONCE or other_network:
             item.add_marker(pytest.mark.once)
+        if module not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group(module))
 
 
 @pytest.fixture
@@ -94,8 +116,31 @@ def unformatted(monkeypatch):
         monkeypatch.setattr(f'{module}.FormatCode', lambda text, **_: (text, False), raising=False)
 
 
-@pytest.fixture(scope='module')
+def share(tmp_path_factory, name, make) -> Path:
+    """Make a folder once for all worker processes of a run.
+
+    Args:
+        name: of the folder, which no test may change.
+        make: writes into the folder that it is given.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if os.environ.get('PYTEST_XDIST_WORKER'):
+        folder = folder.parent  # of the run; each worker has a folder of its own in it
+    folder = folder / f'shared_{name}'
+    with FileLock(f'{folder}.lock'):
+        done = folder / 'done'
+        if not done.exists():
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope='session')
 def shapes(tmp_path_factory) -> Path:
-    """All layouts of the drawn data set at 64 x 64."""
-    folder = tmp_path_factory.mktemp('data') / 'shapes'
-    return draw(folder, train=4, val=2, test=2, size=(64, 64), progress=False)
+    """Draw all layouts of the embedded data set at 64 x 64, once for all worker processes."""
+
+    def make(folder):
+        draw_dataset(folder / 'shapes', train=4, val=2, test=2, size=(64, 64), progress=False)
+
+    return share(tmp_path_factory, 'shapes', make) / 'shapes'

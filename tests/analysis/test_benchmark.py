@@ -71,8 +71,8 @@ def test_the_command(tmp_path, capsys):
 def test_mmdet_s_network_is_the_same_network(arch, type_):
     """As many convolutions, of the same shapes; and the same weights where names are shared."""
     pytest.importorskip('mmdet')
-    case = benchmark.Case(arch, 'inference', (1, 64, 64), 'float32', 'cpu')
-    theirs, ours = benchmark.theirs(case), benchmark.ours(case)
+    case = benchmark.BenchmarkCase(arch, 'inference', (1, 64, 64), 'float32', 'cpu')
+    theirs, ours = benchmark.mmdet_backbone(case), benchmark.our_backbone(case)
     assert type(theirs).__name__ == type_
     shapes = [
         sorted(tuple(p.shape) for p in network.parameters() if p.dim() == 4)
@@ -115,21 +115,21 @@ def test_help_names_the_forms(capsys):
 
 
 def test_a_process_that_ends_early():
-    case = benchmark.Case('resnest14', 'inference', (1, 64, 64), 'float32', 'cpu')
-    with benchmark.Elsewhere('lean-kept', case) as run:
+    case = benchmark.BenchmarkCase('resnest14', 'inference', (1, 64, 64), 'float32', 'cpu')
+    with benchmark.SubprocessForm('lean-kept', case) as run:
         run.process.terminate()
         run.process.join()
         with pytest.raises(UserError, match='lean-kept ended early'):
             run()
-    with pytest.raises(benchmark.Missing, match='on CPUs'):
-        benchmark.Elsewhere('lean-kept', case._replace(device='meta'))
+    with pytest.raises(benchmark.FormUnavailable, match='on CPUs'):
+        benchmark.SubprocessForm('lean-kept', case._replace(device='meta'))
 
 
 @pytest.mark.parametrize('form', ['lean-kept', 'leen', 'mmdet'])
 def test_what_cannot_be_profiled(form):
-    case = benchmark.Case('resnest14', 'inference', (1, 64, 64), 'float32', 'cpu')
+    case = benchmark.BenchmarkCase('resnest14', 'inference', (1, 64, 64), 'float32', 'cpu')
     with pytest.raises(UserError, match='plain, lean and fused'):
-        benchmark.profiled(case, form)
+        benchmark.profile_form(case, form)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +147,7 @@ def test_what_is_unknown_is_refused(given, named):
         benchmark.benchmark(**{'archs': ['resnest14'], **given})
 
 
+@pytest.mark.slow
 def test_forms_in_a_process_of_their_own():
     said: list[str] = []
     rows = benchmark.benchmark(

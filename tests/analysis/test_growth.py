@@ -69,6 +69,7 @@ def test_the_picture_is_drawn_of_the_file(tmp_path):
     assert len(curves[0]) > 15 and len(curves[0]) == len(curves[1])
 
 
+@pytest.mark.slow
 def test_processes_are_timed():
     found = growth.together(1)
     assert list(found) == ['alone', 'beside', 'exchanging', 'exchange', 'MiB']

@@ -10,7 +10,12 @@ from mmengine.config import Config
 from torch import nn
 
 from mmresnest import build_backbone
-from mmresnest.analysis.memory import Cost, _saved, images_of, step_cost
+from mmresnest.analysis.memory import (
+    MemoryEstimate,
+    count_saved_bytes,
+    count_training_images,
+    estimate_step,
+)
 from mmresnest.config.load import load_config, shipped_configs, shipped_folder
 from mmresnest.errors import UserError
 
@@ -22,7 +27,7 @@ SCHEDULES = sorted((shipped_folder() / '_base_' / 'schedules').glob('*.py'))
 
 def counted(model, *inputs):
     found = {}
-    with _saved(model, found):
+    with count_saved_bytes(model, found):
         model(*inputs)
     return sum(found.values())
 
@@ -57,24 +62,24 @@ def test_saved_bytes(arch, arguments):
 
 def test_a_detector_and_a_segmentor(tmp_path):
     detector = tiny.write(tmp_path, 'detection')
-    small, large = (step_cost(detector, shape=shape) for shape in ((64, 64), (64, 128)))
+    small, large = (estimate_step(detector, shape=shape) for shape in ((64, 64), (64, 128)))
     assert small.shape == (64, 64) and small.params > small.learned, 'the stem is frozen'
     # Twice the pixels; the box head looks at no more regions than there are.
     assert 1.2 < large.flops / small.flops < 2.1 and 1.2 < large.saved / small.saved < 2.1
-    assert step_cost(tiny.write(tmp_path, 'instance'), shape=(64, 64)).saved > small.saved / 4
+    assert estimate_step(tiny.write(tmp_path, 'instance'), shape=(64, 64)).saved > small.saved / 4
     segmentor = tiny.write(tmp_path, 'semantic')
-    cost = step_cost(segmentor, shape=(64, 64))
+    cost = estimate_step(segmentor, shape=(64, 64))
     assert cost.params == cost.learned and cost.flops > 0
-    assert images_of(load_config(segmentor)) == 2 * 16
-    assert images_of(load_config('faster_rcnn_resnest50_fpn')) == 90_000 * 16
+    assert count_training_images(load_config(segmentor)) == 2 * 16
+    assert count_training_images(load_config('faster_rcnn_resnest50_fpn')) == 90_000 * 16
     cfg = load_config(segmentor)
     cfg.pop('crop_size')
     with pytest.raises(UserError, match='no crop_size; give --shape'):
-        step_cost(cfg)
+        estimate_step(cfg)
 
 
 def test_arithmetic():
-    cost = Cost((1, 1), flops=10**12, saved=2**30, params=1000, learned=100)
+    cost = MemoryEstimate((1, 1), flops=10**12, saved=2**30, params=1000, learned=100)
     assert cost.hours(3600, gpus=3, rate=1e12) == 1
     assert cost.memory(2) == 2 * 2**30 + 4 * 1000 + 8 * 100
 
@@ -91,7 +96,7 @@ def test_the_page():
     for name, rest in rows:
         assert name in shipped_configs()
         images, shape, flops, saved, params, memory, *hours = rest.split(' | ')
-        cost = Cost((0, 0), round(float(flops) * 1e9), 0, 0, 0)
+        cost = MemoryEstimate((0, 0), round(float(flops) * 1e9), 0, 0, 0)
         for shown, (rate, gpus) in zip(
             hours, [(r, g) for r in (20e12, 50e12) for g in (1, 8, 64)], strict=True
         ):
@@ -103,11 +108,12 @@ def test_the_page():
         assert least - 0.2 < float(gigabytes) < least + 8 * float(params) * 1e6 / 2**30 + 0.2
 
 
+@pytest.mark.slow
 def test_a_row_of_the_page_is_what_is_counted():
     text = PAGE.read_text(encoding='utf-8')
     row = re.search(r'^\| `deeplabv3_resnest50_ade20k` \| (.+) \|$', text, re.M).group(1)
     _, shape, flops, saved, params, memory, *_ = row.split(' | ')
-    cost = step_cost('deeplabv3_resnest50_ade20k')
+    cost = estimate_step('deeplabv3_resnest50_ade20k')
     assert ' x '.join(map(str, cost.shape)) == shape
     assert f'{cost.flops / 1e9:.0f}' == flops and f'{cost.params / 1e6:.1f}' == params
     assert cost.saved / 2**30 == pytest.approx(float(saved), abs=0.02)

@@ -22,13 +22,13 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from mmresnest.data.checks.images import flaw
 from mmresnest.engine.hooks.bad_images import SkipBadImages
 from mmresnest.engine.image_guard import (
-    TRIES,
-    BadImages,
+    MAX_TRIES,
+    BadImageError,
+    BadImageLog,
     CarefulPreparation,
-    Ledger,
-    Unusable,
-    leaves,
+    TooManyBadImages,
     loading_steps,
+    unwrap_datasets,
 )
 from mmresnest.engine.train import train
 from mmresnest.errors import ArgumentError, UserError
@@ -213,7 +213,7 @@ def test_data_sets_in_wrappers(tmp_path, rows):
             ),
         ),
     )
-    assert len(list(leaves(runner.train_loop.dataloader.dataset))) == 2
+    assert len(list(unwrap_datasets(runner.train_loop.dataloader.dataset))) == 2
     runner.train()
     assert toys.log(runner).count('cannot be used and is skipped') == 1 and runner.iter == 8
 
@@ -258,7 +258,7 @@ def test_loading_steps_nested_in_others():
 def test_it_can_be_sent_to_a_worker(tmp_path, rows):
     os.unlink(rows[0]['img_path'])
     dataset = toys.Toys(rows=rows, pipeline=toys.pipeline())
-    dataset.prepare_data = CarefulPreparation(dataset, Ledger(str(tmp_path / 'list'), 5))
+    dataset.prepare_data = CarefulPreparation(dataset, BadImageLog(str(tmp_path / 'list'), 5))
     assert dataset.prepare_data(0) is None
     sent = pickle.loads(pickle.dumps(dataset))
     assert sent.prepare_data.dataset is sent and sent.prepare_data(0) is None
@@ -269,7 +269,7 @@ def test_it_can_be_sent_to_a_worker(tmp_path, rows):
 
 def test_a_shortage_of_memory_is_no_fault_of_the_image(tmp_path, rows, monkeypatch):
     dataset = toys.Toys(rows=rows, pipeline=toys.pipeline())
-    dataset.prepare_data = CarefulPreparation(dataset, Ledger(str(tmp_path / 'list'), 5))
+    dataset.prepare_data = CarefulPreparation(dataset, BadImageLog(str(tmp_path / 'list'), 5))
 
     def transform(self, results):
         raise MemoryError
@@ -283,7 +283,7 @@ def test_what_a_loading_step_drops_itself_is_not_bad(tmp_path, rows):
     """ignore_empty: the step gives nothing; that of a whole file is its own business."""
     steps = [dict(type='LoadImageFromFile', ignore_empty=True), dict(type='PackToy')]
     dataset = toys.Toys(rows=rows, pipeline=steps)
-    dataset.prepare_data = CarefulPreparation(dataset, Ledger(str(tmp_path / 'list'), 5))
+    dataset.prepare_data = CarefulPreparation(dataset, BadImageLog(str(tmp_path / 'list'), 5))
     Path(rows[0]['img_path']).write_bytes(b'')
     assert dataset.prepare_data(0) is None and dataset.prepare_data(1) is not None
     assert 'is empty' in (tmp_path / 'list').read_text()
@@ -340,7 +340,7 @@ def test_past_the_limit(tmp_path, rows):
 def test_not_one(tmp_path, rows):
     os.unlink(rows[5]['img_path'])
     runner = toys.build(tmp_path / 'work', rows, [dict(SKIP, limit=0)])
-    with pytest.raises(BadImages, match='^1 images .* 0 at most'):
+    with pytest.raises(TooManyBadImages, match='^1 images .* 0 at most'):
         runner.train()
     assert runner.iter == 2
 
@@ -376,7 +376,7 @@ def test_a_good_image_among_many_bad_ones(tmp_path, rows):
     )
     runner.train()
     assert len(toys.record(tmp_path / 'work')) == 7 and runner.iter == 12
-    assert runner.train_dataloader.dataset.max_refetch >= TRIES
+    assert runner.train_dataloader.dataset.max_refetch >= MAX_TRIES
 
 
 def test_the_count_goes_on_when_a_run_is_resumed(tmp_path, rows):
@@ -421,8 +421,8 @@ def test_other_data_sets_are_left_alone(tmp_path, rows):
 
 
 def test_errors_say_themselves():
-    assert str(Unusable('a.jpg', 'the file is empty')) == 'a.jpg: the file is empty'
+    assert str(BadImageError('a.jpg', 'the file is empty')) == 'a.jpg: the file is empty'
     assert (
-        str(BadImages('Caught BadImages in worker.\nTraceback ...\nx.BadImages: 3 images\n'))
+        str(TooManyBadImages('Caught BadImages in worker.\nTraceback ...\nx.BadImages: 3 images\n'))
         == '3 images'
     )

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from helpers import tiny
+from helpers.tiers import mark_slow
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import load_checkpoint
@@ -19,10 +20,10 @@ from mmresnest.config.load import load_config
 from mmresnest.config.retarget import use_data
 from mmresnest.data.base import DataFolder, Split
 from mmresnest.data.folder import read_folder
-from mmresnest.data.shapes.dataset import LAYOUTS, draw
+from mmresnest.data.shapes.dataset import LAYOUTS, draw_dataset
 from mmresnest.engine import checkpoints, distributed
 from mmresnest.engine.prepare import drawn_data
-from mmresnest.engine.runner import building, running
+from mmresnest.engine.runner import explain_build_errors, explain_run_errors
 from mmresnest.engine.test import test as score
 from mmresnest.engine.train import train
 from mmresnest.errors import UserError
@@ -157,10 +158,10 @@ def test_use_data_of_any_config(shapes, name):
     numbers = dict(counts_of_classes(cfg.model))
     assert numbers and set(numbers.values()) == {len(folder.classes)}, numbers
 
-    inspect.register(cfg)
+    inspect.import_packages(cfg)
     for split in ('train', 'val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
-        leaves = inspect.dataset_leaves(dataset)
+        leaves = inspect.dataset_configs(dataset)
         assert len(leaves) == 1 and leaves[0].data_root == str(shapes)
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             built = DATASETS.build(dataset)
@@ -194,7 +195,7 @@ def test_use_data_of_semantic_masks(shapes):
     head = cfg.model.decode_head
     assert 'out_channels' not in head and 'threshold' not in head
     assert not head.loss_decode.use_sigmoid and 'class_weight' not in head.loss_decode
-    loads = [step for step in inspect._transforms(cfg) if step['type'] == 'LoadAnnotations']
+    loads = [step for step in inspect.iterate_transforms(cfg) if step['type'] == 'LoadAnnotations']
     assert len(loads) >= 3, 'in training, validation, test and augmented test'
     # What is not said there is taken from the data set.
     assert not any('reduce_zero_label' in step for step in loads)
@@ -228,7 +229,7 @@ def test_use_data_refuses(shapes, tmp_path):
     maskless = DataFolder('coco', tmp_path, ('cat',), maskless='annotation 3 has no "segmentation"')
     with pytest.raises(UserError, match='learns instance masks, and annotation 3'):
         use_data(load_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'), maskless)
-    plain = draw(
+    plain = draw_dataset(
         tmp_path / 'plain', train=1, val=1, test=0, size=(64, 64), layouts='coco', progress=False
     )
     with pytest.raises(UserError, match=r'panoptic_train\.json.*holds plain COCO.*mask_rcnn'):
@@ -240,10 +241,10 @@ def test_data_drawn_for_the_demo(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = []
     monkeypatch.setattr(
-        'mmresnest.data.shapes.dataset.draw', lambda folder, **more: asked.append(more)
+        'mmresnest.data.shapes.dataset.draw_dataset', lambda folder, **more: asked.append(more)
     )
     drawn_data('coco')
-    draw('data/shapes', train=1, val=1, test=0, size=(64, 64), layouts='coco', progress=False)
+    draw_dataset('data/shapes', train=1, val=1, test=0, size=(64, 64), layouts='coco', progress=False)
     drawn_data('coco')
     assert [one['layouts'] for one in asked] == [LAYOUTS, ['coco']]
     monkeypatch.undo()
@@ -341,20 +342,20 @@ def test_what_mmengine_raises_is_explained(tmp_path):
         (lambda: MODELS.build(dict(type='mmresnest.ResNeSt', arch='resnest51')), 'resnest50'),
         (lambda: MODELS.build(dict(type='mmresnest.ResNeSt', arch='resnest50', radixx=2)), 'radix'),
     ):
-        with pytest.raises(UserError, match=said), building(cfg):
+        with pytest.raises(UserError, match=said), explain_build_errors(cfg):
             build()
-    with pytest.raises(UserError, match='no image of a data set.*d/a.json'), building(cfg):
+    with pytest.raises(UserError, match='no image of a data set.*d/a.json'), explain_build_errors(cfg):
         raise ValueError('need at least one array to concatenate')
-    with pytest.raises(ZeroDivisionError), building(cfg):
+    with pytest.raises(ZeroDivisionError), explain_build_errors(cfg):
         raise ZeroDivisionError
-    with pytest.raises(UserError, match=r'x/y\.jpg does not exist'), running(cfg):
+    with pytest.raises(UserError, match=r'x/y\.jpg does not exist'), explain_run_errors(cfg):
         open('x/y.jpg')
     logits, labels = torch.zeros(1, 6), torch.tensor([7])
-    with pytest.raises(UserError, match=r'the label 7.*num_classes.*d/a\.json'), running(cfg):
+    with pytest.raises(UserError, match=r'the label 7.*num_classes.*d/a\.json'), explain_run_errors(cfg):
         torch.nn.functional.cross_entropy(logits, labels)
-    with pytest.raises(IndexError), running(cfg):
+    with pytest.raises(IndexError), explain_run_errors(cfg):
         raise IndexError('list index out of range')
-    with pytest.raises(UserError, match=r'the file x/y\.jpg does not exist'), running(cfg):
+    with pytest.raises(UserError, match=r'the file x/y\.jpg does not exist'), explain_run_errors(cfg):
         raise FileNotFoundError(
             'Caught FileNotFoundError in DataLoader worker process 0.\n'
             'Original Traceback ...\n'
@@ -498,7 +499,9 @@ def runs(shapes, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize('kind', ['detection', 'instance', 'semantic'])
+@pytest.mark.parametrize(
+    'kind', mark_slow(['detection', 'instance', 'semantic'], lambda kind: kind == 'detection')
+)
 def test_train_resume_test(runs, shapes, tmp_path, kind):
     path, result = runs(kind)
     assert MAIN_SCORE[kind] in result.metrics and result.seconds > 0
@@ -534,7 +537,9 @@ def test_train_resume_test(runs, shapes, tmp_path, kind):
     assert scored.files == [out, tmp_path / 'shown']
 
 
-@pytest.mark.parametrize('kind', ['detection', 'instance', 'semantic'])
+@pytest.mark.parametrize(
+    'kind', mark_slow(['detection', 'instance', 'semantic'], lambda kind: kind == 'detection')
+)
 def test_augmented_testing(runs, shapes, tmp_path, kind):
     path, result = runs(kind)
     out = tmp_path / ('labels' if kind == 'semantic' else 'found.json')
@@ -583,8 +588,9 @@ def test_config_is_left_alone(shapes):
     assert cfg.pretty_text == before
 
 
+@pytest.mark.slow
 def test_image_lost_since(tmp_path, monkeypatch):
-    data = draw(
+    data = draw_dataset(
         tmp_path / 'data', train=2, val=1, test=0, size=(64, 64), layouts='coco', progress=False
     )
 

@@ -12,6 +12,7 @@ import torch
 from helpers import noisy
 from helpers.breaking import KINDS, TOTAL, WORKERS, broken_off
 from helpers.processes import HELPERS, environment
+from helpers.tiers import mark_slow
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader
 from mmresnest.engine.amp import Bfloat16OptimWrapper
 from mmresnest.engine.dataloader import Stream
 from mmresnest.engine.fingerprint import differences, fingerprints, flatten
-from mmresnest.engine.seeding import random_numbers_kept, sow
+from mmresnest.engine.seeding import preserve_rng, seed_all
 from mmresnest.errors import UserError
 
 SOAK = bool(os.environ.get('MMRESNEST_SOAK'))
@@ -32,12 +33,15 @@ POINTS = 5 if SOAK else 1
 # torch takes five seconds to let each persistent worker go.
 @pytest.mark.parametrize(
     'kind, workers',
-    [
-        (kind, workers)
-        for kind in KINDS
-        for workers in WORKERS
-        if SOAK or workers != 'persistent' or kind == 'iterations'
-    ],
+    mark_slow(
+        [
+            (kind, workers)
+            for kind in KINDS
+            for workers in WORKERS
+            if SOAK or workers != 'persistent' or kind == 'iterations'
+        ],
+        lambda case: case == ('epochs', 'none'),
+    ),
 )
 def test_as_if_nothing_had_happened(kind, workers, tmp_path):
     given = dict(KINDS[kind], **WORKERS[workers], interval=TOTAL[kind])
@@ -52,6 +56,7 @@ def test_as_if_nothing_had_happened(kind, workers, tmp_path):
         assert noisy.same(wanted, noisy.state(folder / f'iter_{TOTAL[kind]}.pth')) == [], iteration
 
 
+@pytest.mark.slow
 def test_who_loads_the_samples_does_not_matter(tmp_path):
     for name, given in WORKERS.items():
         noisy.train(noisy.config(tmp_path / name, epochs=3, interval=18, **given))
@@ -60,6 +65,7 @@ def test_who_loads_the_samples_does_not_matter(tmp_path):
         assert noisy.same(states[0], other) == []
 
 
+@pytest.mark.slow
 def test_the_comparison_can_fail(tmp_path):
     noisy.train(noisy.config(tmp_path / 'one', epochs=2, interval=12))
     noisy.train(noisy.config(tmp_path / 'other', epochs=2, interval=12, randomness=dict(seed=8)))
@@ -86,6 +92,7 @@ def test_without_a_seed_the_drawn_one_is_kept(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_checkpoints_of_epochs(tmp_path):
     hooks = dict(
         checkpoint=dict(
@@ -145,6 +152,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', OTHERS)
 def test_other_parts_of_a_training(kind, tmp_path, monkeypatch):
     def config(folder):
@@ -174,6 +182,7 @@ def test_other_parts_of_a_training(kind, tmp_path, monkeypatch):
         ), iteration
 
 
+@pytest.mark.slow
 def test_a_loader_of_torch(tmp_path):
     for name in ('whole', 'other'):
         resume = str(tmp_path / 'whole' / 'iter_8.pth') if name == 'other' else ''
@@ -188,6 +197,7 @@ def test_a_loader_of_torch(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_batch_that_never_fills(tmp_path):
     settings = noisy.config(tmp_path, iterations=4)
     settings['train_dataloader'].update(batch_size=50, drop_last=True)
@@ -201,6 +211,7 @@ def test_a_batch_that_never_fills(tmp_path):
 # ---- two processes -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     """One of two gets the signal, both stop; see exact.py."""
     kinds = list(KINDS) if SOAK else ['epochs', 'accumulating']
@@ -250,6 +261,7 @@ def test_another_batch_size_is_refused_and_can_be_accepted(trained, tmp_path):
     assert noisy.train(settings, resume=trained).iter > 12
 
 
+@pytest.mark.slow
 def test_epochs_of_another_length_follow_the_schedule(tmp_path):
     """Two epochs of six batches, then of twelve; milestones behind the first and the fourth."""
     schedule = [dict(type='MultiStepLR', by_epoch=True, end=6, milestones=[1, 4], gamma=0.1)]
@@ -296,6 +308,7 @@ def test_a_checkpoint_of_mmengine_goes_on_with_a_warning(trained, tmp_path, capf
     assert 'written without mmresnest' in said.out + said.err and runner.epoch == 2
 
 
+@pytest.mark.slow
 def test_a_longer_training_follows_its_own_schedule(tmp_path):
     def rates(folder, resume='', **given):
         runner = noisy.train(noisy.config(folder, interval=6, **given), resume)
@@ -326,14 +339,14 @@ def test_sown_numbers_depend_on_the_place_alone():
     def draw():
         return random.random(), np.random.rand(), torch.rand(()).item()
 
-    sow(1, 2, 3)
+    seed_all(1, 2, 3)
     first = draw()
     draw()
-    sow(1, 2, 4)
+    seed_all(1, 2, 4)
     assert not set(draw()) & set(first)
-    sow(1, 2, 3)
-    with random_numbers_kept():
-        sow(9)
+    seed_all(1, 2, 3)
+    with preserve_rng():
+        seed_all(9)
         draw()
     assert draw() == first
 

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 
+import pytest
 from helpers.kills import INTERVAL
 from helpers.processes import HELPERS
 
 
+@pytest.mark.slow
 def test_killed_and_taken_up(tmp_path):
     kills = 200 if os.environ.get('MMRESNEST_SOAK') else 6
     script = HELPERS / 'kills.py'

@@ -22,7 +22,7 @@ from mmresnest.config.defaults import BACKENDS, settle_live, without_live
 from mmresnest.engine.hooks import live_pictures
 from mmresnest.engine.hooks.live_pictures import LivePictures
 from mmresnest.engine.report import _command
-from mmresnest.engine.train import released, train
+from mmresnest.engine.train import release_on_exit, train
 from mmresnest.errors import ArgumentError, UserError
 from mmresnest.visualization import backends
 
@@ -288,7 +288,7 @@ def test_what_breaks_off_has_written_all_before(tmp_path):
     assert [step for step, _ in events(tmp_path / 'work')[0]['loss']] == [1, 2]
     closed = []
     runner.visualizer.close = lambda: closed.append(sys.exc_info()[0])
-    with pytest.raises(SystemExit), released(runner):
+    with pytest.raises(SystemExit), release_on_exit(runner):
         raise SystemExit(75)
     assert closed == [SystemExit]
 

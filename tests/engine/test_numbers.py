@@ -442,6 +442,7 @@ def test_all_background_is_warned_of(tmp_path, rows, model, expected):
 # ---- two processes -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together(tmp_path):
     """See stops.py: what is wrong in one of them ends both, in the same iteration and words."""
     env = environment()

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny
+from helpers.tiers import mark_slow
 from mmengine.config import Config
 from torch import nn
 
 from mmresnest import build_backbone
 from mmresnest.config.load import load_config
 from mmresnest.config.retarget import use_data
-from mmresnest.data.shapes.dataset import draw
+from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine import checkpoints
 from mmresnest.engine.hooks.bn_statistics import norms_in_training, reestimate
 from mmresnest.engine.hooks.precise_bn import PreciseBN
@@ -168,7 +169,7 @@ def test_arguments(wrong):
 
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
-    return draw(
+    return draw_dataset(
         tmp_path_factory.mktemp('shapes'), train=6, val=1, test=1, size=(64, 64), progress=False
     )
 
@@ -254,7 +255,7 @@ LOOPS = {
 }
 
 
-@pytest.mark.parametrize('kind', LOOPS)
+@pytest.mark.parametrize('kind', mark_slow(LOOPS, lambda kind: kind == 'semantic'))
 def test_in_both_loops(shapes, tmp_path, kind):
     options, template, events, precise = LOOPS[kind]
     options = {**options, 'default_hooks.checkpoint.max_keep_ckpts': -1}
@@ -318,6 +319,7 @@ def test_the_last_of_a_run_is_precise_and_right(shapes, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_interval_counts_on_after_a_resumption(shapes, tmp_path):
     options = {'train_cfg.val_interval': 1, 'default_hooks.checkpoint.interval': 1}
     hook = dict(num_iters=1, interval=2)
@@ -337,6 +339,7 @@ def test_interval_counts_on_after_a_resumption(shapes, tmp_path):
     assert estimates == ['estimate 4', 'estimate 6', 'estimate 7']
 
 
+@pytest.mark.slow
 def test_dynamic_intervals(shapes, tmp_path):
     """The loops change their interval between an iteration and the question whether to evaluate."""
     cfg = config(
@@ -355,6 +358,7 @@ def test_dynamic_intervals(shapes, tmp_path):
     assert [event.split()[1] for event in events[::2]] == ['3', '4', '5', '6', '7']
 
 
+@pytest.mark.slow
 def test_with_workers(shapes, tmp_path):
     """Persistent ones serve the training's loader, whose state another iteration would reset."""
     options = {

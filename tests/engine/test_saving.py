@@ -29,7 +29,7 @@ def contents(folder):
 def test_a_file_and_its_hash(tmp_path):
     file = tmp_path / 'new' / 'a.pth'
     files.write_hashed(file, lambda out: torch.save(dict(a=torch.arange(9)), out))
-    assert torch.equal(torch.load(file)['a'], torch.arange(9)) and files.damage(file) == ''
+    assert torch.equal(torch.load(file)['a'], torch.arange(9)) and files.integrity_error(file) == ''
     digest, name = (tmp_path / 'new' / 'a.pth.sha256').read_text().split()
     assert digest == hashlib.sha256(file.read_bytes()).hexdigest() and name == 'a.pth'
     assert sorted(path.name for path in file.parent.iterdir()) == ['a.pth', 'a.pth.sha256']
@@ -62,7 +62,7 @@ def test_what_fails_leaves_the_old_file(fails, tmp_path, monkeypatch):
         files.write_hashed(file, write)
     monkeypatch.undo()
     now = contents(tmp_path)
-    assert now['a.pth'] == b'old' and files.damage(file) in ('', 'it is cut off')
+    assert now['a.pth'] == b'old' and files.integrity_error(file) in ('', 'it is cut off')
     if fails != 'replace':  # then the hash is gone; it is never that of another file
         assert now == before
 
@@ -97,9 +97,9 @@ def test_a_file_that_is_cut_off_anywhere(hashed, tmp_path):
     whole = checkpoint(file, hashed)
     for length in [0, 1, len(whole) - 1, *(draw.randrange(len(whole)) for _ in range(17))]:
         file.write_bytes(whole[:length])
-        assert files.damage(file), length
+        assert files.integrity_error(file), length
     file.write_bytes(whole)
-    assert files.damage(file) == ''
+    assert files.integrity_error(file) == ''
 
 
 @pytest.mark.parametrize('hashed', [True, False])
@@ -112,7 +112,7 @@ def test_a_file_with_flipped_bytes(hashed, tmp_path):
         flipped = bytearray(whole)
         flipped[at] ^= 1 << draw.randrange(8)
         file.write_bytes(flipped)
-        assert files.damage(file)
+        assert files.integrity_error(file)
 
 
 def test_the_newest_whole_one_is_taken_and_the_others_are_named(tmp_path):

@@ -20,7 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmresnest.data.shapes.dataset import draw
+from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine import checkpoints, train
 from mmresnest.engine.hooks import signals
 from mmresnest.engine.hooks.signals import STOPPED, Sheltered, StopOnSignal, Stopped
@@ -197,7 +197,7 @@ def test_after_the_end_and_after_an_exception(tmp_path, monkeypatch):
 
     def run(settings, resume=''):
         more = dict(resume=True, load_from=resume) if resume else {}
-        return train._run(Config(again(settings, **more)), False)[1]
+        return train._run_training(Config(again(settings, **more)), False)[1]
 
     def fail():
         assert all(
@@ -330,6 +330,7 @@ def until(condition, process=None, seconds=120):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_signals_to_all_processes_and_a_second_one(tmp_path):
     """As Ctrl-C in a terminal and schedulers send them, workers included."""
     kinds = {
@@ -382,6 +383,7 @@ def test_signals_to_all_processes_and_a_second_one(tmp_path):
     until(gone, seconds=20)  # torch's workers look every five seconds who is there
 
 
+@pytest.mark.slow
 def test_torchrun_hands_the_signal_on(tmp_path):
     """It ends with 1 where its processes end with 75, and has them stop together."""
     command = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
@@ -406,7 +408,7 @@ def test_torchrun_hands_the_signal_on(tmp_path):
 @pytest.fixture
 def command(tmp_path):
     """Arguments of ``mmresnest train`` for a training of 24 short iterations."""
-    shapes = draw(
+    shapes = draw_dataset(
         tmp_path / 'shapes',
         train=24,
         val=2,
@@ -447,6 +449,7 @@ echo "$@" >> "$FAKE/scontrol.log"
 """
 
 
+@pytest.mark.slow
 def test_the_command_line_and_a_job_that_is_queued_again(command, tmp_path):
     """Signalled before its limit, queued again, stopped by hand, complete; srun is simulated."""
     for name, text in dict(srun=SRUN, scontrol=SCONTROL).items():

@@ -12,7 +12,7 @@ from mmresnest import build_backbone
 from mmresnest.config.hardware import settle_strategy, strategy_of
 from mmresnest.config.load import load_config, shipped_folder
 from mmresnest.config.retarget import use_data
-from mmresnest.data.shapes.dataset import draw
+from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine import checkpoints
 from mmresnest.engine.strategies import blocks_of, share, whole
 from mmresnest.engine.test import test as score
@@ -28,7 +28,7 @@ FLEXIBLE = dict(runner_type='FlexibleRunner')
 
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
-    return draw(
+    return draw_dataset(
         tmp_path_factory.mktemp('shapes'), train=2, val=1, test=1, size=(64, 64), progress=False
     )
 
@@ -116,6 +116,7 @@ def test_blocks_and_shards():
     assert share(weight, weight) is weight and share(weight, None) is weight
 
 
+@pytest.mark.slow
 def test_a_run_under_the_flexible_runner(shapes, tmp_path):
     """One process: training, pictures, resuming, testing; and what is wrong is explained."""
     path = tiny.write(tmp_path, 'detection')

@@ -10,7 +10,7 @@ import torch
 from helpers import tiny
 from helpers.processes import HELPERS, TOOLS, environment, start
 
-from mmresnest.data.shapes.dataset import draw
+from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine import checkpoints
 from mmresnest.engine.test import test as score
 
@@ -73,7 +73,7 @@ def test_the_comparison_can_fail(found):
 
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
-    return draw(
+    return draw_dataset(
         tmp_path_factory.mktemp('shapes'), train=8, val=3, test=2, size=(64, 64), progress=False
     )
 
@@ -98,6 +98,7 @@ def trained(shapes, tmp_path_factory):
     return folder / 'work', config, run
 
 
+@pytest.mark.slow
 def test_train_and_test(shapes, trained, tmp_path):
     work, config, run = trained
     said = run.stdout + run.stderr
@@ -151,6 +152,7 @@ _base_ = ['{trained[1].name}', '{TOOLS.parent / 'configs/_base_/strategies/fsdp.
     return work, config, run
 
 
+@pytest.mark.slow
 def test_a_model_in_shards_learns_the_same(trained, sharded):
     work, _, run = sharded
     said = run.stdout + run.stderr
@@ -172,6 +174,7 @@ def test_a_model_in_shards_learns_the_same(trained, sharded):
         )
 
 
+@pytest.mark.slow
 def test_go_on_in_shards_from_whole_and_back(trained, sharded, shapes, tmp_path):
     whole, config, _ = trained
     shutil.copytree(whole, tmp_path / 'work')
@@ -223,6 +226,7 @@ wait $other && exit $code
 """
 
 
+@pytest.mark.slow
 def test_slurm(shapes, trained, tmp_path, monkeypatch):
     """The same training, started the other way, is the same training."""
     (tmp_path / 'srun').write_text(SRUN)

@@ -425,8 +425,8 @@ def test_what_it_refuses(monkeypatch):
     ):
         with pytest.raises(UserError, match='val_evaluator of the config is not CocoMetric'):
             use_fast_evaluation(Config(cfg), 'val')
-    for module in ('metrics', 'coco_metric'):
-        monkeypatch.setattr(f'mmresnest.engine.{module}.find_spec', lambda name: None)
+    for module in ('config.defaults', 'evaluation.coco_metric'):
+        monkeypatch.setattr(f'mmresnest.{module}.find_spec', lambda name: None)
     for ask in (
         lambda: METRICS.build(dict(type=FAST)),
         lambda: use_fast_evaluation(Config({}), 'val'),

@@ -15,14 +15,14 @@ from helpers import tiny
 from mmresnest.cli import main
 from mmresnest.config import load as configs_load
 from mmresnest.config import retarget as configs_retarget
-from mmresnest.data.shapes.drawing import sample
+from mmresnest.data.shapes.drawing import draw_sample
 from mmresnest.errors import UserError
 from mmresnest.export import compare
 from mmresnest.export import exporter as exporting
-from mmresnest.export.compare import LIMITS, Cut, Difference, differences
-from mmresnest.export.exporter import build, export
+from mmresnest.export.compare import LIMITS, Difference, Selection, compare_outputs
+from mmresnest.export.exporter import build_graph, export
 from mmresnest.export.formats import FORMATS, Shapes
-from mmresnest.export.plan import fitted, plan_for, resize_rule
+from mmresnest.export.plan import fit_image, plan_shapes, resize_rule
 from mmresnest.inference import exported as runtime
 from mmresnest.inference.exported import ExportedModel
 from mmresnest.inference.predictor import Predictor
@@ -88,7 +88,7 @@ def exported(trained, shapes, tmp_path_factory):
 
 def pictures():
     return [
-        sample(1, 'val', number, size).image
+        draw_sample(1, 'val', number, size).image
         for number, size in enumerate([(64, 64), (100, 66), (70, 90)])
     ]
 
@@ -96,7 +96,7 @@ def pictures():
 def differences_of(one, other):
     """Of results that are short of the most that are kept, or of full ones."""
     most = len(one.labels) if len(one.labels) == len(other.labels) else 10**6
-    return compare.result_differences(one, other, STRICT, Cut(0.0, most))
+    return compare.compare_results(one, other, STRICT, Selection(0.0, most))
 
 
 # ---- the graph -----------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ model = dict(test_cfg=dict(mode='slide', crop_size=(40, 48), stride=(24, 32)))""
 def test_graph_equals_framework(asked, kind, more):
     """From the pixels to the result: mmdet's and mmseg's own prediction, and ours."""
     predictor = asked(kind, more)
-    about = exporting.describe(
+    metadata = exporting.describe(
         predictor,
         Shapes(None, None, None, 32 if kind != 'semantic' else 1, 64),
         'whole',
@@ -172,7 +172,7 @@ def test_graph_equals_framework(asked, kind, more):
         __file__,
     )
     ours = ExportedModel(
-        exporting.GraphSession(build(predictor.model, 'whole', torch.float32), about), 0.0
+        exporting.EagerSession(build_graph(predictor.model, 'whole', torch.float32), metadata), 0.0
     )
     seen = 0
     for image in pictures():
@@ -184,6 +184,7 @@ def test_graph_equals_framework(asked, kind, more):
     assert seen >= 3, 'random weights see something on every picture'
 
 
+@pytest.mark.slow
 def test_one_stage_equals_framework(trained, shapes, tmp_path):
     """RetinaNet, in a file: classes that share an anchor do not suppress each other."""
     path = tmp_path / 'retinanet.py'
@@ -215,8 +216,8 @@ val_dataloader = test_dataloader
 @pytest.mark.parametrize('kind', KINDS)
 def test_padding_is_none_of_the_image(asked, kind):
     """What lies beyond an image's size is not seen, whatever is there."""
-    graph = build(asked(kind).model, 'whole', torch.float32)
-    placed, true = fitted(pictures()[1], (96, 128))
+    graph = build_graph(asked(kind).model, 'whole', torch.float32)
+    placed, true = fit_image(pictures()[1], (96, 128))
     one = torch.from_numpy(placed)[None]
     other = one.clone()
     other[:, :, true[0] :] = 255
@@ -249,14 +250,15 @@ def test_onnx_equals_framework(asked, exported, kind, more):
             assert each.passes, each
 
 
+@pytest.mark.slow
 def test_openvino_equals_the_graph(exported, asked):
     """Also where pictures are scaled and padded into the only size."""
     result, file = exported('instance', 'openvino', size=(64, 96))
     assert file.suffix == '.xml' and file.with_suffix('.bin').is_file()
-    same = exporting.GraphSession(
-        build(asked('instance').model, 'whole', torch.float32), result.about
+    same = exporting.EagerSession(
+        build_graph(asked('instance').model, 'whole', torch.float32), result.metadata
     )
-    same.about = result.about
+    same.metadata = result.metadata
     for image in pictures():
         one, other = ExportedModel(file, 0.0)(image), ExportedModel(same, 0.0)(image)
         assert all(each.passes for each in differences_of(one, other))
@@ -266,30 +268,32 @@ def test_openvino_equals_the_graph(exported, asked):
 def test_float16_is_near_and_smaller(exported):
     half, file = exported('semantic', 'torchscript', size=(64, 64), half=True)
     _, whole = exported('semantic', size=(64, 64))
-    assert half.about['precision'] == 'float16'
+    assert half.metadata['precision'] == 'float16'
     assert file.stat().st_size < 0.6 * whole.stat().st_size
     largest = half.differences['file and graph, 1x3x64x64'][0]
     assert 1e-5 < largest.value < LIMITS['float16'].maps, 'half precision, and not none'
 
 
+@pytest.mark.slow
 def test_float16_of_a_detector(exported):
     """Objects that lie together may fall out otherwise; the rest is where it was."""
     half, file = exported('detection', size=(64, 96), half=True)
-    assert half.about['precision'] == 'float16' and half.objects
+    assert half.metadata['precision'] == 'float16' and half.objects
     found = {each.what: each for each in half.differences['file and graph, 1x3x64x96']}
     assert found['scores'].value > 1e-6, 'half precision, and not none'
     seen = [result for image in pictures() for result in ExportedModel(file, 0.0)(image).scores]
     assert seen and all(isinstance(score, np.float32) for score in seen)
 
 
+@pytest.mark.slow
 def test_a_file_of_two_images_at_once(exported, asked):
     """What is left over fills half of it, and is as if it were alone."""
     result, file = exported('detection', size=(64, 64), batch=2)
-    assert result.about['input']['batch'] == 2
-    alone = exporting.GraphSession(
-        build(asked('detection').model, 'whole', torch.float32), result.about
+    assert result.metadata['input']['batch'] == 2
+    alone = exporting.EagerSession(
+        build_graph(asked('detection').model, 'whole', torch.float32), result.metadata
     )
-    images = [sample(1, 'val', number, (64, 64)).image for number in range(3)]
+    images = [draw_sample(1, 'val', number, (64, 64)).image for number in range(3)]
     together = ExportedModel(file, 0.0)(images, batch_size=3)
     assert len(together) == 3
     for image, found in zip(images, together):
@@ -298,11 +302,12 @@ def test_a_file_of_two_images_at_once(exported, asked):
             assert each.passes, each
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('to', ['torch-export', 'torchscript'])
 def test_formats_of_torch(exported, asked, to):
     """They load without mmresnest, and hold whole segmentors and parts of detectors."""
     _, file = exported('detection', to, part='neck', size=(64, 96))
-    graph = build(asked('detection').model, 'neck', torch.float32)
+    graph = build_graph(asked('detection').model, 'neck', torch.float32)
     x = torch.randn(1, 3, 64, 96)
     np.save(file.with_suffix('.npy'), x.numpy())
     code = (
@@ -327,15 +332,15 @@ def test_formats_of_torch(exported, asked, to):
 
 def test_the_file_says_what_it_is(exported, trained):
     _, file = exported('detection', dynamic=True)
-    about = runtime.opened(file).about
-    assert about['names'] == ['disk', 'ring', 'square', 'triangle', 'star', 'cross']
-    assert about['input'] == dict(batch=None, height=None, width=None, divisor=32, least=33)
-    assert about['normalise']['order'] == 'RGB' and len(about['normalise']['mean']) == 3
-    assert about['resize'] == dict(scale=[64, 64], keep_ratio=True)
+    metadata = runtime.open_session(file).metadata
+    assert metadata['names'] == ['disk', 'ring', 'square', 'triangle', 'star', 'cross']
+    assert metadata['input'] == dict(batch=None, height=None, width=None, divisor=32, least=33)
+    assert metadata['normalise']['order'] == 'RGB' and len(metadata['normalise']['mean']) == 3
+    assert metadata['resize'] == dict(scale=[64, 64], keep_ratio=True)
     from mmresnest.utils.files import sha256_of
 
-    assert about['checkpoint']['sha256'] == sha256_of(trained('detection')[1])
-    assert about['outputs'] == ['boxes', 'scores', 'labels']
+    assert metadata['checkpoint']['sha256'] == sha256_of(trained('detection')[1])
+    assert metadata['outputs'] == ['boxes', 'scores', 'labels']
 
 
 def test_predicts_without_torch_and_mm(exported, tmp_path):
@@ -406,6 +411,7 @@ def test_int8_of_a_demo_is_scored_on_what_it_drew(trained, tmp_path, monkeypatch
         )
 
 
+@pytest.mark.slow
 def test_int8_is_scored(trained, exported, shapes, tmp_path):
     """And is smaller. The model says background, as random weights may be right nowhere."""
     _, whole = exported('semantic', size=(64, 64))
@@ -432,7 +438,7 @@ def test_int8_is_scored(trained, exported, shapes, tmp_path):
     assert set(result.scores) == {'float32', 'int8'}
     assert all('mIoU' in scores for scores in result.scores.values())
     assert file.stat().st_size < 0.4 * whole.stat().st_size
-    assert runtime.opened(file).about['precision'] == 'int8'
+    assert runtime.open_session(file).metadata['precision'] == 'int8'
 
 
 def test_a_drop_that_is_not_allowed(trained, shapes, tmp_path, monkeypatch):
@@ -440,12 +446,12 @@ def test_a_drop_that_is_not_allowed(trained, shapes, tmp_path, monkeypatch):
     scores = iter([dict(mIoU=50.0), dict(mIoU=40.0), dict(mIoU=0.0), dict(mIoU=0.0)])
     monkeypatch.setattr(exporting, 'score', lambda *_: next(scores))
     monkeypatch.setattr(exporting, 'QUANTISERS', dict(onnx=lambda *_: None))
-    monkeypatch.setattr(exporting, '_flowing', lambda *_: [])
+    monkeypatch.setattr(exporting, '_calibration_batches', lambda *_: [])
     monkeypatch.setattr(exporting, 'ExportedModel', lambda *_: None)
     predictor = SimpleNamespace(config=None)
     for said in ('lowers the score by 0.100', 'scores nothing'):
         with pytest.raises(UserError, match=said):
-            exporting._quantise(predictor, 'onnx', tmp_path / 'a.onnx', [], 0.02, lambda _: None)
+            exporting._quantize_and_score(predictor, 'onnx', tmp_path / 'a.onnx', [], 0.02, lambda _: None)
 
 
 # ---- the runner beside the libraries -------------------------------------------------------------
@@ -462,7 +468,7 @@ def test_a_drop_that_is_not_allowed(trained, shapes, tmp_path, monkeypatch):
 def test_images_are_scaled_as_mmcv_does(rule):
     from mmcv.transforms import Resize
 
-    about = dict(
+    metadata = dict(
         resize=dict(rule, scale=list(rule['scale'])),
         window=None,
         input=dict(height=None, width=None),
@@ -470,9 +476,9 @@ def test_images_are_scaled_as_mmcv_does(rule):
     random = np.random.default_rng(0)
     for _ in range(20):
         image = random.integers(0, 256, (*random.integers(20, 300, 2), 3), dtype=np.uint8)
-        size = runtime.scaled_size(image.shape[:2], about)
+        size = runtime.scaled_size(image.shape[:2], metadata)
         np.testing.assert_array_equal(
-            runtime.resized(image, size), Resize(**rule)(dict(img=image))['img']
+            runtime.resize_image(image, size), Resize(**rule)(dict(img=image))['img']
         )
 
 
@@ -493,7 +499,7 @@ def test_masks_are_pasted_as_mmdet_does():
         expected[(number, *where)] = shares[0].numpy() >= 0.5
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        found = runtime.pasted(masks, boxes, (90, 110), 0.5)
+        found = runtime.paste_masks(masks, boxes, (90, 110), 0.5)
     assert (found != expected).mean() < 1e-5 and expected.any(axis=(1, 2)).sum() > 20
 
 
@@ -537,7 +543,7 @@ def outputs(**changes):
 )
 def test_differences_of_objects(changes, wrong):
     for one, other in ((outputs(), outputs(**changes)), (outputs(**changes), outputs())):
-        found = differences(['boxes', 'scores', 'labels'], one, other, STRICT)
+        found = compare_outputs(['boxes', 'scores', 'labels'], one, other, STRICT)
         failed = [each.what for each in found if not each.passes]
         if changes:
             assert failed and (wrong in ' '.join(failed))
@@ -550,22 +556,22 @@ def test_what_half_precision_loses_weighs_by_its_score():
     names, half = ['boxes', 'scores', 'labels'], LIMITS['float16']
     unsure = outputs(scores=[[0, -0.5, 0]])  # the second has 0.1
     moved = outputs(scores=[[0, -0.5, 0]], boxes=[[[0] * 4, [0, 5, 0, 5], [0] * 4]])
-    assert [each.what for each in differences(names, unsure, moved, STRICT) if not each.passes]
-    found = differences(
+    assert [each.what for each in compare_outputs(names, unsure, moved, STRICT) if not each.passes]
+    found = compare_outputs(
         names,
         outputs(scores=[[0.1, -0.5, 0]]),
         outputs(scores=[[0.1, -0.5, 0]], boxes=[[[0] * 4, [0, 5, 0, 5], [0] * 4]]),
         half,
     )
     assert found[0].value == pytest.approx(0.2 / 2.2) and found[1].value == 0
-    sure = differences(names, outputs(), outputs(boxes=[[[0] * 4, [0, 5, 0, 5], [0] * 4]]), half)
+    sure = compare_outputs(names, outputs(), outputs(boxes=[[[0] * 4, [0, 5, 0, 5], [0] * 4]]), half)
     assert [each.what for each in sure if not each.passes] == ['objects that only one finds']
-    less = differences(names, outputs(), outputs(scores=[[0, 0.05, 0]]), half)
+    less = compare_outputs(names, outputs(), outputs(scores=[[0, 0.05, 0]]), half)
     assert [each.what for each in less if not each.passes] == ['objects that only one finds']
     # a full list of objects that are equally sure: the last of it excuses none that moved
     alike = dict(labels=[[0, 0, 2]], scores=[[-0.7, -0.4, 0.2]])
     for shift, passes in ((1, True), (5, False), (500, False)):
-        found = differences(
+        found = compare_outputs(
             names,
             outputs(**alike),
             outputs(**alike, boxes=[[[0] * 4, [0, shift, 0, shift], [0, shift, 0, shift]]]),
@@ -573,7 +579,7 @@ def test_what_half_precision_loses_weighs_by_its_score():
         )
         assert all(each.passes for each in found) == passes, found
     # nor is anything excused where hardly anything is compared
-    found = differences(names, outputs(**alike), outputs(**alike, boxes=[[[500.0] * 4] * 3]), half)
+    found = compare_outputs(names, outputs(**alike), outputs(**alike, boxes=[[[500.0] * 4] * 3]), half)
     assert not found[0].passes and found[0].value == 1
 
 
@@ -586,16 +592,16 @@ def test_a_neighbour_is_not_taken_for_the_object_itself():
             labels=[[0, 1, 0]], boxes=[[[0, 0, 0.8, 0.8], [-20, -20, -30.8, -30.8], [0] * 4]]
         )
     ]
-    found = differences(['boxes', 'scores', 'labels'], one, other, LIMITS['float16'])
+    found = compare_outputs(['boxes', 'scores', 'labels'], one, other, LIMITS['float16'])
     assert all(each.passes for each in found), found
 
 
 def test_what_lies_at_the_cut_may_be_kept_by_one_only():
     few = dict(labels=[[0, -1, 0]])  # the second, with 0.6, is lacking
     names = ['boxes', 'scores', 'labels']
-    assert all(each.passes for each in differences(names, outputs(), outputs(**few), STRICT, 0.6))
+    assert all(each.passes for each in compare_outputs(names, outputs(), outputs(**few), STRICT, 0.6))
     assert not all(
-        each.passes for each in differences(names, outputs(), outputs(**few), STRICT, 0.5)
+        each.passes for each in compare_outputs(names, outputs(), outputs(**few), STRICT, 0.5)
     )
 
 
@@ -603,7 +609,7 @@ def test_masks_that_are_wrong_or_not_numbers():
     names = ['boxes', 'scores', 'labels', 'masks']
     mask = np.full((1, 3, 4, 4), 0.7, np.float32)
     for other in (mask * np.nan, mask * 0):
-        found = differences(names, [*outputs(), mask], [*outputs(), other], STRICT)
+        found = compare_outputs(names, [*outputs(), mask], [*outputs(), other], STRICT)
         assert [each.what for each in found if not each.passes] == ['masks']
 
 
@@ -628,13 +634,13 @@ def test_order_of_objects_is_none_of_a_difference():
     other = [array[:, [1, 0, 2]] for array in outputs()]
     assert all(
         each.value == 0
-        for each in differences(['boxes', 'scores', 'labels'], outputs(), other, STRICT)
+        for each in compare_outputs(['boxes', 'scores', 'labels'], outputs(), other, STRICT)
     )
 
 
 def test_nan_is_a_difference():
     maps = [np.ones((1, 2, 3, 3), np.float32)]
-    assert not differences(['map0'], maps, [maps[0] * np.nan], STRICT)[0].passes
+    assert not compare_outputs(['map0'], maps, [maps[0] * np.nan], STRICT)[0].passes
     assert not Difference('a', float('nan'), 1).passes
 
 
@@ -719,14 +725,14 @@ def test_an_old_file_is_kept(trained, tmp_path):
 
 def test_a_segmentor_wants_its_size(asked):
     with pytest.raises(UserError, match='--dynamic'):
-        plan_for(asked('semantic'), 'onnx', 'whole', None, 1, False)
+        plan_shapes(asked('semantic'), 'onnx', 'whole', None, 1, False)
 
 
 def test_a_window_wants_any_size(asked):
     predictor = asked(*VARIANTS['window'])
     with pytest.raises(UserError, match='--dynamic'):
-        plan_for(predictor, 'onnx', 'whole', (64, 64), 1, False)
-    assert plan_for(predictor, 'onnx', 'neck', (64, 64), 1, False).height == 64
+        plan_shapes(predictor, 'onnx', 'whole', (64, 64), 1, False)
+    assert plan_shapes(predictor, 'onnx', 'neck', (64, 64), 1, False).height == 64
 
 
 @pytest.mark.parametrize(
@@ -744,13 +750,13 @@ def test_a_window_wants_any_size(asked):
 )
 def test_a_description_by_a_stranger(exported, claim, value, tmp_path):
     _, file = exported('semantic', size=(64, 64))
-    about = runtime.opened(file).about
-    assert runtime.described(json.dumps(about), file) == about
+    metadata = runtime.open_session(file).metadata
+    assert runtime.read_metadata(json.dumps(metadata), file) == metadata
     with pytest.raises(UserError, match=f'damaged: {claim};'):
-        runtime.described(json.dumps({**about, claim: value}), file)
-    for text in ('', '[]', 'no json', json.dumps({**about, 'version': 99})):
+        runtime.read_metadata(json.dumps({**metadata, claim: value}), file)
+    for text in ('', '[]', 'no json', json.dumps({**metadata, 'version': 99})):
         with pytest.raises(UserError, match='export it anew'):
-            runtime.described(text, file)
+            runtime.read_metadata(text, file)
 
 
 def test_a_file_with_other_outputs(exported):
@@ -768,11 +774,11 @@ def test_unknown_parts_are_named(asked, monkeypatch):
 model = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms', iou_threshold=0.5))))""",
     )
     with pytest.raises(UserError, match='soft_nms'):
-        build(predictor.model, 'whole', torch.float32)
+        build_graph(predictor.model, 'whole', torch.float32)
     head = asked('detection').model.rpn_head
     monkeypatch.setattr(head, 'bbox_coder', object())
     with pytest.raises(UserError, match='DeltaXYWHBBoxCoder'):
-        build(asked('detection').model, 'whole', torch.float32)
+        build_graph(asked('detection').model, 'whole', torch.float32)
 
 
 def test_panoptic_is_refused(trained, shapes, tmp_path):
@@ -822,13 +828,15 @@ def test_a_model_that_is_none(tmp_path, capsys, name, content, said):
     assert said in capsys.readouterr().err and not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_a_runtime_that_is_missing(exported, monkeypatch):
     _, file = exported('detection', dynamic=True)
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(UserError, match=r'mmresnest\[onnx\]'):
-        runtime.opened(file)
+        runtime.open_session(file)
 
 
+@pytest.mark.slow
 def test_devices_of_the_runtimes(exported, monkeypatch):
     """A GPU that is asked for and not there is no CPU."""
     import onnxruntime
@@ -844,9 +852,9 @@ def test_devices_of_the_runtimes(exported, monkeypatch):
     ]:
         with pytest.raises(UserError, match=said):
             ExportedModel(path, device=device)
-    assert runtime._providers('auto', [runtime.CPU]) == [runtime.CPU]
-    assert runtime._providers('cpu', [runtime.CUDA, runtime.CPU]) == [runtime.CPU]
-    (name, how), last = runtime._providers('cuda:1', [runtime.CUDA, runtime.CPU])
+    assert runtime.execution_providers('auto', [runtime.CPU]) == [runtime.CPU]
+    assert runtime.execution_providers('cpu', [runtime.CUDA, runtime.CPU]) == [runtime.CPU]
+    (name, how), last = runtime.execution_providers('cuda:1', [runtime.CUDA, runtime.CPU])
     assert (name, how['device_id'], last) == (runtime.CUDA, 1, runtime.CPU)
     assert how['use_tf32'] == 0, 'TF32 is another result'
     # ONNX Runtime for GPUs on a machine without: it takes the CPU by itself, or raises
@@ -872,7 +880,7 @@ def test_devices_of_the_runtimes(exported, monkeypatch):
 def test_a_part_is_no_model(asked):
     with pytest.raises(UserError, match='the neck of a model'):
         ExportedModel(
-            exporting.GraphSession(
-                build(asked('detection').model, 'neck', torch.float32), dict(part='neck', input={})
+            exporting.EagerSession(
+                build_graph(asked('detection').model, 'neck', torch.float32), dict(part='neck', input={})
             )
         )

@@ -41,6 +41,7 @@ train_cfg = dict(max_epochs=3)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['detection', 'semantic'])
 def test_it_trains_and_scores_as_without(shapes, tmp_path, counter, kind):
     path = tiny.write(tmp_path, kind)

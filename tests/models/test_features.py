@@ -3,12 +3,25 @@
 import pytest
 import torch
 from helpers import published
+from helpers.tiers import mark_slow
 
 import mmresnest
+from mmresnest.models.variants import VARIANTS
 from mmresnest.models.weights import loading
 
 
-@pytest.mark.parametrize('name', published.CASES)
+def is_smallest(name):
+    """Return whether no network of its family, at its stride, has fewer parameters."""
+
+    def family(case):
+        row = VARIANTS[published.CASES[case]['arch']]
+        return row.trunk['kind'], row.type, published.CASES[case]['output_stride']
+
+    kin = [case for case in published.CASES if family(case) == family(name)]
+    return name == min(kin, key=lambda case: (published.CASES[case]['params'], case))
+
+
+@pytest.mark.parametrize('name', mark_slow(published.CASES, is_smallest))
 def test_published_features(name, tmp_path):
     case = published.CASES[name]
     network = mmresnest.build_backbone(

@@ -14,12 +14,13 @@ import pytest
 import torch
 import torch._inductor.cpp_builder
 from helpers.networks import FORMS, KINDS, ROWS, SIZINGS, build, image, loss
+from helpers.tiers import mark_slow
 from torch import nn
 from torch.export import Dim
 
+from mmresnest.models import fast
 from mmresnest.models.blocks import DropPath
 from mmresnest.models.blocks.pool import CeilAvgPool2d, CeilMaxPool2d
-from mmresnest.models.fast import plain
 from mmresnest.models.trunk import ResTrunk
 
 SIZES = [(64, 64), (65, 97)]
@@ -166,7 +167,7 @@ def test_checkpointing_replays_stochastic_depth(network):
 
 @per_form
 def test_freezing(network):
-    parts = [network.stem_parts, *([stage] for stage in network.stages)]
+    parts = [network.stem_modules, *([stage] for stage in network.stages)]
     for frozen in (4, 3, 2, 0, -1, 1):
         network.requires_grad_(True)
         network.frozen_stages = frozen
@@ -282,7 +283,7 @@ def test_dilated(request, original):
 def test_symbolic_trace(row, training):
     ours = build(row).train(training)
     traced = torch.fx.symbolic_trace(copy.deepcopy(ours))
-    plain(ours)  # what is traced is the definition
+    fast.disable(ours)  # what is traced is the definition
     for batch, size in zip((2, 1), SIZES):
         assert_equal(ours(image(batch, size)), traced(image(batch, size)))
     assert_equal(
@@ -351,7 +352,7 @@ def test_compiles_into_one_graph_for_all_sizes(row, training):
     """No break and no second graph, but for a batch of one, which dynamo always makes apart."""
     ours = build(row, **TWO_STAGES).train(training)
     other = copy.deepcopy(ours)
-    plain(ours)  # what is compiled is the definition
+    fast.disable(ours)  # what is compiled is the definition
     graph = compiled(other)
     with torch.set_grad_enabled(training):
         assert_same_steps(ours, other, graph, [image(*size) for size in COMPILED_SIZES])
@@ -359,16 +360,24 @@ def test_compiles_into_one_graph_for_all_sizes(row, training):
             assert_same_steps(ours, other, graph.whole, [image(1)])
 
 
-@kinds
+@pytest.mark.parametrize(
+    'row',
+    mark_slow(KINDS, lambda row: row.trunk['kind'] == 'split'),
+    ids=lambda row: row.trunk['kind'],
+)
 def test_compiled_backward(row):
     """The same through AOTAutograd: functionalised, forward and backward as graphs."""
     ours = build(row, **TWO_STAGES)
     other = copy.deepcopy(ours)
     assert_same_steps(
-        plain(ours), other, compiled(other, 'aot_eager'), [image(*size) for size in COMPILED_SIZES]
+        fast.disable(ours),
+        other,
+        compiled(other, 'aot_eager'),
+        [image(*size) for size in COMPILED_SIZES],
     )
 
 
+@pytest.mark.slow
 def test_inductor_trains_the_last_split_s_pool(tmp_path, monkeypatch):
     """Of Res2Net, which torch 2.13 has to be helped with; where there is a C++ compiler."""
     try:
@@ -392,12 +401,13 @@ def test_inductor_trains_the_last_split_s_pool(tmp_path, monkeypatch):
         torch.testing.assert_close(two.grad, one.grad, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled_checkpointing_stores_less_and_counts_once():
     row, stored = KINDS[0], {}
     ours = build(row, **TWO_STAGES)
     for with_cp in (False, True):
         other = build(row, with_cp=with_cp, **TWO_STAGES)
-        twin = plain(copy.deepcopy(ours))
+        twin = fast.disable(copy.deepcopy(ours))
         graph = compiled(other, 'aot_eager')
         sizes = stored[with_cp] = []
         with torch.autograd.graph.saved_tensors_hooks(

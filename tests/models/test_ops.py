@@ -1,4 +1,4 @@
-"""The twins against their definitions: value, gradient, statistics, and what is saved."""
+"""The fast form against the definitions: value, gradient, statistics, and what is saved."""
 
 import copy
 import pickle
@@ -7,15 +7,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.networks import FORMS, KINDS, build, image, loss
+from helpers.tiers import mark_slow
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmresnest.models import fast
 from mmresnest.models.blocks import DropPath
-from mmresnest.models.fast import lean, plain, recompute
-from mmresnest.models.fast.attention import Attend, Pooled
-from mmresnest.models.fast.convolution import Moments, PackedConv2d, ScaledConv, conv_norm
+from mmresnest.models.fast import recompute
+from mmresnest.models.fast.attention import MeanFunction, SplitAttentionFunction
+from mmresnest.models.fast.convolution import Moments, PackedConv2d, ScaledConv
 from mmresnest.models.trunk import ResTrunk
 
 forms = pytest.mark.parametrize('row', FORMS, ids=lambda row: row.name)
@@ -24,9 +26,9 @@ SIZE = (129, 97)  # odd, and large enough for the moments to be worth it
 
 
 def both(row, dtype=torch.double, **more) -> tuple[ResTrunk, ResTrunk]:
-    """The definition and its twin."""
-    one = plain(build(row, **more)).to(dtype)
-    return one, lean(copy.deepcopy(one))
+    """The definition, and the same network in the form that saves memory."""
+    one = fast.disable(build(row, **more)).to(dtype)
+    return one, fast.enable(copy.deepcopy(one), save_memory=True)
 
 
 def results(network: ResTrunk, x: torch.Tensor, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -179,8 +181,8 @@ def test_gradients_of_the_functions():
     )
 
     def attention(u, a):
-        v, means = Pooled.apply(u)
-        return Attend.apply(v, a * means, 3)
+        v, means = MeanFunction.apply(u)
+        return SplitAttentionFunction.apply(v, a * means, 3)
 
     for function, inputs in (
         (Moments.apply, (x,)),
@@ -205,7 +207,8 @@ def test_a_norm_behind_a_1x1_sees_the_batch_it_would_see(momentum):
     one = nn.BatchNorm2d(8, momentum=momentum).double()
     two = copy.deepcopy(one)
     for _ in range(2):
-        torch.testing.assert_close(conv_norm(conv, two, x), one(conv(x)))
+        step = fast.FoldedForm(True).conv_norm_act(conv, two, x, (), None, None)
+        torch.testing.assert_close(step, one(conv(x)))
     for name, buffer in one.named_buffers():
         torch.testing.assert_close(two.get_buffer(name), buffer)
 
@@ -251,9 +254,10 @@ def test_bytes_saved_for_the_backward_pass(arch, most):
     pytest.importorskip('mmdet')
     from mmresnest.analysis import benchmark
 
-    case = benchmark.Case(arch, 'training', (1, 320, 320), 'float32', 'cpu')
+    case = benchmark.BenchmarkCase(arch, 'training', (1, 320, 320), 'float32', 'cpu')
     x = image(1, (320, 320))
-    assert saved(benchmark.ours(case), x) <= most * saved(benchmark.theirs(case), x)
+    ours = fast.enable(benchmark.our_backbone(case), save_memory=True)
+    assert saved(ours, x) <= most * saved(benchmark.mmdet_backbone(case), x)
 
 
 @kinds
@@ -289,14 +293,14 @@ def test_frozen_stages_follow_their_weights(row):
 def test_the_switch(row):
     one, twin = both(row, torch.float)
     types = [type(module) for module in one.modules()]
-    assert type(twin) is ResTrunk and [type(module) for module in twin.modules()] != types
     assert list(one.state_dict()) == list(twin.state_dict())
-    for again in (copy.deepcopy(twin), pickle.loads(pickle.dumps(twin))):
-        assert [type(m) for m in again.modules()] == [type(m) for m in twin.modules()]
-        assert again.entrance is twin.entrance
+    assert vars(one).keys() | {'fast'} == vars(twin).keys() | {'fast'}
+    for again in (twin, copy.deepcopy(twin), pickle.loads(pickle.dumps(twin))):
+        assert [type(m) for m in again.modules()] == types
+        assert again.fast == again.layer1[0].fast == fast.FoldedForm(save_memory=True)
         assert all(map(torch.equal, again.eval()(image()), twin.eval()(image())))
-    assert lean(twin) is twin and plain(twin) is twin
-    assert [type(module) for module in twin.modules()] == types and twin.entrance is None
+    assert fast.enable(twin) is twin and twin.fast == twin.layer1[0].fast == fast.FoldedForm()
+    assert fast.disable(twin) is twin and twin.fast is twin.layer1[0].fast is None
 
 
 @kinds
@@ -348,7 +352,11 @@ def test_a_norm_changed_before_the_backward_pass_is_refused():
         loss([m.float() for m in maps]).backward()
 
 
-@kinds
+@pytest.mark.parametrize(
+    'row',
+    mark_slow(KINDS, lambda row: row.trunk['kind'] == 'split'),
+    ids=lambda row: row.trunk['kind'],
+)
 def test_one_graph_when_compiled(row):
     one, twin = (network.eval() for network in both(row, torch.float))
     compiled = torch.compile(twin, backend='eager', fullgraph=True, dynamic=True)
@@ -379,8 +387,7 @@ def test_distributed(tmp_path):
 @torch.no_grad()
 def test_packed_weights_follow_the_weights():
     conv = nn.Conv2d(8, 8, 3, padding=1)
-    packed = copy.deepcopy(conv)
-    packed.__class__ = PackedConv2d
+    packed = PackedConv2d.from_conv(copy.deepcopy(conv))
     x = torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
     for _ in range(2):
         torch.testing.assert_close(packed(x), conv(x), rtol=1e-4, atol=1e-5)

@@ -35,6 +35,7 @@ def test_it_is_stored_without_outputs(path):
     assert '/home/' not in path.read_text(encoding='utf-8')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_from_top_to_bottom(path, tmp_path):
     """In a kernel of its own, in an empty folder; a cell that raises raises here."""

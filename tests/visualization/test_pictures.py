@@ -340,7 +340,7 @@ PARTS = {
 def test_curves_of_parts(tmp_path, part):
     log(tmp_path / 'run', PARTS[part])
     losses, scores = run_logs.read_scalars(tmp_path)
-    out = pictures.curves(tmp_path, tmp_path / 'curves.png', title='$run_')
+    out = pictures.plot_curves(tmp_path, tmp_path / 'curves.png', title='$run_')
     image = read(out)
     panels_ = bool(losses) + len({key.rpartition('/')[0] for key in scores})
     assert image.shape[1] / canvas.DPI == pytest.approx(6.4 * panels_, abs=0.1)
@@ -350,7 +350,7 @@ def test_curves_of_parts(tmp_path, part):
 
 def test_the_total_is_black_and_a_term_is_not(tmp_path):
     log(tmp_path / 'run', [{'loss': 2.0, 'loss_cls': 1.0, 'step': n} for n in range(100)])
-    image = read(pictures.curves(tmp_path, tmp_path / 'curves.png'))
+    image = read(pictures.plot_curves(tmp_path, tmp_path / 'curves.png'))
     inner = image[60:-90, 100:-250]  # within the axes, without the legend
     total = np.flatnonzero((near(inner, (0, 0, 0))).sum(1) > inner.shape[1] * 0.8)
     term = np.flatnonzero(near(inner, canvas.class_color(0)).sum(1) > inner.shape[1] * 0.8)
@@ -361,7 +361,7 @@ def test_the_total_is_black_and_a_term_is_not(tmp_path):
 def test_no_log_is_told(tmp_path, name):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UserError, match='no logged loss or score'):
-        pictures.curves(tmp_path / name, tmp_path / 'curves.png')
+        pictures.plot_curves(tmp_path / name, tmp_path / 'curves.png')
 
 
 # --------------------------------------------------------------------------------- files
@@ -544,7 +544,7 @@ def test_panoptic_segments_become_classes(tmp_path, structures):
     }
     image = np.zeros((2, 3, 3), np.uint8)
     no = canvas.IGNORED
-    assert drawing_boxes.panoptic_classes(info, image).tolist() == [[1, no, no], [no, no, 2]]
+    assert canvas.panoptic_classes(info, image).tolist() == [[1, no, no], [no, no, 2]]
     coded = structures.PixelData(sem_seg=torch.tensor([[[1, 1001, 2], [5002, 3, 255]]]))
     assert pictures._classes_of(coded, image, 3).tolist() == [[1, 1, 2], [2, no, no]]
 
@@ -554,4 +554,4 @@ def test_panoptic_segments_become_classes(tmp_path, structures):
     [(100, 4, [0, 25, 50, 75]), (3, 8, [0, 1, 2]), (5, 0, []), (0, 4, [])],
 )
 def test_pictures_are_spread_over_the_data(length, count, indices):
-    assert pictures.spread(length, count) == indices
+    assert pictures.spread_indices(length, count) == indices
