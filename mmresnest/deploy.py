@@ -13,20 +13,20 @@ not see each other's results: they are one grouped convolution.
 import copy
 import ctypes
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .errors import UserError
+from .models import fast
 from .models.blocks import Bottleneck, Res2NetBottleneck, ResNeXtBottleneck, SplitAttention
-from .models.fast import lean
-from .models.fast.convolution import PackedConv2d, affine, conv_norm
-from .models.fast.twins import LeanRes2NetBottleneck
-from .models.trunk import ResTrunk, lay_out
+from .models.fast.convolution import PackedConv2d, fold_norm
+from .models.fast.guards import has_hooks, is_known, is_zero_padded
+from .models.trunk import ResTrunk, to_memory_format
 
 __all__ = ['compile_backbone', 'fold', 'fuse', 'keep_memory', 'uncompiled']
 
@@ -45,9 +45,12 @@ PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
     SplitAttention: (('conv', 'bn0'), ('fc1', 'bn1')),
 }
 
+#: the walks of batch norms that a factor and a shift can stand for, mmengine's subclass among them
+BATCH_NORMS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+
 
 def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model:
-    """The model for inference, with equal outputs but for rounding.
+    """Return the model for inference, with equal outputs but for rounding.
 
     Args:
         model: a network of this package, or a detector or segmentor with one. All its mmcv
@@ -75,29 +78,23 @@ def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model
         )
     if not inplace:
         model = copy.deepcopy(model)
-    lean(model)
-    trunks = [module for module in model.modules() if isinstance(module, ResTrunk)]
     fold(model)
-    with torch.no_grad():
-        for trunk in trunks:
-            for module in trunk.modules():
-                if isinstance(module, Res2NetBottleneck):
-                    merge(module)
-        for module in model.modules():
-            if type(module) is nn.Conv2d and module.padding_mode == 'zeros':
-                module.__class__ = PackedConv2d
+    replace_modules(model, merge_convs)
+    replace_modules(model, pack_conv)
+    fast.enable(model)
     model.requires_grad_(False)
+    trunks = [module for module in model.modules() if isinstance(module, ResTrunk)]
     if trunks and all(trunk.channels_last for trunk in trunks):
-        lay_out(model, torch.channels_last)
+        to_memory_format(model, torch.channels_last)
     if compile:
         compile_backbone(model)
     return model
 
 
 def fold(model: Model) -> Model:
-    """Folds the norms of a model in evaluation into the convolutions before them, in place."""
+    """Fold the norms of a model in evaluation into the convolutions before them, in place."""
     with torch.no_grad():
-        found = [pair for module in model.modules() for pair in pairs(module)]
+        found = [pair for module in model.modules() for pair in conv_norm_pairs(module)]
         uses = Counter(parent.get_submodule(conv) for parent, conv, _ in found)
         for parent, conv, norm in found:
             # Heads such as RTMDet's share a convolution among levels, and not the norms behind it.
@@ -106,8 +103,8 @@ def fold(model: Model) -> Model:
     return model
 
 
-def pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
-    """A module's convolutions with the norms behind them, by the names in the module given."""
+def conv_norm_pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
+    """Yield (parent, name of a convolution, name of the norm behind it) for a module."""
     for cls, names in PAIRS.items():
         if isinstance(module, cls):
             yield from ((module, *pair) for pair in names if hasattr(module, pair[0]))
@@ -124,53 +121,108 @@ def pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
 
 
 def fold_into(parent: nn.Module, conv_name: str, norm_name: str) -> None:
-    """Folds a batch norm into the plain convolution before it; leaves any other pair as it is."""
+    """Fold a batch norm into the plain convolution before it; leave any other pair as it is."""
     conv, norm = parent.get_submodule(conv_name), parent.get_submodule(norm_name)
     if (
-        not isinstance(conv, nn.Conv2d)
-        or hasattr(conv, 'conv_offset')
+        not is_plain_conv(conv)
         or not isinstance(norm, _BatchNorm)
+        or type(norm).forward not in BATCH_NORMS
+        or 'forward' in vars(norm)
+        or has_hooks(norm)
         or norm.running_mean is None
         or norm.running_var is None
         or norm.weight is None
-        or not isinstance(conv.weight, nn.Parameter)
-    ):  # it is computed from others
+    ):
         return
-    folded = affine(conv, norm, norm.running_mean, norm.running_var, None)
+    folded = fold_norm(conv, norm, norm.running_mean, norm.running_var)
     conv.weight, conv.bias = nn.Parameter(folded.weight), nn.Parameter(folded.bias)
     owner, _, name = norm_name.rpartition('.')
     setattr(parent.get_submodule(owner), name, nn.Identity().eval())
 
 
-class MergedRes2NetBottleneck(LeanRes2NetBottleneck):
-    """A Res2Net block without hierarchy, its convolutions one."""
+def is_plain_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Return whether a module is a convolution and no more, as mmcv's subclass is."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and type(module)._conv_forward is nn.Conv2d._conv_forward
+        and not hasattr(module, 'conv_offset')
+        and 'forward' not in vars(module)
+        and not has_hooks(module)
+        and isinstance(module.weight, nn.Parameter)  # else it is computed from others
+    )
 
-    def mix(self, x: Tensor) -> Tensor:
-        """B ws H W -> B ws H' W'."""
-        left, right = x.split([self.width * (self.scales - 1), self.width], 1)
-        y = conv_norm(self.convs[0], self.bns[0], left.clone(), relu=True)  # B w(s-1) H' W'
+
+def replace_modules(model: nn.Module, replace: Callable[[nn.Module], nn.Module]) -> None:
+    """Put what ``replace`` returns in the place of each module below a model, everywhere it is."""
+    replaced: dict[nn.Module, nn.Module] = {}
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is not None:
+                if child not in replaced:
+                    replaced[child] = replace(child)
+                parent._modules[name] = replaced[child]
+
+
+def pack_conv(module: nn.Module) -> nn.Module:
+    """Return a plain convolution with weights in oneDNN's order, other modules as they are."""
+    if type(module) is nn.Conv2d and is_known(module) and is_zero_padded(module):
+        return PackedConv2d.from_conv(module)
+    return module
+
+
+class MergedRes2NetBottleneck(Bottleneck):
+    """A Res2Net block without hierarchy, its convolutions one.
+
+    Args:
+        block: the block, whose modules this one takes.
+        conv: the convolution of all splits but the last.
+    """
+
+    def __init__(self, block: Res2NetBottleneck, conv: nn.Conv2d):
+        nn.Module.__init__(self)  # the modules are there: none is made to be replaced
+        for name, module in block.named_children():
+            self.add_module(name, module)
+        self.downsample = block.downsample
+        self.convs, self.bns = nn.ModuleList([conv]), nn.ModuleList([nn.Identity()])
+        self.sizes = [block.width * (block.scales - 1), block.width]
+        self.train(block.training)
+
+    def spatial_mix(self, x: Tensor) -> Tensor:
+        """Convolve all splits but the last, and pool that: B ws H W -> B ws H' W'."""
+        left, right = x.split(self.sizes, 1)
+        y = self.conv_norm_act(self.convs[0], self.bns[0], left.clone())  # B w(s-1) H' W'
         return torch.cat([y, self.pool(right)], 1)
 
-    mixed = mix
 
-
-def merge(block: Res2NetBottleneck) -> None:
-    """Makes the convolutions of a block without hierarchy one grouped convolution."""
-    convs = [conv for conv in block.convs if type(conv) is nn.Conv2d and conv.bias is not None]
-    if block.hierarchical or block.scales < 3 or len(convs) < len(block.convs):
-        return
-    first = convs[0]
-    first.weight = nn.Parameter(torch.cat([conv.weight for conv in convs]))
-    first.bias = nn.Parameter(torch.cat([conv.bias for conv in convs if conv.bias is not None]))
-    for name in ('in_channels', 'out_channels', 'groups'):
-        setattr(first, name, getattr(first, name) * len(convs))
-    block.convs, block.bns = nn.ModuleList([first]), nn.ModuleList([block.bns[0]])
-    block.eval()
-    block.__class__ = MergedRes2NetBottleneck
+def merge_convs(module: nn.Module) -> nn.Module:
+    """Return a Res2Net block without hierarchy with one convolution, other modules as they are."""
+    if type(module) is not Res2NetBottleneck or module.hierarchical or module.scales < 3:
+        return module
+    if has_hooks(module) or not all(
+        is_known(conv) and conv.bias is not None and type(norm) is nn.Identity
+        for conv, norm in zip(module.convs, module.bns)
+    ):
+        return module
+    convs: list[nn.Conv2d] = list(module.convs)  # type: ignore[arg-type]
+    first, count = convs[0], len(convs)
+    merged = nn.Conv2d(
+        first.in_channels * count,
+        first.out_channels * count,
+        3,
+        first.stride,  # type: ignore[arg-type]
+        first.padding,  # type: ignore[arg-type]
+        first.dilation,  # type: ignore[arg-type]
+        first.groups * count,
+        device='meta',
+    )
+    with torch.no_grad():
+        merged.weight = nn.Parameter(torch.cat([conv.weight for conv in convs]))
+        merged.bias = nn.Parameter(torch.cat([conv.get_parameter('bias') for conv in convs]))
+    return MergedRes2NetBottleneck(module, merged)
 
 
 def compile_backbone(model: Model, **options: Any) -> Model:
-    """Compiles backbone and neck, once for all image sizes; heads stay as they are.
+    """Compile backbone and neck, once for all image sizes; heads stay as they are.
 
     Args:
         model: a detector or segmentor, or a network of this package.
@@ -195,7 +247,7 @@ def compile_backbone(model: Model, **options: Any) -> Model:
 
 
 def one_graph_for_all_sizes() -> None:
-    """Has no two sizes that happen to be equal taken for one size, in the whole process.
+    """Have no two sizes that happen to be equal taken for one size, in the whole process.
 
     Else a square image first would mean another graph for the others.
 
@@ -233,7 +285,7 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
 
 
 def keep_memory() -> None:
-    """Has this process keep what it frees, from now on, for what it needs next: for use on CPUs.
+    """Have this process keep what it frees, from now on, for what it needs next: for use on CPUs.
 
     glibc hands large pieces back to the system as soon as they are freed, and the system clears
     every page anew when they are asked for again: for each map of each step.

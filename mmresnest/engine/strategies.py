@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ..config.hardware import OURS
 from ..errors import ArgumentError, UserError
-from ..models.trunk import lay_out
+from ..models.trunk import to_memory_format
 from ..registry import STRATEGIES
 
 
@@ -82,7 +82,7 @@ class FSDPStrategy(DDPStrategy):
         device = torch.device(get_device()).type
         model = self.convert_model(model.to(get_device()))
         # fully_shard cuts along the first axis and takes contiguous weights only.
-        lay_out(model, torch.contiguous_format)
+        to_memory_format(model, torch.contiguous_format)
         options: dict[str, Any] = dict(
             mesh=init_device_mesh(device, (self.world_size,)),
             reshard_after_forward=self.reshard_after_forward,

@@ -19,8 +19,8 @@ from torch import nn
 
 from ..errors import ArgumentError, nearest
 from ..registry import MODELS
+from . import fast
 from .blocks import conv3x3
-from .fast import lean
 from .trunk import ResTrunk, legal_arguments
 from .variants import R152, VARIANTS, variant
 from .weights import hub, loading
@@ -113,7 +113,7 @@ class Backbone(ResTrunk, BaseModule):
         self.init_cfg = init_cfg
         self.arch = arch
         if args.get('compat') is None:  # 'mm' asks for mmdet's bits
-            lean(self)
+            fast.enable(self)
         loading.convert_on_load(self, say)
 
     @classmethod

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from ..errors import UserError
-from .fast import lean
+from . import fast
 from .trunk import ResTrunk
 from .variants import list_archs, variant
 from .weights import hub, loading
@@ -41,7 +41,7 @@ def build_backbone(
     row = variant(arch)
     network = ResTrunk(**{**row.trunk, **trunk})
     if trunk.get('compat') is None:  # 'mm' asks for mmdet's bits
-        lean(network)
+        fast.enable(network)
     loading.convert_on_load(network)
     if pretrained is True:
         if not row.weights:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from torch import nn
 
 from .blocks.bottleneck import Norm
+from .blocks.functional import ConvNormSequential
 
 
-def deep_stem(widths: Sequence[int], norm: Norm, in_channels: int = 3) -> nn.Sequential:
-    """B 3 H W -> B widths[2] H/2 W/2 by three 3x3 convolutions, each with norm and ReLU."""
+def deep_stem(widths: Sequence[int], norm: Norm, in_channels: int = 3) -> ConvNormSequential:
+    """Return three 3x3 convolutions, norm and ReLU: B 3 H W -> B widths[2] H/2 W/2."""
     layers: list[nn.Module] = []
     for index, width in enumerate(widths):
         layers += [
@@ -20,9 +21,16 @@ def deep_stem(widths: Sequence[int], norm: Norm, in_channels: int = 3) -> nn.Seq
             nn.ReLU(inplace=True),
         ]
         in_channels = width
-    return nn.Sequential(*layers)
+    return ConvNormSequential(*layers)
 
 
 def plain_stem(width: int, norm: Norm, in_channels: int = 3) -> dict[str, nn.Module]:
-    """B 3 H W -> B width H/2 W/2: the parts by the names that every checkpoint gives them."""
-    return dict(conv1=nn.Conv2d(in_channels, width, 7, 2, 3, bias=False), bn1=norm(width))
+    """Return a 7x7 convolution, norm and ReLU by the names that every checkpoint gives them.
+
+    B 3 H W -> B width H/2 W/2.
+    """
+    return dict(
+        conv1=nn.Conv2d(in_channels, width, 7, 2, 3, bias=False),
+        bn1=norm(width),
+        relu=nn.ReLU(inplace=True),
+    )

@@ -1,20 +1,28 @@
 """ResTrunk: stem, stages, and the rules that hold for every kind of bottleneck."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, fields, replace
 from inspect import signature
+from itertools import islice
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ArgumentError, nearest
-from .blocks import KINDS, Bottleneck, DropPath, Parts, Site, conv3x3
+from .blocks import (
+    KINDS,
+    BlockGeometry,
+    BlockModules,
+    Bottleneck,
+    ConvNormAct,
+    ConvNormSequential,
+    DropPath,
+    conv3x3,
+)
 from .blocks.bottleneck import Norm
 from .blocks.pool import CeilAvgPool2d, CeilMaxPool2d
 from .stem import deep_stem, plain_stem
@@ -22,15 +30,144 @@ from .stem import deep_stem, plain_stem
 Conv3x3 = Callable[..., nn.Module]
 
 
-class ResTrunk(nn.Module):
+@dataclass(frozen=True)
+class TrunkSpec:
+    """What a trunk is made of; the arguments of :class:`ResTrunk`, which documents them.
+
+    Raises:
+        ArgumentError: geometry that cannot be built, with the legal values.
+    """
+
+    kind: str
+    depths: Sequence[int]
+    stem: int | Sequence[int] = 64
+    in_channels: int = 3
+    base_channels: int = 64
+    pooled_shortcut: bool = False
+    shortcut_kernel: int = 1
+    stride_in_1x1: bool = False
+    ceil_pool: bool = False
+    strides: Sequence[int] = (1, 2, 2, 2)
+    dilations: Sequence[int] = (1, 1, 1, 1)
+    contract_dilation: bool | None = None
+    multi_grid: Sequence[int] | None = None
+    out_indices: Sequence[int] = (0, 1, 2, 3)
+    frozen_stages: int = -1
+    norm_eval: bool = False
+    with_cp: bool = False
+    drop_path_rate: float = 0.0
+    zero_init_residual: bool = True
+    norm: Norm = nn.BatchNorm2d
+    convs3x3: Sequence[Conv3x3] | None = None
+    compat: str | None = None
+    channels_last: bool = True
+    block: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built, before anything is built."""
+        if self.kind not in KINDS:
+            raise ArgumentError(f'kind={self.kind!r} is unknown; {nearest(self.kind, KINDS)}')
+        stages, out_indices = len(self.depths), tuple(self.out_indices)
+        if not 1 <= stages <= 4:
+            raise ArgumentError(f'num_stages={stages} is not supported; legal: 1, 2, 3, 4')
+        for name, values in (('strides', self.strides), ('dilations', self.dilations)):
+            if len(values) < stages or any(value < 1 for value in values):
+                raise ArgumentError(
+                    f'{name}={tuple(values)} must give a number above 0 for each of '
+                    f'the {stages} stages'
+                )
+        if not out_indices or out_indices != tuple(sorted(set(out_indices) & set(range(stages)))):
+            raise ArgumentError(
+                f'out_indices={out_indices} must be ascending stage indices; '
+                f'legal: {", ".join(map(str, range(stages)))}'
+            )
+        if not -1 <= self.frozen_stages <= stages:
+            raise ArgumentError(
+                f'frozen_stages={self.frozen_stages} is not supported; legal: -1 (nothing), '
+                f'0 (the stem) to {stages}'
+            )
+        if not 0 <= self.drop_path_rate < 1:
+            raise ArgumentError(f'drop_path_rate={self.drop_path_rate} must lie in [0, 1)')
+        if self.compat not in (None, 'mm'):
+            raise ArgumentError(f"compat={self.compat!r} is unknown; legal: None, 'mm'")
+        if self.multi_grid is not None and len(self.multi_grid) != self.depths[-1]:
+            raise ArgumentError(
+                f'multi_grid={tuple(self.multi_grid)} must give one dilation for each of '
+                f'the {self.depths[-1]} blocks of the last stage'
+            )
+        if not isinstance(self.stem, int) and len(self.stem) != 3:
+            raise ArgumentError(f'stem={tuple(self.stem)} must be one width (7x7) or three (deep)')
+        for name in self.block.keys() - block_arguments(self.kind):
+            raise ArgumentError(
+                f'{name!r} is not an argument of a {self.kind!r} network; '
+                f'{nearest(name, sorted(legal_arguments(self.kind)))}'
+            )
+
+    @property
+    def num_built(self) -> int:
+        """How many stages are built: one that nobody reads is not."""
+        return max(self.out_indices) + 1
+
+    def block_dilations(self, stage: int) -> list[int]:
+        """Return the dilation of each block of a stage."""
+        dilation, depth = self.dilations[stage], self.depths[stage]
+        if self.multi_grid is not None and stage == len(self.depths) - 1:
+            return list(self.multi_grid)
+        contract = self.contract_dilation
+        if contract is None:
+            contract = self.compat != 'mm'
+        return [dilation // 2 if contract and dilation > 1 else dilation] + [dilation] * (depth - 1)
+
+    def drop_paths(self) -> Iterator[nn.Module]:
+        """Yield the stochastic depth of each block, from the first on."""
+        total = sum(self.depths)
+        for index in range(total):
+            rate = self.drop_path_rate * index / max(total - 1, 1)
+            yield DropPath(rate) if rate > 0 else nn.Identity()
+
+    def first_geometry(self, stage: int, in_channels: int) -> BlockGeometry:
+        """Return where the first block of a stage stands."""
+        return BlockGeometry(
+            in_channels,
+            planes=self.base_channels << stage,
+            stride=self.strides[stage],
+            stage=stage,
+            first=True,
+            base_channels=self.base_channels,
+            stride_in_1x1=self.stride_in_1x1,
+            pool_needs_stride=self.compat == 'mm',
+            sum_splits_first=self.compat == 'mm',
+        )
+
+
+class Stage(ConvNormAct, nn.Sequential):
+    """Blocks in a row.
+
+    ``with_cp`` has each block computed again in the backward pass instead of saved.
+    """
+
+    with_cp = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B C H W -> B 4p H' W'."""
+        for block in self:
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint_block(block, x)
+            else:
+                with self.recompute_scope():
+                    x = block(x)
+        return x
+
+
+class ResTrunk(ConvNormAct, nn.Module):
     """A residual network without its classifier: one map per stage asked for.
 
     Args:
         kind: kind of bottleneck, a key of ``blocks.KINDS``.
         depths: blocks per stage, one to four stages.
-        stem: width of a 7x7 stem, or the three widths of a deep one.
-        in_channels: channels of the image.
-        base_channels: planes of the first stage.
+        stem: width of a 7x7 stem, or the three widths of a deep one; 64.
+        in_channels: channels of the image; 3.
+        base_channels: planes of the first stage; 64.
         pooled_shortcut: shortcuts average-pool and then convolve with stride 1 (the "D" form).
         shortcut_kernel: kernel of the shortcuts' convolutions from stage 2 on, and of strided ones
             (SENet-154: 3).
@@ -46,12 +183,13 @@ class ResTrunk(nn.Module):
         norm_eval: keep batch norm in evaluation mode while training.
         with_cp: recompute blocks in the backward pass instead of storing their activations.
         drop_path_rate: stochastic depth rate of the last block; earlier ones less, linearly.
-        zero_init_residual: start every branch's last norm at zero, so blocks start as identities.
-        norm: makes a norm layer from a number of channels.
+        zero_init_residual: start every branch's last norm at zero, so blocks start as identities;
+            True.
+        norm: makes a norm layer from a number of channels; ``nn.BatchNorm2d``.
         convs3x3: one maker of 3x3 convolutions per stage (deformable ones, say).
         compat: ``'mm'`` reproduces mmdet's and mmseg's own departures from the published networks,
             for checkpoints that were trained with them.
-        channels_last: compute in the channels-last layout whatever the image's layout is.
+        channels_last: compute in the channels-last layout whatever the image's layout is; True.
         **block: arguments of the kind of bottleneck.
 
     Raises:
@@ -60,160 +198,90 @@ class ResTrunk(nn.Module):
 
     conv1: nn.Module  # } of a plain stem
     bn1: nn.Module  # }
+    relu: nn.Module  # }
 
-    #: another walk through the stem, put here from outside; takes the trunk and the image
-    entrance: Callable[['ResTrunk', Tensor], Tensor] | None = None
-
-    def __init__(
-        self,
-        kind: str,
-        depths: Sequence[int],
-        *,
-        stem: int | Sequence[int] = 64,
-        in_channels: int = 3,
-        base_channels: int = 64,
-        pooled_shortcut: bool = False,
-        shortcut_kernel: int = 1,
-        stride_in_1x1: bool = False,
-        ceil_pool: bool = False,
-        strides: Sequence[int] = (1, 2, 2, 2),
-        dilations: Sequence[int] = (1, 1, 1, 1),
-        contract_dilation: bool | None = None,
-        multi_grid: Sequence[int] | None = None,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool = False,
-        drop_path_rate: float = 0.0,
-        zero_init_residual: bool = True,
-        norm: Norm = nn.BatchNorm2d,
-        convs3x3: Sequence[Conv3x3] | None = None,
-        compat: str | None = None,
-        channels_last: bool = True,
-        **block: Any,
-    ):
+    def __init__(self, kind: str, depths: Sequence[int], **arguments: Any):
         super().__init__()
-        check(
+        own = trunk_arguments() & arguments.keys()
+        spec = TrunkSpec(
             kind,
             depths,
-            strides,
-            dilations,
-            out_indices,
-            frozen_stages,
-            drop_path_rate,
-            compat,
-            multi_grid,
-            stem,
+            **{name: arguments[name] for name in own},
+            block={name: value for name, value in arguments.items() if name not in own},
         )
-        self.out_indices, self.frozen_stages = tuple(out_indices), frozen_stages
-        self.norm_eval, self.with_cp, self.channels_last = norm_eval, with_cp, channels_last
-        for name in block.keys() - block_arguments(kind):
-            raise ArgumentError(
-                f'{name!r} is not an argument of a {kind!r} network; '
-                f'{nearest(name, sorted(legal_arguments(kind)))}'
-            )
-        contract = compat != 'mm' if contract_dilation is None else contract_dilation
-        build: Callable[..., Bottleneck] = partial(KINDS[kind], **block)
-
-        if isinstance(stem, int):
+        self.out_indices, self.frozen_stages = tuple(spec.out_indices), spec.frozen_stages
+        self.norm_eval, self.channels_last = spec.norm_eval, spec.channels_last
+        if isinstance(spec.stem, int):
             self.stem = None
-            for name, module in plain_stem(stem, norm, in_channels).items():
+            for name, module in plain_stem(spec.stem, spec.norm, spec.in_channels).items():
                 self.add_module(name, module)
-            channels = stem
+            channels = spec.stem
         else:
-            self.stem = deep_stem(stem, norm, in_channels)
-            channels = stem[-1]
-        self.maxpool = CeilMaxPool2d(3, 2) if ceil_pool else nn.MaxPool2d(3, 2, 1)
-
-        total = sum(depths)
-        rates = iter([drop_path_rate * index / max(total - 1, 1) for index in range(total)])
-        out_channels = []
-        for stage in range(max(self.out_indices) + 1):  # a stage that nobody reads is not built
-            grid = dilations_of(
-                dilations[stage],
-                depths[stage],
-                contract,
-                multi_grid if stage == len(depths) - 1 else None,
-            )
-            site = Site(
-                channels,
-                base_channels << stage,
-                strides[stage],
-                grid[0],
-                stage,
-                True,
-                base_channels,
-                stride_in_1x1,
-                compat == 'mm',
-                compat == 'mm',
-            )
-            parts = Parts(norm, conv3x3 if convs3x3 is None else convs3x3[stage])
-            blocks = []
-            for dilation in grid:
-                site = replace(site, dilation=dilation)
-                rate = next(rates)
-                blocks.append(
-                    build(
-                        site,
-                        replace(
-                            parts,
-                            drop_path=DropPath(rate) if rate > 0 else nn.Identity(),
-                            shortcut=shortcut(site, norm, pooled_shortcut, shortcut_kernel),
-                        ),
-                    )
-                )
-                channels = site.planes * Bottleneck.expansion
-                site = replace(site, in_channels=channels, stride=1, first=False)
-            self.add_module(f'layer{stage + 1}', nn.Sequential(*blocks))
-            out_channels.append(channels)
+            self.stem = deep_stem(spec.stem, spec.norm, spec.in_channels)
+            channels = spec.stem[-1]
+        self.maxpool = CeilMaxPool2d(3, 2) if spec.ceil_pool else nn.MaxPool2d(3, 2, 1)
+        drop_paths = spec.drop_paths()
+        self.stage_names = tuple(f'layer{stage + 1}' for stage in range(spec.num_built))
+        for stage, name in enumerate(self.stage_names):
+            self.add_module(name, build_stage(spec, stage, channels, drop_paths))
+            channels = (spec.base_channels << stage) * Bottleneck.expansion
         #: channels of the maps returned, for necks that ask
-        self.out_channels = tuple(out_channels[index] for index in self.out_indices)
-        initialise(self, zero_init_residual)
-        if channels_last:
-            lay_out(self, torch.channels_last)
+        self.out_channels = tuple(
+            (spec.base_channels << stage) * Bottleneck.expansion for stage in self.out_indices
+        )
+        self.with_cp = spec.with_cp
+        init_trunk(self, spec.zero_init_residual)
+        if spec.channels_last:
+            to_memory_format(self, torch.channels_last)
         self.train()
 
     @property
-    def stages(self) -> list[nn.Sequential]:
+    def stages(self) -> list[nn.Module]:
         """The stages that are built, in order."""
-        return [
-            module
-            for name, module in self.named_children()
-            if name.startswith('layer') and isinstance(module, nn.Sequential)
-        ]
+        return [getattr(self, name) for name in self.stage_names]
 
     @property
-    def stem_parts(self) -> list[nn.Module]:
-        """The stem's modules, whichever of its two forms it has."""
+    def stem_modules(self) -> list[nn.Module]:
+        """The modules of the stem that have weights, whichever of its two forms it has."""
         return [self.conv1, self.bn1] if self.stem is None else [self.stem]
 
-    def embed(self, image: Tensor) -> Tensor:
-        """B 3 H W -> B C H/4 W/4: stem and max pool."""
+    @property
+    def with_cp(self) -> bool:
+        """Whether blocks are computed again in the backward pass instead of saved."""
+        return any(getattr(stage, 'with_cp', False) for stage in self.stages)
+
+    @with_cp.setter
+    def with_cp(self, wanted: bool) -> None:
+        for stage in self.stages:
+            if isinstance(stage, Stage):
+                stage.with_cp = wanted
+
+    def forward_stem(self, image: Tensor) -> Tensor:
+        """Apply stem and max pool: B 3 H W -> B C H/4 W/4."""
         if self.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
-        if self.stem is None:
-            x = F.relu(self.bn1(self.conv1(image)), inplace=True)
-        else:
-            x = self.stem(image)
-        return self.maxpool(x)
+        with self.recompute_scope():
+            if self.stem is None:
+                x = self.conv_norm_act(self.conv1, self.bn1, image, act=self.relu)
+            else:
+                x = self.stem(image)
+            return self.maxpool(x)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """B 3 H W -> one map per out_index, at strides 4, 8, 16, 32 unless dilated."""
-        call = rerun if self.with_cp and torch.is_grad_enabled() else nn.Module.__call__
-        x = self.embed(image) if self.entrance is None else self.entrance(self, image)
+        x = self.forward_stem(image)
         maps = []
         for index, stage in enumerate(self.stages):
-            for block in stage:
-                x = call(block, x)
+            x = stage(x)
             if index in self.out_indices:
                 maps.append(x)
         return tuple(maps)
 
     def train(self, mode: bool = True) -> 'ResTrunk':
-        """Sets the mode, keeping frozen stages (and, with ``norm_eval``, norms) in evaluation."""
+        """Set the mode, keeping frozen stages (and, with ``norm_eval``, norms) in evaluation."""
         super().train(mode)
         if self.frozen_stages >= 0:  # 0 freezes the stem alone
-            for part in (*self.stem_parts, *self.stages[: self.frozen_stages]):
+            for part in (*self.stem_modules, *self.stages[: self.frozen_stages]):
                 part.eval().requires_grad_(False)
         if self.norm_eval:
             for module in self.modules():
@@ -222,64 +290,19 @@ class ResTrunk(nn.Module):
         return self
 
 
-def lay_out(module: nn.Module, memory_format: torch.memory_format) -> None:
-    """Puts a module's 4-D weights into a memory layout, in place."""
+def to_memory_format(module: nn.Module, memory_format: torch.memory_format) -> None:
+    """Put a module's 4-D weights into a memory layout, in place."""
     # torch's stubs of this method leave the argument out.
     module.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
-def check(
-    kind,
-    depths,
-    strides,
-    dilations,
-    out_indices,
-    frozen_stages,
-    drop_path_rate,
-    compat,
-    multi_grid,
-    stem,
-) -> None:
-    """Refuses geometry that cannot be built, before anything is built."""
-    if kind not in KINDS:
-        raise ArgumentError(f'kind={kind!r} is unknown; {nearest(kind, KINDS)}')
-    stages = len(depths)
-    if not 1 <= stages <= 4:
-        raise ArgumentError(f'num_stages={stages} is not supported; legal: 1, 2, 3, 4')
-    for name, values in (('strides', strides), ('dilations', dilations)):
-        if len(values) < stages or any(value < 1 for value in values):
-            raise ArgumentError(
-                f'{name}={tuple(values)} must give a number above 0 for each of the {stages} stages'
-            )
-    if (
-        not out_indices
-        or list(out_indices) != sorted(set(out_indices))
-        or not (0 <= min(out_indices) and max(out_indices) < stages)
-    ):
-        raise ArgumentError(
-            f'out_indices={tuple(out_indices)} must be ascending stage indices; '
-            f'legal: {", ".join(map(str, range(stages)))}'
-        )
-    if not -1 <= frozen_stages <= stages:
-        raise ArgumentError(
-            f'frozen_stages={frozen_stages} is not supported; legal: -1 (nothing), '
-            f'0 (the stem) to {stages}'
-        )
-    if not 0 <= drop_path_rate < 1:
-        raise ArgumentError(f'drop_path_rate={drop_path_rate} must lie in [0, 1)')
-    if compat not in (None, 'mm'):
-        raise ArgumentError(f"compat={compat!r} is unknown; legal: None, 'mm'")
-    if multi_grid is not None and len(multi_grid) != depths[-1]:
-        raise ArgumentError(
-            f'multi_grid={tuple(multi_grid)} must give one dilation for each of '
-            f'the {depths[-1]} blocks of the last stage'
-        )
-    if not isinstance(stem, int) and len(stem) != 3:
-        raise ArgumentError(f'stem={tuple(stem)} must be one width (7x7) or three (deep)')
+def trunk_arguments() -> set[str]:
+    """Return the arguments that every trunk takes beside ``kind`` and ``depths``."""
+    return {each.name for each in fields(TrunkSpec)} - {'kind', 'depths', 'block'}
 
 
 def block_arguments(kind: str) -> set[str]:
-    """The arguments of a kind of bottleneck, those it inherits included."""
+    """Return the arguments of a kind of bottleneck, those it inherits included."""
     return {
         name
         for cls in KINDS[kind].__mro__
@@ -290,39 +313,46 @@ def block_arguments(kind: str) -> set[str]:
 
 
 def legal_arguments(kind: str) -> set[str]:
-    """Every argument that a trunk of this kind obeys."""
-    own = {
-        name
-        for name, parameter in signature(ResTrunk.__init__).parameters.items()
-        if name != 'self' and parameter.kind is not parameter.VAR_KEYWORD
-    }
-    return own | block_arguments(kind)
+    """Return every argument that a trunk of this kind obeys."""
+    return {'kind', 'depths'} | trunk_arguments() | block_arguments(kind)
 
 
-def dilations_of(
-    dilation: int, depth: int, contract: bool, multi_grid: Sequence[int] | None
-) -> list[int]:
-    """The dilation of each block of a stage."""
-    if multi_grid is not None:
-        return list(multi_grid)
-    return [dilation // 2 if contract and dilation > 1 else dilation] + [dilation] * (depth - 1)
+def build_stage(
+    spec: TrunkSpec, stage: int, in_channels: int, drop_paths: Iterator[nn.Module]
+) -> Stage:
+    """Return the blocks of a stage, whose stochastic depths are taken from ``drop_paths``."""
+    geometry = spec.first_geometry(stage, in_channels)
+    modules = BlockModules(spec.norm, conv3x3 if spec.convs3x3 is None else spec.convs3x3[stage])
+    blocks = []
+    dilations = spec.block_dilations(stage)
+    for dilation, drop_path in zip(dilations, islice(drop_paths, len(dilations))):
+        geometry = replace(geometry, dilation=dilation)
+        shortcut = build_shortcut(geometry, spec)
+        blocks.append(
+            KINDS[spec.kind](
+                geometry, replace(modules, shortcut=shortcut, drop_path=drop_path), **spec.block
+            )
+        )
+        channels = geometry.planes * Bottleneck.expansion
+        geometry = replace(geometry, in_channels=channels, stride=1, first=False)
+    return Stage(*blocks)
 
 
-def shortcut(site: Site, norm: Norm, pooled: bool, kernel: int) -> nn.Module | None:
-    """The projection where a block changes size or channels, else nothing."""
-    out_channels = site.planes * Bottleneck.expansion
-    if site.stride == 1 and site.in_channels == out_channels:
+def build_shortcut(geometry: BlockGeometry, spec: TrunkSpec) -> nn.Module | None:
+    """Return the projection where a block changes size or channels, else None."""
+    out_channels, norm = geometry.planes * Bottleneck.expansion, spec.norm
+    if geometry.stride == 1 and geometry.in_channels == out_channels:
         return None
-    if not pooled:
+    if not spec.pooled_shortcut:
         # Where dilation took a stride away, the kernel stays and is dilated like the block's own.
-        kernel = kernel if site.stride > 1 or site.stage > 0 else 1
-        dilation = site.dilation if kernel > 1 else 1
-        return nn.Sequential(
+        kernel = spec.shortcut_kernel if geometry.stride > 1 or geometry.stage > 0 else 1
+        dilation = geometry.dilation if kernel > 1 else 1
+        return ConvNormSequential(
             nn.Conv2d(
-                site.in_channels,
+                geometry.in_channels,
                 out_channels,
                 kernel,
-                site.stride,
+                geometry.stride,
                 kernel // 2 * dilation,
                 dilation,
                 bias=False,
@@ -330,14 +360,14 @@ def shortcut(site: Site, norm: Norm, pooled: bool, kernel: int) -> nn.Module | N
             norm(out_channels),
         )
     # A place for the pool also where the stride is 1: the keys of the checkpoints count it.
-    pool = nn.Identity() if site.stride == 1 else CeilAvgPool2d(site.stride)
-    return nn.Sequential(
-        pool, nn.Conv2d(site.in_channels, out_channels, 1, bias=False), norm(out_channels)
+    pool = nn.Identity() if geometry.stride == 1 else CeilAvgPool2d(geometry.stride)
+    return ConvNormSequential(
+        pool, nn.Conv2d(geometry.in_channels, out_channels, 1, bias=False), norm(out_channels)
     )
 
 
-def initialise(trunk: nn.Module, zero_init_residual: bool) -> None:
-    """He initialisation (arXiv:1502.01852) by fan-out; offsets of deformable convolutions at 0."""
+def init_trunk(trunk: nn.Module, zero_init_residual: bool) -> None:
+    """Initialize by fan-out (He et al., arXiv:1502.01852), offsets of convolutions at zero."""
     for name, module in trunk.named_modules():
         if isinstance(module, nn.Conv2d):
             if name.endswith('conv_offset'):
@@ -350,8 +380,8 @@ def initialise(trunk: nn.Module, zero_init_residual: bool) -> None:
             nn.init.zeros_(module.bn3.get_parameter('weight'))
 
 
-def rerun(block: nn.Module, x: Tensor) -> Tensor:
-    """Checkpointing that counts each batch once in the running statistics.
+def checkpoint_block(block: nn.Module, x: Tensor) -> Tensor:
+    """Run a block with checkpointing that counts each batch once in the running statistics.
 
     A compiled graph needs no care for that: what is written to buffers becomes an output of the
     graph, which recomputing does not repeat. (The backend ``eager``, for debugging of graphs, does
@@ -360,13 +390,13 @@ def rerun(block: nn.Module, x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         return checkpoint(block, x, use_reentrant=False)
     return checkpoint(
-        block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), statistics_kept(block))
+        block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), keep_statistics(block))
     )
 
 
 @contextmanager
-def statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Lets norms compute as in training and leaves their running statistics as they are."""
+def keep_statistics(block: nn.Module) -> Iterator[None]:
+    """Let norms compute as in training and leave their running statistics as they are."""
     norms = [
         module
         for module in block.modules()

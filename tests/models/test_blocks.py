@@ -12,12 +12,12 @@ from torch import nn
 from mmresnest.errors import ArgumentError
 from mmresnest.models.blocks import (
     KINDS,
+    BlockGeometry,
+    BlockModules,
     DropPath,
-    Parts,
     Res2NetBottleneck,
     ResNeXtBottleneck,
     SEBottleneck,
-    Site,
     SplitAttention,
     SplitAttentionBottleneck,
 )
@@ -51,7 +51,7 @@ def agree(module: nn.Module, twin, x: torch.Tensor) -> None:
 
 
 SITES = st.builds(
-    Site,
+    BlockGeometry,
     in_channels=st.just(32),
     planes=st.sampled_from([8, 16]),
     stride=st.sampled_from([1, 2]),
@@ -62,7 +62,7 @@ SITES = st.builds(
 )
 
 
-def shortcut(site: Site) -> nn.Module:
+def shortcut(site: BlockGeometry) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(site.in_channels, 4 * site.planes, 1, site.stride, bias=False),
         nn.BatchNorm2d(4 * site.planes),
@@ -81,7 +81,9 @@ def test_resnext(site, groups, base_width, gated):
     kind = SEBottleneck if gated else ResNeXtBottleneck
     own = dict(reduction=4) if gated else {}
     block = settle(
-        kind(site, Parts(shortcut=shortcut(site)), groups=groups, base_width=base_width, **own)
+        kind(
+            site, BlockModules(shortcut=shortcut(site)), groups=groups, base_width=base_width, **own
+        )
     )
     gate = (lambda y: twins.squeeze_excite(block.se, y)) if gated else (lambda y: y)
     agree(
@@ -99,7 +101,7 @@ def test_res2net(site, scales, groups, first, mm):
     site = replace(site, first=first, pool_needs_stride=mm, stride=site.stride if first else 1)
     block = settle(
         Res2NetBottleneck(
-            site, Parts(shortcut=shortcut(site)), base_width=4, scales=scales, groups=groups
+            site, BlockModules(shortcut=shortcut(site)), base_width=4, scales=scales, groups=groups
         )
     )
     pooled = site.stride > 1 or not mm
@@ -129,7 +131,7 @@ def test_split_attention(site, radix, groups, base_width, avd, avd_first, mm):
     block = settle(
         SplitAttentionBottleneck(
             site,
-            Parts(shortcut=shortcut(site)),
+            BlockModules(shortcut=shortcut(site)),
             radix=radix,
             groups=groups,
             base_width=base_width,
@@ -152,25 +154,25 @@ def test_one_walk():
     """A kind may override a step, never the walk."""
     for kind in KINDS.values():
         assert kind.forward is Bottleneck.forward
-        assert kind.mix is not Bottleneck.mix
+        assert kind.spatial_mix is not Bottleneck.spatial_mix
 
 
 def test_hidden_layer_of_split_attention():
-    assert SplitAttention(64, Parts()).fc1.out_channels == 32
-    assert SplitAttention(512, Parts()).fc1.out_channels == 256
-    assert SplitAttention(80, Parts(), radix=4, groups=2).fc1.out_channels == 80
-    assert SplitAttention(64, Parts(), reduction_factor=2).fc1.out_channels == 64
+    assert SplitAttention(64, BlockModules()).fc1.out_channels == 32
+    assert SplitAttention(512, BlockModules()).fc1.out_channels == 256
+    assert SplitAttention(80, BlockModules(), radix=4, groups=2).fc1.out_channels == 80
+    assert SplitAttention(64, BlockModules(), reduction_factor=2).fc1.out_channels == 64
 
 
 def test_a_radix_that_does_not_divide_is_refused():
     with pytest.raises(ArgumentError, match='radix=3'):
-        SplitAttention(64, Parts(), radix=3)
+        SplitAttention(64, BlockModules(), radix=3)
     with pytest.raises(ArgumentError, match='radix=0'):
-        SplitAttention(64, Parts(), radix=0)
+        SplitAttention(64, BlockModules(), radix=0)
 
 
 def test_batch_of_one_trains_on_running_statistics():
-    module = SplitAttention(8, Parts())
+    module = SplitAttention(8, BlockModules())
     before = {key: value.clone() for key, value in module.bn1.state_dict().items()}
     out = module.train()(torch.randn(1, 8, 5, 5))
     assert out.isfinite().all()
@@ -191,7 +193,7 @@ def test_drop_path():
 
 @pytest.mark.parametrize('kind,stride', list(product(KINDS, (1, 2))))
 def test_channels_last_stays(kind, stride):
-    site = Site(64, 16, stride, first=True, stage=1, base_channels=16)
-    block = KINDS[kind](site, Parts(shortcut=shortcut(site))).eval()
+    site = BlockGeometry(64, 16, stride, first=True, stage=1, base_channels=16)
+    block = KINDS[kind](site, BlockModules(shortcut=shortcut(site))).eval()
     x = torch.randn(2, 64, 8, 8).to(memory_format=torch.channels_last)
     assert block(x).is_contiguous(memory_format=torch.channels_last)

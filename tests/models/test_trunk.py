@@ -10,7 +10,7 @@ from torch import nn
 import mmresnest
 from mmresnest.errors import ArgumentError
 from mmresnest.models.blocks import KINDS
-from mmresnest.models.trunk import ResTrunk, dilations_of
+from mmresnest.models.trunk import ResTrunk, TrunkSpec
 
 # The smallest trunk of every kind: one block a stage, narrow.
 SMALL = dict(
@@ -53,11 +53,22 @@ def test_output_stride_8(kind):
 
 
 def test_dilations_of_blocks():
-    assert dilations_of(4, 3, True, None) == [2, 4, 4]
-    assert dilations_of(2, 3, True, None) == [1, 2, 2]
-    assert dilations_of(4, 3, False, None) == [4, 4, 4]
-    assert dilations_of(1, 2, True, None) == [1, 1]
-    assert dilations_of(4, 3, True, (1, 2, 4)) == [1, 2, 4]
+    def of_last(dilation, depth, contract, multi_grid=None):
+        spec = TrunkSpec(
+            'resnext',
+            (1, depth),
+            dilations=(1, dilation),
+            contract_dilation=contract,
+            multi_grid=multi_grid,
+            out_indices=(1,),
+        )
+        return spec.block_dilations(1)
+
+    assert of_last(4, 3, True) == [2, 4, 4]
+    assert of_last(2, 3, True) == [1, 2, 2]
+    assert of_last(4, 3, False) == [4, 4, 4]
+    assert of_last(1, 2, True) == [1, 1]
+    assert of_last(4, 3, True, (1, 2, 4)) == [1, 2, 4]
 
 
 def test_contraction_is_the_default_except_in_mm_compatibility():

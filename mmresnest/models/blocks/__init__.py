@@ -1,6 +1,7 @@
 """The four kinds of bottleneck, by the name under which a variant asks for one."""
 
-from .bottleneck import Bottleneck, DropPath, Parts, Site, conv3x3
+from .bottleneck import BlockGeometry, BlockModules, Bottleneck, DropPath, conv3x3
+from .functional import ConvNormAct, ConvNormSequential
 from .res2net import Res2NetBottleneck
 from .resnext import ResNeXtBottleneck
 from .se import SEBottleneck, SqueezeExcite
@@ -14,14 +15,16 @@ KINDS: dict[str, type[Bottleneck]] = dict(
 )
 
 __all__ = [
+    'BlockGeometry',
+    'BlockModules',
     'Bottleneck',
+    'ConvNormAct',
+    'ConvNormSequential',
     'DropPath',
     'KINDS',
-    'Parts',
     'Res2NetBottleneck',
     'ResNeXtBottleneck',
     'SEBottleneck',
-    'Site',
     'SplitAttention',
     'SplitAttentionBottleneck',
     'SqueezeExcite',

@@ -1,16 +1,17 @@
 """The residual bottleneck: reduce, mix, expand, gate, add.
 
-    y = relu(x' + drop_path(gate(expand(mix(reduce(x))))))        x' = shortcut(x)
+    y = relu(x' + gates(expand(spatial_mix(reduce(x)))))        x' = shortcut(x)
 
 He et al., arXiv:1512.03385, section 4.1 ("bottleneck" building block). Every network of this
-package is this equation with another ``mix`` or ``gate``; the walk itself is written once, here.
+package is this equation with another ``spatial_mix`` or more ``gates``; it is written once, here.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .functional import ConvNormAct
 
 Norm = Callable[[int], nn.Module]
 
@@ -18,12 +19,12 @@ Norm = Callable[[int], nn.Module]
 def conv3x3(
     in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Module:
-    """The plain 3x3 convolution; the trunk hands in another where deformable ones are asked for."""
+    """Return a plain 3x3 convolution; the trunk passes another maker for deformable ones."""
     return nn.Conv2d(in_channels, out_channels, 3, stride, dilation, dilation, groups, bias=False)
 
 
 @dataclass(frozen=True)
-class Site:
+class BlockGeometry:
     """Where in the trunk a block stands: everything a block may know of it."""
 
     in_channels: int
@@ -42,12 +43,12 @@ class Site:
     sum_splits_first: bool = False
 
     def width(self, base_width: float) -> int:
-        """Channels per group: ``planes * base_width / 64``, rounded down."""
+        """Return the channels per group: ``planes * base_width / 64``, rounded down."""
         return int(self.planes * (base_width / self.base_channels))
 
 
 @dataclass(frozen=True)
-class Parts:
+class BlockModules:
     """What a block is built from and does not choose itself."""
 
     norm: Norm = nn.BatchNorm2d
@@ -68,64 +69,68 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """B C H W -> the same, some samples zero in training."""
+        """Zero some samples in training: B C H W -> the same."""
         if not self.training:
             return x
         keep = 1.0 - self.rate
         return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep).div_(keep)  # B 1 1 1
 
     def extra_repr(self) -> str:
-        """The rate, for ``print``."""
+        """Return the rate, for ``print``."""
         return f'rate={self.rate:.3f}'
 
 
-class Bottleneck(nn.Module):
-    """The walk that all kinds share; a kind supplies ``mix`` and may override ``gate``.
+class Bottleneck(ConvNormAct, nn.Module):
+    """The walk that all kinds share; a kind supplies ``spatial_mix`` and may add to ``gates``.
 
-    The names of the parts are those stored in every published checkpoint of these networks.
+    The names of the modules are those stored in every published checkpoint of these networks.
 
     Args:
-        site: where the block stands.
-        parts: norm, 3x3 convolution, shortcut and stochastic depth to use.
-        width: channels that ``mix`` receives, unless ``reduced`` says otherwise, and returns.
+        geometry: where the block stands.
+        modules: norm, 3x3 convolution, shortcut and stochastic depth to use.
+        width: channels that ``spatial_mix`` receives, unless ``reduced`` says otherwise, and
+            returns.
         reduced: channels after the first 1x1 where they differ from ``width`` (SENet-154).
     """
 
     expansion = 4
 
-    def __init__(self, site: Site, parts: Parts, width: int, reduced: int | None = None):
+    def __init__(
+        self, geometry: BlockGeometry, modules: BlockModules, width: int, reduced: int | None = None
+    ):
         super().__init__()
-        out_channels = site.planes * self.expansion
+        out_channels = geometry.planes * self.expansion
         reduced = width if reduced is None else reduced
         self.conv1 = nn.Conv2d(
-            site.in_channels,
+            geometry.in_channels,
             reduced,
             1,
-            stride=site.stride if site.stride_in_1x1 else 1,
+            stride=geometry.stride if geometry.stride_in_1x1 else 1,
             bias=False,
         )
-        self.bn1 = parts.norm(reduced)
+        self.bn1 = modules.norm(reduced)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.bn3 = parts.norm(out_channels)
-        self.downsample = parts.shortcut
-        self.drop_path = parts.drop_path
+        self.bn3 = modules.norm(out_channels)
+        self.downsample = modules.shortcut
+        self.drop_path = modules.drop_path
 
-    def mix(self, x: Tensor) -> Tensor:
-        """B w H W -> B w H' W': what a kind of bottleneck is known by."""
-        raise TypeError(f'{type(self).__name__} has no mix(): it is not a kind of bottleneck')
+    def spatial_mix(self, x: Tensor) -> Tensor:
+        """Compute what a kind of bottleneck is known by: B w H W -> B w H' W'."""
+        raise TypeError(
+            f'{type(self).__name__} has no spatial_mix(): it is not a kind of bottleneck'
+        )
 
-    def gate(self, x: Tensor) -> Tensor:
-        """B 4p H' W' -> the same, before the branch joins the shortcut."""
-        return x
+    def gates(self) -> tuple[nn.Module, ...]:
+        """Return the modules that the branch passes before it joins the shortcut."""
+        return (self.drop_path,)
 
     def forward(self, x: Tensor) -> Tensor:
         """B C H W -> B 4p H' W'."""
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)  # B w H W
-        y = self.bn3(self.conv3(self.mix(y)))  # B 4p H' W'
-        y = self.drop_path(self.gate(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
+        y = self.spatial_mix(self.conv_norm_act(self.conv1, self.bn1, x))  # B w H' W'
+        shortcut = x if self.downsample is None else self.downsample(x)  # B 4p H' W'
+        return self.conv_norm_act(self.conv3, self.bn3, y, gates=self.gates(), add=shortcut)
 
 
-def mixing_stride(site: Site) -> int:
-    """The stride that ``mix`` has to take."""
-    return 1 if site.stride_in_1x1 else site.stride
+def stride_of_mix(geometry: BlockGeometry) -> int:
+    """Return the stride that ``spatial_mix`` has to take."""
+    return 1 if geometry.stride_in_1x1 else geometry.stride

@@ -13,53 +13,65 @@ even where the stride is 1: the published weights were trained so.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .bottleneck import Bottleneck, Parts, Site
+from .bottleneck import BlockGeometry, BlockModules, Bottleneck
 
 
 class Res2NetBottleneck(Bottleneck):
     """1x1, ladder of 3x3 over ``scales`` splits, 1x1.
 
     Args:
-        site: where the block stands.
-        parts: what it is built from.
+        geometry: where the block stands.
+        modules: what it is built from.
         base_width: channels of one split (and group) in stage 1, the papers' w.
         scales: number of splits, the papers' s.
         groups: cardinality of every 3x3 (Res2NeXt).
     """
 
     def __init__(
-        self, site: Site, parts: Parts, *, base_width: int = 26, scales: int = 4, groups: int = 1
+        self,
+        geometry: BlockGeometry,
+        modules: BlockModules,
+        *,
+        base_width: int = 26,
+        scales: int = 4,
+        groups: int = 1,
     ):
-        width = site.width(base_width) * groups
-        super().__init__(site, parts, width * scales)
-        self.width, self.scales, self.hierarchical = width, scales, not site.first
+        width = geometry.width(base_width) * groups
+        super().__init__(geometry, modules, width * scales)
+        self.width, self.scales, self.hierarchical = width, scales, not geometry.first
         # One split is one plain convolution: nothing would be left to mix otherwise.
         ladder = range(max(scales - 1, 1))
         self.convs = nn.ModuleList(
-            parts.conv3x3(width, width, stride=site.stride, dilation=site.dilation, groups=groups)
+            modules.conv3x3(
+                width, width, stride=geometry.stride, dilation=geometry.dilation, groups=groups
+            )
             for _ in ladder
         )
-        self.bns = nn.ModuleList(parts.norm(width) for _ in ladder)
-        pooled = site.first and (site.stride > 1 or not site.pool_needs_stride)
-        self.pool = nn.AvgPool2d(3, site.stride, 1) if pooled else nn.Identity()
+        self.bns = nn.ModuleList(modules.norm(width) for _ in ladder)
+        pooled = geometry.first and (geometry.stride > 1 or not geometry.pool_needs_stride)
+        self.pool = nn.AvgPool2d(3, geometry.stride, 1) if pooled else nn.Identity()
 
-    def mix(self, x: Tensor) -> Tensor:
-        """The ladder: B ws H W -> B ws H' W'."""
+    def spatial_mix(self, x: Tensor) -> Tensor:
+        """Climb the ladder: B ws H W -> B ws H' W'."""
         splits = x.split(self.width, 1)  # s times B w H W
         rungs: list[Tensor] = []
         for index, (conv, bn) in enumerate(zip(self.convs, self.bns)):
             # A split is a view with gaps, which deformable convolutions refuse: its copy has none.
             if self.hierarchical and index > 0:
-                y = splits[index] + rungs[-1]  # B w H W
+                y = self.recomputable(torch.add, splits[index], rungs[-1])  # B w H W
             else:
-                y = splits[index].clone()
-            rungs.append(F.relu(bn(conv(y)), inplace=True))
+                y = self.recomputable(torch.clone, splits[index])
+            rungs.append(self.conv_norm_act(conv, bn, y))
         if self.scales > 1:
             last = splits[-1]
             if torch.compiler.is_compiling():
                 last = last.clone()  # inductor fails on such a view where sizes are symbols
             rungs.append(self.pool(last))
-        return torch.cat(rungs, 1)  # B ws H W
+        return self.recomputable(concat, *rungs)  # B ws H W
+
+
+def concat(*rungs: Tensor) -> Tensor:
+    """Concatenate maps along their channels."""
+    return torch.cat(rungs, 1)

@@ -5,18 +5,17 @@
 With ``groups=1, base_width=64`` it is the bottleneck of ResNet.
 """
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from .bottleneck import Bottleneck, Parts, Site, mixing_stride
+from .bottleneck import BlockGeometry, BlockModules, Bottleneck, stride_of_mix
 
 
 class ResNeXtBottleneck(Bottleneck):
     """1x1, grouped 3x3, 1x1.
 
     Args:
-        site: where the block stands.
-        parts: what it is built from.
+        geometry: where the block stands.
+        modules: what it is built from.
         groups: cardinality C.
         base_width: channels per group in stage 1.
         reduce_first: the first 1x1 has ``width / reduce_first`` channels (SENet-154: 2).
@@ -24,24 +23,24 @@ class ResNeXtBottleneck(Bottleneck):
 
     def __init__(
         self,
-        site: Site,
-        parts: Parts,
+        geometry: BlockGeometry,
+        modules: BlockModules,
         *,
         groups: int = 1,
         base_width: int = 64,
         reduce_first: int = 1,
     ):
-        width = site.width(base_width) * groups
-        super().__init__(site, parts, width, width // reduce_first)
-        self.conv2 = parts.conv3x3(
+        width = geometry.width(base_width) * groups
+        super().__init__(geometry, modules, width, width // reduce_first)
+        self.conv2 = modules.conv3x3(
             width // reduce_first,
             width,
-            stride=mixing_stride(site),
-            dilation=site.dilation,
+            stride=stride_of_mix(geometry),
+            dilation=geometry.dilation,
             groups=groups,
         )
-        self.bn2 = parts.norm(width)
+        self.bn2 = modules.norm(width)
 
-    def mix(self, x: Tensor) -> Tensor:
-        """The grouped 3x3: B w H W -> B w H' W'."""
-        return F.relu(self.bn2(self.conv2(x)), inplace=True)
+    def spatial_mix(self, x: Tensor) -> Tensor:
+        """Apply the grouped 3x3: B w H W -> B w H' W'."""
+        return self.conv_norm_act(self.conv2, self.bn2, x)

@@ -8,7 +8,7 @@ u~ = s * u                          scale
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .bottleneck import Parts, Site
+from .bottleneck import BlockGeometry, BlockModules
 from .resnext import ResNeXtBottleneck
 
 
@@ -26,12 +26,12 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
 
     def forward(self, u: Tensor) -> Tensor:
-        """B C H W -> the same, every channel weighed."""
+        """Weigh every channel: B C H W -> the same."""
         z = u.mean((2, 3), keepdim=True)  # B C 1 1
         return self.excitation(z) * u  # B C H W
 
     def excitation(self, z: Tensor) -> Tensor:
-        """s: B C 1 1 -> the same."""
+        """Return s: B C 1 1 -> the same."""
         return self.fc2(F.relu(self.fc1(z), inplace=True)).sigmoid()
 
 
@@ -39,16 +39,18 @@ class SEBottleneck(ResNeXtBottleneck):
     """A (grouped) bottleneck whose branch is gated by squeeze-and-excitation.
 
     Args:
-        site: where the block stands.
-        parts: what it is built from.
+        geometry: where the block stands.
+        modules: what it is built from.
         reduction: r of the gate.
         **resnext: arguments of ``ResNeXtBottleneck``.
     """
 
-    def __init__(self, site: Site, parts: Parts, *, reduction: int = 16, **resnext: int):
-        super().__init__(site, parts, **resnext)
-        self.se = SqueezeExcite(site.planes * self.expansion, reduction)
+    def __init__(
+        self, geometry: BlockGeometry, modules: BlockModules, *, reduction: int = 16, **resnext: int
+    ):
+        super().__init__(geometry, modules, **resnext)
+        self.se = SqueezeExcite(geometry.planes * self.expansion, reduction)
 
-    def gate(self, x: Tensor) -> Tensor:
-        """Squeeze-and-excitation of the branch."""
-        return self.se(x)
+    def gates(self) -> tuple[nn.Module, ...]:
+        """Return squeeze-and-excitation, and stochastic depth."""
+        return (self.se, self.drop_path)

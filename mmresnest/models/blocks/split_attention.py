@@ -14,26 +14,27 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import BatchNorm2d
 
 from ...errors import ArgumentError
-from .bottleneck import Bottleneck, Parts, Site
+from .bottleneck import BlockGeometry, BlockModules, Bottleneck
+from .functional import ConvNormAct
 
 
-class SplitAttention(nn.Module):
+class SplitAttention(ConvNormAct, nn.Module):
     """A 3x3 convolution into R splits, weighed against each other by what the whole map says.
 
     Args:
         channels: C.
-        parts: norm and 3x3 convolution to use.
+        modules: norm and 3x3 convolution to use.
         stride, dilation: of the 3x3.
         groups: K.
         radix: R, at least 1.
         reduction_factor: the hidden layer of G has ``max(C * R / reduction_factor, 32)`` channels.
-        sum_splits_first: see ``Site``.
+        sum_splits_first: see ``BlockGeometry``.
     """
 
     def __init__(
         self,
         channels: int,
-        parts: Parts,
+        modules: BlockModules,
         *,
         stride: int = 1,
         dilation: int = 1,
@@ -51,34 +52,42 @@ class SplitAttention(nn.Module):
         self.channels, self.groups, self.radix = channels, groups, radix
         self.sum_splits_first = sum_splits_first
         hidden = max(channels * radix // reduction_factor, 32)
-        self.conv = parts.conv3x3(
+        self.conv = modules.conv3x3(
             channels, channels * radix, stride=stride, dilation=dilation, groups=groups * radix
         )
-        self.bn0 = parts.norm(channels * radix)
+        self.bn0 = modules.norm(channels * radix)
         self.fc1 = nn.Conv2d(channels, hidden, 1, groups=groups)
-        self.bn1 = parts.norm(hidden)
+        self.bn1 = modules.norm(hidden)
         self.fc2 = nn.Conv2d(hidden, channels * radix, 1, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """B C H W -> B C H' W'."""
-        u = F.relu(self.bn0(self.conv(x)), inplace=True)  # B RC H W
+        u = self.conv_norm_act(self.conv, self.bn0, x)  # B RC H W
+        return self.attend(u)
+
+    def attend(self, u: Tensor) -> Tensor:
+        """Return V = sum_r a_r * U_r: B RC H W -> B C H W."""
+        if self.fast is not None and not torch.compiler.is_compiling():
+            V = self.fast.split_attention(self, u)
+            if V is not None:
+                return V
         a = self.attention(self.squeeze(u))  # B RC 1 1
         # Slices of channels, never a 5-D view: in channels_last every slice keeps its rows dense.
-        return add(tuple(map(torch.mul, self.splits(a), self.splits(u))))  # B C H W
+        return add_splits(tuple(map(torch.mul, self.splits(a), self.splits(u))))  # B C H W
 
     def splits(self, x: Tensor) -> tuple[Tensor, ...]:
-        """B RC H W -> R times B C H W."""
+        """Cut a map: B RC H W -> R times B C H W."""
         splits = x.split(self.channels, 1)
         return tuple(splits[r] for r in range(self.radix))  # torch.fx cannot count them
 
     def squeeze(self, u: Tensor) -> Tensor:
-        """s: B RC H W -> B C 1 1. Pooling first touches the map once; see ``Site``."""
+        """Return s: B RC H W -> B C 1 1; in which order, ``BlockGeometry`` says."""
         if self.sum_splits_first:
-            return add(self.splits(u)).mean((2, 3), keepdim=True)
-        return add(self.splits(u.mean((2, 3), keepdim=True)))
+            return add_splits(self.splits(u)).mean((2, 3), keepdim=True)
+        return add_splits(self.splits(u.mean((2, 3), keepdim=True)))
 
     def attention(self, s: Tensor) -> Tensor:
-        """a: B C 1 1 -> B RC 1 1, radix-major; the layers' own order is group-major."""
+        """Return a: B C 1 1 -> B RC 1 1, radix-major; the layers' own order is group-major."""
         a = self.fc2(F.relu(norm_of_pooled(self.bn1, self.fc1(s)), inplace=True))
         if self.radix == 1:
             return a.sigmoid()
@@ -86,8 +95,8 @@ class SplitAttention(nn.Module):
         return a.transpose(1, 2).softmax(1).flatten(1, 3)  # B RC 1 1
 
 
-def add(splits: tuple[Tensor, ...]) -> Tensor:
-    """sum_r U_r."""
+def add_splits(splits: tuple[Tensor, ...]) -> Tensor:
+    """Return sum_r U_r."""
     total = splits[0]
     for split in splits[1:]:
         total = total + split
@@ -95,12 +104,14 @@ def add(splits: tuple[Tensor, ...]) -> Tensor:
 
 
 def norm_of_pooled(norm: nn.Module, z: Tensor) -> Tensor:
-    """Normalises a B C 1 1 map; a batch of one uses the running statistics.
+    """Normalize a B C 1 1 map; a batch of one uses the running statistics.
 
     One value has no variance, so batch statistics do not exist there and plain batch norm raises.
     From two samples on (and for SyncBN, which counts all processes) nothing is changed.
     """
-    if norm.training and type(norm) is BatchNorm2d and norm.track_running_stats:
+    if not (norm.training and type(norm) is BatchNorm2d and norm.track_running_stats):
+        return norm(z)
+    if isinstance(z, torch.fx.Proxy) or torch.compiler.is_compiling():
         return batch_norm_of_pooled(
             z,
             norm.running_mean,
@@ -111,7 +122,13 @@ def norm_of_pooled(norm: nn.Module, z: Tensor) -> Tensor:
             norm.momentum,
             norm.eps,
         )
-    return norm(z)
+    if z.shape[0] > 1:
+        return norm(z)
+    norm.eval()
+    try:
+        return norm(z)
+    finally:
+        norm.train()
 
 
 @torch.fx.wrap  # one node of the graph: which branch is taken depends on the batch
@@ -125,7 +142,7 @@ def batch_norm_of_pooled(
     momentum: float | None,
     eps: float,
 ) -> Tensor:
-    """Training-mode ``BatchNorm2d`` of a B C 1 1 map, written out but for a batch of one."""
+    """Apply training-mode ``BatchNorm2d`` to a B C 1 1 map, as a graph can hold it."""
     single = z.shape[0] == 1
     if not single and count is not None:
         count.add_(1)
@@ -138,8 +155,8 @@ class SplitAttentionBottleneck(Bottleneck):
     """1x1, split attention, 1x1, with an average pool in place of the 3x3's stride.
 
     Args:
-        site: where the block stands.
-        parts: what it is built from.
+        geometry: where the block stands.
+        modules: what it is built from.
         radix: R.
         groups: K.
         base_width: channels per group in stage 1.
@@ -150,8 +167,8 @@ class SplitAttentionBottleneck(Bottleneck):
 
     def __init__(
         self,
-        site: Site,
-        parts: Parts,
+        geometry: BlockGeometry,
+        modules: BlockModules,
         *,
         radix: int = 2,
         groups: int = 1,
@@ -160,25 +177,28 @@ class SplitAttentionBottleneck(Bottleneck):
         avd: bool = True,
         avd_first: bool = False,
     ):
-        width = site.width(base_width) * groups
-        super().__init__(site, parts, width)
+        width = geometry.width(base_width) * groups
+        super().__init__(geometry, modules, width)
         # The published networks keep the pool, with stride 1, where dilation removed the stride.
         pooled = avd and (
-            site.stride > 1 or site.first and site.stage > 0 and not site.pool_needs_stride
+            geometry.stride > 1
+            or geometry.first
+            and geometry.stage > 0
+            and not geometry.pool_needs_stride
         )
         self.conv2 = SplitAttention(
             width,
-            parts,
-            stride=1 if pooled else site.stride,
-            dilation=site.dilation,
+            modules,
+            stride=1 if pooled else geometry.stride,
+            dilation=geometry.dilation,
             groups=groups,
             radix=radix,
             reduction_factor=reduction_factor,
-            sum_splits_first=site.sum_splits_first,
+            sum_splits_first=geometry.sum_splits_first,
         )
-        self.avd = nn.AvgPool2d(3, site.stride, 1) if pooled else nn.Identity()
+        self.avd = nn.AvgPool2d(3, geometry.stride, 1) if pooled else nn.Identity()
         self.avd_first = avd_first
 
-    def mix(self, x: Tensor) -> Tensor:
-        """Split attention with the pool on the side that the network has it."""
+    def spatial_mix(self, x: Tensor) -> Tensor:
+        """Apply split attention, with the pool on the side where the network has it."""
         return self.conv2(self.avd(x)) if self.avd_first else self.avd(self.conv2(x))

@@ -1,58 +1,53 @@
-"""The same networks, faster and leaner: twins of the definitions, put in place from outside.
+"""The same networks, faster: one step computed otherwise, put in place from outside.
 
-    lean(model)         evaluation with norms folded into convolutions; training that saves less
-    plain(model)        the definitions again
-    DEVICES             where the twins compute: on CPUs, unless more is added
+    enable(model)                       evaluation with norms folded into convolutions
+    enable(model, save_memory=True)     and training that saves less for the backward pass
+    disable(model)                      the definitions again
+    DEVICES                             where the fast form computes: on CPUs, unless more is added
 
-Names, parameters, state dict and values stay what they are, but for rounding;
-``tests/models/test_ops.py`` proves it. Nothing here is imported by a definition.
+Names, parameters, state dict and values stay what they are, but for rounding, and what is not to
+the letter what the fast form replaces (a hook, a subclass, a parametrization ...) is computed as
+it is defined; ``tests/models/test_fast.py`` proves it. Nothing here is imported by a definition.
 """
 
 from typing import TypeVar
 
 from torch import nn
 
-from ..blocks import Bottleneck
-from ..trunk import ResTrunk
-from .convolution import DEVICES
-from .twins import TWINS, LeanSequential, embed
+from ..blocks import ConvNormAct
+from .guards import DEVICES
+from .twins import FoldedForm
 
-__all__ = ['DEVICES', 'lean', 'plain']
+__all__ = ['DEVICES', 'FoldedForm', 'disable', 'enable', 'lean', 'plain']
 
 Model = TypeVar('Model', bound=nn.Module)
 
 
-def lean(model: Model) -> Model:
-    """Puts the twins in place, in every network of ours that the model contains.
+def enable(model: Model, save_memory: bool = False) -> Model:
+    """Compute by the fast form, in every network of ours that the model contains.
 
     Args:
         model: a network of this package, or whatever contains some.
+        save_memory: also in training, where the backward pass then computes again what is cheap
+            instead of having it saved: about half the bytes, in about the same time. Without it
+            whatever records a gradient is computed as it is defined.
 
     Returns:
         the same model.
     """
-    for trunk in [module for module in model.modules() if isinstance(module, ResTrunk)]:
-        trunk.entrance = embed
-        for module in trunk.modules():
-            cls = TWINS.get(type(module))
-            if (
-                cls is None
-                and type(module) is nn.Sequential
-                and len(module)
-                and not isinstance(module[0], Bottleneck)
-            ):
-                cls = LeanSequential  # a stem or a shortcut, not a stage
-            if cls is not None:
-                module.__class__ = cls
-    return model
-
-
-def plain(model: Model) -> Model:
-    """Puts the definitions back; the inverse of ``lean``."""
     for module in model.modules():
-        if isinstance(module, ResTrunk):
-            module.entrance = None
-        definition = type(module).__dict__.get('definition')
-        if definition is not None:
-            module.__class__ = definition
+        if isinstance(module, ConvNormAct):
+            module.fast = FoldedForm(save_memory)
     return model
+
+
+def disable(model: Model) -> Model:
+    """Compute by the definitions; the inverse of ``enable``."""
+    for module in model.modules():
+        if isinstance(module, ConvNormAct):
+            module.fast = None
+    return model
+
+
+#: the former names, kept for one version
+lean, plain = enable, disable

@@ -11,45 +11,45 @@ from torch import Tensor
 from torch.autograd import Function
 
 
-class Pooled(Function):
+class MeanFunction(Function):
     """u -> u, mean(u): B C H W -> B C H W, B C 1 1."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The same map, and its means."""
-        ctx.places = u.shape[2] * u.shape[3]
+        """Return the same map, and its means."""
+        ctx.size = u.shape[2] * u.shape[3]
         return u.view_as(u), u.mean((2, 3), keepdim=True)
 
     @staticmethod
     def backward(ctx: Any, du: Tensor, ds: Tensor) -> Tensor:
-        """``du`` comes from ``attend`` alone, which made it: nobody else holds it."""
-        share = ds / ctx.places
+        """Add both gradients; ``du`` is SplitAttentionFunction's own, so it may be written to."""
+        share = ds / ctx.size
         return du + share if torch.is_grad_enabled() else du.add_(share)
 
 
-class Attend(Function):
+class SplitAttentionFunction(Function):
     """V = sum_r a_r * u_r: B RC H W, B RC 1 1 -> B C H W."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, a: Tensor, channels: int) -> Tensor:
-        """Keeps u and a only."""
+        """Return V, and save u and a only."""
         ctx.save_for_backward(u, a)
         ctx.channels = channels
-        return attended(u, a, channels)
+        return split_attention_sum(u, a, channels)
 
     @staticmethod
     def backward(ctx: Any, dV: Tensor) -> tuple[Tensor, Tensor, None]:
-        """du_r = a_r dV, da_r = sum of u_r dV over the places."""
+        """Return du_r = a_r dV, and da_r, the sum of u_r dV over the places."""
         u, a = ctx.saved_tensors
-        parts, weights = u.split(ctx.channels, 1), a.split(ctx.channels, 1)
+        splits, weights = u.split(ctx.channels, 1), a.split(ctx.channels, 1)
         if torch.is_grad_enabled():  # somebody differentiates twice
             return (
                 torch.cat([a_r * dV for a_r in weights], 1),
-                torch.cat([(u_r * dV).sum((2, 3), keepdim=True) for u_r in parts], 1),
+                torch.cat([(u_r * dV).sum((2, 3), keepdim=True) for u_r in splits], 1),
                 None,
             )
         du, product, da = torch.empty_like(u), torch.empty_like(dV), torch.empty_like(a)
-        for r, (u_r, a_r) in enumerate(zip(parts, weights)):
+        for r, (u_r, a_r) in enumerate(zip(splits, weights)):
             own = slice(r * ctx.channels, (r + 1) * ctx.channels)
             torch.mul(dV, a_r, out=du[:, own])
             torch.mul(dV, u_r, out=product)
@@ -57,10 +57,10 @@ class Attend(Function):
         return du, da, None
 
 
-def attended(u: Tensor, a: Tensor, channels: int) -> Tensor:
-    """The sum without a map in between."""
-    parts, weights = u.split(channels, 1), a.split(channels, 1)
-    V = parts[0] * weights[0]  # B C H W
-    for u_r, a_r in zip(parts[1:], weights[1:]):
+def split_attention_sum(u: Tensor, a: Tensor, channels: int) -> Tensor:
+    """Return V without a map in between."""
+    splits, weights = u.split(channels, 1), a.split(channels, 1)
+    V = splits[0] * weights[0]  # B C H W
+    for u_r, a_r in zip(splits[1:], weights[1:]):
         V.addcmul_(u_r, a_r)
     return V

@@ -2,17 +2,18 @@
 
 A norm saves its input c, and the ReLU and the convolution behind it save z = relu(norm(c)). One of
 the two is enough: z is elementwise in c. So while a block runs, whatever autograd wants to save is
-held against a list of recipes, and a tensor that has one is saved as its recipe. No gradient is
-written anew for that: the plain form's own backward functions receive the same values.
+looked up among the tensors that can be recomputed, and such a one is saved as the way to compute
+it. No gradient is written anew for that: the plain form's own backward functions receive the same
+values.
 
 Chen et al., arXiv:1604.06174 (recomputation); Rota Bulò et al., arXiv:1712.02616, section 3 (which
 of the two maps around a norm to keep; theirs is kept invertible by a leaky ReLU, ours is exact).
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ Compute = Callable[[], Tensor]
 KEEP_STATISTICS = ('cpu',)
 
 
-class Recipe:
+class Recomputation:
     """How to compute a tensor again. The value lives from the first use to the last."""
 
     def __init__(self, compute: Compute):
@@ -32,13 +33,13 @@ class Recipe:
         self.uses = self.left = 0
         self.value: Tensor | None = None
 
-    def expect(self) -> None:
-        """Announces one more use."""
+    def add_use(self) -> None:
+        """Announce one more use."""
         self.uses += 1
         self.left += 1
 
-    def use(self) -> Tensor:
-        """The tensor, computed at most once for all uses."""
+    def take_value(self) -> Tensor:
+        """Return the tensor, computed at most once for all uses."""
         if self.value is None:
             with torch.no_grad():
                 self.value = self.compute()
@@ -49,79 +50,102 @@ class Recipe:
         return value
 
 
-class Recipes:
-    """The recipes of one block, by the storage of the tensor that each makes."""
+class Registered(NamedTuple):
+    """A tensor that can be recomputed, while its block runs."""
+
+    recomputation: Recomputation
+    tensor: Tensor  # kept, so that its address is not given to another
+    version: int  # of the tensor, when it has the value that is recomputed
+
+
+class RecomputeContext:
+    """What of one block can be recomputed, by the storage of the tensor."""
 
     def __init__(self) -> None:
-        self.made: dict[int, tuple[Recipe, Tensor]] = {}
+        self.registered: dict[int, Registered] = {}
 
-    def add(self, tensor: Tensor, compute: Compute) -> None:
-        """Remembers a recipe, and keeps the tensor: its address must not be given to another."""
-        self.made[tensor.untyped_storage().data_ptr()] = Recipe(compute), tensor.detach()
+    def register(self, tensor: Tensor, compute: Compute, version: int) -> None:
+        """Remember how a tensor is computed, whose value holds at this version only."""
+        self.registered[tensor.untyped_storage().data_ptr()] = Registered(
+            Recomputation(compute), tensor.detach(), version
+        )
 
     def pack(self, tensor: Tensor) -> Any:
-        """What autograd saves in place of a tensor."""
-        found = self.made.get(tensor.untyped_storage().data_ptr())
-        if found is None:
+        """Return what autograd saves in place of a tensor."""
+        found = self.registered.get(tensor.untyped_storage().data_ptr())
+        # A hook or a user may have written to it since: then it is saved as it is now.
+        if (
+            found is None
+            or found.tensor._version != found.version
+            or found.tensor.dtype != tensor.dtype
+        ):
             return tensor, tensor._version
-        found[0].expect()
-        return found[0], tensor.size(), tensor.stride(), tensor.storage_offset()
+        found.recomputation.add_use()
+        return found.recomputation, tensor.size(), tensor.stride(), tensor.storage_offset()
 
     @staticmethod
     def unpack(packed: Any) -> Tensor:
-        """The tensor again, be it a part of what the recipe makes."""
+        """Return the tensor again, be it a part of what is recomputed."""
         if len(packed) == 2:
             tensor, version = packed
-            if tensor._version != version:  # who packs a tensor has to look after it
+            # saved_tensors_hooks skip autograd's own check of versions, so it is done here.
+            if tensor._version != version:
                 raise RuntimeError(
                     'a tensor that the backward pass needs was modified by an '
                     'inplace operation after the forward pass'
                 )
             return tensor
-        recipe, size, stride, offset = packed
-        return recipe.use().as_strided(size, stride, offset)
+        recomputation, size, stride, offset = packed
+        return recomputation.take_value().as_strided(size, stride, offset)
 
 
 _running = threading.local()
 
 
+def current_context() -> RecomputeContext | None:
+    """Return the context of the block that runs, if there is one."""
+    return getattr(_running, 'context', None)
+
+
 @contextmanager
-def recomputing(wanted: bool) -> Iterator[None]:
-    """Where ``remember`` has effect, unless tensors are packed by somebody else already.
+def recompute_in_backward(wanted: bool) -> Iterator[None]:
+    """Have ``register_recompute`` take effect, unless tensors are packed by others already.
 
     Checkpointing and offloading pack them too, and of two packers autograd asks the inner one only.
     """
     if not wanted or torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
         yield
         return
-    recipes = _running.recipes = Recipes()
+    context = _running.context = RecomputeContext()
     try:
-        with torch.autograd.graph.saved_tensors_hooks(recipes.pack, recipes.unpack):
+        with torch.autograd.graph.saved_tensors_hooks(context.pack, context.unpack):
             yield
     finally:
-        _running.recipes = None
-        recipes.made.clear()
+        _running.context = None
+        context.registered.clear()
 
 
-def remember(tensor: Tensor, compute: Compute) -> None:
-    """Has a tensor computed again rather than saved, within ``recomputing``."""
-    recipes = getattr(_running, 'recipes', None)
-    if recipes is not None:
-        recipes.add(tensor, compute)
+def register_recompute(
+    y: Tensor, function: Callable[..., Tensor], inputs: Sequence[Tensor]
+) -> None:
+    """Have ``y = function(*inputs)`` computed again rather than saved, where a context runs."""
+    context = current_context()
+    if context is None or y.grad_fn is None:
+        return
+    saved = [saved_or_recomputed(context, tensor) for tensor in inputs]
+    context.register(y, lambda: function(*(tensor() for tensor in saved)), y._version)
 
 
-def again(tensor: Tensor) -> Compute:
-    """How a tensor will be had in the backward pass, for recipes that build on it."""
-    recipes = getattr(_running, 'recipes', None)
-    if recipes is None:
-        return tensor.detach
-    packed = recipes.pack(tensor.detach())
-    return lambda: recipes.unpack(packed)
+def saved_or_recomputed(context: RecomputeContext, tensor: Tensor) -> Compute:
+    """Return how a tensor will be had in the backward pass."""
+    packed = context.pack(tensor.detach())
+    return lambda: context.unpack(packed)
 
 
-def remember_normed(y: Tensor, c: Tensor, norm: nn.BatchNorm2d) -> None:
-    """The same for y = relu(norm(c)); to be called before the ReLU is applied in place."""
-    if getattr(_running, 'recipes', None) is None or y.grad_fn is None or not norm.training:
+def register_norm_relu(y: Tensor, c: Tensor, norm: nn.BatchNorm2d) -> None:
+    """Have y = relu(norm(c)) computed again; to be called before the ReLU is applied in place."""
+    context = current_context()
+    if context is None or y.grad_fn is None or not norm.training:
         return
     c, weight, bias, eps = c.detach(), norm.weight, norm.bias, norm.eps
     mean = deviation = None
@@ -142,4 +166,4 @@ def remember_normed(y: Tensor, c: Tensor, norm: nn.BatchNorm2d) -> None:
             F.batch_norm(c, mean, deviation.pow(-2) - eps, weight, bias, False, 0.0, eps)
         )
 
-    remember(y, compute)
+    context.register(y, compute, y._version + 1)  # the ReLU's own writing counts one

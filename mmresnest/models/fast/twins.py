@@ -1,216 +1,182 @@
-"""The walks of the definitions once more, over convolutions that have their norms folded in.
+"""The fast form: the step of the definitions over convolutions that have their norms folded in.
 
-A twin is a subclass that adds no state: a module becomes its twin, and itself again, by changing
-its class. A trunk, whose class users know by name, is handed another walk through its stem.
-Whatever traces, compiles, exports or counts a network meets the definition's forward.
+Two things are computed otherwise than a step at a time: the gate of squeeze-and-excitation, whose
+scale is known before the map that it scales, and the weighing of split attention, in one pass for
+each split. All else of a network is its definition.
+
+Whatever records a gradient is computed as it is defined, unless memory is to be saved: see
+:mod:`.recompute`.
 """
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..blocks import (
-    Bottleneck,
-    DropPath,
-    Res2NetBottleneck,
-    ResNeXtBottleneck,
-    SEBottleneck,
-    SplitAttention,
-    SplitAttentionBottleneck,
-)
-from ..trunk import ResTrunk
-from .attention import Attend, Pooled, attended
+from ..blocks import DropPath, SplitAttention, SqueezeExcite
+from ..blocks.functional import Activation, relu
+from .attention import MeanFunction, SplitAttentionFunction, split_attention_sum
 from .convolution import (
     PLACES_PER_CHANNEL,
+    Affine,
     ScaledConv,
-    conv_norm,
+    add_relu_,
     convolve,
-    eager,
-    finish,
-    fold,
-    hooked,
-    ordinary,
+    fold_batch,
+    fold_fixed,
 )
-from .recompute import Compute, again, recomputing, remember
+from .guards import is_eager, is_known
+from .recompute import (
+    current_context,
+    recompute_in_backward,
+    register_norm_relu,
+    register_recompute,
+    saved_or_recomputed,
+)
 
 
-def lightly(module: nn.Module) -> AbstractContextManager[None]:
-    """Saves little for the backward pass, if there will be one through norms that train."""
-    return recomputing(torch.is_grad_enabled() and module.training)
+@dataclass(frozen=True)
+class FoldedForm:
+    """A :class:`~..blocks.functional.FastForm`.
+
+    Args:
+        save_memory: take the place of definitions in training, too, and recompute in the backward
+            pass what is cheap.
+    """
+
+    save_memory: bool = False
+
+    def conv_norm_act(
+        self,
+        conv: nn.Module,
+        norm: nn.Module,
+        x: Tensor,
+        gates: Sequence[nn.Module],
+        add: Tensor | None,
+        act: Activation | None,
+    ) -> Tensor | None:
+        """Compute act(gates(norm(conv(x))) + add), or return None."""
+        if (
+            not is_eager(x)
+            or not isinstance(conv, nn.Conv2d)
+            or not is_known(conv)
+            or not is_known(norm)
+            or not (act is None or act is relu or type(act) is nn.ReLU and is_known(act))
+            or not (add is None or type(add) is Tensor)
+        ):
+            return None
+        records = is_recorded(x, add, *conv.parameters(), *norm.parameters())
+        if not self.save_memory and (records or norm.training and type(norm) is nn.BatchNorm2d):
+            return None
+        gates = [gate for gate in gates if not is_identity(gate)]
+        if not gates:
+            return self._fold_or_call(conv, norm, x, add, act is not None)
+        if len(gates) == 1 and isinstance(gates[0], SqueezeExcite) and is_known(gates[0]):
+            return squeeze_excite(conv, norm, x, gates[0], add, act is not None)
+        return None
+
+    def _fold_or_call(
+        self, conv: nn.Conv2d, norm: nn.Module, x: Tensor, add: Tensor | None, with_relu: bool
+    ) -> Tensor | None:
+        folded = fold_fixed(conv, norm, x) or fold_batch(conv, norm, x)
+        if folded is not None:
+            return convolve(conv, x, folded.weight, folded.bias, add, with_relu)
+        c = conv(x)
+        y = norm(c)
+        if with_relu and add is None and isinstance(norm, nn.BatchNorm2d):
+            register_norm_relu(y, c, norm)
+        return add_relu_(y, add, with_relu)
+
+    def split_attention(self, module: nn.Module, u: Tensor) -> Tensor | None:
+        """Compute sum_r a_r u_r: B RC H W -> B C H W, or return None."""
+        if (
+            not isinstance(module, SplitAttention)
+            or not is_known(module)
+            or not is_eager(u)
+            or module.sum_splits_first
+            or torch.is_autocast_enabled(u.device.type)
+        ):
+            return None
+        if not is_recorded(u, *module.fc1.parameters(), *module.fc2.parameters()):
+            return split_attention_sum(u, module.attention(module.squeeze(u)), module.channels)
+        if not self.save_memory or not u.requires_grad:
+            return None
+        return attend_in_place(module, u)
+
+    def recompute(self, y: Tensor, function: Callable[..., Tensor], inputs: Sequence) -> None:
+        """Have ``y = function(*inputs)`` computed again by the backward pass, not saved."""
+        if self.save_memory:
+            register_recompute(y, function, inputs)
+
+    def recompute_scope(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Return the context in which ``recompute`` has effect, if a backward pass may come."""
+        return recompute_in_backward(
+            self.save_memory and module.training and torch.is_grad_enabled()
+        )
 
 
-class LeanBottleneck(Bottleneck):
-    """The walk of ``Bottleneck`` with ``mixed`` for ``mix`` and ``joined`` for all behind it."""
-
-    definition: type[nn.Module] = Bottleneck
-
-    def mixed(self, x: Tensor) -> Tensor:
-        """``mix``."""
-        return self.mix(x)
-
-    def joined(self, y: Tensor, shortcut: Tensor) -> Tensor:
-        """relu(drop_path(gate(norm(conv(y)))) + shortcut)."""
-        if isinstance(self.drop_path, DropPath) and self.training:
-            y = self.drop_path(self.gate(conv_norm(self.conv3, self.bn3, y)))
-            return F.relu(y + shortcut, inplace=True)
-        return conv_norm(self.conv3, self.bn3, y, add=shortcut, relu=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """B C H W -> B 4p H' W'."""
-        if not eager(x):
-            return super().forward(x)
-        with lightly(self):
-            y = self.mixed(conv_norm(self.conv1, self.bn1, x, relu=True))
-            return self.joined(y, x if self.downsample is None else self.downsample(x))
+def is_recorded(*tensors: Tensor | None) -> bool:
+    """Return whether autograd records what is computed of these tensors."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-class LeanResNeXtBottleneck(LeanBottleneck, ResNeXtBottleneck):
-    """A grouped 3x3."""
-
-    definition = ResNeXtBottleneck
-
-    def mixed(self, x: Tensor) -> Tensor:
-        """B w H W -> B w H' W'."""
-        return conv_norm(self.conv2, self.bn2, x, relu=True)
-
-
-class LeanSEBottleneck(LeanResNeXtBottleneck, SEBottleneck):
-    """Squeeze before expanding: the mean of W y + b is W mean(y) + b."""
-
-    definition = SEBottleneck
-
-    def joined(self, y: Tensor, shortcut: Tensor) -> Tensor:
-        """The gate's scale is known before the map that it scales is computed."""
-        folded = None
-        graph = torch.is_grad_enabled()
-        # The scaled convolution's gradients are taken sample by sample: not of small maps.
-        small = y.shape[2] * y.shape[3] < PLACES_PER_CHANNEL * y.shape[1]
-        if not (
-            hooked(self.se)
-            or isinstance(self.drop_path, DropPath)
-            and self.training
-            or torch.is_autocast_enabled(y.device.type)
-            or graph
-            and small
-        ) and ordinary(self.conv3):
-            folded = fold(self.conv3, self.bn3, y, pool=True)
-        if folded is None or folded.pooled is None:
-            y = self.drop_path(self.gate(conv_norm(self.conv3, self.bn3, y)))
-            return finish(y, shortcut, True)
-        z = F.linear(folded.pooled, folded.weight.flatten(1), folded.bias)  # B 4p
-        s = self.se.excitation(z[:, :, None, None])  # B 4p 1 1
-        if graph and (y.requires_grad or folded.weight.requires_grad):
-            return finish(ScaledConv.apply(y, folded.weight, folded.bias, s), shortcut, True)
-        y = convolve(self.conv3, y, folded.weight, folded.bias)
-        return torch.addcmul(shortcut, y, s).relu_()
-
-
-class LeanRes2NetBottleneck(LeanBottleneck, Res2NetBottleneck):
-    """The ladder."""
-
-    definition = Res2NetBottleneck
-
-    def mixed(self, x: Tensor) -> Tensor:
-        """B ws H W -> B ws H' W'."""
-        splits = x.split(self.width, 1)  # s times B w H W
-        rungs: list[Tensor] = []
-        for index, (conv, norm) in enumerate(zip(self.convs, self.bns)):
-            own = again(splits[index])
-            if self.hierarchical and index > 0:
-                y = splits[index] + rungs[-1]  # B w H W
-                remember(y, partial(total, own, again(rungs[-1])))
-            else:
-                y = splits[index].clone()
-                remember(y, partial(total, own))
-            rungs.append(conv_norm(conv, norm, y, relu=True))
-        if self.scales > 1:
-            rungs.append(self.pool(splits[-1]))
-        parts = [again(rung) for rung in rungs]
-        y = torch.cat(rungs, 1)  # B ws H' W'
-        remember(y, lambda: torch.cat([part() for part in parts], 1))
-        return y
-
-
-def total(one: Compute, other: Compute | None = None) -> Tensor:
-    """What a convolution of the ladder receives, a map without gaps."""
-    return one().clone() if other is None else one() + other()
-
-
-class LeanSplitAttentionBottleneck(LeanBottleneck, SplitAttentionBottleneck):
-    """Split attention, which has a twin of its own."""
-
-    definition = SplitAttentionBottleneck
-
-
-class LeanSplitAttention(SplitAttention):
-    """One pass over the map for the means, one for each split in the sum."""
-
-    definition = SplitAttention
-
-    def forward(self, x: Tensor) -> Tensor:
-        """B C H W -> B C H' W'."""
-        if not eager(x) or self.sum_splits_first or torch.is_autocast_enabled(x.device.type):
-            return super().forward(x)
-        u = conv_norm(self.conv, self.bn0, x, relu=True)  # B RC H W
-        if not (torch.is_grad_enabled() and u.requires_grad):
-            return attended(u, self.attention(self.squeeze(u)), self.channels)
-        values = again(u)
-        u, means = Pooled.apply(u)
-        a = self.attention(sum(means.split(self.channels, 1)))  # B RC 1 1
-        V = Attend.apply(u, a, self.channels)  # B C H W
-        weights = a.detach()
-        remember(V, lambda: attended(values(), weights, self.channels))
-        return V
-
-
-class LeanSequential(nn.Sequential):
-    """A stem or a shortcut: convolutions each with its norm, and maybe a ReLU."""
-
-    definition: type[nn.Module] = nn.Sequential
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Layer by layer, up to three of them in one step."""
-        if not eager(x):
-            return super().forward(x)
-        layers = list(self)
-        while layers:
-            layer = layers.pop(0)
-            if not isinstance(layer, nn.Conv2d) or not layers:
-                x = layer(x)
-                continue
-            norm = layers.pop(0)
-            relu = bool(layers) and type(layers[0]) is nn.ReLU and not hooked(layers[0])
-            x = conv_norm(layer, norm, x, relu=relu)
-            if relu:
-                layers.pop(0)
-        return x
-
-
-def embed(trunk: ResTrunk, image: Tensor) -> Tensor:
-    """B 3 H W -> B C H/4 W/4: ``ResTrunk.embed``."""
-    if not eager(image):
-        return trunk.embed(image)
-    with lightly(trunk):
-        if trunk.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
-        if trunk.stem is None:
-            x = conv_norm(trunk.conv1, trunk.bn1, image, relu=True)
-        else:
-            x = trunk.stem(image)
-        return trunk.maxpool(x)
-
-
-#: definition -> its twin
-TWINS: dict[type[nn.Module], type[nn.Module]] = {
-    cls.definition: cls
-    for cls in (
-        LeanResNeXtBottleneck,
-        LeanSEBottleneck,
-        LeanRes2NetBottleneck,
-        LeanSplitAttention,
-        LeanSplitAttentionBottleneck,
+def is_identity(gate: nn.Module) -> bool:
+    """Return whether a module, known to the letter, hands on what it is given."""
+    return is_known(gate) and (
+        isinstance(gate, nn.Identity) or isinstance(gate, DropPath) and not gate.training
     )
-}
+
+
+def squeeze_excite(
+    conv: nn.Conv2d,
+    norm: nn.Module,
+    x: Tensor,
+    gate: SqueezeExcite,
+    add: Tensor | None,
+    with_relu: bool,
+) -> Tensor | None:
+    """Compute relu(se(norm(conv(x))) + add), or return None.
+
+    The mean of W x + b is W mean(x) + b: the scale is known before the map is computed.
+    """
+    records = is_recorded(x, *conv.parameters(), *norm.parameters(), *gate.parameters())
+    # ScaledConv's backward loops over the samples: slower than the definition on small maps.
+    is_small = x.shape[2] * x.shape[3] < PLACES_PER_CHANNEL * x.shape[1]
+    if (
+        conv.weight.shape[2:] != (1, 1)
+        or conv.groups > 1
+        or conv.stride != (1, 1)
+        or conv.padding != (0, 0)
+        or torch.is_autocast_enabled(x.device.type)
+        or records
+        and is_small
+    ):
+        return None
+    folded: Affine | None = fold_fixed(conv, norm, x) or fold_batch(conv, norm, x)
+    if folded is None:
+        return None
+    z = F.linear(x.mean((2, 3)), folded.weight.flatten(1), folded.bias)  # B 4p
+    s = gate.excitation(z[:, :, None, None])  # B 4p 1 1
+    if records:
+        return add_relu_(ScaledConv.apply(x, folded.weight, folded.bias, s), add, with_relu)
+    y = convolve(conv, x, folded.weight, folded.bias)
+    y = y.mul_(s) if add is None else torch.addcmul(add, y, s)
+    return y.relu_() if with_relu else y
+
+
+def attend_in_place(module: SplitAttention, u: Tensor) -> Tensor:
+    """Compute sum_r a_r u_r for training, whose result the backward pass computes again."""
+    context = current_context()
+    values = None if context is None else saved_or_recomputed(context, u)
+    u, means = MeanFunction.apply(u)
+    a = module.attention(sum(means.split(module.channels, 1)))  # B RC 1 1
+    V = SplitAttentionFunction.apply(u, a, module.channels)  # B C H W
+    if context is not None and values is not None:
+        weights = a.detach()
+        context.register(
+            V, lambda: split_attention_sum(values(), weights, module.channels), V._version
+        )
+    return V

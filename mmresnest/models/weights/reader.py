@@ -1,20 +1,15 @@
 """Read the tensors of a checkpoint file."""
 
 import json
-import re
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...errors import UserError
-from ...security import pickles
-from ...utils.env import TRUST
+from ...security.torch_load import read_tensors
 from . import safetensors_file
 from .hub import locate, trusted
 from .match import Facts
@@ -76,35 +71,6 @@ def read(checkpoint: str) -> Any:
     return parse(path, trusted=not fetched and trusted())
 
 
-class Ignored:
-    """Stands in for what a checkpoint of mmengine holds beside its tensors."""
-
-    def __new__(cls, *_: Any) -> 'Ignored':
-        """Take whatever the pickle hands over."""
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-
-# Histories of losses, which are numpy arrays. None is built: the names are bound to the above.
-BESIDE_TENSORS = (
-    'builtins.bytes',
-    'builtins.getattr',
-    'mmengine.logging.history_buffer.HistoryBuffer',
-    'numpy.dtype',
-    'numpy.ndarray',
-    *(
-        f'numpy.{core}.multiarray.{name}'
-        for core in ('core', '_core')
-        for name in ('_reconstruct', 'scalar')
-    ),
-)
-
-
 def parse(path: Path, trusted: bool = False) -> Any:
     """What a checkpoint file holds.
 
@@ -117,31 +83,7 @@ def parse(path: Path, trusted: bool = False) -> Any:
         if NOTE in texts:
             state._metadata = _note(texts[NOTE], path)
         return state
-    names: list[Any] = [(Ignored, name) for name in BESIDE_TENSORS]
-    allow = getattr(torch.serialization, 'safe_globals', nullcontext)  # since torch 2.5
-    try:
-        with allow(names), warnings.catch_warnings():
-            warnings.simplefilter('ignore', UserWarning)  # of a pickle's protocol; it raises, too
-            if not trusted:
-                pickles.check(path)
-            return torch.load(path, map_location='cpu', weights_only=not trusted)
-    except UserError:
-        raise
-    except Exception as error:
-        wanted = re.search(r'GLOBAL (\S+)', str(error))
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if wanted or 'WeightsUnpickler' in str(error):
-            what = wanted.group(1) if wanted else 'objects'
-            raise UserError(
-                f'{path} cannot be read as a checkpoint of tensors: it holds {what}, '
-                f'which could run code. If you trust whoever made this file as you '
-                f'trust a program of theirs, give --trust-checkpoint (or set '
-                f'{TRUST}=1)'
-            ) from error
-        raise UserError(
-            f'{path} cannot be read as a checkpoint of tensors ({reason}); it is '
-            f'truncated, or not a checkpoint: fetch it again'
-        ) from error
+    return read_tensors(path, trusted)
 
 
 def _note(text: str, path: Path) -> Any:
