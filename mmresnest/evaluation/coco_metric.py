@@ -17,9 +17,11 @@ from typing import Any
 from mmdet.evaluation.metrics import CocoMetric as TheirCocoMetric
 from mmengine.logging import MMLogger
 
+from ..compat.coco_metric import allow_empty_detections, use_coco_eval
 from ..errors import ArgumentError, UserError
 from ..registry import METRICS
-from .coco_eval import evaluation_of_nothing, faster_evaluation
+from ..utils.text import format_some
+from .coco_eval import faster_cocoeval_class
 
 
 @METRICS.register_module()
@@ -66,34 +68,35 @@ class CocoMetric(TheirCocoMetric):
             return
         lost = [name for name in classes if name not in there]
         wrong = (
-            f'lacks {_some(lost)}'
+            f'lacks {format_some(lost, 10)}'
             if lost
             else (
-                f'names a category more than once: {_some(there)}'
+                f'names a category more than once: {format_some(there, 10)}'
                 if len(there) > len(classes)
-                else f'has its categories in the order {_some(there)}, which labels follow'
+                else f'has its categories in the order {format_some(there, 10)}, '
+                'which labels follow'
             )
         )
         raise UserError(
             f'{self.ann_file} {wrong}, and the classes of the data set are '
-            f'{_some(classes)}: scores would be those of other classes; write '
+            f'{format_some(classes, 10)}: scores would be those of other classes; write '
             'metainfo.classes as the file does, in all data sets'
         )
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Takes the predictions for a batch."""
+        """Take the predictions for a batch."""
         classes = (self.dataset_meta or {}).get('classes') or ()
         for sample in data_samples if classes else ():
             check_labels(sample, len(classes))
         super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Scores of all results, by name."""
+        """Return scores of all results, by name."""
         if not any(len(found['labels']) for _, found in results):
             MMLogger.get_current_instance().warning(
                 f'nothing was detected on any of the {len(results)} images: the scores are 0'
             )
-        with evaluation_of_nothing():
+        with allow_empty_detections():
             return super().compute_metrics(results)
 
 
@@ -124,13 +127,13 @@ class FastCocoMetric(CocoMetric):
         super().__init__(**given)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Scores of all results, by name."""
-        with faster_evaluation():
+        """Return scores of all results, by name."""
+        with use_coco_eval(faster_cocoeval_class()):
             return super().compute_metrics(results)
 
 
 def check_labels(sample: Mapping[str, Any], count: int) -> None:
-    """Refuses detections of no class: -1 would count as the last one, by Python's indexing."""
+    """Refuse detections of no class: -1 would count as the last one, by Python's indexing."""
     labels = sample['pred_instances']['labels']
     wrong = labels[(labels < 0) | (labels >= count)]
     if len(wrong):
@@ -140,9 +143,3 @@ def check_labels(sample: Mapping[str, Any], count: int) -> None:
             f'class {int(wrong[0])}, and the data set has {count}, from 0; set '
             'num_classes of the heads to that number'
         )
-
-
-def _some(names: Sequence[str], count: int = 10) -> str:
-    return ', '.join(names[:count]) + (
-        f' and {len(names) - count} more' if len(names) > count else ''
-    )

@@ -42,19 +42,19 @@ class IoUMetric(TheirIoUMetric):
         self.absent: list[str] = []  # classes that the log has named
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Counts the pixels of a batch."""
+        """Count the pixels of a batch."""
         for sample in data_samples:
-            self._check(sample)
+            self._check_sample(sample)
         super().process(data_batch, data_samples)
 
-    def _check(self, sample: Mapping[str, Any]) -> None:
+    def _check_sample(self, sample: Mapping[str, Any]) -> None:
         classes = len(self.dataset_meta['classes'])
         image = sample.get('img_path') or 'an image'
         found = sample['pred_sem_seg']['data'].squeeze()
-        wrong = _outside(found, classes)
+        wrong = _labels_outside(found, classes)
         if len(wrong):
             raise UserError(
-                f'{len(wrong)} pixels of {image} are predicted as {_distinct(wrong)}, '
+                f'{len(wrong)} pixels of {image} are predicted as {_format_labels(wrong)}, '
                 f'and the data set has {classes} classes, from 0; set num_classes of '
                 'the heads to that number'
             )
@@ -64,11 +64,11 @@ class IoUMetric(TheirIoUMetric):
         mask = sample.get('seg_map_path') or f'the mask of {image}'
         if truth.shape != found.shape:
             raise UserError(
-                f'{mask} has {_size(truth)} pixels, and the prediction for {image} '
-                f'{_size(found)}; a mask has the size of its image, and one number '
+                f'{mask} has {_format_size(truth)} pixels, and the prediction for {image} '
+                f'{_format_size(found)}; a mask has the size of its image, and one number '
                 'for each pixel: put the right one in its place'
             )
-        wrong = _outside(truth, classes, self.ignore_index)
+        wrong = _labels_outside(truth, classes, self.ignore_index)
         if len(wrong):
             shifted = (
                 ' (numbered after reduce_zero_label, which takes 1 from those in the file)'
@@ -76,19 +76,19 @@ class IoUMetric(TheirIoUMetric):
                 else ''
             )
             raise UserError(
-                f'{len(wrong)} pixels of {mask} are of class {_distinct(wrong)}'
+                f'{len(wrong)} pixels of {mask} are of class {_format_labels(wrong)}'
                 f'{shifted}, and the data set has {classes} classes, from 0; correct '
                 f'the mask, or metainfo.classes; what is to be ignored is '
                 f'{self.ignore_index} in it'
             )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Scores of all results, by name."""
+        """Return scores of all results, by name."""
         if results and not self.format_only:
-            self._name_absent(sum(one[1] for one in results))
+            self._warn_absent_classes(sum(one[1] for one in results))
         return super().compute_metrics(results)
 
-    def _name_absent(self, union: Tensor) -> None:
+    def _warn_absent_classes(self, union: Tensor) -> None:
         names = self.dataset_meta['classes']
         absent = [name for name, pixels in zip(names, union.tolist()) if not pixels]
         if absent and absent != self.absent:
@@ -104,17 +104,17 @@ class IoUMetric(TheirIoUMetric):
             self.absent = absent
 
 
-def _outside(labels: Tensor, classes: int, ignored: int | None = None) -> Tensor:
-    """The labels that are no class, nor to be ignored."""
+def _labels_outside(labels: Tensor, classes: int, ignored: int | None = None) -> Tensor:
+    """Return the labels that are no class, nor to be ignored."""
     wrong = (labels < 0) | (labels >= classes)
     if ignored is not None:
         wrong &= labels != ignored
     return labels[wrong] if wrong.any() else labels.new_empty(0)  # picking out takes longest
 
 
-def _distinct(labels: Tensor) -> str:
+def _format_labels(labels: Tensor) -> str:
     return ', '.join(str(label) for label in labels.unique().tolist()[:8])
 
 
-def _size(labels: Tensor) -> str:
+def _format_size(labels: Tensor) -> str:
     return ' x '.join(map(str, reversed(labels.shape)))

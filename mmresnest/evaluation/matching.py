@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..utils.boxes import box_ious
+from ..utils.matching import greedy_pairs, match_boxes
 from .predictions import Detections, Objects
 
 IOU = 0.5
@@ -34,8 +35,8 @@ class Matches(NamedTuple):
     score: float  # the threshold
 
 
-def match(results: Detections) -> Matches:
-    """Pairs detections with objects, picture by picture."""
+def match_detections(results: Detections) -> Matches:
+    """Pair detections with objects, picture by picture."""
     truth, found = results.truth, results.found
     matches = Matches(
         np.full(len(found), -1),
@@ -49,20 +50,24 @@ def match(results: Detections) -> Matches:
     count = len(results.pictures)
     pictures = [
         pair
-        for pair in zip(truth.by_picture(count), found.by_picture(count))
+        for pair in zip(truth.split_by_image(count), found.split_by_image(count))
         if all(map(len, pair))
     ]
     for there, said in pictures:
-        _match_picture(truth, found, there, said, matches)
-    score = threshold(found.score, matches.partner >= 0, matches.judged, int((~truth.crowd).sum()))
+        _match_image(truth, found, there, said, matches)
+    score = best_threshold(
+        found.score, matches.partner >= 0, matches.judged, int((~truth.crowd).sum())
+    )
     matches = matches._replace(score=score, shown=matches.judged & (found.score >= score))
     for there, said in pictures:
-        _confuse_picture(truth, found, there, said, matches)
+        _pair_confusions(truth, found, there, said, matches)
     return matches
 
 
-def threshold(scores: np.ndarray, right: np.ndarray, judged: np.ndarray, objects: int) -> float:
-    """The score from which on F1 is best, rounded down to hundredths."""
+def best_threshold(
+    scores: np.ndarray, right: np.ndarray, judged: np.ndarray, objects: int
+) -> float:
+    """Return the score from which on F1 is best, rounded down to hundredths."""
     order = np.argsort(-scores[judged], kind='stable')
     hits = right[judged][order].cumsum()
     if not len(hits) or not hits[-1]:
@@ -71,38 +76,30 @@ def threshold(scores: np.ndarray, right: np.ndarray, judged: np.ndarray, objects
     return float(np.floor(scores[judged][order][best] * 100) / 100)
 
 
-def _match_picture(
+def _match_image(
     truth: Objects, found: Objects, there: np.ndarray, said: np.ndarray, matches: Matches
 ) -> None:
-    said = said[np.argsort(-found.score[said], kind='stable')]
     plain, crowds = there[~truth.crowd[there]], there[truth.crowd[there]]
-    overlaps = box_ious(found.box[said], truth.box[plain])
-    same = found.label[said][:, None] == truth.label[plain]
-    for row, column in _greedy(np.where(same, overlaps, 0)):
-        matches.partner[said[row]] = plain[column]
-        matches.overlap[said[row]] = overlaps[row, column]
-        matches.finder[plain[column]] = said[row]
-    alone = matches.partner[said] < 0
+    partner, overlap = match_boxes(
+        found.box[said],
+        found.label[said],
+        found.score[said],
+        truth.box[plain],
+        truth.label[plain],
+        IOU,
+    )
+    right = partner >= 0
+    matches.partner[said[right]] = plain[partner[right]]
+    matches.overlap[said] = overlap
+    matches.finder[plain[partner[right]]] = said[right]
     if len(crowds):
-        _pass_over_crowds(truth, found, crowds, said[alone], matches)
+        _skip_crowds(truth, found, crowds, said[~right], matches)
 
 
-def _greedy(overlaps: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of rows and columns, row by row: each takes the free column that it overlaps most."""
-    overlaps = overlaps.copy()
-    pairs = []
-    for row in np.flatnonzero((overlaps >= IOU).any(axis=1)):
-        column = int(overlaps[row].argmax())
-        if overlaps[row, column] >= IOU:
-            pairs.append((int(row), column))
-            overlaps[:, column] = 0
-    return pairs
-
-
-def _pass_over_crowds(
+def _skip_crowds(
     truth: Objects, found: Objects, crowds: np.ndarray, said: np.ndarray, matches: Matches
 ) -> None:
-    """Leaves unjudged what lies, by ``IOU`` of its own area, in a crowd of its class."""
+    """Leave unjudged what lies, by ``IOU`` of its own area, in a crowd of its class."""
     boxes, regions = found.box[said], truth.box[crowds]
     corner = np.maximum(boxes[:, None, :2], regions[None, :, :2])
     sides = np.clip(np.minimum(boxes[:, None, 2:], regions[None, :, 2:]) - corner, 0, None)
@@ -112,22 +109,22 @@ def _pass_over_crowds(
     matches.judged[said[inside.any(axis=1)]] = False
 
 
-def _confuse_picture(
+def _pair_confusions(
     truth: Objects, found: Objects, there: np.ndarray, said: np.ndarray, matches: Matches
 ) -> None:
-    """Pairs what is left, of whatever class, among the detections that are shown."""
+    """Pair what is left, of whatever class, among the detections that are shown."""
     said = said[matches.shown[said] & (matches.partner[said] < 0)]
     said = said[np.argsort(-found.score[said], kind='stable')]
     finder = matches.finder[there]
     # An object that only a detection below the threshold found is free to be taken for another.
     free = there[~truth.crowd[there] & ((finder < 0) | ~matches.shown[finder])]
     if len(said) and len(free):
-        for row, column in _greedy(box_ious(found.box[said], truth.box[free])):
+        for row, column in greedy_pairs(box_ious(found.box[said], truth.box[free]), IOU):
             matches.confused[said[row]] = free[column]
 
 
-def confusion(results: Detections, matches: Matches) -> np.ndarray:
-    """K+1 K+1 counts: rows are true classes and nothing, columns found classes and missed."""
+def confusion_matrix(results: Detections, matches: Matches) -> np.ndarray:
+    """Return K+1 K+1 counts: rows are true classes and nothing, columns found ones and missed."""
     truth, found, shown = results.truth, results.found, matches.shown
     last = len(results.classes)
     partner = np.where(matches.partner >= 0, matches.partner, matches.confused)
@@ -142,13 +139,13 @@ def confusion(results: Detections, matches: Matches) -> np.ndarray:
     return table
 
 
-def missed(results: Detections, matches: Matches) -> np.ndarray:
-    """N, bool: the objects that no detection shown is right about."""
+def find_missed(results: Detections, matches: Matches) -> np.ndarray:
+    """Return N, bool: the objects that no detection shown is right about."""
     found = matches.finder >= 0
     found[found] = matches.shown[matches.finder[found]]
     return ~found & ~results.truth.crowd
 
 
-def false(matches: Matches) -> np.ndarray:
-    """M, bool: the detections shown that are right about no object."""
+def find_false(matches: Matches) -> np.ndarray:
+    """Return M, bool: the detections shown that are right about no object."""
     return (matches.partner < 0) & matches.shown

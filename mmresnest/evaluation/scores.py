@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .coco_eval import faster_coco_eval
+from .coco_eval import faster_cocoeval_class
 from .predictions import Detections, LabelMaps, Objects
 
 SIZES = ('all', 'small', 'medium', 'large')
@@ -41,9 +41,9 @@ COLUMNS: dict[str, tuple[float | None, str]] = {
 
 
 def coco_precision(results: Detections, kind: str = 'bbox') -> Precision:
-    """COCO's scores of boxes (``bbox``) or masks (``segm``)."""
+    """Return COCO's scores of boxes (``bbox``) or masks (``segm``)."""
     with redirect_stdout(io.StringIO()):  # pycocotools tells its progress
-        evaluation = _evaluated(results, kind)
+        evaluation = _run_cocoeval(results, kind)
     precision = evaluation.eval['precision'][..., -1]  # T R K A
     recall = evaluation.eval['recall'][:, :, 0, -1]  # T K
     ious = list(evaluation.params.iouThrs.round(2))
@@ -54,37 +54,37 @@ def coco_precision(results: Detections, kind: str = 'bbox') -> Precision:
         columns.append(_mean_over(chosen, (0, 1)))
     columns.append(_mean_over(recall, (0,)))
     by_class = np.stack(columns, axis=1)
-    overall = dict(zip((*COLUMNS, 'AR100'), map(_mean, by_class.T)))
+    overall = dict(zip((*COLUMNS, 'AR100'), map(_nan_mean, by_class.T)))
     picked = precision[[ious.index(0.5), ious.index(0.75)], :, :, 0]
     curves = np.where(picked < 0, np.nan, picked).transpose(0, 2, 1)
     return Precision(overall, by_class, curves)
 
 
 def _mean_over(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """Means of what is not -1, which is COCO's word for nothing to be found."""
+    """Return means of what is not -1, which is COCO's word for nothing to be found."""
     there = values >= 0
     sums = np.where(there, values, 0).sum(axis=axes)
     numbers = there.sum(axis=axes)
     return np.where(numbers > 0, sums / np.maximum(numbers, 1), np.nan)
 
 
-def _mean(values: np.ndarray) -> float:
+def _nan_mean(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float('nan')
 
 
 def mean_curve(curves: np.ndarray) -> np.ndarray:
-    """2 101: precision over recall, the mean over the classes that have any truth."""
+    """Return 2 101: precision over recall, the mean over the classes that have any truth."""
     return _mean_over(np.nan_to_num(curves, nan=-1), (1,))
 
 
-def _evaluated(results: Detections, kind: str) -> Any:
+def _run_cocoeval(results: Detections, kind: str) -> Any:
     from pycocotools.cocoeval import COCOeval
 
     evaluator: Callable[..., Any] = (
-        faster_coco_eval() if find_spec('faster_coco_eval') is not None else COCOeval
+        faster_cocoeval_class() if find_spec('faster_coco_eval') is not None else COCOeval
     )
     evaluation = evaluator(
-        _coco(results, results.truth, kind), _coco(results, results.found, kind), kind
+        _to_coco(results, results.truth, kind), _to_coco(results, results.found, kind), kind
     )
     # The order of the classes, and those too that nothing in the file is of.
     evaluation.params.catIds = list(range(len(results.classes)))
@@ -94,8 +94,8 @@ def _evaluated(results: Detections, kind: str) -> Any:
     return evaluation
 
 
-def _coco(results: Detections, objects: Objects, kind: str) -> Any:
-    """Objects as pycocotools holds them; ids begin with 1, since 0 means unmatched there."""
+def _to_coco(results: Detections, objects: Objects, kind: str) -> Any:
+    """Return objects as pycocotools holds them; ids begin with 1, since 0 means unmatched there."""
     from pycocotools.coco import COCO
 
     corners, sides = objects.box[:, :2], objects.box[:, 2:] - objects.box[:, :2]
@@ -151,24 +151,24 @@ class Overlap(NamedTuple):
     accuracy: float
 
 
-def overlap(results: LabelMaps) -> Overlap:
-    """IoU and what goes with it, from all pixels of the split."""
+def label_overlap(results: LabelMaps) -> Overlap:
+    """Return IoU and what goes with it, from all pixels of the split."""
     right = np.diag(results.pixels).astype(float)
     there, said = results.pixels.sum(axis=1), results.pixels.sum(axis=0)[:-1]
     total = max(float(there.sum()), 1.0)
 
-    def over(part: np.ndarray) -> np.ndarray:
+    def divide_hits(part: np.ndarray) -> np.ndarray:
         return np.where(part > 0, right / np.maximum(part, 1), np.nan)
 
     return Overlap(
-        over(there + said - right),
-        over(there),
-        over(said),
+        divide_hits(there + said - right),
+        divide_hits(there),
+        divide_hits(said),
         there / total,
         float(right.sum()) / total,
     )
 
 
-def mean_of(values: np.ndarray) -> float:
-    """The mean over the classes that are anywhere."""
-    return _mean(values)
+def class_mean(values: np.ndarray) -> float:
+    """Return the mean over the classes that are anywhere."""
+    return _nan_mean(values)

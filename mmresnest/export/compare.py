@@ -1,4 +1,4 @@
-"""How far a file's results are from those of the graph it was written from, or of the framework."""
+"""Compare the results of an exported file with those of its graph, and of the framework."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ import numpy as np
 
 from ..errors import UserError
 from ..inference.results import Detections, Result, Segmentation
+from ..utils.matching import greedy_pairs
 
 Arrays = Sequence[np.ndarray]
+Objects = dict[str, np.ndarray]
+"""Boxes N 4, scores N, labels N and perhaps masks N M M."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is still rounding.
+    """The differences up to which results are equal but for rounding.
 
     Attributes:
-        maps: largest difference of maps, of their largest value.
+        maps: largest difference of maps, as a fraction of their largest value.
         pixels: share of pixels of another class.
         scores: difference of the scores of an object.
-        boxes: of its sides, in pixels.
+        boxes: of the sides of its box, in pixels.
         masks: of the probabilities of its mask.
-        unmatched: share of the objects of both that only one of them finds, each by its score.
-            Where it is not 0, an object that is further off than this counts as not found.
-        edges: share of the pixels of a mask in the picture, or of 1000 if it has fewer.
+        unmatched: share of the objects that only one of both finds, weighted by score. Where it
+            is not 0, objects that differ by more than the limits above count as not matched.
+        edges: share of the pixels of a mask in the picture, or of 1000 pixels if it has fewer.
     """
 
     maps: float
@@ -38,34 +41,34 @@ class Limits:
 
 
 LIMITS = {
-    # Sums in another order.
+    # Sums are taken in another order.
     'float32': Limits(
         maps=1e-4, pixels=1e-3, scores=1e-4, boxes=0.05, masks=1e-3, unmatched=0, edges=0.01
     ),
-    # 11 bits: a thousandth in every product, and choices that fall otherwise behind them.
+    # 11 bits: every product is off by up to a thousandth, and NMS may choose another box.
     'float16': Limits(
         maps=2e-2, pixels=2e-2, scores=2e-2, boxes=2, masks=0.1, unmatched=0.1, edges=0.1
     ),
 }
-LEAST_MASK = 1000  # px, of which a share is taken
+MIN_MASK_PIXELS = 1000
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Which objects are kept; what lies within rounding of that may be kept by one of both only.
+class Selection:
+    """Which objects a model keeps; those near the border may be kept by one of both only.
 
     Attributes:
-        lowest: the score of the least certain.
-        most: how many.
+        score_thr: with at least this score.
+        max_per_img: and at most so many.
     """
 
-    lowest: float
-    most: int
+    score_thr: float
+    max_per_img: int
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one output.
+    """The difference of one output.
 
     Attributes:
         what: the output, and what of it.
@@ -79,31 +82,34 @@ class Difference:
 
     @property
     def passes(self) -> bool:
-        """Whether it is rounding; what is not a number is none."""
+        """Tell whether it is rounding; NaN is not."""
         return self.value <= self.limit
 
 
-def differences(
-    names: Sequence[str], expected: Arrays, found: Arrays, limits: Limits, lowest: float = 0.0
+def compare_outputs(
+    names: Sequence[str], expected: Arrays, found: Arrays, limits: Limits, score_thr: float = 0.0
 ) -> list[Difference]:
-    """Compares outputs.
+    """Compare outputs.
 
     Args:
         names: of the outputs; ``boxes``, ``scores``, ``labels`` and ``masks`` are of objects.
         expected: of the graph.
         found: of the file.
         limits: of what is rounding.
-        lowest: score of an object.
+        score_thr: of objects.
+
+    Returns:
+        the differences, of each output or of all objects.
     """
     shapes = [(one.shape, other.shape) for one, other in zip(expected, found)]
     if len(expected) != len(found) or any(one != other for one, other in shapes):
         return [Difference('shapes', np.inf, 0)]
     if 'boxes' in names:
-        return _objects(
+        return _compare_objects(
             dict(zip(names, expected)),
             dict(zip(names, found)),
             limits,
-            Cut(lowest, expected[0].shape[1]),
+            Selection(score_thr, expected[0].shape[1]),
         )
     result = []
     for name, one, other in zip(names, expected, found):
@@ -112,34 +118,39 @@ def differences(
                 Difference('pixels of another class', float((one != other).mean()), limits.pixels)
             )
         else:
-            most = float(np.abs(one).max()) or 1.0
-            result.append(Difference(name, float(np.abs(one - other).max()) / most, limits.maps))
+            largest = float(np.abs(one).max()) or 1.0
+            result.append(Difference(name, float(np.abs(one - other).max()) / largest, limits.maps))
     return result
 
 
-def _objects(
-    expected: dict[str, np.ndarray], found: dict[str, np.ndarray], limits: Limits, cut: Cut
+def _compare_objects(
+    expected: dict[str, np.ndarray],
+    found: dict[str, np.ndarray],
+    limits: Limits,
+    selection: Selection,
 ) -> list[Difference]:
-    """Compares objects, image by image: each with the one of its class that is nearest."""
-    lonely, paired = 0.0, 0.0
+    """Compare objects, image by image: each with the one of its class that is nearest."""
+    unmatched, matched = 0.0, 0.0
     worst = {name: np.float64(0) for name in ('scores', 'boxes', 'masks') if name in expected}
     for image in range(len(expected['scores'])):
         one, other = (
             {name: values[image] for name, values in outputs.items()}
             for outputs in (expected, found)
         )
-        pairs, alone = matched(one, other, limits, cut)
-        lonely += alone
-        paired += sum(float(one['scores'][left] + other['scores'][right]) for left, right in pairs)
+        pairs, lone = match_objects(one, other, limits, selection)
+        unmatched += lone
+        matched += sum(float(one['scores'][left] + other['scores'][right]) for left, right in pairs)
         for name in worst:
-            for left, right in pairs:  # np.maximum keeps what is not a number, max does not
+            for left, right in pairs:  # np.maximum keeps NaN, max does not
                 worst[name] = np.maximum(
                     worst[name], np.abs(one[name][left] - other[name][right]).max()
                 )
     limit = dict(scores=limits.scores, boxes=limits.boxes, masks=limits.masks)
     return [
         Difference(
-            'objects that only one finds', lonely and lonely / (lonely + paired), limits.unmatched
+            'objects that only one finds',
+            unmatched and unmatched / (unmatched + matched),
+            limits.unmatched,
         ),
         *(
             Difference('boxes, in pixels' if name == 'boxes' else name, float(value), limit[name])
@@ -148,80 +159,80 @@ def _objects(
     ]
 
 
-def matched(
-    one: dict[str, np.ndarray], other: dict[str, np.ndarray], limits: Limits, cut: Cut
+def match_objects(
+    one: Objects, other: Objects, limits: Limits, selection: Selection
 ) -> tuple[list[tuple[int, int]], float]:
-    """Pairs of objects that are one, and the scores of those that are left alone, together."""
-    left, right = (np.flatnonzero(each['labels'] >= 0).tolist() for each in (one, other))
-    spared = [_spared(other, limits, cut), _spared(one, limits, cut)]
-    pairs = []
-    for at in left:
-        near = [
-            (_distance(one, other, at, to), to)
-            for to in right
-            if one['labels'][at] == other['labels'][to]
-            and not (limits.unmatched and _off(one, other, at, to, limits))
-        ]
-        distance, to = min(near, default=(np.inf, -1))
-        if distance <= reach(limits):
-            pairs.append((at, to))
-            right.remove(to)
-    paired = {at for at, _ in pairs}
-    lone = [at for at in left if at not in paired]
-    moved = [
-        (at, to)
-        for at in lone
-        for to in right
-        if one['labels'][at] == other['labels'][to]
-        and _distance(one, other, at, to) <= reach(limits)
-    ]
-    # None is spared that both have, elsewhere; nor any if less than half could be compared.
-    few = 2 * len(pairs) < min(len(left), len(right) + len(pairs))
-    alone = 0.0
-    for places, each, elsewhere, most in (
-        (lone, one, {at for at, _ in moved}, spared[0]),
-        (right, other, {to for _, to in moved}, spared[1]),
+    """Pair the objects of two results.
+
+    Returns:
+        the pairs of indices; and the sum of the scores of objects without a partner, those left
+        out that only one result kept, since they are near the border of the selection.
+    """
+    rows, columns = (np.flatnonzero(result['labels'] >= 0) for result in (one, other))
+    distance = _object_distances(one, other, rows, columns)
+    near = distance <= matching_radius(limits)
+    usable = near.copy()
+    if limits.unmatched:
+        for row, column in np.argwhere(near):
+            usable[row, column] = _within_limits(one, other, rows[row], columns[column], limits)
+    nearness = np.where(usable, -distance, -np.inf)
+    pairs = list(greedy_pairs(nearness, -matching_radius(limits)))
+    lone_rows, lone_columns = (
+        np.setdiff1d(np.arange(count), [pair[side] for pair in pairs]).astype(int)
+        for side, count in enumerate(near.shape)
+    )
+    # None is left out that both found, in other places; nor any if less than half was matched.
+    moved = near[np.ix_(lone_rows, lone_columns)]
+    few = 2 * len(pairs) < min(near.shape)
+    unmatched = 0.0
+    for result, indices, is_moved, lacking in (
+        (one, rows[lone_rows], moved.any(1), other),
+        (other, columns[lone_columns], moved.any(0), one),
     ):
-        scores = {place: float(each['scores'][place]) for place in places}
-        alone += sum(
-            score
-            for place, score in scores.items()
-            if few or place in elsewhere or not score <= most
-        )
-    return pairs, alone
+        scores = result['scores'][indices].astype(float)
+        at_border = scores <= _score_tolerance(lacking, limits, selection)
+        unmatched += float(scores[few | is_moved | ~at_border].sum())
+    return [(int(rows[row]), int(columns[column])) for row, column in pairs], unmatched
 
 
-def reach(limits: Limits) -> float:
-    """How far off an object may be and still be the same, in px and score together."""
+def matching_radius(limits: Limits) -> float:
+    """Return how far two objects may be apart and still be the same one, in px plus score."""
     return 4 * limits.boxes + limits.scores
 
 
-def _distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray], at: int, to: int) -> float:
-    return float(np.abs(one['boxes'][at] - other['boxes'][to]).max()) + abs(
-        float(one['scores'][at] - other['scores'][to])
-    )
+def _object_distances(
+    one: Objects, other: Objects, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """Return the distance of every pair of objects, N M; infinite between different classes."""
+    boxes = np.abs(one['boxes'][rows, None] - other['boxes'][None, columns]).max(2, initial=0)
+    scores = np.abs(one['scores'][rows, None] - other['scores'][None, columns])
+    same_class = one['labels'][rows, None] == other['labels'][None, columns]
+    return np.where(same_class, boxes.astype(float) + scores.astype(float), np.inf)
 
 
-def _off(
-    one: dict[str, np.ndarray], other: dict[str, np.ndarray], at: int, to: int, limits: Limits
-) -> bool:
-    """Whether two objects are further off each other than rounding."""
-    return not all(
-        np.abs(one[name][at] - other[name][to]).max() <= getattr(limits, name)
+def _within_limits(one: Objects, other: Objects, row: int, column: int, limits: Limits) -> bool:
+    """Tell whether two objects differ by no more than rounding."""
+    return all(
+        np.abs(one[name][row] - other[name][column]).max() <= getattr(limits, name)
         for name in ('boxes', 'scores', 'masks')
         if name in one
     )
 
 
-def _spared(lacking: dict[str, np.ndarray], limits: Limits, cut: Cut) -> float:
-    """Up to which score an object may be lacking: the threshold, or the last of a full list."""
+def _score_tolerance(lacking: Objects, limits: Limits, selection: Selection) -> float:
+    """Return the score up to which a result may lack an object: its threshold, or its last score.
+
+    A result that holds as many objects as it may dropped those below its last.
+    """
     scores = lacking['scores'][lacking['labels'] >= 0]
-    full = len(scores) >= cut.most
-    return (float(scores.min()) if full else cut.lowest) + limits.scores
+    is_full = len(scores) >= selection.max_per_img
+    return (float(scores.min()) if is_full else selection.score_thr) + limits.scores
 
 
-def result_differences(one: Result, other: Result, limits: Limits, cut: Cut) -> list[Difference]:
-    """Compares two results on one image."""
+def compare_results(
+    one: Result, other: Result, limits: Limits, selection: Selection
+) -> list[Difference]:
+    """Compare two results on one image."""
     if isinstance(one, Segmentation) and isinstance(other, Segmentation):
         return [
             Difference(
@@ -233,30 +244,31 @@ def result_differences(one: Result, other: Result, limits: Limits, cut: Cut) -> 
         {name: getattr(result, name) for name in ('boxes', 'scores', 'labels')}
         for result in (one, other)
     )
-    found = _objects(
+    found = _compare_objects(
         {name: value[None] for name, value in left.items()},
         {name: value[None] for name, value in right.items()},
         limits,
-        cut,
+        selection,
     )
     if one.masks is not None and other.masks is not None:
         wrong = [
-            _edge(one.masks[at], other.masks[to]) for at, to in matched(left, right, limits, cut)[0]
+            _mask_difference(one.masks[at], other.masks[to])
+            for at, to in match_objects(left, right, limits, selection)[0]
         ]
         found.append(Difference('pixels of a mask', max(wrong, default=0.0), limits.edges))
     return found
 
 
-def _edge(one: np.ndarray, other: np.ndarray) -> float:
-    """The share of a mask's pixels that another does not have, or has beyond it."""
-    return float((one != other).sum() / max((one | other).sum(), LEAST_MASK))
+def _mask_difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the share of pixels in which two masks differ."""
+    return float((one != other).sum() / max((one | other).sum(), MIN_MASK_PIXELS))
 
 
-def refuse_differences(found: Mapping[str, list[Difference]]) -> None:
-    """Makes sure that all differences are rounding.
+def check_differences(found: Mapping[str, list[Difference]]) -> None:
+    """Refuse differences beyond rounding.
 
     Args:
-        found: by what was compared.
+        found: what was compared -> its differences.
 
     Raises:
         UserError: one is not.

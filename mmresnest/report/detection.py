@@ -7,27 +7,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..evaluation.matching import IOU, Matches, confusion, false, match, missed
+from ..evaluation.matching import (
+    IOU,
+    Matches,
+    confusion_matrix,
+    find_false,
+    find_missed,
+    match_detections,
+)
 from ..evaluation.predictions import Detections
 from ..evaluation.scores import COLUMNS, Precision, coco_precision, mean_curve
 from . import figures, gallery
+from .cases import Case, list_object_cases
 from .sections import (
     Figure,
     Section,
     Table,
-    compared,
+    column_titles,
+    comparison_table,
     confused_pairs,
     confusion_figures,
-    difference,
-    heads,
-    number,
+    format_difference,
+    format_number,
 )
 
 KINDS = {'bbox': 'boxes', 'segm': 'masks'}
 
 
 @dataclass(frozen=True)
-class Judged:
+class DetectionScores:
     """Detections with all that was computed of them."""
 
     results: Detections
@@ -35,20 +43,26 @@ class Judged:
     precision: dict[str, Precision]
 
 
-def judge(results: Detections) -> Judged:
-    """Computes what the sections show."""
+def compute_scores(results: Detections) -> DetectionScores:
+    """Compute what the sections show."""
     kinds = ['bbox']
     if results.found.masks is not None and results.truth.masks is not None:
         kinds.append('segm')
-    return Judged(results, match(results), {kind: coco_precision(results, kind) for kind in kinds})
+    return DetectionScores(
+        results, match_detections(results), {kind: coco_precision(results, kind) for kind in kinds}
+    )
 
 
-def sections(runs: Mapping[str, Judged], alone: bool) -> list[Section]:
-    """All sections, of one run or two; ``alone`` if the page has no other."""
-    return [_precision(runs, alone), _mistakes(runs, alone), _histograms(runs)]
+def build_sections(runs: Mapping[str, DetectionScores], alone: bool) -> list[Section]:
+    """Return all sections, of one run or two; ``alone`` if the page has no other."""
+    return [
+        _precision_section(runs, alone),
+        _mistakes_section(runs, alone),
+        _histogram_section(runs),
+    ]
 
 
-def _precision(runs: Mapping[str, Judged], alone: bool) -> Section:
+def _precision_section(runs: Mapping[str, DetectionScores], alone: bool) -> Section:
     first = next(iter(runs.values()))
     section = Section(
         'precision',
@@ -63,9 +77,9 @@ def _precision(runs: Mapping[str, Judged], alone: bool) -> Section:
         if not found:
             continue
         section.tables.append(
-            compared(f'Of {what}', {run: one.overall for run, one in found.items()}, alone)
+            comparison_table(f'Of {what}', {run: one.overall for run, one in found.items()}, alone)
         )
-        section.tables.append(_by_class(what, found, first.results))
+        section.tables.append(_class_table(what, found, first.results))
     section.figures.append(
         Figure(
             'precision-recall',
@@ -79,20 +93,20 @@ def _precision(runs: Mapping[str, Judged], alone: bool) -> Section:
     return section
 
 
-def curve_data(runs: Mapping[str, Judged]) -> str:
-    """The curves of every class, for the figure above."""
+def curve_data(runs: Mapping[str, DetectionScores]) -> str:
+    """Return the curves of every class, for the figure above."""
     classes = next(iter(runs.values())).results.classes
     return figures.curves_as_json(
         {run: one.precision['bbox'].curves for run, one in runs.items()}, classes
     )
 
 
-def _by_class(what: str, found: Mapping[str, Precision], results: Detections) -> Table:
+def _class_table(what: str, found: Mapping[str, Precision], results: Detections) -> Table:
     objects = np.bincount(results.truth.label[~results.truth.crowd], minlength=len(results.classes))
     tables = [one.by_class for one in found.values()]
     if len(tables) == 1:
         columns = [*COLUMNS, 'AR100']
-        cells = [list(map(number, line)) for line in tables[0]]
+        cells = [list(map(format_number, line)) for line in tables[0]]
     else:
         columns = [f'{name} {part}' for name in ('AP', 'AP50') for part in (*found, 'difference')]
         cells = [
@@ -100,9 +114,9 @@ def _by_class(what: str, found: Mapping[str, Precision], results: Detections) ->
                 text
                 for column in (0, 1)
                 for text in (
-                    number(one[column]),
-                    number(two[column]),
-                    difference(one[column], two[column]),
+                    format_number(one[column]),
+                    format_number(two[column]),
+                    format_difference(one[column], two[column]),
                 )
             ]
             for one, two in zip(*tables)
@@ -114,21 +128,21 @@ def _by_class(what: str, found: Mapping[str, Precision], results: Detections) ->
     )
 
 
-def _mistakes(runs: Mapping[str, Judged], alone: bool) -> Section:
+def _mistakes_section(runs: Mapping[str, DetectionScores], alone: bool) -> Section:
     section = Section(
         'mistakes',
         'Mistakes',
         [
-            f'Detections from a score of {_thresholds(runs)} on, where F1 is best; paired with '
-            f'objects from an IoU of {IOU:g} on, first those of the same class, then what is '
+            f'Detections from a score of {_format_thresholds(runs)} on, where F1 is best; paired '
+            f'with objects from an IoU of {IOU:g} on, first those of the same class, then what is '
             'left of both, whatever its class.'
         ],
     )
     classes = next(iter(runs.values())).results.classes
     rows, columns = [*classes, '(nothing there)'], [*classes, '(missed)']
-    tables = {run: confusion(one.results, one.matches) for run, one in runs.items()}
+    tables = {run: confusion_matrix(one.results, one.matches) for run, one in runs.items()}
     section.tables += [
-        _counts(runs, alone),
+        _counts_table(runs, alone),
         confused_pairs(
             tables, classes, 'Classes taken for others, and the share of their objects', alone
         ),
@@ -137,7 +151,7 @@ def _mistakes(runs: Mapping[str, Judged], alone: bool) -> Section:
     return section
 
 
-def _thresholds(runs: Mapping[str, Judged]) -> str:
+def _format_thresholds(runs: Mapping[str, DetectionScores]) -> str:
     scores = [f'{one.matches.score:.2f}' for one in runs.values()]
     return (
         scores[0]
@@ -146,12 +160,12 @@ def _thresholds(runs: Mapping[str, Judged]) -> str:
     )
 
 
-def _counts(runs: Mapping[str, Judged], alone: bool) -> Table:
+def _counts_table(runs: Mapping[str, DetectionScores], alone: bool) -> Table:
     rows: dict[str, list[str]] = {}
     for one in runs.values():
         results, matches = one.results, one.matches
         objects = int((~results.truth.crowd).sum())
-        lost, wrong = int(missed(results, matches).sum()), int(false(matches).sum())
+        lost, wrong = int(find_missed(results, matches).sum()), int(find_false(matches).sum())
         for name, value in (
             ('images', len(results.pictures)),
             ('objects', objects),
@@ -162,18 +176,18 @@ def _counts(runs: Mapping[str, Judged], alone: bool) -> Table:
             rows.setdefault(name, []).append(str(value))
     return Table(
         'Counts',
-        ['', *heads(runs, 'count', alone)],
+        ['', *column_titles(runs, 'count', alone)],
         [[name, *cells] for name, cells in rows.items()],
     )
 
 
-def _histograms(runs: Mapping[str, Judged]) -> Section:
+def _histogram_section(runs: Mapping[str, DetectionScores]) -> Section:
     scores, sizes = {}, {}
     for run, one in runs.items():
         found, judged = one.results.found, one.matches.judged
         right, shown = one.matches.partner >= 0, one.matches.shown
         scores[run] = found.score[right], found.score[~right & judged]
-        sides = _sides(found.box)
+        sides = _box_sides(found.box)
         sizes[run] = sides[right & shown], sides[~right & shown]
     truth = next(iter(runs.values())).results.truth
     return Section(
@@ -189,26 +203,28 @@ def _histograms(runs: Mapping[str, Judged]) -> Section:
             Figure(
                 'size-histogram',
                 'Sizes of boxes',
-                figures.size_histogram(sizes, _sides(truth.box[~truth.crowd])),
-                f'Of detections from a score of {_thresholds(runs)} on. 32 and 96 px part small, '
-                'medium and large.',
+                figures.size_histogram(sizes, _box_sides(truth.box[~truth.crowd])),
+                f'Of detections from a score of {_format_thresholds(runs)} on. 32 and 96 px part '
+                'small, medium and large.',
             ),
         ],
     )
 
 
-def _sides(boxes: np.ndarray) -> np.ndarray:
+def _box_sides(boxes: np.ndarray) -> np.ndarray:
     return np.sqrt(np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1))
 
 
-def cases(one: Judged) -> dict[str, list[gallery.Case]]:
-    """All cases that could be shown."""
-    return gallery.object_cases(one.results, one.matches)
+def list_cases(one: DetectionScores) -> dict[str, list[Case]]:
+    """Return all cases that could be shown."""
+    return list_object_cases(one.results, one.matches)
 
 
-def draw(one: Judged, chosen: Sequence[gallery.Case]) -> tuple[list[gallery.Shown], int]:
-    """The pictures of some of them, and how many could not be read."""
-    return gallery.draw_objects(one.results, one.matches, chosen)
+def draw_cases(
+    one: DetectionScores, cases: Sequence[Case]
+) -> tuple[list[gallery.GalleryItem], int]:
+    """Draw some of them; return the pictures, and how many images could not be read."""
+    return gallery.draw_object_cases(one.results, one.matches, cases)
 
 
 GALLERY = (

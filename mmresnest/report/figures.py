@@ -1,6 +1,6 @@
 """The interactive figures of a report, as plotly's json.
 
-Colour never carries a meaning alone: runs differ in the dash of a line too, and every figure has a
+Color never carries a meaning alone: runs differ in the dash of a line too, and every figure has a
 table or a sentence beside it on the page.
 """
 
@@ -23,12 +23,12 @@ SHOWN = 40
 """Rows of a confusion matrix, and bars, that can be told apart; of more, the worst."""
 
 
-def _text(name: object) -> str:
-    """A name as plotly shows it: it takes some HTML for markup."""
+def _escape_markup(name: object) -> str:
+    """Return a name as plotly shows it: it takes some HTML for markup."""
     return html.escape(str(name), quote=False)
 
 
-def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
+def _make_layout(x: str, y: str, **more: Any) -> dict[str, Any]:
     axis = dict(gridcolor='#e3e3e3', linecolor='#666', zerolinecolor='#bbb', automargin=True)
     return dict(
         paper_bgcolor='white',
@@ -44,19 +44,19 @@ def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
     )
 
 
-def _json(traces: Sequence[Any], layout: Mapping[str, Any]) -> str:
+def _to_json(traces: Sequence[Any], layout: Mapping[str, Any]) -> str:
     import plotly.graph_objects as graph
 
     figure = graph.Figure(data=list(traces), layout=dict(layout, template='none'))
     return figure.to_json(remove_uids=True)
 
 
-def _name(run: str, what: str, several: bool) -> str:
-    return _text(f'{run}: {what}' if several else what)
+def _trace_name(run: str, what: str, several: bool) -> str:
+    return _escape_markup(f'{run}: {what}' if several else what)
 
 
 def precision_recall(runs: Mapping[str, np.ndarray]) -> str:
-    """Precision over recall at both overlaps; run -> 2 101."""
+    """Return precision over recall at both overlaps; run -> 2 101."""
     import plotly.graph_objects as graph
 
     traces = [
@@ -64,33 +64,35 @@ def precision_recall(runs: Mapping[str, np.ndarray]) -> str:
             x=RECALLS.round(2),
             y=curve.round(3),
             mode='lines',
-            name=_name(run, f'IoU {iou}', len(runs) > 1),
+            name=_trace_name(run, f'IoU {iou}', len(runs) > 1),
             line=dict(color=INKS[number], width=2.2, dash=DASHES[place]),
         )
         for place, (run, pair) in enumerate(runs.items())
         for number, (iou, curve) in enumerate(zip(('.50', '.75'), pair))
     ]
-    return _json(
+    return _to_json(
         traces,
-        _layout('recall', 'precision', xaxis=dict(range=[0, 1.01]), yaxis=dict(range=[0, 1.03])),
+        _make_layout(
+            'recall', 'precision', xaxis=dict(range=[0, 1.01]), yaxis=dict(range=[0, 1.03])
+        ),
     )
 
 
 def curves_as_json(runs: Mapping[str, np.ndarray], classes: Sequence[str]) -> str:
-    """For the choice of a class: class -> the y of every line of the figure."""
+    """Return, for the choice of a class: class -> the y of every line of the figure."""
     table = {
-        str(number): [_numbers(pair[iou, number]) for pair in runs.values() for iou in (0, 1)]
+        str(number): [_json_numbers(pair[iou, number]) for pair in runs.values() for iou in (0, 1)]
         for number in range(len(classes))
     }
     return json.dumps(table, separators=(',', ':'))
 
 
-def _numbers(values: np.ndarray) -> list[float | None]:
+def _json_numbers(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else round(float(value), 3) for value in values]
 
 
-def most_confused(table: np.ndarray) -> np.ndarray:
-    """The rows of a confusion matrix that are shown, in their order; the last always is."""
+def most_confused_rows(table: np.ndarray) -> np.ndarray:
+    """Return the rows of a confusion matrix that are shown, in their order; the last always is."""
     wrong = table.copy()
     np.fill_diagonal(wrong, 0)
     weight = wrong.sum(axis=0) + wrong.sum(axis=1)
@@ -98,8 +100,8 @@ def most_confused(table: np.ndarray) -> np.ndarray:
     return np.sort(np.argsort(-weight, kind='stable')[:SHOWN])
 
 
-def confusion(table: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> str:
-    """A confusion matrix as a map of shares of each row; the counts stand in the cells."""
+def confusion_heatmap(table: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> str:
+    """Return a confusion matrix as a map of shares of each row; the counts stand in the cells."""
     import plotly.graph_objects as graph
 
     sums = table.sum(axis=1, keepdims=True)
@@ -116,7 +118,8 @@ def confusion(table: np.ndarray, rows: Sequence[str], columns: Sequence[str]) ->
         text=table if few else None,
         texttemplate='%{text}' if few else None,
         hovertext=[
-            [f'{_text(row)} taken for {_text(column)}' for column in columns] for row in rows
+            [f'{_escape_markup(row)} taken for {_escape_markup(column)}' for column in columns]
+            for row in rows
         ],
         hovertemplate='%{hovertext}<br>%{customdata} (%{z:.1%} of the row)<extra></extra>',
         showscale=False,
@@ -125,14 +128,14 @@ def confusion(table: np.ndarray, rows: Sequence[str], columns: Sequence[str]) ->
         dict(
             tickmode='array',
             tickvals=list(range(len(names))),
-            ticktext=[_short(name) for name in names],
+            ticktext=[_shorten_name(name) for name in names],
         )
         for names in (columns, rows)
     ]
     height = max(380, 110 + 19 * len(rows))
-    return _json(
+    return _to_json(
         [map_],
-        _layout(
+        _make_layout(
             'predicted',
             'true',
             height=height,
@@ -142,17 +145,17 @@ def confusion(table: np.ndarray, rows: Sequence[str], columns: Sequence[str]) ->
     )
 
 
-def _short(name: str, length: int = 16) -> str:
-    return _text(name if len(name) <= length else name[: length - 1] + '…')
+def _shorten_name(name: str, length: int = 16) -> str:
+    return _escape_markup(name if len(name) <= length else name[: length - 1] + '…')
 
 
 def score_histogram(runs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
-    """How many detections of each score are right and how many false; run -> right, false."""
+    """Plot how many detections of each score are right and how many false; run -> right, false."""
     edges = np.linspace(0, 1, 21)
-    traces = _right_and_false(runs, np.linspace(0.025, 0.975, 20).round(3), edges)
-    return _json(
+    traces = _right_false_traces(runs, np.linspace(0.025, 0.975, 20).round(3), edges)
+    return _to_json(
         traces,
-        _layout(
+        _make_layout(
             'score',
             'detections (logarithmic)',
             xaxis=dict(range=[0, 1]),
@@ -161,10 +164,10 @@ def score_histogram(runs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
     )
 
 
-def _right_and_false(
+def _right_false_traces(
     runs: Mapping[str, tuple[np.ndarray, np.ndarray]], middles: np.ndarray, edges: np.ndarray
 ) -> list[Any]:
-    """Two steps of counts for each run; dots are false, and a second run's lines are thicker."""
+    """Return two steps of counts a run; dots are false, and a second run's lines are thicker."""
     import plotly.graph_objects as graph
 
     return [
@@ -172,7 +175,7 @@ def _right_and_false(
             x=middles,
             y=np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0],
             mode='lines',
-            name=_name(run, what, len(runs) > 1),
+            name=_trace_name(run, what, len(runs) > 1),
             line=dict(
                 color=INKS[number],
                 dash=('solid', 'dot')[number],
@@ -186,7 +189,7 @@ def _right_and_false(
 
 
 def size_histogram(runs: Mapping[str, tuple[np.ndarray, np.ndarray]], truth: np.ndarray) -> str:
-    """Sizes of boxes: the truth's, and those of the right and of the false detections shown."""
+    """Plot sizes of boxes: the truth's, and those of right and of false detections shown."""
     import plotly.graph_objects as graph
 
     edges = 2.0 ** np.arange(0, 12.5, 0.5)
@@ -198,10 +201,10 @@ def size_histogram(runs: Mapping[str, tuple[np.ndarray, np.ndarray]], truth: np.
         name='truth',
         line=dict(color='#222', dash='dash', shape='hvh', width=1.6),
     )
-    traces = [there, *_right_and_false(runs, middles, edges)]
-    return _json(
+    traces = [there, *_right_false_traces(runs, middles, edges)]
+    return _to_json(
         traces,
-        _layout(
+        _make_layout(
             'side of a square as large, px',
             'boxes',
             xaxis=dict(type='log', tickvals=[4, 16, 32, 96, 256, 1024], range=[0, 3.4]),
@@ -209,29 +212,29 @@ def size_histogram(runs: Mapping[str, tuple[np.ndarray, np.ndarray]], truth: np.
     )
 
 
-def _fill(place: int) -> dict[str, Any]:
-    """Of a run's bars: the second's are striped, for where colours are not seen."""
+def _bar_fill(place: int) -> dict[str, Any]:
+    """Return how a run's bars are filled: the second's are striped, for where no color is seen."""
     return dict(color=INKS[place], pattern=dict(shape='/' * place, solidity=0.25))
 
 
-def bars(runs: Mapping[str, np.ndarray], classes: Sequence[str], what: str) -> str:
-    """A score of every class as bars; run -> K."""
+def score_bars(runs: Mapping[str, np.ndarray], classes: Sequence[str], what: str) -> str:
+    """Return a score of every class as bars; run -> K."""
     import plotly.graph_objects as graph
 
-    names = [_short(name, 24) for name in classes]
+    names = [_shorten_name(name, 24) for name in classes]
     traces = [
         graph.Bar(
             y=list(range(len(names))),
             x=values.round(4),
             orientation='h',
-            name=_text(run),
-            marker=_fill(place),
+            name=_escape_markup(run),
+            marker=_bar_fill(place),
         )
         for place, (run, values) in enumerate(runs.items())
     ]
-    return _json(
+    return _to_json(
         traces,
-        _layout(
+        _make_layout(
             what,
             '',
             height=max(260, 90 + 20 * len(names) * len(runs)),
@@ -247,8 +250,8 @@ def bars(runs: Mapping[str, np.ndarray], classes: Sequence[str], what: str) -> s
     )
 
 
-def lines(runs: Mapping[str, Mapping[str, Curve]], y: str, main: str = '') -> str:
-    """Logged curves over iterations; run -> name -> curve, of which one is drawn thicker."""
+def plot_curves(runs: Mapping[str, Mapping[str, Curve]], y: str, main: str = '') -> str:
+    """Plot logged curves over iterations; run -> name -> curve, of which one is drawn thicker."""
     import plotly.graph_objects as graph
 
     names = list(dict.fromkeys(name for group in runs.values() for name in group))
@@ -262,7 +265,7 @@ def lines(runs: Mapping[str, Mapping[str, Curve]], y: str, main: str = '') -> st
                     y=[float(f'{value:.5g}') for value in values],
                     mode='lines+markers' if len(x) < 25 else 'lines',
                     marker=dict(size=5),
-                    name=_name(run, name, len(runs) > 1),
+                    name=_trace_name(run, name, len(runs) > 1),
                     line=dict(
                         color='#222' if name == main else INKS[number % len(INKS)],
                         dash=DASHES[place],
@@ -270,6 +273,6 @@ def lines(runs: Mapping[str, Mapping[str, Curve]], y: str, main: str = '') -> st
                     ),
                 )
             )
-    return _json(
-        traces, _layout('iteration', y, yaxis=dict(rangemode='tozero', exponentformat='e'))
+    return _to_json(
+        traces, _make_layout('iteration', y, yaxis=dict(rangemode='tozero', exponentformat='e'))
     )

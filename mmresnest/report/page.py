@@ -18,19 +18,21 @@ from typing import Any
 
 from ..errors import UserError
 from ..evaluation.predictions import Detections, LabelMaps
-from ..utils.boxes import is_ground
+from ..utils.boxes import is_background
 from ..utils.files import write_whole
-from ..visualization.canvas import class_colour
+from ..visualization.canvas import class_color
 from . import detection, gallery, segmentation
-from .sections import NOTHING, Run, Section, Table, curves_section
+from .cases import KINDS, select_cases
+from .sections import NOTHING, Run, Section, Table
+from .training import curves_section
 
 PICTURES = 320  # on a page, of all runs and kinds
-LEGEND = 60  # colours of classes that are told
+LEGEND = 60  # colors of classes that are told
 TEMPLATES = Path(__file__).parent / 'templates'
 
 
 def check_installed() -> None:
-    """Refuses where what a page is made with is not there.
+    """Refuse where what a page is made with is not there.
 
     Raises:
         UserError: plotly or jinja2 is missing.
@@ -44,7 +46,7 @@ def check_installed() -> None:
 
 
 def write_page(out: str | os.PathLike, runs: Sequence[Run]) -> None:
-    """Writes the page.
+    """Write the page.
 
     Args:
         out: the file; it is whole or as it was.
@@ -54,7 +56,7 @@ def write_page(out: str | os.PathLike, runs: Sequence[Run]) -> None:
         UserError: the runs cannot stand beside each other, or the file cannot be written.
     """
     check_installed()
-    text = render(runs).encode()
+    text = render_page(runs).encode()
     try:
         write_whole(out, lambda file: file.write(text))
     except OSError as error:
@@ -64,35 +66,35 @@ def write_page(out: str | os.PathLike, runs: Sequence[Run]) -> None:
         ) from error
 
 
-def render(runs: Sequence[Run]) -> str:
-    """The page as text; see :func:`write_page`."""
+def render_page(runs: Sequence[Run]) -> str:
+    """Return the page as text; see :func:`write_page`."""
     from jinja2 import Environment, FileSystemLoader
 
     _check_alike(runs)
-    kind, judged = _judged(runs)
-    sections = kind.sections(judged, len(runs) == 1) if judged else []
+    kind, judged = _score_runs(runs)
+    sections = kind.build_sections(judged, len(runs) == 1) if judged else []
     training = curves_section(runs)
     sections += [training] if training is not None else []
-    cases, told = _gallery(kind, runs, judged) if judged else ([], [])
+    cases, told = _build_gallery(kind, runs, judged) if judged else ([], [])
     classes = next(iter(judged.values())).results.classes if judged else []
     # Whatever has no mark-up of its own is escaped: classes and files may be called anything.
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     return environment.get_template('page.html.j2').render(
         title='Run report: ' + ' and '.join(run.name for run in runs),
-        subtitle=_subtitle(runs),
-        notes=_notes(runs),
+        subtitle=_page_subtitle(runs),
+        notes=_page_notes(runs),
         sections=sections,
         cases=cases,
         gallery_texts=told,
         runs=runs,
         classes=classes,
-        kinds=gallery.KINDS,
+        kinds=KINDS,
         maps=kind is segmentation,
         shown_classes=sorted({case['label'] for case in cases}),
-        legend=_legend(cases, classes, kind is segmentation),
-        facts=_facts(runs),
-        differences=_differences(runs),
-        **_scripts(kind, sections, judged),
+        legend=_class_legend(cases, classes, kind is segmentation),
+        facts=_facts_table(runs),
+        differences=_config_diff(runs),
+        **_script_blocks(kind, sections, judged),
     )
 
 
@@ -113,19 +115,21 @@ def _check_alike(runs: Sequence[Run]) -> None:
         )
 
 
-def _judged(runs: Sequence[Run]) -> tuple[Any, dict[str, Any]]:
-    """The module that knows about the results, and what it computed of each run."""
+def _score_runs(runs: Sequence[Run]) -> tuple[Any, dict[str, Any]]:
+    """Return the module that knows about the results, and what it computed of each run."""
     kind: Any = (
         segmentation if any(isinstance(run.results, LabelMaps) for run in runs) else detection
     )
-    return kind, {run.name: kind.judge(run.results) for run in runs if run.results is not None}
+    return kind, {
+        run.name: kind.compute_scores(run.results) for run in runs if run.results is not None
+    }
 
 
-def _subtitle(runs: Sequence[Run]) -> str:
+def _page_subtitle(runs: Sequence[Run]) -> str:
     return ' – '.join(dict.fromkeys(run.facts['task'] for run in runs if 'task' in run.facts))
 
 
-def _notes(runs: Sequence[Run]) -> list[str]:
+def _page_notes(runs: Sequence[Run]) -> list[str]:
     notes = [f'{run.name}: {note}' if len(runs) > 1 else note for run in runs for note in run.notes]
     results = [run.results for run in runs if run.results is not None]
     if len(results) > 1 and not _same_pictures(*results):
@@ -143,7 +147,7 @@ def _same_pictures(one: Detections | LabelMaps, two: Detections | LabelMaps) -> 
     return names[0] == names[1]
 
 
-def _facts(runs: Sequence[Run]) -> Table:
+def _facts_table(runs: Sequence[Run]) -> Table:
     names = list(dict.fromkeys(name for run in runs for name in run.facts))
     return Table(
         'What was run',
@@ -152,7 +156,7 @@ def _facts(runs: Sequence[Run]) -> Table:
     )
 
 
-def _differences(runs: Sequence[Run]) -> str:
+def _config_diff(runs: Sequence[Run]) -> str:
     if len(runs) < 2:
         return ''
     one, two = runs
@@ -162,28 +166,27 @@ def _differences(runs: Sequence[Run]) -> str:
     return '\n'.join(lines) or 'They do not differ.'
 
 
-# ---- pictures ------------------------------------------------------------------------------------
-
-
-def _gallery(
+def _build_gallery(
     kind: Any, runs: Sequence[Run], judged: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The pictures as the template takes them, and what is to be said of their choice."""
-    each = PICTURES // len(judged) // len(gallery.KINDS)
+    """Return the pictures as the template takes them, and what is to be said of their choice."""
+    each = PICTURES // len(judged) // len(KINDS)
     shown: list[dict[str, Any]] = []
     there = lost = 0
     for place, run in enumerate(runs):
         if run.name not in judged:
             continue
         one = judged[run.name]
-        cases = kind.cases(one)
+        cases = kind.list_cases(one)
         there += sum(map(len, cases.values()))
-        chosen = [case for name in gallery.KINDS for case in gallery.chosen(cases[name], each)]
-        pictures, unread = kind.draw(one, chosen)
+        selected = [case for name in KINDS for case in select_cases(cases[name], each)]
+        pictures, unread = kind.draw_cases(one, selected)
         lost += unread
-        turn = dict.fromkeys(gallery.KINDS, 0)
+        turn = dict.fromkeys(KINDS, 0)
         for picture in pictures:
-            shown.append(_entry(picture, place, one.results, run.name if len(runs) > 1 else ''))
+            shown.append(
+                _gallery_entry(picture, place, one.results, run.name if len(runs) > 1 else '')
+            )
             shown[-1]['turn'] = turn[picture.kind]
             turn[picture.kind] += 1
     # Of all kinds and runs the first, then of all the second.
@@ -206,23 +209,23 @@ def _gallery(
     return shown, told
 
 
-def _legend(
+def _class_legend(
     cases: Sequence[dict[str, Any]], classes: Sequence[str], tinted: bool
 ) -> list[tuple[str, str]]:
-    """The classes of the pictures with their colours, the first ``LEGEND`` of them."""
+    """Return the classes of the pictures with their colors, the first ``LEGEND`` of them."""
     from matplotlib.colors import to_hex
 
     labels = sorted({case['label'] for case in cases})[:LEGEND]
     return [
         (f'{classes[label]} (untinted)', '#ffffff')
-        if tinted and is_ground(classes, label)
-        else (classes[label], to_hex(class_colour(label)))
+        if tinted and is_background(classes, label)
+        else (classes[label], to_hex(class_color(label)))
         for label in labels
     ]
 
 
-def _entry(
-    picture: gallery.Shown, place: int, results: Detections | LabelMaps, run: str
+def _gallery_entry(
+    picture: gallery.GalleryItem, place: int, results: Detections | LabelMaps, run: str
 ) -> dict[str, Any]:
     name = results.classes[picture.label]
     file = os.path.basename(picture.path)
@@ -236,22 +239,21 @@ def _entry(
         width=picture.size[0],
         height=picture.size[1],
         file=file,
-        alt=f'{gallery.KINDS[picture.kind]}{said}: {name} in {file}, truth beside prediction',
+        alt=f'{KINDS[picture.kind]}{said}: {name} in {file}, truth beside prediction',
     )
 
 
-# ---- scripts -------------------------------------------------------------------------------------
-
-
-def _scripts(kind: Any, sections: Sequence[Section], judged: dict[str, Any]) -> dict[str, Any]:
-    """What of the template is not text: it must not be escaped, and not end its element."""
+def _script_blocks(
+    kind: Any, sections: Sequence[Section], judged: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what of the template is not text: it must not be escaped, and not end its element."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    def raw(name: str) -> Markup:
+    def read_raw(name: str) -> Markup:
         return Markup((TEMPLATES / name).read_text(encoding='utf-8'))
 
-    def data(text: str) -> Markup:
+    def escape_data(text: str) -> Markup:
         return Markup(text.replace('<', '\\u003c'))
 
     figures = ','.join(
@@ -259,9 +261,9 @@ def _scripts(kind: Any, sections: Sequence[Section], judged: dict[str, Any]) -> 
     )
     curves = kind.curve_data(judged) if kind is detection and judged else '{}'
     return dict(
-        style=raw('page.css'),
-        script=raw('page.js'),
-        figure_data=data(f'{{{figures}}}'),
-        curve_data=data(curves),
+        style=read_raw('page.css'),
+        script=read_raw('page.js'),
+        figure_data=escape_data(f'{{{figures}}}'),
+        curve_data=escape_data(curves),
         plotly=Markup(get_plotlyjs().replace('</script', '<\\/script')),
     )

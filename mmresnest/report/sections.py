@@ -1,4 +1,4 @@
-"""What the sections of a report are made of, and the section of curves, which all reports have."""
+"""What the sections of a report are made of."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from ..evaluation.predictions import Results
-from ..utils.run_logs import Curve, Curves, main_score
+from ..utils.run_logs import Curves
 from . import figures
 
 NOTHING = '–'
@@ -75,18 +74,18 @@ class Section:
     below: list[Table] = field(default_factory=list)  # tables that belong under the figures
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A score as text; a dash where there is none."""
+def format_number(value: float, digits: int = 3) -> str:
+    """Return a score as text; a dash where there is none."""
     return NOTHING if math.isnan(value) else f'{value:.{digits}f}'
 
 
-def difference(one: float, two: float, digits: int = 3) -> str:
-    """How much the second is above the first."""
+def format_difference(one: float, two: float, digits: int = 3) -> str:
+    """Return how much the second is above the first."""
     return NOTHING if math.isnan(two - one) else f'{two - one:+.{digits}f}'
 
 
-def heads(runs: Iterable[str], word: str, alone: bool) -> list[str]:
-    """What the columns of runs are called: as the runs, or what they hold if a run is alone.
+def column_titles(runs: Iterable[str], word: str, alone: bool) -> list[str]:
+    """Return the titles of columns: the names of the runs, or what they hold if a run is alone.
 
     Its page has its name as the title; over figures of a few digits it would push them off a
     phone's screen.
@@ -94,15 +93,15 @@ def heads(runs: Iterable[str], word: str, alone: bool) -> list[str]:
     return [word] if alone else list(runs)
 
 
-def compared(caption: str, runs: Mapping[str, Mapping[str, float]], alone: bool) -> Table:
-    """Scores by name, a column for each run and, of two, one for their difference."""
-    columns = [*heads(runs, 'value', alone), *(['difference'] if len(runs) > 1 else [])]
+def comparison_table(caption: str, runs: Mapping[str, Mapping[str, float]], alone: bool) -> Table:
+    """Return scores by name, a column for each run and, of two, one for their difference."""
+    columns = [*column_titles(runs, 'value', alone), *(['difference'] if len(runs) > 1 else [])]
     rows = []
     for name in next(iter(runs.values())):
         values = [scores[name] for scores in runs.values()]
-        cells = [*map(number, values)]
+        cells = [*map(format_number, values)]
         if len(values) > 1:
-            cells.append(difference(values[0], values[1]))
+            cells.append(format_difference(values[0], values[1]))
         rows.append([name, *cells])
     return Table(caption, ['', *columns], rows)
 
@@ -110,7 +109,7 @@ def compared(caption: str, runs: Mapping[str, Mapping[str, float]], alone: bool)
 def confusion_figures(
     tables: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str], unit: str
 ) -> list[Figure]:
-    """The confusion matrix of each run; of many classes, those that are confused most.
+    """Return the confusion matrix of each run; of many classes, those that are confused most.
 
     Args:
         tables: by run: counts, true by predicted; behind the last class perhaps what is of none.
@@ -118,7 +117,7 @@ def confusion_figures(
         columns: names of their columns.
         unit: what is counted.
     """
-    shown = figures.most_confused(_sum(tables)).tolist()
+    shown = figures.most_confused_rows(_sum_tables(tables)).tolist()
     note = 'The darker a cell, the larger its share of the row.'
     if len(shown) < len(rows):
         note += f' Of {len(rows)} rows these {len(shown)} are confused most; shares are among them.'
@@ -127,7 +126,7 @@ def confusion_figures(
         Figure(
             f'confusion-{place}',
             f'Confusion, {unit}: {run}',
-            figures.confusion(table[np.ix_(shown, shown)], *names),
+            figures.confusion_heatmap(table[np.ix_(shown, shown)], *names),
             note,
         )
         for place, (run, table) in enumerate(tables.items())
@@ -141,8 +140,8 @@ def confused_pairs(
     alone: bool,
     count: int = 12,
 ) -> Table:
-    """The pairs of classes that all runs together confuse most, as text."""
-    wrong = _sum(tables)[: len(classes), : len(classes)].copy()
+    """Return the pairs of classes that all runs together confuse most, as text."""
+    wrong = _sum_tables(tables)[: len(classes), : len(classes)].copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind='stable')[:count]
     lines = []
@@ -155,83 +154,10 @@ def confused_pairs(
             lines.append([classes[row], classes[column], *cells])
     return Table(
         caption,
-        ['true', 'predicted', *heads(tables, 'count', alone)],
+        ['true', 'predicted', *column_titles(tables, 'count', alone)],
         lines or [['none', *[NOTHING] * (1 + len(tables))]],
     )
 
 
-def _sum(tables: Mapping[str, np.ndarray]) -> np.ndarray:
+def _sum_tables(tables: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.sum(list(tables.values()), axis=0)
-
-
-# ---- curves --------------------------------------------------------------------------------------
-
-
-def curves_section(runs: Sequence[Run]) -> Section | None:
-    """Losses, scores, learning rate, seconds and memory over iterations; None without a log."""
-    if all(run.curves.empty for run in runs):
-        return None
-    section = Section('training', 'Training')
-    scores = {run.name: _by_last_word(run.curves.scores) for run in runs}
-    main = main_score(name for group in scores.values() for name in group) or ''  # drawn thicker
-    parts: list[tuple[str, str, Mapping[str, Mapping[str, Curve]], str, str]] = [
-        (
-            'losses',
-            'Training losses',
-            {run.name: run.curves.losses for run in runs},
-            'loss',
-            'loss',
-        ),
-        ('scores', 'Scores on the validation split', scores, 'score', main),
-        ('rate', 'Learning rate', {run.name: run.curves.rates for run in runs}, 'rate', 'lr'),
-        (
-            'seconds',
-            'Time of a step, and what of it waited for data',
-            {run.name: run.curves.seconds for run in runs},
-            'seconds',
-            'time',
-        ),
-        ('memory', 'Memory on the GPU', {run.name: run.curves.memory for run in runs}, 'MB', ''),
-    ]
-    for name, caption, groups, unit, thick in parts:
-        if any(groups.values()):
-            section.figures.append(
-                Figure(f'curve-{name}', caption, figures.lines(groups, unit, thick))
-            )
-    section.below.append(_last_values(runs))
-    return section
-
-
-def _by_last_word(scores: Mapping[str, Curve]) -> dict[str, Curve]:
-    return {name.rsplit('/')[-1]: curve for name, curve in scores.items()}
-
-
-def _last_values(runs: Sequence[Run]) -> Table:
-    """The last value of each curve, and the best of each score."""
-    logged = {
-        run.name: {
-            **run.curves.losses,
-            **run.curves.rates,
-            **run.curves.seconds,
-            **run.curves.memory,
-            **run.curves.scores,
-        }
-        for run in runs
-    }
-    scores = {name for run in runs for name in run.curves.scores}
-    names = list(dict.fromkeys(name for group in logged.values() for name in group))
-    rows: list[list[Any]] = []
-    for name in names:
-        cells = []
-        for group in logged.values():
-            x, y = group.get(name, ([], []))
-            cells.append(f'{y[-1]:.4g}' if y else NOTHING)
-            best = int(np.argmax(y)) if y else 0
-            cells.append(f'{y[best]:.4g} at {x[best]:g}' if y and name in scores else NOTHING)
-        rows.append([name, *cells])
-    heads = [
-        word if len(runs) == 1 else f'{run.name}: {word}'
-        for run in runs
-        for word in ('last', 'best')
-    ]
-    return Table('Last values', ['', *heads], rows)

@@ -8,35 +8,36 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..evaluation.predictions import LabelMaps
-from ..evaluation.scores import Overlap, mean_of, overlap
+from ..evaluation.scores import Overlap, class_mean, label_overlap
 from . import figures, gallery
+from .cases import Case, list_map_cases
 from .sections import (
     Figure,
     Section,
     Table,
-    compared,
+    comparison_table,
     confused_pairs,
     confusion_figures,
-    difference,
-    number,
+    format_difference,
+    format_number,
 )
 
 
 @dataclass(frozen=True)
-class Judged:
+class SegmentationScores:
     """Label maps with all that was computed of them."""
 
     results: LabelMaps
-    overlap: Overlap
+    label_overlap: Overlap
 
 
-def judge(results: LabelMaps) -> Judged:
-    """Computes what the sections show."""
-    return Judged(results, overlap(results))
+def compute_scores(results: LabelMaps) -> SegmentationScores:
+    """Compute what the sections show."""
+    return SegmentationScores(results, label_overlap(results))
 
 
-def sections(runs: Mapping[str, Judged], alone: bool) -> list[Section]:
-    """All sections, of one run or two; ``alone`` if the page has no other."""
+def build_sections(runs: Mapping[str, SegmentationScores], alone: bool) -> list[Section]:
+    """Return all sections, of one run or two; ``alone`` if the page has no other."""
     classes = next(iter(runs.values())).results.classes
     scores = Section(
         'overlap',
@@ -47,17 +48,17 @@ def sections(runs: Mapping[str, Judged], alone: bool) -> list[Section]:
         ],
     )
     scores.tables += [
-        compared(
-            'Over all classes', {run: _means(one.overlap) for run, one in runs.items()}, alone
+        comparison_table(
+            'Over all classes', {run: _mean_scores(one.overlap) for run, one in runs.items()}, alone
         ),
-        _by_class(runs, classes),
+        _class_table(runs, classes),
     ]
-    scores.figures.append(_bars({run: one.overlap.iou for run, one in runs.items()}, classes))
-    return [scores, _mistakes(runs, classes, alone)]
+    scores.figures.append(_iou_bars({run: one.overlap.iou for run, one in runs.items()}, classes))
+    return [scores, _mistakes_section(runs, classes, alone)]
 
 
-def _bars(runs: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
-    """IoU by class; of many classes, those of the lowest."""
+def _iou_bars(runs: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
+    """Return IoU by class; of many classes, those of the lowest."""
     # nan is sorted behind all numbers
     order = np.argsort(next(iter(runs.values())), kind='stable')
     shown = sorted(order[: figures.SHOWN].tolist())
@@ -67,7 +68,7 @@ def _bars(runs: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
     return Figure(
         'iou',
         'IoU by class',
-        figures.bars(
+        figures.score_bars(
             {run: values[shown] for run, values in runs.items()},
             [classes[one] for one in shown],
             'IoU',
@@ -76,7 +77,9 @@ def _bars(runs: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
     )
 
 
-def _mistakes(runs: Mapping[str, Judged], classes: Sequence[str], alone: bool) -> Section:
+def _mistakes_section(
+    runs: Mapping[str, SegmentationScores], classes: Sequence[str], alone: bool
+) -> Section:
     # A row for what is nothing makes the matrix square, as it is for detectors.
     tables = {run: np.pad(one.results.pixels, ((0, 1), (0, 0))) for run, one in runs.items()}
     rows, columns = [*classes, '(nothing)'], [*classes, '(none)']
@@ -95,25 +98,27 @@ def _mistakes(runs: Mapping[str, Judged], classes: Sequence[str], alone: bool) -
     )
 
 
-def _means(one: Overlap) -> dict[str, float]:
+def _mean_scores(one: Overlap) -> dict[str, float]:
     return {
-        'mIoU': mean_of(one.iou),
-        'mean recall': mean_of(one.recall),
-        'mean precision': mean_of(one.precision),
+        'mIoU': class_mean(one.iou),
+        'mean recall': class_mean(one.recall),
+        'mean precision': class_mean(one.precision),
         'right pixels': one.accuracy,
     }
 
 
-def _by_class(runs: Mapping[str, Judged], classes: Sequence[str]) -> Table:
+def _class_table(runs: Mapping[str, SegmentationScores], classes: Sequence[str]) -> Table:
     several = [one.overlap for one in runs.values()]
     first = several[0]
     if len(several) == 1:
         columns = ['IoU', 'recall', 'precision']
-        cells = [list(map(number, line)) for line in zip(first.iou, first.recall, first.precision)]
+        cells = [
+            list(map(format_number, line)) for line in zip(first.iou, first.recall, first.precision)
+        ]
     else:
         columns = [*(f'IoU {run}' for run in runs), 'difference']
         cells = [
-            [number(one), number(two), difference(one, two)]
+            [format_number(one), format_number(two), format_difference(one, two)]
             for one, two in zip(first.iou, several[1].iou)
         ]
     return Table(
@@ -123,14 +128,16 @@ def _by_class(runs: Mapping[str, Judged], classes: Sequence[str]) -> Table:
     )
 
 
-def cases(one: Judged) -> dict[str, list[gallery.Case]]:
-    """All cases that could be shown."""
-    return gallery.map_cases(one.results)
+def list_cases(one: SegmentationScores) -> dict[str, list[Case]]:
+    """Return all cases that could be shown."""
+    return list_map_cases(one.results)
 
 
-def draw(one: Judged, chosen: Sequence[gallery.Case]) -> tuple[list[gallery.Shown], int]:
-    """The pictures of some of them, and how many could not be read."""
-    return gallery.draw_maps(one.results, chosen)
+def draw_cases(
+    one: SegmentationScores, cases: Sequence[Case]
+) -> tuple[list[gallery.GalleryItem], int]:
+    """Draw some of them; return the pictures, and how many images could not be read."""
+    return gallery.draw_map_cases(one.results, cases)
 
 
 GALLERY = (

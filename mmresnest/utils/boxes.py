@@ -1,4 +1,4 @@
-"""Boxes and masks of annotated or predicted objects."""
+"""Boxes, labels and scores of annotated or predicted objects."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ IGNORED = 255  # label of pixels that are left out of training and scores
 
 
 def class_name(classes: Sequence[str], label: int) -> str:
-    """The name of a class, whatever its number."""
+    """Return the name of a class, whatever its number."""
     return str(classes[label]) if 0 <= label < len(classes) else f'class {label}'
 
 
 def box_ious(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box of one list with every box of another: N M."""
+    """Return intersection over union of every box of one list with every box of another: N M."""
     corner = np.maximum(one[:, None, :2], two[None, :, :2])
     sides = np.clip(np.minimum(one[:, None, 2:], two[None, :, 2:]) - corner, 0, None)
     common = sides[..., 0] * sides[..., 1]
@@ -24,8 +24,8 @@ def box_ious(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return common / np.maximum(areas[0][:, None] + areas[1][None] - common, 1e-9)
 
 
-def objects_of(objects: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes N 4, labels N and scores N (1 where there are none) of objects."""
+def object_arrays(objects: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return boxes N 4, labels N and scores N (1 where there are none) of objects."""
     boxes = np.asarray(objects['boxes'], np.float64).reshape(-1, 4)
     labels = np.asarray(objects['labels'], np.int64).reshape(-1)
     scores = objects.get('scores')
@@ -35,9 +35,9 @@ def objects_of(objects: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.n
     return boxes, labels, scores
 
 
-def kept_objects(objects: Mapping[str, Any], score: float) -> dict[str, np.ndarray]:
-    """The objects from a score up, best first."""
-    boxes, labels, scores = objects_of(objects)
+def objects_above(objects: Mapping[str, Any], score: float) -> dict[str, np.ndarray]:
+    """Return the objects from a score up, best first."""
+    boxes, labels, scores = object_arrays(objects)
     order = np.argsort(-scores, kind='stable')
     order = order[scores[order] >= score]
     kept = {'boxes': boxes[order], 'labels': labels[order], 'scores': scores[order]}
@@ -46,19 +46,6 @@ def kept_objects(objects: Mapping[str, Any], score: float) -> dict[str, np.ndarr
     return kept
 
 
-def is_ground(classes: Sequence[str], label: int) -> bool:
-    """Whether a class is what is left of an image, which is not tinted."""
+def is_background(classes: Sequence[str], label: int) -> bool:
+    """Return whether a class is what is left of an image, which is not tinted."""
     return class_name(classes, label).lower() == 'background'
-
-
-def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """A mask H W from COCO's polygons or run lengths."""
-    from pycocotools import mask
-
-    if isinstance(segmentation, list):
-        coded = mask.merge(mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation['counts'], list):
-        coded = mask.frPyObjects(segmentation, height, width)
-    else:
-        coded = segmentation
-    return mask.decode(coded).astype(bool)

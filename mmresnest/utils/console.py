@@ -1,4 +1,4 @@
-"""How far a long piece of work is: bars at the foot of a terminal, or lines where none is."""
+"""Progress of long work: rich's bars at the foot of a terminal, or lines where none is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import time
+import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 SECONDS = 10  # between two lines
@@ -15,222 +16,229 @@ REFRESH = 0.2  # seconds between two drawings of a bar, at least
 LENGTH = 40  # of a bar, at most
 
 
-class Bar:
-    """A bar of rich.
+class ProgressBar:
+    """A task of rich, told of each step.
 
     Args:
-        bar: the ``Progress`` that shows it.
+        bars: the ``rich.progress.Progress`` that shows it.
+        title: what is done.
         total: how many steps there are, None if that is not known.
     """
 
-    def __init__(self, bar: Any, total: int | None) -> None:
-        self.bar, self.task = bar, bar.add_task('predicting', total=total)
+    def __init__(self, bars: Any, title: str, total: int | None) -> None:
+        self.bars, self.task = bars, bars.add_task(title, total=total)
+        self.drawn = time.monotonic()
 
-    def step(self) -> None:
-        """One more is done."""
-        self.bar.advance(self.task)
+    def step(self, steps: int = 1) -> None:
+        """Add steps that are done."""
+        self.bars.advance(self.task, steps)
+        if self.bars.finished or time.monotonic() - self.drawn >= REFRESH:
+            self.drawn = time.monotonic()
+            self.bars.refresh()
 
     def say(self, line: str) -> None:
-        """Writes a line above the bar."""
-        _print_above(self.bar.console, line)
+        """Write a line above the bar, colors of its own included."""
+        from rich.text import Text
+
+        self.bars.console.print(Text.from_ansi(line))
 
 
-class Lines:
-    """A line now and then.
+class ProgressLines:
+    """A line now and then, where there is no terminal.
 
     Args:
         total: how many steps there are, None if that is not known.
+        quiet: write no lines of progress.
     """
 
-    def __init__(self, total: int | None) -> None:
-        self.total, self.done = total, 0
+    def __init__(self, total: int | None, quiet: bool = False) -> None:
+        self.total, self.quiet, self.done = total, quiet, 0
         self.start = self.last = time.monotonic()
 
-    def step(self) -> None:
-        """One more is done."""
-        self.done += 1
+    def step(self, steps: int = 1) -> None:
+        """Add steps that are done."""
+        self.done += steps
         now = time.monotonic()
-        if now - self.last >= SECONDS or self.done == self.total:
+        if not self.quiet and (now - self.last >= SECONDS or self.done == self.total):
             self.last = now
             rate = self.done / max(now - self.start, 1e-9)
             self.say(f'{self.done} of {self.total or "?"} images, {rate:.3g} a second')
 
     def say(self, line: str) -> None:
-        """Writes a line."""
+        """Write a line."""
         sys.stderr.write(line + '\n')
         sys.stderr.flush()
 
 
 @contextmanager
-def progress(total: int | None) -> Iterator[Bar | Lines]:
-    """Shows the progress of a piece of work while it lasts.
+def show_progress(
+    total: int | None,
+    title: str = 'predicting',
+    *,
+    unit: str = 'images',
+    lines: bool = True,
+    shown: bool = True,
+) -> Iterator[ProgressBar | ProgressLines]:
+    """Show the progress of a piece of work on stderr while it lasts.
 
     Args:
         total: how many steps there are, None if that is not known.
+        title: what is done.
+        unit: of the steps; ``'bytes'`` are shown as such, with their rate.
+        lines: write a line now and then where stderr is no terminal; otherwise nothing.
+        shown: show anything at all.
 
     Yields:
         what is told of each step.
     """
-    if not sys.stderr.isatty():
-        yield Lines(total)
+    if not shown or not sys.stderr.isatty():
+        yield ProgressLines(total, quiet=not (shown and lines))
         return
-    from rich.console import Console
     from rich.progress import (
-        BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeRemainingColumn,
+        TransferSpeedColumn,
     )
 
+    counts = (
+        (DownloadColumn(), TransferSpeedColumn()) if unit == 'bytes' else (MofNCompleteColumn(),)
+    )
     columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn('{task.description}', markup=False),
+        _bar_column(),
+        *counts,
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield Bar(bar, total)
+    bars = start_bars(columns, sys.stderr)
+    try:
+        yield ProgressBar(bars, title, total)
+    finally:
+        stop_bars(bars)
 
 
-def _print_above(console: Any, line: str) -> None:
-    """Prints a line as it is, colours of its own included, above what a console keeps at its foot.
+def _bar_column() -> Any:
+    """Return the column of the bar, which takes what the texts leave, up to ``LENGTH``."""
+    from rich.progress import BarColumn
+    from rich.table import Column
 
-    The terminal breaks a long one, so that it is whole where it is copied from.
+    return BarColumn(None, table_column=Column(max_width=LENGTH))
+
+
+def start_bars(columns: Iterable[Any], stream: Any) -> Any:
+    """Start rich's bars at the foot of a terminal; what is printed goes above them.
+
+    No thread draws them, so that processes can be forked meanwhile, and the cursor is shown:
+    whatever kills the process leaves a terminal that can be worked with. Lines are wrapped softly:
+    the terminal breaks a long one, so that it is whole where it is copied from.
     """
-    from rich.text import Text
+    from rich.console import Console
+    from rich.progress import Progress
 
-    console.print(Text.from_ansi(line), soft_wrap=True)
+    console = Console(file=stream, soft_wrap=True, markup=False, highlight=False, emoji=False)
+    bars = Progress(
+        *columns,
+        console=console,
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+        redirect_stderr=sys.stderr.isatty(),
+    )
+    bars.start()
+    console.show_cursor(True)
+    _drop_bars_in_children(console)
+    return bars
 
 
-# ---- a run that logs -----------------------------------------------------------------------------
+def stop_bars(bars: Any) -> None:
+    """Take the bars away; a line that was begun is written first, which rich would drop."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    bars.stop()
 
 
-def on_terminal() -> bool:
-    """Whether somebody may be watching: both streams are a terminal that can move its cursor."""
+def _drop_bars_in_children(console: Any) -> None:
+    """Have processes that are forked from here on print without drawing the parent's bars."""
+    kept = weakref.ref(console)
+
+    def drop_bars() -> None:
+        console = kept()
+        if console is not None:
+            with suppress(IndexError):  # the bars are closed already
+                console.pop_render_hook()
+
+    if hasattr(os, 'register_at_fork'):
+        os.register_at_fork(after_in_child=drop_bars)
+
+
+def is_terminal() -> bool:
+    """Return whether somebody may be watching: both streams can move a terminal's cursor."""
     return sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get('TERM') != 'dumb'
 
 
-class Row(NamedTuple):
-    """A bar: what it is of, steps that are done and that there are, and what is said behind it."""
+class BarState(NamedTuple):
+    """What a bar shows: its title, the steps that are done, their number, and a note behind it."""
 
     title: str
     done: int
     total: int
-    said: str = ''
-
-    def drawn(self, width: int, ink: str) -> tuple[tuple[str, str], ...]:
-        """Texts of a line, each with its style; the bar takes what they leave."""
-        before, behind = f'{self.title} ', f' {self.done}/{self.total}  {self.said}'
-        length = max(min(width - len(before) - len(behind), LENGTH), 0)
-        full = length * self.done // max(self.total, 1)
-        return ((before, ''), (ink * full, 'green'), (' ' * (length - full), ''), (behind, ''))
+    note: str = ''
 
 
-class Bars:
-    """Bars at the foot of a terminal; all that is printed while they are there goes above them.
-
-    No thread draws them, so that processes can be forked meanwhile, and the cursor is never hidden:
-    whatever ends the process leaves a terminal that can be worked with.
+class RunBars:
+    """The bars of a run, and its log above them.
 
     Args:
         loggers: those whose lines go to the terminal.
     """
 
     def __init__(self, loggers: Iterable[logging.Logger]) -> None:
-        from rich.console import Console
-        from rich.live import Live
+        from rich.progress import MofNCompleteColumn, TextColumn
 
-        self.rows: dict[str, Row] = {}
+        columns = (
+            TextColumn('{task.description}', markup=False),
+            _bar_column(),
+            MofNCompleteColumn(),
+            TextColumn('{task.fields[note]}', markup=False),
+        )
+        self.tasks: dict[str, Any] = {}
         self.drawn = 0.0
-        self.console = Console(file=sys.stdout)
-        self.streams = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = self.above = tuple(Above(self, one) for one in self.streams)
+        streams = sys.stdout, sys.stderr
+        self.bars = start_bars(columns, sys.stdout)
+        # rich stands in for the streams now; a handler of a log still holds the stream itself
+        stands_in = dict(zip(streams, (sys.stdout, sys.stderr)))
         self.handlers = [
-            (handler, above)
+            (handler, handler.stream)
             for logger in loggers
             for handler in logger.handlers
-            for above in self.above
-            if isinstance(handler, logging.StreamHandler) and handler.stream is above.stream
+            if isinstance(handler, logging.StreamHandler) and handler.stream in streams
         ]
-        for handler, above in self.handlers:
-            handler.setStream(above)
-        self.live = Live(
-            console=self.console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self.live.start()
-        self.console.show_cursor(True)
+        for handler, stream in self.handlers:
+            handler.setStream(stands_in[stream])
 
-    def show(self, key: str, row: Row) -> None:
-        """Adds a bar, or says how far it is; it is drawn at its end, and now and then before."""
-        new = key not in self.rows
-        self.rows[key] = row
-        if new or row.done == row.total or time.monotonic() - self.drawn >= REFRESH:
-            self._draw()
+    def show(self, key: str, state: BarState) -> None:
+        """Add a bar, or move it; it is drawn when new or full, and now and then between."""
+        fields = dict(
+            description=state.title, completed=state.done, total=state.total, note=state.note
+        )
+        new = key not in self.tasks
+        if new:
+            self.tasks[key] = self.bars.add_task(**fields)
+        else:
+            self.bars.update(self.tasks[key], **fields)
+        if new or state.done == state.total or time.monotonic() - self.drawn >= REFRESH:
+            self.drawn = time.monotonic()
+            self.bars.refresh()
 
     def hide(self, key: str) -> None:
-        """Takes a bar away."""
-        self.rows.pop(key, None)
-        self._draw()
-
-    def _draw(self) -> None:
-        from rich.text import Text
-
-        self.drawn = time.monotonic()
-        ink = '-' if self.console.options.ascii_only else '\u2501'
-        lines = [row.drawn(self.console.width - 1, ink) for row in self.rows.values()]
-        text = Text('\n', no_wrap=True, overflow='crop').join(
-            Text.assemble(*parts, no_wrap=True) for parts in lines
-        )
-        self.live.update(text, refresh=True)
+        """Take a bar away."""
+        if key in self.tasks:
+            self.bars.remove_task(self.tasks.pop(key))
+        self.bars.refresh()
 
     def close(self) -> None:
-        """Takes all bars away, and gives the streams back."""
-        for above in self.above:
-            above.end()
-        for handler, above in self.handlers:
-            handler.setStream(above.stream)
-        if sys.stdout is self.above[0]:
-            sys.stdout = self.streams[0]
-        if sys.stderr is self.above[1]:
-            sys.stderr = self.streams[1]
-        self.live.stop()
-
-
-class Above:
-    """Stands for a stream while there are bars, and prints its lines above them.
-
-    Processes that were forked meanwhile write to the stream itself.
-
-    Args:
-        bars: where they are shown.
-        stream: of a terminal.
-    """
-
-    def __init__(self, bars: Bars, stream: Any) -> None:
-        self.bars: Bars | None = bars
-        self.stream = stream
-        self.process = os.getpid()
-        self.begun = ''
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        """Prints the lines that are whole now."""
-        if self.bars is None or os.getpid() != self.process:
-            return self.stream.write(text)
-        *lines, self.begun = (self.begun + text).split('\n')
-        for line in lines:
-            _print_above(self.bars.console, line)
-        return len(text)
-
-    def end(self) -> None:
-        """Is the stream itself from here on."""
-        if self.begun:
-            self.write('\n')
-        self.bars = None
+        """Take all bars away, and give the log its streams back."""
+        for handler, stream in self.handlers:
+            handler.setStream(stream)
+        stop_bars(self.bars)

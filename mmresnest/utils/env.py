@@ -12,13 +12,13 @@ SAFE = 'MMRESNEST_SAFE_CONFIG'
 
 
 def is_on(name: str) -> bool:
-    """Whether a variable says yes, in a spelling that torch accepts for its own."""
+    """Return whether a variable says yes, in a spelling that torch accepts for its own."""
     return os.environ.get(name, '').lower() in ('1', 'y', 'yes', 'true')
 
 
 @contextmanager
-def switched_on(name: str) -> Iterator[None]:
-    """Sets a variable within, and gives it its value back."""
+def enable_switch(name: str) -> Iterator[None]:
+    """Set a variable within, and gives it its value back."""
     before = os.environ.get(name)
     os.environ[name] = '1'
     try:

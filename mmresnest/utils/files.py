@@ -26,7 +26,7 @@ PART = '.part'
 def write_whole(
     path: str | os.PathLike, write: Callable[[Any], None], ready: Callable[[], None] | None = None
 ) -> str:
-    """Writes a file so that nobody ever sees half of it.
+    """Write a file so that nobody ever sees half of it.
 
     Args:
         path: the file; an old one of this name is replaced.
@@ -45,7 +45,7 @@ def write_whole(
     part = file.with_name(f'{file.name}.{os.getpid()}{PART}')
     try:
         with open(part, 'wb') as raw:
-            out = _Hashed(raw)
+            out = _HashingWriter(raw)
             write(out)
             out.close()
             os.fsync(raw.fileno())
@@ -55,17 +55,44 @@ def write_whole(
             raise OSError(errno.EIO, 'what was read back is not what was written', str(part))
         if ready is not None:
             ready()
-        os.replace(part, file)
-        _flush_folder(file.parent)
+        _rename(part, file)
     finally:
         with suppress(OSError):  # the folder may be what cannot be written to
             part.unlink(missing_ok=True)
     return out.digest
 
 
+def part_beside(path: str | os.PathLike) -> Path:
+    """Return the name under which a program may write a file that is not whole yet.
+
+    It ends like the file, since many programs take the format from there, and lies in its folder,
+    which is made.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file.with_name(f'.{file.stem}.{os.getpid()}{PART}{file.suffix}')
+
+
+def move_into_place(part: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Give a finished file or folder its name, in the place of an old one, once it is on the disk.
+
+    Raises:
+        OSError: it cannot be. The old one is as it was.
+    """
+    if Path(part).is_file():
+        with open(part, 'rb+') as raw:
+            os.fsync(raw.fileno())
+    _rename(Path(part), Path(path))
+
+
+def _rename(part: Path, file: Path) -> None:
+    os.replace(part, file)
+    _flush_folder(file.parent)
+
+
 @contextmanager
 def no_empty_folders(*folders: Path) -> Iterator[None]:
-    """Takes away, in the end, what is new and empty of some folders and of those above them."""
+    """Take away, in the end, what is new and empty of some folders and of those above them."""
     new = {each for folder in folders for each in (folder, *folder.parents) if not each.exists()}
     try:
         yield
@@ -75,7 +102,7 @@ def no_empty_folders(*folders: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-class _Hashed:
+class _HashingWriter:
     """A file that is hashed as it is written.
 
     torch's writer of archives is C++ that aborts the process where a write fails in its destructor,
@@ -102,7 +129,7 @@ class _Hashed:
         return size
 
     def flush(self) -> None:
-        """Nothing: what was written is flushed once, at the end."""
+        """Do nothing: what was written is flushed once, at the end."""
 
     def close(self) -> None:
         if self.failure is None:
@@ -117,7 +144,7 @@ class _Hashed:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Has the disk note a new name, where the system can: some network drives cannot."""
+    """Have the disk note a new name, where the system can: some network drives cannot."""
     if os.name != 'posix':
         return
     with suppress(OSError):
@@ -129,13 +156,13 @@ def _flush_folder(folder: Path) -> None:
 
 
 def hash_file(path: str | os.PathLike) -> Path:
-    """The file beside a file that holds its hash."""
+    """Return the file beside a file that holds its hash."""
     file = Path(path)
     return file.with_name(file.name + '.sha256')
 
 
 def write_hashed(path: str | os.PathLike, write: Callable[[Any], None]) -> None:
-    """Writes a file whole, and its hash beside it.
+    """Write a file whole, and its hash beside it.
 
     Without room for the hash, the file is there and has none.
 
@@ -151,8 +178,8 @@ def write_hashed(path: str | os.PathLike, write: Callable[[Any], None]) -> None:
         write_whole(noted, lambda out: out.write(line))
 
 
-def clear(folder: str | os.PathLike) -> None:
-    """Removes what processes that are no more have left of checkpoints they were writing."""
+def remove_stale_parts(folder: str | os.PathLike) -> None:
+    """Remove what processes that are no more have left of checkpoints they were writing."""
     for part in Path(folder).glob(f'*{PART}'):
         found = re.fullmatch(r'(?:.+\.pth(?:\.sha256)?|last_checkpoint)\.(\d+)\.part', part.name)
         if found and not _is_alive(int(found.group(1))):
@@ -169,14 +196,14 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def remove(path: str | os.PathLike) -> None:
-    """Removes a file and its hash, as far as they are there."""
+def remove_with_hash(path: str | os.PathLike) -> None:
+    """Remove a file and its hash, as far as they are there."""
     Path(path).unlink(missing_ok=True)
     hash_file(path).unlink(missing_ok=True)
 
 
 def sha256_of(path: str | os.PathLike) -> str:
-    """The sha256 of a file, in hex digits."""
+    """Return the sha256 of a file, in hex digits."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while chunk := file.read(CHUNK):
@@ -184,8 +211,8 @@ def sha256_of(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def damage(path: str | os.PathLike) -> str:
-    """What is wrong with a checkpoint's bytes; empty if nothing is.
+def integrity_error(path: str | os.PathLike) -> str:
+    """Return what is wrong with a checkpoint's bytes; empty if nothing is.
 
     They are compared with the hash beside the file, and without one with the checksums that the
     archive itself has.

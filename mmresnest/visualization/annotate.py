@@ -1,4 +1,4 @@
-"""An image with what a model says of it drawn on it, in the colours and letters of ``pictures``.
+"""An image with what a model says of it drawn on it, in the colors and letters of ``pictures``.
 
 Lines and letters grow with the image, so that a photo of 12 megapixels is read as easily as one of
 a phone's screen; a small image is drawn larger, since letters take room, and a vast one smaller.
@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.boxes import class_name, is_ground, kept_objects
+from ..utils.boxes import class_name, is_background, objects_above
 from .canvas import (
-    as_picture,
-    class_colour,
+    BoxStyle,
+    box_style,
     draw_objects,
-    ink_on,
     new_figure,
+    region_borders,
     show_image,
     tint_labels,
+    to_rgb_image,
+    write_plate,
 )
 
 LEAST, MOST = 640, 4096  # pixels of the longer side
@@ -30,10 +32,10 @@ ROOM = 0.02  # of the longer side: where no place is as wide, no name is written
 VOID = -1  # the label of pixels of which nothing is said
 
 
-def annotated_objects(
+def annotate_objects(
     image: np.ndarray, objects: Mapping[str, Any], classes: Sequence[str]
 ) -> np.ndarray:
-    """Draws boxes, names and scores, and masks where there are any.
+    """Draw boxes, names and scores, and masks where there are any.
 
     Args:
         image: H W 3 in RGB, or H W.
@@ -43,21 +45,21 @@ def annotated_objects(
     Returns:
         the picture, H' W' 3 in RGB.
     """
-    figure, axes = _canvas(image)
-    kept = kept_objects(objects, -np.inf)
+    figure, axes = _image_canvas(image)
+    kept = objects_above(objects, -np.inf)
     height, width = image.shape[:2]
     # Of a model that learned nothing, boxes may be larger than can be drawn.
     kept['boxes'] = np.nan_to_num(kept['boxes']).clip(0, (width, height, width, height))
     draw_objects(
-        axes, as_picture(image), kept, np.ones(len(kept['labels']), bool), classes, '', True
+        axes, to_rgb_image(image), kept, np.ones(len(kept['labels']), bool), classes, '', True
     )
-    return _pixels(figure)
+    return _render_pixels(figure)
 
 
-def annotated_regions(
+def annotate_regions(
     image: np.ndarray, labels: np.ndarray, classes: Sequence[str], regions: np.ndarray | None = None
 ) -> np.ndarray:
-    """Tints an image by class, and writes the name of each region into its widest place.
+    """Tint an image by class, and writes the name of each region into its widest place.
 
     Args:
         image: H W 3 in RGB, or H W.
@@ -69,31 +71,23 @@ def annotated_regions(
     Returns:
         the picture, H' W' 3 in RGB.
     """
-    figure, axes = _canvas(image)
-    image, regions = as_picture(image), labels if regions is None else regions
+    figure, axes = _image_canvas(image)
+    image, regions = to_rgb_image(image), labels if regions is None else regions
     tinted = tint_labels(image, labels, classes, VOID)
-    edges = _borders(labels)
+    edges = region_borders(labels)
     tinted[(labels == VOID) & ~edges] = image[(labels == VOID) & ~edges]
-    tinted[_borders(regions) & ~edges] //= 3
+    tinted[region_borders(regions) & ~edges] //= 3
     show_image(axes, tinted)
     for region in np.unique(regions):
         where = regions == region
         label = int(labels[where][0])
-        if label != VOID and not is_ground(classes, label):
-            _write_into(axes, where, class_name(classes, label), class_colour(label))
-    return _pixels(figure)
+        if label != VOID and not is_background(classes, label):
+            _write_region_name(axes, where, class_name(classes, label), box_style(label, False))
+    return _render_pixels(figure)
 
 
-def _borders(regions: np.ndarray) -> np.ndarray:
-    """The pixels of a map at which another region begins."""
-    border = np.zeros(regions.shape, bool)
-    border[:, 1:] |= regions[:, 1:] != regions[:, :-1]
-    border[1:] |= regions[1:] != regions[:-1]
-    return border
-
-
-def _write_into(axes: Any, where: np.ndarray, name: str, colour: Sequence[float]) -> None:
-    """Writes a name into each part of a region, at the point that is farthest from its edge."""
+def _write_region_name(axes: Any, where: np.ndarray, name: str, style: BoxStyle) -> None:
+    """Write a name into each part of a region, at the point that is farthest from its edge."""
     import cv2
 
     around = np.pad(where, 1).astype(np.uint8)  # the edge of the image is an edge
@@ -101,22 +95,11 @@ def _write_into(axes: Any, where: np.ndarray, name: str, colour: Sequence[float]
     _, parts = cv2.connectedComponents(where.astype(np.uint8))
     for part in np.unique(parts[distances >= ROOM * max(where.shape)]):
         y, x = np.unravel_index(int(np.argmax(distances * (parts == part))), where.shape)
-        text = axes.text(
-            x + 0.5,
-            y + 0.5,
-            name,
-            fontsize=6.5,
-            ha='center',
-            va='center',
-            clip_on=True,
-            color=ink_on(colour),
-            bbox=dict(facecolor=colour, edgecolor='none', pad=0.8, alpha=0.9, clip_on=True),
-        )
-        text.set_parse_math(False)
+        write_plate(axes, x + 0.5, y + 0.5, name, style, ha='center', va='center')
 
 
-def _canvas(image: np.ndarray) -> tuple[Any, Any]:
-    """A figure of the image's shape with axes over all of it."""
+def _image_canvas(image: np.ndarray) -> tuple[Any, Any]:
+    """Return a figure of the image's shape with axes over all of it."""
     height, width = image.shape[:2]
     longer = max(height, width)
     scale = min(max(longer, LEAST), MOST) / longer
@@ -130,7 +113,7 @@ def _canvas(image: np.ndarray) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _pixels(figure: Any) -> np.ndarray:
+def _render_pixels(figure: Any) -> np.ndarray:
     with warnings.catch_warnings():
         # A script that the font lacks is drawn as empty boxes; that is no reason to stop.
         warnings.filterwarnings('ignore', message='Glyph .* missing from')

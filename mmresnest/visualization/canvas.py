@@ -1,4 +1,4 @@
-"""What all pictures are drawn with: colours, letters, grids, and images and masks as they are read.
+"""What all pictures are drawn with: colors, letters, grids, and images and masks as they are read.
 
 Everything takes plain arrays: images H W 3 in RGB, boxes x0 y0 x1 y1 in pixels of the image, labels
 as indices into the class names.
@@ -7,24 +7,25 @@ as indices into the class names.
 from __future__ import annotations
 
 import colorsys
+import io
 import math
 import os
-import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import UserError
-from ..utils.boxes import IGNORED, class_name, is_ground
+from ..utils.boxes import IGNORED, class_name, is_background
+from ..utils.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart by all common kinds of colour vision; black is for totals.
+# Okabe and Ito's palette, told apart by all common kinds of color vision; black is for totals.
 PALETTE = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#0072B2', '#D55E00', '#CC79A7')
 WRONG = '#E8002B'
 
@@ -34,8 +35,8 @@ DPI = 110
 MAX_BOXES = 60  # predictions drawn in a picture, by score: more cannot be read
 
 
-def class_colour(label: int) -> tuple[float, float, float]:
-    """The RGB colour, 0..1, of a class: always the same for the same index."""
+def class_color(label: int) -> tuple[float, float, float]:
+    """Return the RGB color, 0..1, of a class: always the same for the same index."""
     from matplotlib.colors import to_rgb
 
     if label < len(PALETTE):
@@ -46,7 +47,7 @@ def class_colour(label: int) -> tuple[float, float, float]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, of no display."""
+    """Return an empty figure of that many inches, of no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -56,26 +57,18 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, out: str | os.PathLike) -> Path:
-    """Writes a figure as PNG and moves it into place."""
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{out.name}.', suffix='.png', dir=out.parent)
-    os.close(handle)
-    try:
-        with warnings.catch_warnings():
-            # A script that the font lacks is drawn as empty boxes; that is no reason to stop.
-            warnings.filterwarnings('ignore', message='Glyph .* missing from')
-            figure.savefig(name, format='png', dpi=figure.dpi)
-        os.chmod(name, 0o644)
-        os.replace(name, out)
-    finally:
-        if os.path.exists(name):
-            os.unlink(name)
-    return out
+    """Write a figure as PNG, whole or not at all."""
+    png = io.BytesIO()
+    with warnings.catch_warnings():
+        # A script that the font lacks is drawn as empty boxes; that is no reason to stop.
+        warnings.filterwarnings('ignore', message='Glyph .* missing from')
+        figure.savefig(png, format='png', dpi=figure.dpi)
+    write_whole(out, lambda file: file.write(png.getbuffer()))
+    return Path(out)
 
 
-def as_picture(image: np.ndarray) -> np.ndarray:
-    """Any image as H W 3, uint8."""
+def to_rgb_image(image: np.ndarray) -> np.ndarray:
+    """Return any image as H W 3, uint8."""
     image = np.asarray(image)
     if image.ndim == 2:
         image = image[:, :, None]
@@ -139,8 +132,8 @@ class Grid:
                 left += 2 * self.GAP
             top -= tall + self.HEAD + self.GAP
 
-    def legend(self, entries: Sequence[tuple[Any, str]]) -> None:
-        """Adds a legend at the foot: pairs of an artist and its text."""
+    def add_legend(self, entries: Sequence[tuple[Any, str]]) -> None:
+        """Add a legend at the foot: pairs of an artist and its text."""
         if not entries:
             return
         # The texts are set afterwards: a label that starts with an underscore would be dropped.
@@ -159,22 +152,108 @@ class Grid:
             text.set_text(name)
 
 
-def write_head(axes: Axes, text: str) -> None:
-    """Writes above a panel, on its left."""
+def draw_sheet(
+    out: str | os.PathLike,
+    images: Sequence[np.ndarray],
+    panels: Sequence[str],
+    entries: Sequence[tuple[Any, str]],
+    title: str,
+    draw: Callable[..., None],
+    groups: int = 0,
+) -> Path:
+    """Draw a sheet of pictures with a legend, and write it.
+
+    Args:
+        out: the PNG to write.
+        images: H W 3 in RGB.
+        panels: what is drawn of each image.
+        entries: of the legend.
+        title: the line above all.
+        draw: is given the number of an image, and the axes of each of its panels.
+        groups: images side by side; see :class:`Grid`.
+
+    Returns:
+        ``out`` as a path.
+    """
+    grid = Grid(images, panels, len(entries), title, groups)
+    for number, axes in enumerate(grid.axes):
+        draw(number, *axes)
+    grid.add_legend(entries)
+    return save_figure(grid.figure, out)
+
+
+def color_entry(color: Any, text: str, edge: bool = True) -> tuple[Any, str]:
+    """Return the line of a legend that explains a color."""
+    from matplotlib.patches import Patch
+
+    edges = dict(edgecolor='black', linewidth=0.6) if edge else {}
+    return Patch(facecolor=color, **edges), text
+
+
+def class_entries(
+    labels: Iterable[int], classes: Sequence[str], untinted: bool = True
+) -> list[tuple[Any, str]]:
+    """Return the lines of a legend for classes; the background may be left untinted."""
+    return [
+        color_entry('white', f'{class_name(classes, label)} (untinted)')
+        if untinted and is_background(classes, label)
+        else color_entry(class_color(label), class_name(classes, label))
+        for label in labels
+    ]
+
+
+def mistake_entry(text: str) -> tuple[Any, str]:
+    """Return the line of a legend that explains a dashed line."""
+    from matplotlib.lines import Line2D
+
+    line = Line2D([], [], color='black', linestyle=(0, (3, 2)), linewidth=1.7)
+    line.set_path_effects(_seam(WRONG, 4.2))
+    return line, text
+
+
+def _seam(color: str, width: float) -> list[Any]:
+    """Return the effect that sets a line off from what lies below it."""
+    from matplotlib.patheffects import Normal, Stroke
+
+    return [Stroke(linewidth=width, foreground=color), Normal()]
+
+
+def write_title(axes: Axes, text: str) -> None:
+    """Write above a panel, on its left."""
     axes.set_title(text, fontsize=8, pad=3, loc='left').set_parse_math(False)
 
 
-def ink_on(colour: Sequence[float]) -> str:
-    """Black or white, whichever is read better on a colour."""
-    return 'black' if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.5 else 'white'
+def text_color_on(color: Sequence[float]) -> str:
+    """Return black or white, whichever is read better on a color."""
+    return 'black' if 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 0.5 else 'white'
 
 
 def show_image(axes: Axes, image: np.ndarray) -> None:
-    """Shows an image pixel by pixel in its own frame."""
+    """Show an image pixel by pixel in its own frame."""
     height, width = image.shape[:2]
     axes.imshow(image, extent=(0, width, height, 0), interpolation='antialiased')
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
+
+
+class BoxStyle(NamedTuple):
+    """How the box of an object is drawn, on whatever canvas."""
+
+    color: tuple[float, float, float]
+    seam: str  # around the line
+    plate: Any  # the color below its words
+    ink: str  # of its words
+
+
+def box_style(label: int, mistake: bool) -> BoxStyle:
+    """Return how an object is drawn: of the color of its class, and a mistake flagged.
+
+    A dark seam keeps a bright line visible on a bright ground, a red one flags a mistake.
+    """
+    color = class_color(label)
+    if mistake:
+        return BoxStyle(color, WRONG, WRONG, 'white')
+    return BoxStyle(color, 'black', color, text_color_on(color))
 
 
 def draw_objects(
@@ -186,91 +265,91 @@ def draw_objects(
     bad: str,
     with_scores: bool,
 ) -> None:
-    """One panel: good objects in whole lines, the others in dashed ones with the word ``bad``."""
-    from matplotlib.patches import Rectangle
-    from matplotlib.patheffects import Normal, Stroke
-
+    """Draw one panel: good objects in whole lines, others in dashed ones with the word ``bad``."""
     masks = objects.get('masks')
     if masks is not None and len(masks):
         image = image.copy()
         for mask, label in zip(masks, objects['labels'], strict=True):
             mask = np.asarray(mask, bool)
-            tint = np.array(class_colour(int(label))) * 255
+            tint = np.array(class_color(int(label))) * 255
             image[mask] = (0.5 * image[mask] + 0.5 * tint).astype(np.uint8)
     show_image(axes, image)
     # Mistakes lie on top of what is right, and the best score on top of the others.
     drawn = range(min(len(good), MAX_BOXES) if with_scores else len(good))
     for number in sorted(drawn, key=lambda number: (not good[number], -number)):
-        x0, y0, x1, y1 = objects['boxes'][number]
         label = int(objects['labels'][number])
-        colour = class_colour(label)
-        box = Rectangle(
-            (x0, y0),
-            x1 - x0,
-            y1 - y0,
-            fill=False,
-            edgecolor=colour,
-            linewidth=1.7,
-            linestyle='-' if good[number] else (0, (3, 2)),
-        )
-        # A dark seam keeps a bright line visible on a bright ground, a red one flags a mistake.
-        seam = 'black' if good[number] else WRONG
-        box.set_path_effects(
-            [Stroke(linewidth=3.0 if good[number] else 4.2, foreground=seam), Normal()]
-        )
-        axes.add_patch(box)
-        words = [class_name(classes, label)]
+        words = [] if good[number] else [bad]
+        words.append(class_name(classes, label))
         if with_scores:
             words.append(f'{objects["scores"][number]:.2f}')
-        if not good[number]:
-            words.insert(0, bad)
-        inside = y0 < 0.06 * image.shape[0]
-        text = axes.text(
-            min(max(x0, 0), image.shape[1] - 1),
-            y0,
-            ' '.join(words),
-            fontsize=6.5,
-            clip_on=True,
-            va='top' if inside else 'bottom',
-            color=ink_on(colour) if good[number] else 'white',
-            bbox={
-                'facecolor': colour if good[number] else WRONG,
-                'edgecolor': 'none',
-                'pad': 0.8,
-                'alpha': 0.9,
-                'clip_on': True,
-            },
-        )
-        text.set_parse_math(False)
+        style = box_style(label, not good[number])
+        _draw_box(axes, objects['boxes'][number], style, ' '.join(words), image.shape[:2])
 
 
-def draw_seam() -> list[Any]:
-    """The effect that sets a line off from what lies below it."""
-    from matplotlib.patheffects import Normal, Stroke
+def _draw_box(
+    axes: Axes, box: np.ndarray, style: BoxStyle, words: str, size: tuple[int, int]
+) -> None:
+    from matplotlib.patches import Rectangle
 
-    return [Stroke(linewidth=4.2, foreground=WRONG), Normal()]
+    x0, y0, x1, y1 = box
+    mistake = style.seam == WRONG
+    line = Rectangle(
+        (x0, y0),
+        x1 - x0,
+        y1 - y0,
+        fill=False,
+        edgecolor=style.color,
+        linewidth=1.7,
+        linestyle=(0, (3, 2)) if mistake else '-',
+    )
+    line.set_path_effects(_seam(style.seam, 4.2 if mistake else 3.0))
+    axes.add_patch(line)
+    inside = y0 < 0.06 * size[0]
+    write_plate(
+        axes, min(max(x0, 0), size[1] - 1), y0, words, style, va='top' if inside else 'bottom'
+    )
+
+
+def write_plate(axes: Axes, x: float, y: float, words: str, style: BoxStyle, **place: str) -> None:
+    """Write words on a plate of color."""
+    text = axes.text(
+        x,
+        y,
+        words,
+        fontsize=6.5,
+        clip_on=True,
+        color=style.ink,
+        bbox=dict(facecolor=style.plate, edgecolor='none', pad=0.8, alpha=0.9, clip_on=True),
+        **place,
+    )
+    text.set_parse_math(False)
 
 
 def tint_labels(
     image: np.ndarray, mask: np.ndarray, classes: Sequence[str], ignore: int
 ) -> np.ndarray:
-    """The image with its classes laid over it, and a dark line where they meet."""
+    """Return the image with its classes laid over it, and a dark line where they meet."""
     tinted = image.astype(np.float64)
     for label in np.unique(mask):
         where = mask == label
         if label == ignore:
             tinted[where] = 255
-        elif not is_ground(classes, int(label)):
-            tinted[where] = 0.4 * tinted[where] + 0.6 * 255 * np.array(class_colour(int(label)))
-    border = np.zeros(mask.shape, bool)
-    border[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    border[1:] |= mask[1:] != mask[:-1]
-    tinted[border] *= 0.3
+        elif not is_background(classes, int(label)):
+            tinted[where] = 0.4 * tinted[where] + 0.6 * 255 * np.array(class_color(int(label)))
+    tinted[region_borders(mask)] *= 0.3
     return tinted.astype(np.uint8)
 
 
-def annotated_segments(info: Mapping[str, Any], image: np.ndarray) -> np.ndarray:
-    """Class indices H W of a panoptic truth: the colours of its file number the segments."""
+def region_borders(regions: np.ndarray) -> np.ndarray:
+    """Return the pixels of a map H W at which another region begins."""
+    border = np.zeros(regions.shape, bool)
+    border[:, 1:] |= regions[:, 1:] != regions[:, :-1]
+    border[1:] |= regions[1:] != regions[:-1]
+    return border
+
+
+def panoptic_classes(info: Mapping[str, Any], image: np.ndarray) -> np.ndarray:
+    """Return class indices H W of a panoptic truth: the colors of its file number the segments."""
     labels = np.full(image.shape[:2], IGNORED, np.int64)
     if info.get('seg_map_path'):
         numbers = read_image(info['seg_map_path']).astype(np.int64) @ (1, 256, 256**2)
@@ -280,7 +359,7 @@ def annotated_segments(info: Mapping[str, Any], image: np.ndarray) -> np.ndarray
 
 
 def read_image(path: str) -> np.ndarray:
-    """Reads an image as the pipelines of mm* do, from a file or a remote store, as RGB."""
+    """Read an image as the pipelines of mm* do, from a file or a remote store, as RGB."""
     import cv2
     from mmengine import fileio
 

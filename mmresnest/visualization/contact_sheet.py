@@ -1,31 +1,34 @@
-"""Contact sheets of annotated images, in the colours and letters of the pictures of a run."""
+"""Contact sheets of annotated images, in the colors and letters of the pictures of a run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..utils.boxes import IGNORED, class_name, is_ground
+from ..utils.boxes import IGNORED
 from .canvas import (
-    Grid,
-    as_picture,
-    class_colour,
+    class_entries,
+    color_entry,
     draw_objects,
-    draw_seam,
-    save_figure,
+    draw_sheet,
+    mistake_entry,
     show_image,
     tint_labels,
-    write_head,
+    to_rgb_image,
+    write_title,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLUMNS = 4
 
 
-def contact_sheet(
+def draw_contact_sheet(
     out: str | os.PathLike,
     images: Sequence[np.ndarray],
     objects: Sequence[Mapping[str, np.ndarray]],
@@ -34,7 +37,7 @@ def contact_sheet(
     heads: Sequence[str],
     title: str,
 ) -> Path:
-    """Draws annotated images side by side.
+    """Draw annotated images side by side.
 
     Args:
         out: the PNG to write.
@@ -49,43 +52,24 @@ def contact_sheet(
     Returns:
         ``out`` as a path.
     """
-    images = [as_picture(image) for image in images]
+    images = [to_rgb_image(image) for image in images]
     used = {int(label) for one in objects for label in one['labels']}
     used |= {int(label) for one in labels if one is not None for label in np.unique(one)}
-    crowds = any(one['ignored'].any() for one in objects)
-    entries = _entries(used, classes, crowds)
-    grid = Grid(images, ('annotations',), len(entries), title, min(COLUMNS, len(images)))
-    for image, one, label, head, (axes,) in zip(images, objects, labels, heads, grid.axes):
+
+    def draw_image(number: int, axes: Axes) -> None:
+        image, one, label = images[number], objects[number], labels[number]
         if label is not None:
             image = tint_labels(image, label, classes, IGNORED)
         if len(one['labels']):
             draw_objects(axes, image, one, ~one['ignored'], classes, 'ignored', False)
         else:
             show_image(axes, image)
-        write_head(axes, head)
-    grid.legend(entries)
-    return save_figure(grid.figure, out)
+        write_title(axes, heads[number])
 
-
-def _entries(used: set[int], classes: Sequence[str], crowds: bool) -> list[tuple[Any, str]]:
-    """Artist and text of every line of the legend."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    found: list[tuple[Any, str]] = []
-    for label in sorted(used - {IGNORED}):
-        ground = is_ground(classes, label)
-        colour = 'white' if ground else class_colour(label)
-        found.append(
-            (
-                Patch(facecolor=colour, edgecolor='black', linewidth=0.6),
-                class_name(classes, label) + (' (untinted)' if ground else ''),
-            )
-        )
+    entries = class_entries(sorted(used - {IGNORED}), classes)
     if IGNORED in used:
-        found.append((Patch(facecolor='white', edgecolor='black', linewidth=0.6), 'left out'))
-    if crowds:
-        line = Line2D([], [], color='black', linestyle=(0, (3, 2)), linewidth=1.7)
-        line.set_path_effects(draw_seam())
-        found.append((line, 'ignored'))
-    return found
+        entries.append(color_entry('white', 'left out'))
+    if any(one['ignored'].any() for one in objects):
+        entries.append(mistake_entry('ignored'))
+    groups = min(COLUMNS, len(images))
+    return draw_sheet(out, images, ('annotations',), entries, title, draw_image, groups)

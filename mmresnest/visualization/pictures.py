@@ -6,7 +6,7 @@ feeds them from a trained model and its test data. Every figure is an object of 
 no display, no global state. A picture is written under another name first and moved into place, so
 it is never seen half-written.
 
-Colours never carry a meaning alone: what was missed and what is false is also told by the line and
+Colors never carry a meaning alone: what was missed and what is false is also told by the line and
 a word.
 """
 
@@ -20,40 +20,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..errors import UserError
-from ..utils.boxes import (
-    IGNORED,
-    box_ious,
-    class_name,
-    decode_mask,
-    is_ground,
-    kept_objects,
-    objects_of,
-)
-from ..utils.run_logs import main_score, read_scalars
-from ..visualization.canvas import annotated_segments
+from ..utils.boxes import IGNORED, object_arrays, objects_above
+from ..utils.masks import decode_mask
+from ..utils.matching import match_boxes
+from ..utils.run_logs import read_scalars
 from .canvas import (
     MAX_BOXES,
-    PALETTE,
     WRONG,
-    Grid,
-    as_picture,
-    class_colour,
+    class_entries,
+    color_entry,
     draw_objects,
-    draw_seam,
-    new_figure,
+    draw_sheet,
+    mistake_entry,
+    panoptic_classes,
     read_image,
-    save_figure,
     show_image,
     tint_labels,
-    write_head,
+    to_rgb_image,
+    write_title,
 )
+from .curves import plot_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-# ------------------------------------------------------------------------------- matching
 
 
 class Match(NamedTuple):
@@ -63,30 +52,24 @@ class Match(NamedTuple):
     right: np.ndarray  # of the predictions, bool
 
 
-def match(truth: Mapping[str, Any], prediction: Mapping[str, Any], iou: float = 0.5) -> Match:
-    """Pairs predictions with objects as COCO does: best score first, each object at most once.
+def match_objects(
+    truth: Mapping[str, Any], prediction: Mapping[str, Any], iou: float = 0.5
+) -> Match:
+    """Pair predictions with objects as COCO does: best score first, each object at most once.
 
     Args:
         truth: ``boxes`` N 4 and ``labels`` N.
         prediction: ``boxes`` M 4, ``labels`` M and ``scores`` M.
         iou: the overlap from which a prediction of the right class counts.
     """
-    boxes, labels, _ = objects_of(truth)
-    predicted, predicted_labels, scores = objects_of(prediction)
-    overlaps = box_ious(predicted, boxes)
-    found, right = np.zeros(len(boxes), bool), np.zeros(len(predicted), bool)
-    for number in np.argsort(-scores, kind='stable'):
-        free = (labels == predicted_labels[number]) & ~found & (overlaps[number] >= iou)
-        if free.any():
-            found[np.argmax(np.where(free, overlaps[number], -1))] = True
-            right[number] = True
-    return Match(found, right)
+    boxes, labels, _ = object_arrays(truth)
+    partner, _ = match_boxes(*object_arrays(prediction), boxes, labels, iou)
+    found = np.zeros(len(boxes), bool)
+    found[partner[partner >= 0]] = True
+    return Match(found, partner >= 0)
 
 
-# ------------------------------------------------------------------------------- figures
-
-
-def predictions_beside_truth(
+def draw_detections(
     out: str | os.PathLike,
     images: Sequence[np.ndarray],
     truths: Sequence[Mapping[str, Any]],
@@ -97,7 +80,7 @@ def predictions_beside_truth(
     iou: float = 0.5,
     title: str = 'Predictions beside ground truth',
 ) -> Path:
-    """Draws objects: at the left of each pair what is there, at the right what the model says.
+    """Draw objects: at the left of each pair what is there, at the right what the model says.
 
     Args:
         out: the PNG to write.
@@ -112,47 +95,33 @@ def predictions_beside_truth(
     Returns:
         ``out`` as a path.
     """
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
+    images = [to_rgb_image(image) for image in images]
+    _check_lengths(images, truths, predictions)
+    truths = [objects_above(truth, -math.inf) for truth in truths]
+    predictions = [objects_above(prediction, score) for prediction in predictions]
 
-    images = [as_picture(image) for image in images]
-    _same_length(images, truths, predictions)
-    truths = [kept_objects(truth, -math.inf) for truth in truths]
-    predictions = [kept_objects(prediction, score) for prediction in predictions]
-    used = sorted(
-        {int(label) for objects in (*truths, *predictions) for label in objects['labels']}
-    )
-    grid = Grid(images, ('truth', 'predictions'), len(used) + 1, title)
-    for image, truth, prediction, (left, right) in zip(
-        images, truths, predictions, grid.axes, strict=True
-    ):
-        pairs = match(truth, prediction, iou)
+    def draw_pair(number: int, left: Axes, right: Axes) -> None:
+        pairs = match_objects(truths[number], predictions[number], iou)
         missed, false = int((~pairs.found).sum()), int((~pairs.right).sum())
-        draw_objects(left, image, truth, pairs.found, classes, 'missed', False)
-        draw_objects(right, image, prediction, pairs.right, classes, 'false', True)
-        told = f'predictions \u2265 {score:g}: {len(pairs.right)}'
-        if false:
-            told += f', {false} false'
-        if len(pairs.right) > MAX_BOXES:
-            told += f' (best {MAX_BOXES} drawn)'
-        write_head(
-            left, f'ground truth: {len(pairs.found)}' + (f', {missed} missed' if missed else '')
-        )
-        write_head(right, told)
-    entries: list[tuple[Any, str]] = [
-        (
-            Patch(facecolor=class_colour(label), edgecolor='black', linewidth=0.6),
-            class_name(classes, label),
-        )
-        for label in used
+        image = images[number]
+        draw_objects(left, image, truths[number], pairs.found, classes, 'missed', False)
+        draw_objects(right, image, predictions[number], pairs.right, classes, 'false', True)
+        there = f'ground truth: {len(pairs.found)}' + (f', {missed} missed' if missed else '')
+        said = f'predictions \u2265 {score:g}: {len(pairs.right)}'
+        said += f', {false} false' if false else ''
+        said += f' (best {MAX_BOXES} drawn)' if len(pairs.right) > MAX_BOXES else ''
+        write_title(left, there)
+        write_title(right, said)
+
+    used = {int(label) for objects in (*truths, *predictions) for label in objects['labels']}
+    entries = [
+        *class_entries(sorted(used), classes, untinted=False),
+        mistake_entry('missed (left) or false (right)'),
     ]
-    mistake = Line2D([], [], color='black', linestyle=(0, (3, 2)), linewidth=1.7)
-    mistake.set_path_effects(draw_seam())
-    grid.legend([*entries, (mistake, 'missed (left) or false (right)')])
-    return save_figure(grid.figure, out)
+    return draw_sheet(out, images, ('truth', 'predictions'), entries, title, draw_pair)
 
 
-def _same_length(*lists: Sequence[Any]) -> None:
+def _check_lengths(*lists: Sequence[Any]) -> None:
     if len({len(each) for each in lists}) != 1:
         raise ValueError(
             f'images, truths and predictions differ in number: {[len(each) for each in lists]}'
@@ -161,7 +130,7 @@ def _same_length(*lists: Sequence[Any]) -> None:
         raise ValueError('no picture to draw')
 
 
-def segmentation_beside_truth(
+def draw_segmentations(
     out: str | os.PathLike,
     images: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
@@ -171,7 +140,7 @@ def segmentation_beside_truth(
     ignore: int = IGNORED,
     title: str = 'Predictions beside ground truth',
 ) -> Path:
-    """Draws semantic masks: what is there, what the model says, and the pixels where they differ.
+    """Draw semantic masks: what is there, what the model says, and the pixels where they differ.
 
     Args:
         out: the PNG to write.
@@ -186,177 +155,51 @@ def segmentation_beside_truth(
         ``out`` as a path.
     """
     from matplotlib.colors import to_rgb
-    from matplotlib.patches import Patch
 
-    images = [as_picture(image) for image in images]
+    images = [to_rgb_image(image) for image in images]
     truths = [np.asarray(truth).squeeze() for truth in truths]
     predictions = [np.asarray(prediction).squeeze() for prediction in predictions]
-    _same_length(images, truths, predictions)
+    _check_lengths(images, truths, predictions)
     for image, truth, prediction in zip(images, truths, predictions, strict=True):
         if not image.shape[:2] == truth.shape == prediction.shape:
             raise ValueError(
                 f'image {image.shape[:2]}, truth {truth.shape} and '
                 f'prediction {prediction.shape} differ in size'
             )
-    used = sorted(
-        {int(label) for mask in (*truths, *predictions) for label in np.unique(mask)} - {ignore}
-    )
-    grid = Grid(images, ('truth', 'prediction', 'difference'), len(used) + 2, title)
-    for image, truth, prediction, (left, middle, right) in zip(
-        images, truths, predictions, grid.axes, strict=True
-    ):
+
+    def draw_triple(number: int, left: Axes, middle: Axes, right: Axes) -> None:
+        image, truth, prediction = images[number], truths[number], predictions[number]
         counted = truth != ignore
         wrong = counted & (truth != prediction)
+        gray = image.mean(2, keepdims=True).repeat(3, 2) * 0.5 + 90
+        gray[~counted] = 255
+        gray[wrong] = np.array(to_rgb(WRONG)) * 255
         show_image(left, tint_labels(image, truth, classes, ignore))
         show_image(middle, tint_labels(image, prediction, classes, ignore))
-        grey = image.mean(2, keepdims=True).repeat(3, 2) * 0.5 + 90
-        grey[~counted] = 255
-        grey[wrong] = np.array(to_rgb(WRONG)) * 255
-        show_image(right, grey.clip(0, 255).astype(np.uint8))
-        write_head(left, 'ground truth')
-        write_head(
-            middle, f'prediction: mIoU of this picture {_mean_iou(truth, prediction, counted):.2f}'
-        )
-        write_head(right, f'wrong pixels: {wrong.sum() / max(counted.sum(), 1):.1%}')
-    grid.legend(
-        [
-            (
-                Patch(
-                    facecolor='white' if is_ground(classes, label) else class_colour(label),
-                    edgecolor='black',
-                    linewidth=0.6,
-                ),
-                class_name(classes, label) + (' (untinted)' if is_ground(classes, label) else ''),
-            )
-            for label in used
-        ]
-        + [
-            (Patch(facecolor=WRONG), 'wrong'),
-            (Patch(facecolor='white', edgecolor='black', linewidth=0.6), 'not counted'),
-        ]
-    )
-    return save_figure(grid.figure, out)
+        show_image(right, gray.clip(0, 255).astype(np.uint8))
+        score = _mean_iou(truth, prediction, counted)
+        write_title(left, 'ground truth')
+        write_title(middle, f'prediction: mIoU of this picture {score:.2f}')
+        write_title(right, f'wrong pixels: {wrong.sum() / max(counted.sum(), 1):.1%}')
+
+    used = {int(label) for mask in (*truths, *predictions) for label in np.unique(mask)} - {ignore}
+    entries = [
+        *class_entries(sorted(used), classes),
+        color_entry(WRONG, 'wrong', edge=False),
+        color_entry('white', 'not counted'),
+    ]
+    panels = ('truth', 'prediction', 'difference')
+    return draw_sheet(out, images, panels, entries, title, draw_triple)
 
 
 def _mean_iou(truth: np.ndarray, prediction: np.ndarray, counted: np.ndarray) -> float:
-    """Mean over the classes that the picture or its prediction holds."""
+    """Return mean over the classes that the picture or its prediction holds."""
     truth, prediction = truth[counted], prediction[counted]
     ious = []
     for label in np.union1d(truth, prediction):
         there, said = truth == label, prediction == label
         ious.append((there & said).sum() / (there | said).sum())
     return float(np.mean(ious)) if ious else float('nan')
-
-
-# ------------------------------------------------------------------------------- curves
-
-
-def curves(source: str | os.PathLike, out: str | os.PathLike, *, title: str = '') -> Path:
-    """Plots the losses and the scores of a run over its iterations.
-
-    Args:
-        source: see ``read_scalars``.
-        out: the PNG to write.
-        title: the line above the plots.
-
-    Returns:
-        ``out`` as a path.
-
-    Raises:
-        UserError: nothing was logged there.
-    """
-    losses, scores = read_scalars(source)
-    if not losses and not scores:
-        raise UserError(
-            f'curves: found no logged loss or score in {source}. '
-            'Give the work folder of a run, or a scalars.json'
-        )
-    groups: dict[str, dict] = {}
-    for key, line in scores.items():
-        groups.setdefault(key.rpartition('/')[0], {})[key] = line
-    panels = ([('losses', losses)] if losses else []) + list(groups.items())
-    figure = new_figure(6.4 * len(panels), 4.6)
-    if title:
-        figure.suptitle(title, fontsize=12).set_parse_math(False)
-    for number, (name, lines) in enumerate(panels, 1):
-        axes = figure.add_subplot(1, len(panels), number)
-        if lines is losses:
-            _plot_losses(axes, losses)
-        else:
-            _plot_scores(axes, name, lines)
-        axes.set_xlabel('iteration')
-        axes.grid(alpha=0.3)
-        axes.spines[['top', 'right']].set_visible(False)
-        axes.set_xlim(left=0)
-    figure.tight_layout()
-    return save_figure(figure, out)
-
-
-_STYLES = ('-', '--', '-.', ':')
-
-
-def _line_look(number: int) -> dict[str, Any]:
-    # Yellow is too pale for a thin line on white.
-    inks = [ink for ink in PALETTE if ink != '#F0E442']
-    return {
-        'color': inks[number % len(inks)],
-        'linestyle': _STYLES[number // len(inks) % len(_STYLES)],
-    }
-
-
-def _mark(points: Sequence[float]) -> str | None:
-    return 'o' if len(points) < 25 else None
-
-
-def _plot_losses(axes: Axes, losses: Mapping[str, tuple[list[float], list[float]]]) -> None:
-    total = losses.get('loss')
-    terms = [(key, line) for key, line in losses.items() if key != 'loss']
-    for number, (key, (x, y)) in enumerate(terms[:18]):
-        axes.plot(
-            x, y, label=key, linewidth=1.3, marker=_mark(x), markersize=2.5, **_line_look(number)
-        )
-    if total:
-        axes.plot(
-            *total,
-            label='loss (total)',
-            color='black',
-            linewidth=2.2,
-            marker=_mark(total[0]),
-            markersize=3.5,
-        )
-    # The first steps of a network from random weights would flatten all that follows.
-    heights = total[1] if total else np.concatenate([line[1] for line in losses.values()])
-    axes.set_ylim(0, max(float(np.quantile(heights, 0.98)) * 1.1, 1e-6))
-    axes.set_title(
-        'training loss' if total is None else f'training loss: {total[1][-1]:.3g} at the end'
-    )
-    axes.set_ylabel('loss')
-    axes.legend(fontsize=8, framealpha=0.8)
-
-
-def _plot_scores(
-    axes: Axes, name: str, lines: Mapping[str, tuple[list[float], list[float]]]
-) -> None:
-    short = {key: key.rsplit('/')[-1] for key in lines}
-    main = main_score(lines) or next(iter(lines))
-    order = [main] + [key for key in lines if key != main]
-    for number, key in enumerate(order[:8]):
-        x, y = lines[key]
-        look = (
-            {'color': 'black', 'linewidth': 2.2}
-            if key == main
-            else {'linewidth': 1.3, **_line_look(number - 1)}
-        )
-        axes.plot(x, y, label=short[key], marker=_mark(x), markersize=3.5, **look)
-    x, y = lines[main]
-    best = int(np.argmax(y))
-    axes.set_title(f'{short[main]}: best {y[best]:.3g} at iteration {x[best]:g}')
-    axes.set_ylim(0, 1 if max(max(line[1]) for line in lines.values()) <= 1 else 100)
-    axes.set_ylabel(f'score on validation data{f" ({name})" if name else ""}')
-    axes.legend(fontsize=8, framealpha=0.8)
-
-
-# ------------------------------------------------------------------------------- a run
 
 
 def write_pictures(
@@ -368,7 +211,7 @@ def write_pictures(
     *,
     score: float = 0.3,
 ) -> list[Path]:
-    """Draws what a trained model says about some pictures of a data set, and how it learned.
+    """Draw what a trained model says about some pictures of a data set, and how it learned.
 
     Args:
         run: mmengine's runner, or a config with ``work_dir``: where the log of the training lies.
@@ -383,19 +226,19 @@ def write_pictures(
     """
     out_dir = Path(out_dir)
     written = []
-    indices = spread(len(dataset), count)
+    indices = spread_indices(len(dataset), count)
     if indices:
         written.append(
             _draw_predictions(model, dataset, indices, out_dir / 'predictions.png', score)
         )
     work_dir = getattr(run, 'work_dir', None)
     if work_dir and any(read_scalars(work_dir)):
-        written.append(curves(work_dir, out_dir / 'curves.png', title=Path(work_dir).name))
+        written.append(plot_curves(work_dir, out_dir / 'curves.png', title=Path(work_dir).name))
     return written
 
 
-def spread(length: int, count: int) -> list[int]:
-    """``count`` positions at equal steps over a list, the first one included."""
+def spread_indices(length: int, count: int) -> list[int]:
+    """Return ``count`` positions at equal steps over a list, the first one included."""
     count = min(length, count)
     return [number * length // count for number in range(count)]
 
@@ -428,7 +271,7 @@ def draw_results(
     score: float = 0.3,
     title: str = 'Predictions beside ground truth',
 ) -> Path:
-    """Draws what a detector or segmentor said of some images beside the truth.
+    """Draw what a detector or segmentor said of some images beside the truth.
 
     Args:
         results: its data samples.
@@ -446,35 +289,35 @@ def draw_results(
     predictions: list[Any] = []
     for result, info in zip(results, infos, strict=True):
         images.append(read_image(info['img_path']))
-        truth, prediction = _pair(result, info, images[-1], len(classes))
+        truth, prediction = _pair_result(result, info, images[-1], len(classes))
         truths.append(truth)
         predictions.append(prediction)
     if isinstance(predictions[0], np.ndarray):
-        return segmentation_beside_truth(out, images, truths, predictions, classes, title=title)
-    return predictions_beside_truth(
-        out, images, truths, predictions, classes, score=score, title=title
-    )
+        return draw_segmentations(out, images, truths, predictions, classes, title=title)
+    return draw_detections(out, images, truths, predictions, classes, score=score, title=title)
 
 
-def _pair(result: Any, info: Mapping[str, Any], image: np.ndarray, count: int) -> tuple[Any, Any]:
-    """Truth and prediction of an image: label maps, or objects."""
+def _pair_result(
+    result: Any, info: Mapping[str, Any], image: np.ndarray, count: int
+) -> tuple[Any, Any]:
+    """Return ground truth and prediction of an image: label maps, or objects."""
     if 'pred_sem_seg' in result:
-        truth = _labels_of(result.gt_sem_seg, image) if 'gt_sem_seg' in result else None
+        truth = _label_map(result.gt_sem_seg, image) if 'gt_sem_seg' in result else None
         return (
             np.full(image.shape[:2], IGNORED) if truth is None else truth,
-            _labels_of(result.pred_sem_seg, image),
+            _label_map(result.pred_sem_seg, image),
         )
     if 'pred_panoptic_seg' in result:
         return (
-            annotated_segments(info, image),
-            _classes_of(result.pred_panoptic_seg, image, count),
+            panoptic_classes(info, image),
+            _panoptic_label_map(result.pred_panoptic_seg, image, count),
         )
-    found = _predicted(result.pred_instances)
-    return _annotated(info, image, 'masks' in found), found
+    found = _predicted_objects(result.pred_instances)
+    return _annotated_objects(info, image, 'masks' in found), found
 
 
-def _labels_of(data: Any, image: np.ndarray) -> np.ndarray:
-    """Class indices H W from mmengine's PixelData, at the size of the image."""
+def _label_map(data: Any, image: np.ndarray) -> np.ndarray:
+    """Return class indices H W from mmengine's PixelData, at the size of the image."""
     import cv2
 
     # mmseg calls the tensor `data`, mmdet `sem_seg`.
@@ -485,14 +328,14 @@ def _labels_of(data: Any, image: np.ndarray) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _classes_of(data: Any, image: np.ndarray, count: int) -> np.ndarray:
-    """Class indices H W of a panoptic prediction, whose values are class + 1000 * object."""
+def _panoptic_label_map(data: Any, image: np.ndarray, count: int) -> np.ndarray:
+    """Return class indices H W of a panoptic prediction, whose values are class + 1000 * object."""
     # The 1000 is INSTANCE_OFFSET, which the versions of mmdet keep in different modules.
-    labels = _labels_of(data, image) % 1000
+    labels = _label_map(data, image) % 1000
     return np.where(labels < count, labels, IGNORED)
 
 
-def _predicted(instances: Any) -> dict[str, np.ndarray]:
+def _predicted_objects(instances: Any) -> dict[str, np.ndarray]:
     boxes = instances.bboxes
     boxes = boxes.tensor if hasattr(boxes, 'tensor') else boxes
     found = {
@@ -505,8 +348,10 @@ def _predicted(instances: Any) -> dict[str, np.ndarray]:
     return found
 
 
-def _annotated(info: Mapping[str, Any], image: np.ndarray, with_masks: bool) -> dict[str, Any]:
-    """The truth in pixels of the file: the pipeline's own copy may have been resized."""
+def _annotated_objects(
+    info: Mapping[str, Any], image: np.ndarray, with_masks: bool
+) -> dict[str, Any]:
+    """Return the truth in pixels of the file: the pipeline's own copy may have been resized."""
     instances = [each for each in info.get('instances', ()) if not each.get('ignore_flag')]
     truth: dict[str, Any] = {
         'boxes': np.array([each['bbox'] for each in instances], np.float64).reshape(-1, 4),

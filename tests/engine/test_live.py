@@ -18,10 +18,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mmresnest.cli import main
 from mmresnest.config import defaults
-from mmresnest.config.defaults import BACKENDS, settle_live, without_live
+from mmresnest.config.defaults import BACKENDS, configure_loggers, disable_loggers
+from mmresnest.config.options import LOGGERS
 from mmresnest.engine.hooks import live_pictures
 from mmresnest.engine.hooks.live_pictures import LivePictures
-from mmresnest.engine.report import _command
+from mmresnest.engine.run_facts import find_command
 from mmresnest.engine.train import release_on_exit, train
 from mmresnest.errors import ArgumentError, UserError
 from mmresnest.visualization import backends
@@ -127,7 +128,7 @@ def test_the_report_of_a_watched_run(watched):
     ]
     # as a test in the same folder leaves it
     (folder := watched[1].work_dir).joinpath('tiny_detection.py').write_text('x = 1\n')
-    assert _command(folder, folder / 'tiny_detection.py', 3) == cfg.command
+    assert find_command(folder, folder / 'tiny_detection.py', 3) == cfg.command
     # predictions were those of the last validation, and nothing was written to TensorBoard anew
     assert len(list((watched[0].work_dir / 'report').iterdir())) == 1
     assert len(list(watched[0].work_dir.glob('**/events.out*'))) == 1
@@ -183,12 +184,12 @@ def types(cfg):
 )
 def test_backends_are_added_to_what_is_there(installed, given, asked, found):
     cfg = Config(dict(visualizer=given) if given else {})
-    settle_live(cfg, asked)
+    configure_loggers(cfg, asked)
     assert types(cfg) == found
     assert cfg.default_hooks.live.type == 'mmresnest.LivePictures'
     if given and 'name' in str(given):
         assert cfg.visualizer.vis_backends[1].name == 'a'
-    without_live(cfg)
+    disable_loggers(cfg)
     assert types(cfg) == ['LocalVisBackend']
 
 
@@ -202,13 +203,13 @@ def test_backends_are_added_to_what_is_there(installed, given, asked, found):
 )
 def test_pictures_are_as_the_config_says(installed, given, hook):
     cfg = Config(dict(default_hooks=dict(live=given)))
-    settle_live(cfg, ['tensorboard'])
+    configure_loggers(cfg, ['tensorboard'])
     assert cfg.default_hooks.get('live') == hook
 
 
 def test_a_config_without_them_is_left_alone():
     cfg = Config(dict(visualizer=dict(type='Visualizer', vis_backends=[LOCAL])))
-    settle_live(cfg)
+    configure_loggers(cfg)
     assert cfg.to_dict() == dict(visualizer=dict(type='Visualizer', vis_backends=[LOCAL]))
 
 
@@ -221,7 +222,7 @@ def test_what_is_missing_is_named_before_anything_is_written(shapes, tmp_path, m
     assert not (tmp_path / 'work').exists()
     with pytest.raises(UserError, match='nearest: tensorboard'):
         train(config, data=shapes, scratch=True, work_dir=tmp_path / 'work', live=['tensorbord'])
-    assert tuple(BACKENDS) == main.LIVE
+    assert tuple(BACKENDS) == LOGGERS
 
 
 @pytest.mark.parametrize('number', [0, 2.5, True])

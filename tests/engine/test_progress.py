@@ -15,10 +15,11 @@ from mmresnest.cli import main
 from mmresnest.engine.hooks import progress_bar as hooks
 from mmresnest.engine.hooks.progress_bar import Pace, ProgressBar
 from mmresnest.utils import console
-from mmresnest.utils.console import Above, Row
+from mmresnest.utils.console import BarState
 
 WATCHED = HELPERS / 'watched.py'
 CONTROL = re.compile(r'\x1b\[[\d;?]*[A-Za-z]')
+BAR = '{} +[\u2501\u2578\u257a]+ +{} +'  # as rich draws it: a title, the bar, the count
 
 
 def on_a_terminal(process, columns=90):
@@ -82,22 +83,23 @@ def logged(text):
 
 def test_the_bar_says_how_far_how_long_how_fast_and_how_good(said):
     rows = frames(said[1], 'whole')
-    whole = r'training (\u2501+) +(\d+)/10  \d:\d\d:\d\d left, [\d.e+]+ img/s, mIoU 0\.\d+'
+    whole = (
+        BAR.format(r'training', r'(\d+)/10') + r'\d:\d\d:\d\d left, [\d.e+]+ img/s, mIoU 0\.\d+ *'
+    )
     found = [match for row in rows if (match := re.fullmatch(whole, row))]
     assert found and max(len(row) for row in rows) < 90
+    assert any(re.fullmatch(BAR.format('training', '0/10') + ' *', row) for row in rows)
     assert any(
-        re.fullmatch(r'training +0/10 *', row)
-        for row in re.split(r'[\r\n]+', CONTROL.sub('', said[1].partition('begins whole')[2]))
+        re.match(BAR.format('validation', r'\d/6') + r'0:00:0\d left, [\d.e+]+ img/s', row)
+        for row in rows
     )
-    assert any(
-        re.match(r'validation \u2501+ +\d/6  0:00:0\d left, [\d.e+]+ img/s', row) for row in rows
-    )
-    assert any('6/6  scoring' in row for row in rows)
+    assert any('6/6 scoring' in row for row in rows)
     assert any(row.startswith('epoch 1 of 2') for row in frames(said[1], 'epochs'))
 
 
 def test_a_run_that_goes_on_shows_where_it_is_and_its_score(said):
-    assert re.fullmatch(r'training \u2501+ +6/10  mIoU 0\.\d+', frames(said[1], 'resumed')[0])
+    shown = BAR.format('training', '6/10') + r'mIoU 0\.\d+ *'
+    assert re.fullmatch(shown, frames(said[1], 'resumed')[0])
 
 
 def test_the_log_is_whole_and_the_same(said):
@@ -130,9 +132,6 @@ def test_without_a_terminal_nothing_moves_a_cursor(said):
     assert '\x1b' not in said[0] and '\r' not in said[0] and '\u2501' not in said[0]
 
 
-# ---- parts ---------------------------------------------------------------------------------------
-
-
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -151,14 +150,14 @@ def test_what_is_a_terminal(monkeypatch, out, err, kind, watched):
     monkeypatch.setattr(sys, 'stdout', out())
     monkeypatch.setattr(sys, 'stderr', err())
     monkeypatch.setenv('TERM', kind)
-    assert console.on_terminal() is watched
+    assert console.is_terminal() is watched
 
 
 @pytest.mark.parametrize('first, terminal', [(True, False), (False, True)])
 def test_the_hook_does_nothing_where_nobody_watches(monkeypatch, first, terminal):
     monkeypatch.setattr(hooks, 'is_main_process', lambda: first)
-    monkeypatch.setattr(hooks, 'on_terminal', lambda: terminal)
-    monkeypatch.setattr(hooks, 'Bars', None)
+    monkeypatch.setattr(hooks, 'is_terminal', lambda: terminal)
+    monkeypatch.setattr(hooks, 'RunBars', None)
     bar, runner = (
         ProgressBar(),
         SimpleNamespace(train_loop=None, val_dataloader=[], test_dataloader=[]),
@@ -176,13 +175,32 @@ def test_the_hook_does_nothing_where_nobody_watches(monkeypatch, first, terminal
     assert bar.bars is None
 
 
-def test_a_row_fits_its_line():
-    row = Row('training', 3, 10, '0:00:07 left, 2 img/s')
-    for width, bar in ((90, 40), (60, 60 - 37), (20, 0)):
-        texts = [text for text, _ in row.drawn(width, '#')]
-        assert len(''.join(texts[1:3])) == bar and texts[1] == '#' * (bar * 3 // 10)
-        assert (texts[0], texts[3]) == ('training ', ' 3/10  0:00:07 left, 2 img/s')
-    assert Row('empty', 0, 0).drawn(60, '#')[1][0] == ''
+def show_on(monkeypatch, columns, *states):
+    """What bars of these states write to a terminal of so many columns."""
+    stream = Terminal()
+    for name in ('stdout', 'stderr'):
+        monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setenv('COLUMNS', str(columns))
+    monkeypatch.setenv('TERM', 'dumber')
+    bars = console.RunBars([])
+    assert sys.stdout is not stream
+    for number, state in enumerate(states):
+        bars.show(str(number), state)
+    bars.close()
+    assert sys.stdout is stream and sys.stderr is stream
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize('columns, length', [(90, 40), (60, 18), (46, 4)])
+def test_a_bar_takes_what_its_texts_leave(monkeypatch, columns, length):
+    said = show_on(monkeypatch, columns, BarState('training', 3, 10, '0:00:07 left, [2] img/s'))
+    row = next(row for row in re.split(r'[\r\n]+', CONTROL.sub('', said)) if '3/10' in row)
+    assert len(row) <= columns and row.startswith('training ') and '[2] img/s' in row
+    assert sum(letter in '\u2501\u2578\u257a' for letter in row) == length
+
+
+def test_a_bar_of_no_steps(monkeypatch):
+    assert '0/0' in show_on(monkeypatch, 60, BarState('empty', 0, 0))
 
 
 def test_rests_are_no_part_of_the_pace(monkeypatch):
@@ -191,17 +209,40 @@ def test_rests_are_no_part_of_the_pace(monkeypatch):
     pace = Pace()
     for rest in (0, 100, 0):
         now[0] += rest
-        pace.rest()
+        pace.restart()
         now[0] += 2
         pace.step()
-    assert pace.said(left=30, images=8) == '0:01:00 left, 4 img/s'
+    assert pace.format_rate(left=30, images=8) == '0:01:00 left, 4 img/s'
 
 
 def test_forked_processes_write_past_the_bar():
-    stream = io.StringIO()
-    above = Above(None, stream)
-    above.bars, above.process = 'none of theirs', os.getpid() + 1
-    assert above.write('half a li') == 9 and stream.getvalue() == 'half a li'
+    code = """
+import multiprocessing, sys
+from mmresnest.utils.console import BarState, RunBars
+
+def work():
+    print('of a worker', flush=True)
+    sys.stderr.write('its error\\n')
+
+bars = RunBars([])
+bars.show('one', BarState('training', 3, 10, 'note'))
+worker = multiprocessing.get_context('fork').Process(target=work)
+worker.start()
+worker.join()
+print('of the parent')
+bars.close()
+print('after it')
+"""
+    environment = dict(os.environ, TERM='xterm', COLUMNS='', PYTHONIOENCODING='utf-8')
+    environment.pop('NO_COLOR', None)
+    text = on_a_terminal(
+        lambda **streams: subprocess.Popen([sys.executable, '-c', code], env=environment, **streams)
+    )
+    before, _, after = text.partition('of a worker')
+    theirs, _, rest = after.partition('of the parent')
+    assert CONTROL.sub('', theirs).strip() == 'its error'  # no bar of theirs
+    assert before.count('3/10') == 1 and rest.count('3/10') >= 1
+    assert '3/10' not in rest.partition('after it')[2]
 
 
 @pytest.mark.parametrize('command', ['train config', 'test config checkpoint'])

@@ -17,14 +17,16 @@ from helpers import tiny
 from PIL import Image
 
 from mmresnest.cli.main import main
+from mmresnest.engine import cached_predictions
 from mmresnest.engine import report as engine
 from mmresnest.engine.prepare import prepare
 from mmresnest.engine.report import report
 from mmresnest.engine.runner import build_runner
 from mmresnest.errors import UserError
-from mmresnest.evaluation import matching, predictions, scores
-from mmresnest.evaluation.collector import Collect
-from mmresnest.evaluation.predictions import Detections, LabelMaps, Objects, Picture
+from mmresnest.evaluation import matching, predictions, predictions_file, scores
+from mmresnest.evaluation.collector import PredictionCollector
+from mmresnest.evaluation.predictions import Detections, ImageInfo, LabelMaps, Objects
+from mmresnest.report import cases as report_cases
 from mmresnest.report import detection, gallery, page
 from mmresnest.report.sections import Run
 from mmresnest.utils.run_logs import Curves, read_curves
@@ -55,7 +57,7 @@ def drawn(folder: Path, count: int = 6, classes: int = 4, seed: int = 0) -> Dete
         path = folder / f'{number}.jpg'
         if not path.exists():
             Image.fromarray(random.integers(0, 255, (90, 120, 3), np.uint8)).save(path)
-        listed.append(Picture(str(path), 120, 90))
+        listed.append(ImageInfo(str(path), 120, 90))
         for _ in range(5):
             label, (x, y) = int(random.integers(classes)), random.uniform(0, 60, 2)
             width, height = random.uniform(8, 40, 2)
@@ -79,7 +81,7 @@ def drawn(folder: Path, count: int = 6, classes: int = 4, seed: int = 0) -> Dete
                     0,
                 )
             )
-    return Detections(CLASSES[:classes], listed, Objects.of(truth), Objects.of(found))
+    return Detections(CLASSES[:classes], listed, Objects.from_rows(truth), Objects.from_rows(found))
 
 
 def labelled(folder: Path, count: int = 3) -> LabelMaps:
@@ -89,10 +91,10 @@ def labelled(folder: Path, count: int = 3) -> LabelMaps:
     truth[:, 60:] = 1
     truth[-1] = 255
     said = np.where(np.arange(120) >= 80, 1, 0) + np.zeros_like(truth)
-    table = predictions.counts_of(truth, said, 2)
+    table = predictions.count_pixels(truth, said, 2)
     diagonal = np.diag(table)
     counts = np.stack([diagonal, table.sum(1) - diagonal, table.sum(0)[:-1] - diagonal], axis=1)
-    pair = predictions.small_png(truth, 2), predictions.small_png(said, 2)
+    pair = predictions.encode_label_map(truth, 2), predictions.encode_label_map(said, 2)
     return LabelMaps(
         ['sky', 'sea'], kept, table * count, np.stack([counts] * count), [pair] * count
     )
@@ -114,9 +116,9 @@ def of_run(found, name='a run', **more) -> Run:
 
 def test_matching_is_that_of_our_pictures(tmp_path):
     found = drawn(tmp_path, 8)
-    matches = matching.match(found)
-    for there, said in zip(found.truth.by_picture(8), found.found.by_picture(8)):
-        pair = pictures.match(
+    matches = matching.match_detections(found)
+    for there, said in zip(found.truth.split_by_image(8), found.found.split_by_image(8)):
+        pair = pictures.match_objects(
             dict(boxes=found.truth.box[there], labels=found.truth.label[there]),
             dict(
                 boxes=found.found.box[said],
@@ -129,7 +131,7 @@ def test_matching_is_that_of_our_pictures(tmp_path):
 
 
 def test_kinds_of_mistakes():
-    there = Objects.of(
+    there = Objects.from_rows(
         [
             (0, 0, 0, 0, 10, 10, 1, 100, 0),
             (0, 1, 20, 0, 30, 10, 1, 100, 0),
@@ -137,7 +139,7 @@ def test_kinds_of_mistakes():
             (0, 2, 0, 50, 10, 60, 1, 100, 0),
         ]
     )
-    said = Objects.of(
+    said = Objects.from_rows(
         [
             (0, 0, 0, 0, 10, 11, 0.9, 110, 0),  # right
             (0, 0, 0, 0, 10, 12, 0.8, 120, 0),  # the same object again: false
@@ -146,27 +148,27 @@ def test_kinds_of_mistakes():
             (0, 2, 0, 50, 10, 60, 0.1, 100, 0),
         ]
     )  # right, of a low score
-    found = Detections(['a', 'b', 'c'], [Picture('', 100, 100)], there, said)
-    matches = matching.match(found)
+    found = Detections(['a', 'b', 'c'], [ImageInfo('', 100, 100)], there, said)
+    matches = matching.match_detections(found)
     assert matches.partner.tolist() == [0, -1, -1, -1, 3]
     assert matches.confused.tolist() == [-1, -1, 1, -1, -1]
     assert matches.judged.tolist() == [True, True, True, False, True]
     # F1: 2/(1+3), 2/(2+3), 2/(3+3), and with the last one 4/(4+3)
     assert matches.score == pytest.approx(0.1)
-    assert matching.confusion(found, matches).tolist() == [
+    assert matching.confusion_matrix(found, matches).tolist() == [
         [1, 0, 0, 0],
         [0, 0, 1, 0],
         [0, 0, 1, 0],
         [1, 0, 0, 0],
     ]
-    assert matching.missed(found, matches).tolist() == [False, True, False, False]
-    assert matching.false(matches).tolist() == [False, True, True, False, False]
+    assert matching.find_missed(found, matches).tolist() == [False, True, False, False]
+    assert matching.find_false(matches).tolist() == [False, True, True, False, False]
 
 
 def test_confusion_has_every_object_and_every_detection_shown_once(tmp_path):
     found = drawn(tmp_path, 8)
-    matches = matching.match(found)
-    table = matching.confusion(found, matches)
+    matches = matching.match_detections(found)
+    table = matching.confusion_matrix(found, matches)
     assert table[:-1].sum() == len(found.truth) and table[-1, -1] == 0
     assert table[:, :-1].sum() == matches.shown.sum()
 
@@ -177,7 +179,7 @@ def test_confusion_has_every_object_and_every_detection_shown_once(tmp_path):
 )
 def test_the_threshold_is_where_f1_is_best(right, best):
     given = np.array([0.9, 0.8, 0.7, 0.6])
-    assert matching.threshold(given, np.array(right, bool), np.ones(4, bool), 2) == best
+    assert matching.best_threshold(given, np.array(right, bool), np.ones(4, bool), 2) == best
 
 
 @pytest.mark.parametrize('fast', [True, False])
@@ -190,13 +192,15 @@ def test_perfect_detections_have_a_precision_of_1(tmp_path, monkeypatch, fast):
     assert got.overall['AP'] == got.overall['AP75'] == got.overall['AR100'] == 1
     assert math.isnan(got.overall['AP large'])
     assert (scores.mean_curve(got.curves) == 1).all()
-    nothing = Detections(found.classes, found.pictures, found.truth, Objects.of([]))
+    nothing = Detections(found.classes, found.pictures, found.truth, Objects.from_rows([]))
     assert scores.coco_precision(nothing).overall['AP'] == 0
-    assert matching.confusion(nothing, matching.match(nothing))[:, -1].sum() == len(found.truth)
+    assert matching.confusion_matrix(nothing, matching.match_detections(nothing))[
+        :, -1
+    ].sum() == len(found.truth)
 
 
 def test_overlap_of_label_maps(tmp_path):
-    got = scores.overlap(labelled(tmp_path))
+    got = scores.label_overlap(labelled(tmp_path))
     assert got.iou.tolist() == pytest.approx([60 / 80, 40 / 60])
     assert got.recall.tolist() == pytest.approx([1, 40 / 60])
     assert got.precision.tolist() == pytest.approx([60 / 80, 1])
@@ -206,8 +210,8 @@ def test_overlap_of_label_maps(tmp_path):
 def test_what_is_kept_comes_back(tmp_path):
     for number, made in enumerate((drawn(tmp_path), labelled(tmp_path))):
         file = tmp_path / f'{number}.json.gz'
-        predictions.save(file, made, {'iter': '3'})
-        back, about = predictions.load(file)
+        predictions_file.save_results(file, made, {'iter': '3'})
+        back, about = predictions_file.load_results(file)
         assert about == {'iter': '3'} and back.classes == made.classes
         assert back.pictures == made.pictures
         if isinstance(made, LabelMaps):
@@ -219,14 +223,14 @@ def test_what_is_kept_comes_back(tmp_path):
     whole = file.read_bytes()
     for damaged in (whole[: len(whole) // 2], b'', b'text'):
         file.write_bytes(damaged)
-        assert predictions.load(file) is None
+        assert predictions_file.load_results(file) is None
 
 
 def test_classes_take_turns():
     cases = [
-        gallery.Case('missed', 0, label, rank) for rank, label in enumerate([0, 0, 0, 1, 2, 1])
+        report_cases.Case('missed', 0, label, rank) for rank, label in enumerate([0, 0, 0, 1, 2, 1])
     ]
-    assert [case.label for case in gallery.chosen(cases, 5)] == [0, 1, 2, 0, 1]
+    assert [case.label for case in report_cases.select_cases(cases, 5)] == [0, 1, 2, 0, 1]
 
 
 def test_curves_of_a_run_that_went_on(tmp_path):
@@ -303,7 +307,7 @@ def check(text: str) -> Read:
 
 def test_page_of_a_detector(tmp_path):
     run = of_run(drawn(tmp_path))
-    text = page.render([run])
+    text = page.render_page([run])
     read = check(text)
     # Names are text wherever they stand: in tables, in plotly's own mark-up, in scripts.
     assert 'alert' not in [tag for tag, _ in read.tags] and len(read.of('script')) == 4
@@ -323,20 +327,20 @@ def test_page_of_a_detector(tmp_path):
     curves = json.loads(re.search(r'id="curve-data">(.*?)</script>', text).group(1))
     assert len(curves) == 4 and len(curves['0']) == 2 and len(curves['0'][0]) == 101
     cases = [one for tag, one in read.tags if tag == 'li' and 'data-kind' in one]
-    assert {one['data-kind'] for one in cases} == set(gallery.KINDS)
+    assert {one['data-kind'] for one in cases} == set(report_cases.KINDS)
     assert len(cases) == len(read.of('img'))
 
 
 def test_page_of_a_segmentor(tmp_path):
-    read = check(page.render([of_run(labelled(tmp_path))]))
+    read = check(page.render_page([of_run(labelled(tmp_path))]))
     kinds = {one['data-kind'] for tag, one in read.tags if tag == 'li' and 'data-kind' in one}
-    assert kinds == set(gallery.KINDS)
+    assert kinds == set(report_cases.KINDS)
     assert 'sea: IoU 0.67, 1780 px missed, 0 px false' in ''.join(read.words)
 
 
 def test_two_runs_beside_each_other(tmp_path):
     one, two = drawn(tmp_path), drawn(tmp_path, seed=1)
-    text = page.render([of_run(one, 'first'), of_run(two, 'second', config='x = 2\n')])
+    text = page.render_page([of_run(one, 'first'), of_run(two, 'second', config='x = 2\n')])
     words = ''.join(check(text).words)
     assert text.count('<th scope="col">first</th>') >= 3
     for part in (
@@ -348,45 +352,49 @@ def test_two_runs_beside_each_other(tmp_path):
         'both runs',
     ):
         assert part in words
-    check(page.render([of_run(labelled(tmp_path), 'first'), of_run(labelled(tmp_path), 'second')]))
+    check(
+        page.render_page(
+            [of_run(labelled(tmp_path), 'first'), of_run(labelled(tmp_path), 'second')]
+        )
+    )
     # one of them has no checkpoint yet: whose the others are stands there nevertheless
-    text = page.render([of_run(one, 'first'), of_run(None, 'second')])
+    text = page.render_page([of_run(one, 'first'), of_run(None, 'second')])
     check(text)
     assert text.count('<th scope="col">first</th>') >= 3 and '>count</th>' not in text
     for other in (labelled(tmp_path), drawn(tmp_path, classes=3)):
         with pytest.raises(UserError, match='first and second cannot stand beside each other'):
-            page.render([of_run(one, 'first'), of_run(other, 'second')])
-    fewer = page.render([of_run(one, 'first'), of_run(drawn(tmp_path, 5), 'second')])
+            page.render_page([of_run(one, 'first'), of_run(other, 'second')])
+    fewer = page.render_page([of_run(one, 'first'), of_run(drawn(tmp_path, 5), 'second')])
     assert 'scored on other images' in fewer
 
 
 def test_pictures_are_a_sample_of_many_and_small(tmp_path, monkeypatch):
     monkeypatch.setattr(page, 'PICTURES', 8)
     found = drawn(tmp_path)
-    text = page.render([of_run(found)])
+    text = page.render_page([of_run(found)])
     assert len(check(text).of('img')) == 8
     assert re.search(r'8 of \d+ cases are shown: a sample of at most 2 of a kind', text)
-    judged = detection.judge(found)
-    shown, lost = detection.draw(judged, detection.cases(judged)['false'])
+    judged = detection.compute_scores(found)
+    shown, lost = detection.draw_cases(judged, detection.list_cases(judged)['false'])
     assert shown and lost == 0 and all(len(one.jpeg) <= gallery.BYTES for one in shown)
     # 400 classes, and the confusion of the 40 that are confused most
     many = Detections(
         [f'class {number}' for number in range(400)], found.pictures, found.truth, found.found
     )
-    assert 'Of 401 rows these 40 are confused most' in page.render([of_run(many)])
+    assert 'Of 401 rows these 40 are confused most' in page.render_page([of_run(many)])
 
 
 def test_images_that_are_gone_are_counted(tmp_path):
     found = drawn(tmp_path)
     for picture in found.pictures[:5]:
         os.unlink(picture.path)
-    text = page.render([of_run(found)])
+    text = page.render_page([of_run(found)])
     check(text)
     assert re.search(r'\d+ more were chosen and are left out', text)
 
 
 def test_a_page_of_curves_alone():
-    check(page.render([of_run(None)]))
+    check(page.render_page([of_run(None)]))
 
 
 def test_missing_packages_are_named(monkeypatch):
@@ -425,7 +433,9 @@ document.body.dataset.said = JSON.stringify(said);
 
 @pytest.mark.skipif(BROWSER is None, reason='there is no chromium on the PATH')
 def test_in_a_browser(tmp_path):
-    text = page.render([of_run(drawn(tmp_path), 'a_run_whose_name_is_longer_than_a_screen_' * 3)])
+    text = page.render_page(
+        [of_run(drawn(tmp_path), 'a_run_whose_name_is_longer_than_a_screen_' * 3)]
+    )
     file = tmp_path / 'used.html'
     file.write_text(text.replace('</body>', USE + '</body>'))
     done = subprocess.run(
@@ -468,19 +478,18 @@ def trained(shapes, tmp_path_factory):
     """Kind -> a training of a step or two that is collected from, when it is asked for."""
     made = {}
 
-    def get(kind: str) -> tuple[Path, dict, Any, Collect]:
+    def get(kind: str) -> tuple[Path, dict, Any, PredictionCollector]:
         if kind not in made:
             folder = tmp_path_factory.mktemp(kind)
             cfg = prepare(
                 tiny.write(folder, kind),
-                ('train', 'val'),
+                splits=('train', 'val'),
                 data=shapes,
-                scratch=True,
                 work_dir=folder / 'work',
                 options={'default_hooks.logger.interval': 1},
             )
             runner = build_runner(cfg)
-            collector = engine.collect_from(runner.val_loop)
+            collector = cached_predictions.collect_from(runner.val_loop)
             runner.train()
             metrics = {
                 name.removeprefix('val/'): scalar.current()
@@ -499,8 +508,8 @@ def test_scores_are_those_of_the_run(trained, kind):
     folder, metrics, _, _ = trained(kind)
     assert report(folder).file == folder / 'report.html'
     [kept] = (folder / 'report').iterdir()
-    found = predictions.load(kept)[0]
-    judged = detection.judge(found)
+    found = predictions_file.load_results(kept)[0]
+    judged = detection.compute_scores(found)
     for name in ('bbox', 'segm')[: 1 + (kind == 'instance')]:
         for key, word in (
             ('mAP', 'AP'),
@@ -520,8 +529,8 @@ def test_scores_of_a_segmentor_are_those_of_the_run(trained):
     folder, metrics, _, _ = trained('semantic')
     report(folder)
     [kept] = (folder / 'report').iterdir()
-    got = scores.overlap(predictions.load(kept)[0])
-    assert 100 * scores.mean_of(got.iou) == pytest.approx(metrics['mIoU'], abs=0.01)
+    got = scores.label_overlap(predictions_file.load_results(kept)[0])
+    assert 100 * scores.class_mean(got.iou) == pytest.approx(metrics['mIoU'], abs=0.01)
     assert 100 * got.accuracy == pytest.approx(metrics['aAcc'], abs=0.01)
     check((folder / 'report.html').read_text())
 
@@ -530,7 +539,7 @@ def test_a_panoptic_run_is_reported_by_its_labels(trained):
     folder = trained('panoptic')[0]
     report(folder)
     [kept] = (folder / 'report').iterdir()
-    found = predictions.load(kept)[0]
+    found = predictions_file.load_results(kept)[0]
     # every true pixel is counted, also where the model says no class
     assert isinstance(found, LabelMaps) and found.pixels.sum() == 2 * 64 * 64
     check((folder / 'report.html').read_text())
@@ -548,8 +557,10 @@ def work(trained, tmp_path):
 
 def test_predictions_are_made_once(work, monkeypatch):
     calls = []
-    made = engine._predict
-    monkeypatch.setattr(engine, '_predict', lambda *given: calls.append(1) or made(*given))
+    made = cached_predictions._predict_split
+    monkeypatch.setattr(
+        cached_predictions, '_predict_split', lambda *given: calls.append(1) or made(*given)
+    )
     first = report(work).file.read_bytes()
     assert len(report(work).file.read_bytes()) == len(first) and len(calls) == 1
     config = work / 'tiny_detection.py'
@@ -598,7 +609,7 @@ def test_a_run_that_is_still_going(work):
 
 def test_the_last_validation_of_a_training_serves(trained, monkeypatch):
     folder, _, runner, collector = trained('instance')
-    monkeypatch.setattr(engine, '_predict', None)
+    monkeypatch.setattr(cached_predictions, '_predict_split', None)
     shutil.rmtree(folder / 'report', ignore_errors=True)
     assert engine.report_at_end(runner, collector) == folder / 'report.html'
     check((folder / 'report.html').read_text())
@@ -634,9 +645,9 @@ def test_truth_of_a_data_set_without_a_file_of_coco():
                 img_path='x.jpg', instances=[dict(bbox=[0, 0, 4, 5], bbox_label=1, ignore_flag=1)]
             )
 
-    collector = Collect(Data())
+    collector = PredictionCollector(Data())
     collector.dataset_meta = Data.metainfo
-    [row] = collector._of_dataset(dict(img_path='x.jpg'))
+    [row] = collector._dataset_ground_truth(dict(img_path='x.jpg'))
     assert row == ((1, 0, 0, 4, 5, 1, 20, True), None)
 
 

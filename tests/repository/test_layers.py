@@ -22,7 +22,7 @@ RULE = {  # folder: may import, besides errors, version and registry; of torch a
     'models':        'utils security torch mmengine mmcv mmseg',
     'data':          'utils',
     'visualization': 'utils torch mmengine',
-    'evaluation':    'utils visualization torch mmengine mmdet mmseg',
+    'evaluation':    'utils compat visualization torch mmengine mmdet mmseg',
     'report':        'utils visualization evaluation',
     'config':        'utils security models data visualization torch mmengine mmseg',
     'engine':        'utils security models data visualization evaluation report config torch mm',

@@ -59,10 +59,10 @@ def test_boxes_are_matched_as_coco_does():
         (46, 0, 56, 10, 2),  # too far off
         scores=[0.8, 0.9, 0.9, 0.9],
     )
-    found, right = pictures.match(truth, said)
+    found, right = pictures.match_objects(truth, said)
     assert found.tolist() == [True, False, False]
     assert right.tolist() == [False, True, False, False]
-    assert pictures.match(truth, said, iou=0.2).right.tolist() == [False, True, False, True]
+    assert pictures.match_objects(truth, said, iou=0.2).right.tolist() == [False, True, False, True]
 
 
 def test_overlap_of_boxes():
@@ -75,7 +75,7 @@ def test_overlap_of_boxes():
 @pytest.mark.parametrize('truth', [(), ((0, 0, 5, 5, 0),)])
 @pytest.mark.parametrize('said', [(), ((0, 0, 5, 5, 0),)])
 def test_matching_nothing(truth, said):
-    found, right = pictures.match(objects(*truth), objects(*said, scores=[0.5] * len(said)))
+    found, right = pictures.match_objects(objects(*truth), objects(*said, scores=[0.5] * len(said)))
     assert (found.shape, right.shape) == ((len(truth),), (len(said),))
     assert found.sum() == right.sum() == (1 if truth and said else 0)
 
@@ -117,9 +117,7 @@ def test_missed_and_false_ones_are_flagged_on_their_own_side(tmp_path):
 def test_boxes_lie_where_they_should(tmp_path):
     """The left edge of a box is at the same share of the width in the panel and in the image."""
     truth, said = objects((60, 20, 114, 70, 1)), objects((12, 40, 90, 70, 1), scores=[0.9])
-    out = pictures.draw_detections(
-        tmp_path / 'a.png', [GREY], [truth], [said], NAMES, iou=0.01
-    )
+    out = pictures.draw_detections(tmp_path / 'a.png', [GREY], [truth], [said], NAMES, iou=0.01)
     for side, share in zip(panels(out), (60 / 120, 12 / 120), strict=True):
         picture = np.flatnonzero(near(side, (128 / 255,) * 3).any(0))
         columns = np.flatnonzero(near(side, canvas.class_color(1)).sum(0) > 60)
@@ -227,9 +225,7 @@ def test_segmentation(tmp_path):
     said[20:60, 30:60] = 1
     said[:10] = 2
     names = ('background', 'cat', 'dog')
-    image = read(
-        pictures.draw_segmentations(tmp_path / 'a.png', [GREY], [truth], [said], names)
-    )
+    image = read(pictures.draw_segmentations(tmp_path / 'a.png', [GREY], [truth], [said], names))
     image = image[: int(image.shape[0] * 0.8)]
     left, middle, right = np.array_split(image, 3, axis=1)
     area = left.shape[0] * left.shape[1]
@@ -243,9 +239,7 @@ def test_segmentation(tmp_path):
 
 def test_a_perfect_segmentation_has_nothing_wrong(tmp_path):
     mask = np.arange(80 * 120).reshape(80, 120) % 3
-    image = read(
-        pictures.draw_segmentations(tmp_path / 'a.png', [GREY], [mask], [mask], NAMES)
-    )
+    image = read(pictures.draw_segmentations(tmp_path / 'a.png', [GREY], [mask], [mask], NAMES))
     assert not near(image[: int(image.shape[0] * 0.8)], wrong(), 0.02).any()
     counted = np.ones_like(mask, bool)
     assert pictures._mean_iou(mask, mask, counted) == 1
@@ -376,8 +370,7 @@ def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch):
     before = out.read_bytes()
 
     def fail(figure, name, **_):
-        with open(name, 'wb') as file:
-            file.write(b'half')
+        name.write(b'half')
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Figure, 'savefig', fail)
@@ -467,9 +460,7 @@ def test_write_pictures_of_a_detector(tmp_path, photo, structures, monkeypatch):
     torch = pytest.importorskip('torch')
     seen = {}
     monkeypatch.setattr(
-        pictures,
-        'draw_detections',
-        lambda out, *lists, **_: seen.update(lists=lists) or out,
+        pictures, 'draw_detections', lambda out, *lists, **_: seen.update(lists=lists) or out
     )
 
     def said(index):
@@ -507,9 +498,7 @@ def test_write_pictures_of_a_segmentor(tmp_path, photo, structures, monkeypatch)
     torch = pytest.importorskip('torch')
     seen = {}
     monkeypatch.setattr(
-        pictures,
-        'draw_segmentations',
-        lambda out, *lists, **_: seen.update(lists=lists) or out,
+        pictures, 'draw_segmentations', lambda out, *lists, **_: seen.update(lists=lists) or out
     )
     truth = torch.arange(40 * 60).reshape(1, 40, 60) % 3  # at half the size of the picture
 
@@ -546,7 +535,7 @@ def test_panoptic_segments_become_classes(tmp_path, structures):
     no = canvas.IGNORED
     assert canvas.panoptic_classes(info, image).tolist() == [[1, no, no], [no, no, 2]]
     coded = structures.PixelData(sem_seg=torch.tensor([[[1, 1001, 2], [5002, 3, 255]]]))
-    assert pictures._classes_of(coded, image, 3).tolist() == [[1, 1, 2], [2, no, no]]
+    assert pictures._panoptic_label_map(coded, image, 3).tolist() == [[1, 1, 2], [2, no, no]]
 
 
 @pytest.mark.parametrize(

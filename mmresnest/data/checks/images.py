@@ -1,4 +1,4 @@
-"""Image and label files, looked at as they are read in training: whole, and turned where they are.
+"""Read image and label files as training reads them: whole, and turned where they are.
 
 PIL reads them: OpenCV decodes a file that is cut off, and says nothing.
 """
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ...utils.console import show_progress
+
 One = TypeVar('One')
 Result = TypeVar('Result')
 
@@ -31,7 +33,7 @@ NEAR = 4096
 _LABEL_MODES = ('L', 'P', '1', 'I', 'I;16')
 
 
-class Seen(NamedTuple):
+class ImageFile(NamedTuple):
     """What an image file is.
 
     Attributes:
@@ -51,13 +53,13 @@ class Seen(NamedTuple):
     mode: str = ''
 
 
-def look_at_image(path: Path) -> Seen:
-    """Reads all of an image file, at the least resolution that shows whether it is whole."""
-    return _look(path, _read_picture)
+def read_image_file(path: Path) -> ImageFile:
+    """Read all of an image file, at the least resolution that shows whether it is whole."""
+    return _read_file(path, _parse_image)
 
 
-def flaw(file: Any, failed: bool = False) -> str:
-    """What is wrong with an image file as such, empty if nothing seems to be.
+def find_flaw(file: Any, failed: bool = False) -> str:
+    """Return what is wrong with an image file as such, empty if nothing seems to be.
 
     Args:
         file: its path; anything else, such as an address, is not looked at.
@@ -77,35 +79,35 @@ def flaw(file: Any, failed: bool = False) -> str:
         return 'the file is empty'
     endless = any(begin.startswith(first) and last not in end for first, last in ENDS)
     # A camera may have appended anything to a whole picture.
-    if not (endless or failed) or not look_at_image(Path(file)).fault:
+    if not (endless or failed) or not read_image_file(Path(file)).fault:
         return ''
     return f'the file is cut off after {size} bytes' if endless else 'the file cannot be decoded'
 
 
-def look_at_label(path: Path) -> Seen:
-    """Reads a label image, whose one channel holds class indices."""
-    return _look(path, _read_values)
+def read_label_file(path: Path) -> ImageFile:
+    """Read a label image, whose one channel holds class indices."""
+    return _read_file(path, _parse_label)
 
 
-def look_at_colours(path: Path) -> Seen:
-    """Reads a panoptic mask, whose colours number the segments of an image."""
-    return _look(path, _read_numbers)
+def read_panoptic_file(path: Path) -> ImageFile:
+    """Read a panoptic mask, whose colours number the segments of an image."""
+    return _read_file(path, _parse_colors)
 
 
-def _look(path: Path, read: Callable[[Any], Seen]) -> Seen:
+def _read_file(path: Path, read: Callable[[Any], ImageFile]) -> ImageFile:
     from PIL import Image, UnidentifiedImageError
 
     if not os.path.isfile(path):
-        return Seen('missing', 'does not exist')
+        return ImageFile('missing', 'does not exist')
     try:
         if not path.stat().st_size:
-            return Seen('empty', 'has no bytes')
+            return ImageFile('empty', 'has no bytes')
         with Image.open(path) as image:
             return read(image)
     except UnidentifiedImageError:
-        return Seen('unreadable', 'is no image')
+        return ImageFile('unreadable', 'is no image')
     except Image.DecompressionBombError as error:
-        return Seen('unreadable', str(error))
+        return ImageFile('unreadable', str(error))
     # A damaged file can trip its decoder anywhere.
     except (
         OSError,
@@ -119,19 +121,19 @@ def _look(path: Path, read: Callable[[Any], Seen]) -> Seen:
         AttributeError,
     ) as error:
         cut = 'truncated' in str(error) or isinstance(error, EOFError)
-        return Seen('truncated' if cut else 'unreadable', f'{type(error).__name__}: {error}')
+        return ImageFile('truncated' if cut else 'unreadable', f'{type(error).__name__}: {error}')
 
 
-def _read_picture(image: Any) -> Seen:
+def _parse_image(image: Any) -> ImageFile:
     size, turned = image.size, image.getexif().get(_ORIENTATION) in _TURNED
     image.draft(None, (1, 1))  # JPEG at an eighth of its size: all bytes, few pixels
     image.load()
-    return Seen(size=size, turned=turned, mode=image.mode)
+    return ImageFile(size=size, turned=turned, mode=image.mode)
 
 
-def _read_values(image: Any) -> Seen:
+def _parse_label(image: Any) -> ImageFile:
     if image.mode not in _LABEL_MODES:
-        return Seen(
+        return ImageFile(
             'colours',
             f'has colours (mode {image.mode}); a mask has one channel whose '
             'values are class indices, 0, 1, 2 ...',
@@ -142,39 +144,35 @@ def _read_values(image: Any) -> Seen:
         values = np.flatnonzero(np.bincount(pixels.ravel(), minlength=256))
     else:
         values = np.unique(pixels).astype(int)
-    return Seen(size=image.size, values=tuple(values.tolist()), mode=image.mode)
+    return ImageFile(size=image.size, values=tuple(values.tolist()), mode=image.mode)
 
 
-def _read_numbers(image: Any) -> Seen:
+def _parse_colors(image: Any) -> ImageFile:
     if image.mode not in ('RGB', 'RGBA', 'P'):
-        return Seen('colours', f'has no colours (mode {image.mode})', image.size)
+        return ImageFile('colours', f'has no colours (mode {image.mode})', image.size)
     pixels = np.asarray(image.convert('RGB'), np.int64)
     values = np.unique(pixels @ (1, 256, 256**2))
-    return Seen(size=image.size, values=tuple(values.tolist()), mode=image.mode)
+    return ImageFile(size=image.size, values=tuple(values.tolist()), mode=image.mode)
 
 
-def look_at_all(look: Callable[[One], Result], files: Sequence[One], what: str) -> Iterator[Result]:
-    """Looks at many files in parallel, with a bar on stderr where that takes long."""
+def map_files(read: Callable[[One], Result], files: Sequence[One], what: str) -> Iterator[Result]:
+    """Read many files in parallel, with a bar on stderr where that takes long."""
     with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         warnings.simplefilter('ignore')  # PIL's, of large and of odd files
-        yield from tracked(pool.map(look, files), len(files), what)
+        yield from track_rows(pool.map(read, files), len(files), what)
 
 
-def tracked(rows: Iterable[Result], total: int, what: str) -> Iterable[Result]:
-    """The same rows, with a progress bar on stderr if they are many."""
-    if total < _TRACKED_FROM:
-        return rows
-    try:
-        from rich.console import Console
-        from rich.progress import track
-    except ImportError:
-        return rows
-    return track(rows, what, total, console=Console(stderr=True))
+def track_rows(rows: Iterable[Result], total: int, what: str) -> Iterable[Result]:
+    """Return the same rows, with a progress bar on stderr if they are many."""
+    with show_progress(total, what, lines=False, shown=total >= _TRACKED_FROM) as bar:
+        for row in rows:
+            yield row
+            bar.step()
 
 
 @contextmanager
-def without_collecting() -> Iterator[None]:
-    """Without the search for garbage, which takes seconds where millions of rows stay."""
+def pause_garbage_collection() -> Iterator[None]:
+    """Pause the search for garbage, which takes seconds where millions of rows stay."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -184,11 +182,10 @@ def without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-# ---- the same image twice ------------------------------------------------------------------------
-
-
-def shared(ours: Sequence[Path], theirs: Sequence[Path], contents: bool) -> list[tuple[Path, Path]]:
-    """Images that two sets have in common.
+def find_shared_images(
+    ours: Sequence[Path], theirs: Sequence[Path], contents: bool
+) -> list[tuple[Path, Path]]:
+    """Return images that two sets have in common.
 
     Args:
         ours: the files of the one.
@@ -201,7 +198,7 @@ def shared(ours: Sequence[Path], theirs: Sequence[Path], contents: bool) -> list
     """
     names = {path.name for path in ours} & {path.name for path in theirs}
 
-    def grouped(paths: Iterable[Path]) -> Mapping[tuple, list[Path]]:
+    def group_by_size(paths: Iterable[Path]) -> Mapping[tuple, list[Path]]:
         found = defaultdict(list)
         for path in paths:
             if (contents or path.name in names) and os.path.isfile(path):
@@ -209,17 +206,17 @@ def shared(ours: Sequence[Path], theirs: Sequence[Path], contents: bool) -> list
                 found[(size,) if contents else (path.name, size)].append(path)
         return found
 
-    one, two = grouped(ours), grouped(theirs)
+    one, two = group_by_size(ours), group_by_size(theirs)
     pairs = []
     for both in sorted(one.keys() & two.keys())[: None if contents else _COMPARED]:
-        digests = {_digest(path): path for path in two[both]}
+        digests = {_hash_file(path): path for path in two[both]}
         pairs += [
-            (path, digests[digest]) for path in one[both] if (digest := _digest(path)) in digests
+            (path, digests[digest]) for path in one[both] if (digest := _hash_file(path)) in digests
         ]
     return sorted(pairs)
 
 
-def _digest(path: Path) -> bytes:
+def _hash_file(path: Path) -> bytes:
     try:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError:

@@ -9,7 +9,7 @@ and OpenCV only encodes).
 A class is decided by the outline alone. Colour leans to a class in one object of three, texture
 never.
 
-``draw`` writes one folder that holds up to four layouts of the same pictures::
+``draw_dataset`` writes one folder that holds up to four layouts of the same pictures::
 
     shapes.json                               the parameters, and the mark of a finished folder
     {train,val,test}.json                     'coco': boxes and masks of what is visible
@@ -39,17 +39,20 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError, nearest
+from ...utils.console import show_progress
+from ...utils.files import move_into_place
+from ...utils.masks import count_runs
 from .drawing import (
     CITY,
     CLASSES,
     SPLITS,
     Sample,
-    _check_count,
-    _check_seed,
-    _check_size,
-    _extent,
-    sample,
+    check_count,
+    check_seed,
+    check_size,
+    draw_sample,
     semantic_classes,
+    tight_box,
 )
 
 # Version of the drawing: raise it whenever the same parameters give other pixels.
@@ -58,15 +61,7 @@ LAYOUTS = ('coco', 'ade20k', 'cityscapes', 'panoptic')
 STAMP = 'shapes.json'
 
 
-def _run_lengths(mask: np.ndarray) -> list[int]:
-    """COCO's uncompressed run lengths: columns first, starting with a run of zeros."""
-    flat = mask.ravel(order='F')
-    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    runs = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
-    return [0] + runs if flat[0] else runs
-
-
-def _write(path: Path, image: np.ndarray) -> None:
+def _write_image(path: Path, image: np.ndarray) -> None:
     """Encodes an RGB picture or a grey mask by its suffix."""
     import cv2
 
@@ -83,7 +78,7 @@ def _write(path: Path, image: np.ndarray) -> None:
     path.write_bytes(data.tobytes())
 
 
-def _link(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     """A second name for a file, or a copy where the file system has no hard links."""
     try:
         os.link(source, target)
@@ -114,7 +109,7 @@ class _Split:
         photo: Path | None = None
         if 'coco' in self.layouts or 'panoptic' in self.layouts:
             photo = self.folders['coco'][0] / f'{stem}.jpg'
-            _write(photo, drawn.image)
+            _write_image(photo, drawn.image)
             self._describe(index, photo.name, drawn)
         if 'panoptic' in self.layouts:
             self._describe_segments(index, drawn)
@@ -122,20 +117,20 @@ class _Split:
         if 'ade20k' in self.layouts:
             pictures, masks = self.folders['ade20k']
             if photo is None:
-                _write(pictures / f'{stem}.jpg', drawn.image)
+                _write_image(pictures / f'{stem}.jpg', drawn.image)
             else:
-                _link(photo, pictures / f'{stem}.jpg')
+                _link_or_copy(photo, pictures / f'{stem}.jpg')
             labels = masks / f'{stem}.png'
-            _write(labels, drawn.semantic)
+            _write_image(labels, drawn.semantic)
         if 'cityscapes' in self.layouts:
             pictures, masks = self.folders['cityscapes']
             stem = f'{CITY}_{index:06d}_000000'
-            _write(pictures / f'{stem}_leftImg8bit.png', drawn.image)
+            _write_image(pictures / f'{stem}_leftImg8bit.png', drawn.image)
             target = masks / f'{stem}_gtFine_labelTrainIds.png'
             if labels is None:
-                _write(target, drawn.semantic)
+                _write_image(target, drawn.semantic)
             else:
-                _link(labels, target)
+                _link_or_copy(labels, target)
 
     def _describe(self, index: int, file_name: str, drawn: Sample) -> None:
         height, width = drawn.semantic.shape
@@ -159,7 +154,7 @@ class _Split:
                     'bbox': [x0, y0, x1 - x0, y1 - y0],
                     'area': int(mask.sum()),
                     'iscrowd': 0,
-                    'segmentation': {'size': [height, width], 'counts': _run_lengths(mask)},
+                    'segmentation': {'size': [height, width], 'counts': count_runs(mask)},
                 }
             )
 
@@ -169,13 +164,13 @@ class _Split:
         for position, mask in enumerate(drawn.masks):
             numbers[mask] = position + 2
         name = f'{index:06d}.png'
-        _write(self.folders['panoptic'][1] / name, numbers[:, :, None] * np.array([1, 0, 0], 'u1'))
+        _write_image(self.folders['panoptic'][1] / name, numbers[:, :, None] * np.array([1, 0, 0], 'u1'))
         regions = [(numbers == 1, len(CLASSES))]
         regions += list(zip(drawn.masks, drawn.labels.tolist(), strict=True))
         segments = []
         for number, (mask, label) in enumerate(regions, 1):
             if mask.any():
-                x0, y0, x1, y1 = _extent(mask)
+                x0, y0, x1, y1 = tight_box(mask)
                 segments.append(
                     {
                         'id': number,
@@ -229,7 +224,7 @@ def _write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, separators=(',', ':')) + '\n', encoding='utf-8')
 
 
-def _expected(counts: dict[str, int], layouts: Sequence[str]) -> Iterator[tuple[str, int]]:
+def _expected_folders(counts: dict[str, int], layouts: Sequence[str]) -> Iterator[tuple[str, int]]:
     """Folders of a finished data set, and how many files each holds."""
     for split, count in counts.items():
         if not count:
@@ -246,7 +241,7 @@ def _expected(counts: dict[str, int], layouts: Sequence[str]) -> Iterator[tuple[
             yield f'gtFine/{split}/{CITY}', count
 
 
-def _complaint(root: Path, wanted: dict) -> str | None:
+def _reuse_problem(root: Path, wanted: dict) -> str | None:
     """Why an existing folder cannot be used, or None where it can."""
     try:
         found = json.loads((root / STAMP).read_text(encoding='utf-8'))
@@ -262,7 +257,7 @@ def _complaint(root: Path, wanted: dict) -> str | None:
                 return f'was drawn with layouts={layouts}, not {value}'
         elif found.get(key) != value:
             return f'was drawn with {key}={found.get(key)}, not {value}'
-    for folder, count in _expected(counts, layouts):
+    for folder, count in _expected_folders(counts, layouts):
         present = sum(1 for _ in os.scandir(root / folder)) if (root / folder).is_dir() else 0
         if present < count:
             return f'has lost files: {folder} holds {present} of {count}'
@@ -273,17 +268,18 @@ def _complaint(root: Path, wanted: dict) -> str | None:
     return None
 
 
-def _reuse(root: Path, wanted: dict) -> Path:
-    complaint = _complaint(root, wanted)
+def _reuse_folder(root: Path, wanted: dict) -> Path:
+    complaint = _reuse_problem(root, wanted)
     if complaint:
         raise UserError(
             f'shapes: the folder {root} {complaint}. '
-            'Nothing was changed. Name another folder, or move this one away and draw again.'
+            'Nothing was changed. Name another folder, or move this one away and draw again.',
+            code='shapes.folder-taken',
         )
     return root
 
 
-def draw(
+def draw_dataset(
     folder: str | os.PathLike,
     *,
     seed: int = 0,
@@ -319,16 +315,24 @@ def draw(
     layouts = [layouts] if isinstance(layouts, str) else list(layouts)
     for layout in layouts:
         if layout not in LAYOUTS:
-            raise UserError(f'shapes: there is no layout {layout!r}; {nearest(layout, LAYOUTS)}')
+            raise UserError(
+                f'shapes: there is no layout {layout!r}; {nearest(layout, LAYOUTS)}',
+                code='option.unknown',
+            )
     if not layouts:
-        raise UserError('shapes: layouts is empty; legal: ' + ', '.join(LAYOUTS))
+        raise UserError(
+            'shapes: layouts is empty; legal: ' + ', '.join(LAYOUTS), code='option.value'
+        )
     counts = {
-        name: _check_count(name, count)
+        name: check_count(name, count)
         for name, count in zip(SPLITS, (train, val, test), strict=True)
     }
     if not any(counts.values()):
-        raise UserError('shapes: train, val and test are all 0, so there is nothing to draw')
-    seed, size = _check_seed(seed), _check_size(size)
+        raise UserError(
+            'shapes: train, val and test are all 0, so there is nothing to draw',
+            code='option.value',
+        )
+    seed, size = check_seed(seed), check_size(size)
     layouts = [layout for layout in LAYOUTS if layout in layouts]
     stamp = {
         'version': VERSION,
@@ -340,31 +344,35 @@ def draw(
     }
 
     if root.is_dir() and any(root.iterdir()):
-        return _reuse(root, stamp)
+        return _reuse_folder(root, stamp)
     if root.exists() and not root.is_dir():
-        raise UserError(f'shapes: {root} is a file, not a folder; name another one')
+        raise UserError(
+            f'shapes: {root} is a file, not a folder; name another one', code='shapes.folder-taken'
+        )
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         temporary = root.parent / f'.{root.name}.drawing-{uuid.uuid4().hex[:12]}'
         temporary.mkdir()
     except OSError as error:
         raise UserError(
-            f'shapes: cannot write beside {root}: {error}; name another folder'
+            f'shapes: cannot write beside {root}: {error}; name another folder',
+            code='file.unwritable',
         ) from None
     try:
         _fill_folder(temporary, stamp, counts, progress)
         try:
             if root.is_dir():
                 root.rmdir()  # empty; not every system renames over it
-            temporary.rename(root)
+            move_into_place(temporary, root)
         except OSError:
             # Another process, such as the next rank of the same run, may have been faster.
             if not (root.is_dir() and any(root.iterdir())):
                 raise
-            return _reuse(root, stamp)
+            return _reuse_folder(root, stamp)
     except OSError as error:
         raise UserError(
-            f'shapes: could not draw into {root}: {error}; name another folder, or make room'
+            f'shapes: could not draw into {root}: {error}; name another folder, or make room',
+            code='file.unwritable',
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -372,23 +380,16 @@ def draw(
 
 
 def _fill_folder(root: Path, stamp: dict, counts: dict[str, int], progress: bool) -> None:
-    from tqdm import tqdm
-
     layouts = stamp['layouts']
-    # disable=None: silent where standard error is no terminal.
-    with tqdm(
-        total=sum(counts.values()),
-        desc='drawing shapes',
-        unit='img',
-        disable=None if progress else True,
-    ) as bar:
+    total = sum(counts.values())
+    with show_progress(total, 'drawing shapes', lines=False, shown=progress) as bar:
         for name, count in counts.items():
             if not count:
                 continue
             split = _Split(root, name, layouts)
             for index in range(count):
-                split.add(index, sample(stamp['seed'], name, index, stamp['size']))
-                bar.update()
+                split.add(index, draw_sample(stamp['seed'], name, index, stamp['size']))
+                bar.step()
             split.finish(stamp['seed'])
     if 'ade20k' in layouts or 'cityscapes' in layouts:
         (root / 'classes.txt').write_text('\n'.join(semantic_classes()) + '\n', encoding='utf-8')

@@ -1,11 +1,10 @@
-"""Fetching of files: from the first host that has them, resumed where a connection broke.
+"""Fetch files: from the first host that has them, resumed where a connection broke.
 
 What has arrived of ``NAME`` lies beside it as ``NAME.part`` until it is whole and its hash is
-right, so that whoever finds ``NAME`` may use it.
+right, so that whoever finds ``NAME`` may use it. Processes that want the same file take turns by
+``NAME.lock``: the first fetches it, the others find it.
 """
 
-import os
-import sys
 import time
 from collections.abc import Sequence
 from http.client import HTTPException
@@ -13,10 +12,11 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from torch.hub import tqdm
+from filelock import FileLock  # comes with torch, which needs it
 
 from ...errors import UserError
-from ...utils.files import sha256_of
+from ...utils.console import show_progress
+from ...utils.files import move_into_place, sha256_of
 from ...version import __version__
 
 TIMEOUT = 30  # seconds without an answer
@@ -26,8 +26,8 @@ NOT_SATISFIABLE = 416  # HTTP: there is nothing from this byte on
 PARTIAL = 206  # HTTP: this is the rest
 
 
-def fetch(urls: Sequence[str], folder: Path, what: str, hashes: Sequence[str | None]) -> Path:
-    """Fetches the first of several files that a host has, whole, into a folder.
+def fetch_file(urls: Sequence[str], folder: Path, what: str, hashes: Sequence[str | None]) -> Path:
+    """Fetch the first of several files that a host has, whole, into a folder.
 
     Args:
         urls: where, the best first.
@@ -41,8 +41,12 @@ def fetch(urls: Sequence[str], folder: Path, what: str, hashes: Sequence[str | N
     folder.mkdir(parents=True, exist_ok=True)
     failures = []
     for url, sha256 in zip(urls, hashes):
+        file = folder / file_name(url)
         try:
-            return from_host(url, folder / file_name(url), sha256)
+            with FileLock(f'{file}.lock'):
+                if not is_whole(file, sha256):
+                    fetch_from_host(url, file, sha256)
+            return file
         except (OSError, HTTPException) as error:
             failures.append(f'{url} ({str(error) or type(error).__name__})')
     names = ' or '.join(dict.fromkeys(map(file_name, urls)))
@@ -54,12 +58,17 @@ def fetch(urls: Sequence[str], folder: Path, what: str, hashes: Sequence[str | N
 
 
 def file_name(url: str) -> str:
-    """The last part of its path."""
+    """Return the last part of its path."""
     return url.partition('?')[0].partition('#')[0].rstrip('/').rpartition('/')[2]
 
 
-def from_host(url: str, file: Path, sha256: str | None) -> Path:
-    """Fetches one file from one host.
+def is_whole(file: Path, sha256: str | None) -> bool:
+    """Return whether a file is there and, where its hash is known, the one that is meant."""
+    return file.is_file() and (sha256 is None or sha256_of(file).startswith(sha256))
+
+
+def fetch_from_host(url: str, file: Path, sha256: str | None) -> None:
+    """Fetch one file from one host.
 
     Raises:
         OSError, HTTPException: the host does not answer, has no such file, or breaks off too often;
@@ -68,7 +77,7 @@ def from_host(url: str, file: Path, sha256: str | None) -> Path:
     part = file.with_name(file.name + '.part')
     if sha256 is None:
         part.unlink(missing_ok=True)  # nothing could tell whether it is of the same file
-    old = size(part) > 0
+    old = file_size(part) > 0
     receive_all(url, part)
     if sha256 is not None:
         digest = sha256_of(part)
@@ -82,20 +91,19 @@ def from_host(url: str, file: Path, sha256: str | None) -> Path:
                 f'its sha256 begins {digest[: len(sha256)]}, not {sha256}: it is damaged '
                 f'or another file'
             )
-    os.replace(part, file)
-    return file
+    move_into_place(part, file)
 
 
 def receive_all(url: str, part: Path) -> None:
-    """Asks for what is missing until nothing is, or until an attempt brings nothing."""
+    """Ask for what is missing until nothing is, or until an attempt brings nothing."""
     for attempt in range(1, ATTEMPTS + 1):
-        before = size(part)
+        before = file_size(part)
         failure: Exception
         try:
-            total = receive(url, part)
-            if total is None or size(part) == total:
+            total = receive_rest(url, part)
+            if total is None or file_size(part) == total:
                 return
-            failure = OSError(f'the connection broke off at {size(part)} of {total} bytes')
+            failure = OSError(f'the connection broke off at {file_size(part)} of {total} bytes')
         except HTTPError as error:
             if error.code != NOT_SATISFIABLE or not before:
                 raise
@@ -103,45 +111,41 @@ def receive_all(url: str, part: Path) -> None:
             continue
         except (OSError, HTTPException) as error:
             failure = error
-        if size(part) <= before or attempt == ATTEMPTS:
+        if file_size(part) <= before or attempt == ATTEMPTS:
             raise failure
         time.sleep(PAUSE)
 
 
-def receive(url: str, part: Path) -> int | None:
-    """Appends to a file what a host has from there on; the whole file's size, where it is known.
+def receive_rest(url: str, part: Path) -> int | None:
+    """Append to a file what a host has from there on; return the whole file's size, where known.
 
-    A host that cannot begin in the middle sends everything, and the file is begun anew.
+    A host that cannot begin in the middle sends everything, or another part than was asked for;
+    then the file is begun anew.
     """
-    start = size(part)
+    start = file_size(part)
     headers = {'User-Agent': f'mmresnest/{__version__}'}
     if start:
         headers['Range'] = f'bytes={start}-'
     with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as answer:
-        resumed = answer.status == PARTIAL and answer.headers.get('Content-Range', '').startswith(
-            f'bytes {start}-'
-        )
+        resumed = start > 0 and answer.status == PARTIAL
+        sent = answer.headers.get('Content-Range', '')
+        if resumed and not sent.startswith(f'bytes {start}-'):
+            part.unlink()
+            return receive_rest(url, part)
         start = start if resumed else 0
         length = answer.headers.get('Content-Length')
         total = None if length is None else start + int(length)
         with (
             open(part, 'ab' if resumed else 'wb') as file,
-            tqdm(
-                total=total,
-                initial=start,
-                unit='B',
-                unit_scale=True,
-                unit_divisor=1024,
-                desc=part.stem,
-                disable=not sys.stderr.isatty(),
-            ) as bar,
+            show_progress(total, part.stem, unit='bytes', lines=False) as bar,
         ):
+            bar.step(start)
             while chunk := answer.read(1 << 16):
                 file.write(chunk)
-                bar.update(len(chunk))
+                bar.step(len(chunk))
     return total
 
 
-def size(file: Path) -> int:
-    """Bytes of a file; 0 if there is none."""
+def file_size(file: Path) -> int:
+    """Return the bytes of a file; 0 if there is none."""
     return file.stat().st_size if file.is_file() else 0

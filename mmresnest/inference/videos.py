@@ -1,0 +1,132 @@
+"""Read and write videos with OpenCV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..utils.files import move_into_place, part_beside
+
+CODECS = (('.mp4', 'mp4v'), ('.avi', 'MJPG'))
+"""Suffix and code of the codecs that a video is written with; the first that works is taken."""
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[Any]:
+    """Open a video, its first frame read.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    import cv2
+
+    if not path.is_file():
+        raise UserError(f'the video {path} does not exist; correct its path')
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened() or not capture.read()[0]:
+            raise UserError(
+                f'the video {path} cannot be read: it is damaged or empty, or OpenCV '
+                f'{cv2.__version__} lacks its codec; ffmpeg -i {path} -c:v mjpeg '
+                f'{path.stem}.avi makes one that it reads'
+            )
+        yield capture
+    finally:
+        capture.release()
+
+
+def frame_rate(path: Path) -> float:
+    """Return the frames of a video per second; 25 where it does not say."""
+    import cv2
+
+    with open_video(path) as capture:
+        rate = capture.get(cv2.CAP_PROP_FPS)
+    return rate if math.isfinite(rate) and 0 < rate <= 1000 else 25.0
+
+
+def frame_count(path: Path) -> int | None:
+    """Return the number of frames of a video, None where it does not say."""
+    import cv2
+
+    with open_video(path) as capture:
+        frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(frames) if math.isfinite(frames) and frames >= 1 else None
+
+
+def iter_frames(path: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Read one of ``every`` frames of a video, H W 3 in RGB, with its number from 0."""
+    import cv2
+
+    capture = cv2.VideoCapture(str(path))
+    try:
+        number = 0
+        while capture.grab():
+            if number % every == 0:
+                retrieved, frame = capture.retrieve()
+                if not retrieved:
+                    return
+                yield number, np.ascontiguousarray(frame[:, :, ::-1])
+            number += 1
+    finally:
+        capture.release()
+
+
+class VideoWriter:
+    """An annotated video, under a temporary name until it is complete.
+
+    Args:
+        source: the video it is made from.
+        paths: its names, by codec.
+        rate: frames per second.
+    """
+
+    def __init__(self, source: Path, paths: Sequence[Path], rate: float) -> None:
+        self.source, self.paths, self.rate = source, paths, rate
+        self.writer: Any = None
+        self.path, self.part = paths[0], paths[0]
+        self.failed = False
+
+    def add_frame(self, picture: np.ndarray) -> None:
+        """Append a frame H W 3 in RGB."""
+        if self.writer is None and not self.failed:
+            self._open_file(picture)
+        if self.writer is not None:
+            self.writer.write(np.ascontiguousarray(picture[:, :, ::-1]))
+
+    def _open_file(self, picture: np.ndarray) -> None:
+        import cv2
+
+        for path, (_, code) in zip(self.paths, CODECS):
+            part = part_beside(path)
+            writer = cv2.VideoWriter(
+                str(part), cv2.VideoWriter.fourcc(*code), self.rate, picture.shape[1::-1]
+            )
+            if writer.isOpened():
+                self.writer, self.path, self.part = writer, path, part
+                return
+            part.unlink(missing_ok=True)
+        self.failed = True
+
+    def close(self) -> Path | None:
+        """Move the video into place; return None if no codec could write it."""
+        if self.writer is None:
+            return None
+        self._release_file()
+        move_into_place(self.part, self.path)
+        return self.path
+
+    def discard(self) -> None:
+        """Remove an incomplete video."""
+        if self.writer is not None:
+            self._release_file()
+            self.part.unlink(missing_ok=True)
+
+    def _release_file(self) -> None:
+        self.writer.release()
+        self.writer = None
