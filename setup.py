@@ -46,13 +46,13 @@ EXTRAS = {
     # so that the page fetches none), filled in by a template engine that escapes what it is given;
     # COCO's scores of 5,000 images take 8 s instead of a minute.
     'report': ['plotly>=6', 'jinja2>=3.1', 'faster-coco-eval>=1.7'],
-    # mmresnest export --to onnx: onnxscript is what torch's exporter writes with, onnxruntime runs
+    # mmresnest export --format onnx: onnxscript is what torch's exporter writes with, onnxruntime runs
     # every file at once; and mmresnest predict --model, which needs onnxruntime alone.
     'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
-    # --to openvino, which converts what the former write; nncf is its quantiser.
+    # --format openvino, which converts what the former write; nncf is its quantiser.
     'openvino': ['onnx>=1.16', 'onnxscript>=0.3', 'openvino>=2024.4'],
     'openvino-int8': ['onnx>=1.16', 'onnxscript>=0.3', 'openvino>=2024.4', 'nncf>=2.13'],
-    # --live: one of them is enough
+    # --logger: one of them is enough
     'tensorboard': ['tensorboard>=2.15'],
     'wandb': ['wandb>=0.16'],
     'mlflow': ['mlflow>=2.14'],  # pictures by steps; tested: 3.17

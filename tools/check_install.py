@@ -28,7 +28,7 @@ backbone = mmresnest.build_backbone('resnest50').eval()
 print([tuple(one.shape) for one in backbone(torch.zeros(1, 3, 64, 64))])
 print(len(mmresnest.list_archs()), 'networks')
 """
-DRAW = ('draw-data', 'shapes', '--train', '8', '--val', '2', '--test', '0', '--layouts', 'coco')
+DRAW = ('make-shapes', 'shapes', '--train', '8', '--val', '2', '--test', '0', '--layouts', 'coco')
 TRAIN = (
     'train',
     CONFIG,

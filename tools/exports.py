@@ -32,15 +32,15 @@ TITLES = (
 
 def rows() -> dict[str, tuple[str, str, tuple[str, ...]]]:
     """What a line is called -> config, part and formats."""
-    from mmresnest.cli.main import FORMATS
+    from mmresnest.export.options import FORMATS
 
     found: dict[str, tuple[str, str, tuple[str, ...]]] = {
         f'{name}, backbone': (f'faster_rcnn_{name}_fpn', 'backbone', FORMATS) for name in NETWORKS
     }
     found[f'{NETWORKS[0]}, with FPN'] = f'faster_rcnn_{NETWORKS[0]}_fpn', 'neck', FORMATS
-    found |= {name: (name, 'whole', FORMATS[:2]) for name in DETECTORS}
+    found |= {name: (name, 'model', FORMATS[:2]) for name in DETECTORS}
     found |= {
-        f'deeplabv3_{name}_ade20k': (f'deeplabv3_{name}_ade20k', 'whole', FORMATS)
+        f'deeplabv3_{name}_ade20k': (f'deeplabv3_{name}_ade20k', 'model', FORMATS)
         for name in NETWORKS
     }
     return found
@@ -51,17 +51,17 @@ def random_checkpoint(name: str, path: Path) -> None:
     import torch
     from mmengine.registry import MODELS, DefaultScope
 
-    from mmresnest.config.hardware import plain_norms
-    from mmresnest.config.inspect import register
-    from mmresnest.config.load import load_config, merge
-    from mmresnest.engine.runner import building
+    from mmresnest.config.hardware import replace_sync_norms
+    from mmresnest.config.inspect import import_packages
+    from mmresnest.config.load import load_config, merge_options
+    from mmresnest.engine.runner import explain_build_errors
 
     cfg = load_config(name)
-    merge(cfg, {'model.backbone.init_cfg': None})
-    plain_norms(cfg.model)
-    register(cfg)
+    merge_options(cfg, {'model.backbone.init_cfg': None})
+    replace_sync_norms(cfg.model)
+    import_packages(cfg)
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), building(cfg):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), explain_build_errors(cfg):
         model = MODELS.build(cfg.model)
     for key, weight in model.named_parameters():
         if any(part in key for part in ('fc_cls', 'rpn_cls', 'retina_cls', 'conv_logits')):
@@ -74,7 +74,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--only', default='', help='of the lines those that have this in them')
     args = parser.parse_args()
-    from mmresnest.cli.main import FORMATS
+    from mmresnest.export.options import FORMATS
     from mmresnest.errors import UserError
 
     chosen = {line: row for line, row in rows().items() if args.only in line}
@@ -107,7 +107,7 @@ def measured(name: str, part: str, to: str, folder: str) -> tuple[str, ...]:
     done = export(
         name,
         checkpoint,
-        to=to,
+        format=to,
         part=part,
         size=SIZE,
         force=True,

@@ -63,7 +63,7 @@ def worker(rank: int, store: str, repeats: int, answers: Any) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     from mmresnest import build_backbone
-    from mmresnest.engine.distributed import leave
+    from mmresnest.engine.distributed import leave_process_group
 
     torch.set_num_threads(1)
     distributed.init_process_group('gloo', f'file://{store}', rank=rank, world_size=PROCESSES)
@@ -91,7 +91,7 @@ def worker(rank: int, store: str, repeats: int, answers: Any) -> None:
             run()
             if number:
                 times[name].append((time.perf_counter() - start) * 1e3)
-    leave()
+    leave_process_group()
     if rank == 0:
         answers.put(
             dict(
@@ -257,12 +257,12 @@ def main() -> None:
     else:
         import torch
 
-        from mmresnest.analysis.benchmark import machine
+        from mmresnest.analysis.benchmark import describe_machine
         from mmresnest.models.variants import variant
 
         torch.set_num_threads(1)
         found = dict(
-            machine=machine(),
+            machine=describe_machine(),
             rows=measure(args.repeats),
             processes=together(args.repeats),
             macs={

@@ -10,8 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmresnest.analysis.memory import (
-    images_of,
-    step_cost,  # noqa: E402
+    count_training_images,
+    estimate_step,  # noqa: E402
 )
 from mmresnest.config.load import load_config  # noqa: E402
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument('configs', nargs='+', metavar='CONFIG')
     for name in parser.parse_args().configs:
         cfg = load_config(name)
-        cost, images, batch = step_cost(cfg), images_of(cfg), cfg.train_dataloader.batch_size
+        cost, images, batch = estimate_step(cfg), count_training_images(cfg), cfg.train_dataloader.batch_size
         hours = [f'{cost.hours(images, gpus, rate):.3g}' for rate in RATES for gpus in GPUS]
         sys.stdout.write(
             ' | '.join(

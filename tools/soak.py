@@ -32,7 +32,7 @@ def watch(iterations: int, work_dir: Path, data: Path) -> dict[str, Any]:
     from mmengine.hooks import Hook
     from mmengine.registry import HOOKS
 
-    from mmresnest.config.inspect import walk
+    from mmresnest.config.inspect import iterate_dicts
     from mmresnest.config.load import load_config
     from mmresnest.engine.prepare import configure
     from mmresnest.engine.train import train
@@ -51,7 +51,7 @@ def watch(iterations: int, work_dir: Path, data: Path) -> dict[str, Any]:
 
     cfg = configure(load_config('faster_rcnn_resnest50_fpn'), data=data, demo=True, options=OPTIONS)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        for node in walk(loader.dataset):
+        for node in iterate_dicts(loader.dataset):
             if node.get('type') == 'Resize':
                 node.scale = (SIZE, SIZE)
     cfg.train_cfg.update(max_iters=iterations, val_interval=max(iterations // 10, 1))
@@ -134,9 +134,9 @@ def main() -> None:
     args = parser.parse_args()
     record = ROOT / 'docs' / 'soak.json'
     if not args.plot:
-        from mmresnest.engine.prepare import drawn_data
+        from mmresnest.engine.prepare import draw_embedded_data
 
-        found = watch(args.iterations, Path('work_dirs') / 'soak', drawn_data('coco'))
+        found = watch(args.iterations, Path('work_dirs') / 'soak', draw_embedded_data('coco'))
         lines = ',\n'.join(json.dumps(row) for row in found.pop('rows'))
         head = json.dumps(found)[:-1]
         record.write_text(f'{head}, "rows": [\n{lines}\n]}}\n')

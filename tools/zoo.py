@@ -539,7 +539,7 @@ def measure(names: list[str]) -> dict[str, Any]:
     figures = {}
     for name in tqdm(names or known, unit='config', disable=None):
         found = complexity(known[name])
-        figures[name] = dict(shape=list(found.shape), **found.summary(), regions=found.regions())
+        figures[name] = dict(shape=list(found.shape), **found.summary(), regions=found.counted_regions())
     return figures
 
 

@@ -13,6 +13,9 @@ from typing import Any
 from ..config.shipped import shipped_configs
 from ..errors import UserError
 from ..models.variants import list_archs
+from .arguments import Command, Parser
+
+SHELLS = ('bash', 'zsh', 'fish', 'tcsh')
 
 WORDS = {
     'archs': list_archs(),
@@ -51,8 +54,8 @@ CONFIGS = {
 }
 
 
-def script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """The script for a shell.
+def write_script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """Return the script for a shell.
 
     Args:
         parser: of all commands; it is marked for the writing, and of no more use for parsing.
@@ -66,30 +69,52 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
     except ImportError as error:
         raise UserError(
             'completion: its scripts are written by shtab, which is not installed: '
-            'pip install "mmresnest[completion]"'
+            'pip install "mmresnest[completion]"',
+            code='package.missing',
         ) from error
     names = ' '.join(shipped_configs())
-    for action in _actions(parser):
+    for action in _iterate_actions(parser):
         if action.dest == 'config':
-            _complete(action, {shell: CONFIGS[shell].format(names=names)})
+            _set_completion(action, {shell: CONFIGS[shell].format(names=names)})
         elif action.dest in WORDS and action.choices is None:
             action.choices = WORDS[action.dest]
         elif action.metavar in FOLDERS:
-            _complete(action, shtab.DIRECTORY)
+            _set_completion(action, shtab.DIRECTORY)
         elif action.metavar in FILES or action.dest == 'checkpoint':
-            _complete(action, shtab.FILE)
+            _set_completion(action, shtab.FILE)
     return shtab.complete(parser, shell, preamble=PREAMBLES.get(shell, '').format(names=names))
 
 
-def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Every argument, those of subcommands among them."""
+def _iterate_actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Iterate over all arguments, also those of the subcommands."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for sub in action.choices.values():
-                yield from _actions(sub)
+                yield from _iterate_actions(sub)
         else:
             yield action
 
 
-def _complete(action: argparse.Action, how: dict[str, Any]) -> None:
+def _set_completion(action: argparse.Action, how: dict[str, Any]) -> None:
     vars(action)['complete'] = how  # where shtab looks for it
+
+
+def add_completion_arguments(parser: Parser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        'shell',
+        choices=SHELLS,
+        help='eval "$(mmresnest completion bash)" in ~/.bashrc; for zsh the same in ~/.zshrc, '
+        'after compinit; mmresnest completion fish | source',
+    )
+
+
+def run_completion(args: argparse.Namespace) -> int:
+    """Print the script."""
+    from .main import build_parser
+
+    print(write_script(build_parser(), args.shell))
+    return 0
+
+
+COMMAND = Command(add_completion_arguments, run_completion)

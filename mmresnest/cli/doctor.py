@@ -4,6 +4,7 @@ A check is a function that yields :class:`Finding`s. What it looks at it asks of
 under *What is there*, so that tests can show it any machine.
 """
 
+import argparse
 import importlib
 import json
 import os
@@ -26,6 +27,7 @@ from urllib.parse import urlsplit
 from ..compat import mmcv_ext
 from ..utils.env import TRUST, is_on
 from ..version import __version__
+from .arguments import Command, Parser
 
 STACKS = {
     'onedl': {
@@ -467,7 +469,7 @@ def report(findings: Sequence[Finding], colour: bool = False, width: int = 100) 
 
 
 def main(as_json: bool = False, with_network: bool = False) -> int:
-    """Examines, and prints what was found.
+    """Examine the installation, and print what was found.
 
     Args:
         as_json: for programs.
@@ -484,3 +486,19 @@ def main(as_json: bool = False, with_network: bool = False) -> int:
         width = min(shutil.get_terminal_size((100, 24)).columns, 120)
         print(report(findings, terminal, width))
     return int(any(finding.level == 'error' for finding in findings))
+
+
+def add_doctor_arguments(parser: Parser) -> None:
+    """Add the arguments."""
+    parser.add_argument('--json', action='store_true', help='print the findings as json')
+    parser.add_argument(
+        '--network', action='store_true', help='also ask the hosts of published weights'
+    )
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    """Examine the installation."""
+    return main(as_json=args.json, with_network=args.network)
+
+
+COMMAND = Command(add_doctor_arguments, run_doctor)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError
-from .inspect import task_of, walk
-from .retarget import from_scratch
+from .inspect import iterate_dicts, task_of
+from .retarget import start_from_scratch
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ HEADS = ('rpn_head', 'roi_head', 'bbox_head', 'mask_head', 'semantic_head')
 RESIZES = ('Resize', 'RandomResize', 'RandomChoiceResize')
 
 
-def shrink(cfg: Config) -> None:
+def shrink_config(cfg: Config) -> None:
     """Shrinks a config in place.
 
     Args:
@@ -61,11 +61,12 @@ def shrink(cfg: Config) -> None:
     if cfg.get('train_dataloader') is None or cfg.get('optim_wrapper') is None:
         raise UserError(
             f'--demo: {cfg.filename or "the config"} has no train_dataloader or no '
-            f'optim_wrapper; give a whole training config'
+            f'optim_wrapper; give a whole training config',
+            code='config.incomplete',
         )
     semantic = task_of(cfg) == 'semantic'
     recipe = SEMANTIC if semantic else DETECTION
-    from_scratch(cfg)
+    start_from_scratch(cfg)
     if semantic:
         narrow_segmentor(cfg.model, recipe.size)
     else:
@@ -84,18 +85,18 @@ def narrow_detector(model: ConfigDict) -> None:
     if neck:
         neck.out_channels //= NARROWER  # its in_channels are the backbone's
     for part in HEADS:
-        for node in walk(model.get(part)):
+        for node in iterate_dicts(model.get(part)):
             for key in WIDTHS:
                 if isinstance(node.get(key), int):
                     node[key] //= NARROWER
             if isinstance(node.get('num_groups'), int):
                 node.num_groups //= NARROWER  # of a GroupNorm: as many channels a group
     for part in ('train_cfg', 'test_cfg'):
-        for node in walk(model.get(part)):
+        for node in iterate_dicts(model.get(part)):
             for key, most in (('nms_pre', BEFORE_NMS), ('max_per_img', PROPOSALS)):
                 if isinstance(node.get(key), int):
                     node[key] = min(node[key], most)
-    for node in walk((model.get('train_cfg') or {}).get('rcnn')):
+    for node in iterate_dicts((model.get('train_cfg') or {}).get('rcnn')):
         if isinstance(node.get('num'), int):
             node.num = min(node.num, ROIS)
 
@@ -103,7 +104,7 @@ def narrow_detector(model: ConfigDict) -> None:
 def narrow_segmentor(model: ConfigDict, size: int) -> None:
     """Narrows the heads; their in_channels are the backbone's."""
     for part in ('decode_head', 'auxiliary_head'):
-        for node in walk(model.get(part)):
+        for node in iterate_dicts(model.get(part)):
             for key in ('channels', 'c1_channels'):
                 if isinstance(node.get(key), int):
                     node[key] //= NARROWER
@@ -118,7 +119,7 @@ def shrink_loader(loader: ConfigDict, size: int, batch: int) -> None:
     loader.batch_size = batch
     loader.num_workers = 0
     loader.persistent_workers = False
-    for node in walk(loader.dataset):
+    for node in iterate_dicts(loader.dataset):
         if node.get('type') in RESIZES:
             for key in ('scales', 'ratio_range', 'scale_factor'):
                 node.pop(key, None)

@@ -16,6 +16,11 @@ from .load import INSTALL
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
+def name_of(cfg: Config) -> str:
+    """Return what messages call a config."""
+    return cfg.filename or 'the config'
+
+
 def task_of(cfg: Config) -> str:
     """What the model of a config does: ``detection``, ``instance``, ``panoptic`` or ``semantic``.
 
@@ -42,7 +47,8 @@ def model_of(cfg: Config) -> dict:
     if not isinstance(model, dict):
         raise UserError(
             f'the config {cfg.filename or ""} has no model; give a whole config, not '
-            'one of the pieces under configs/_base_'
+            'one of the pieces under configs/_base_',
+            code='config.incomplete',
         )
     while isinstance(model.get('module'), dict):
         model = model['module']
@@ -54,7 +60,7 @@ def scope_of(cfg: Config) -> str:
     return cfg.get('default_scope') or ('mmseg' if task_of(cfg) == 'semantic' else 'mmdet')
 
 
-def register(cfg: Config) -> None:
+def import_packages(cfg: Config) -> None:
     """Imports the package that a config needs, and sets its ``default_scope`` if it has none.
 
     Raises:
@@ -74,27 +80,29 @@ def register(cfg: Config) -> None:
         except ModuleNotFoundError as error:
             raise UserError(
                 f'the config {cfg.filename or ""} needs the package {name!r}, and '
-                f'{error.name!r} is not installed: {INSTALL}'
+                f'{error.name!r} is not installed: {INSTALL}',
+                code='package.missing',
             ) from error
         except (ImportError, AssertionError) as error:  # mmdet asserts the version of mmcv
             raise UserError(
                 f'the package {name!r} is installed and cannot be imported: {error}; '
-                '`mmresnest doctor` says what does not fit'
+                '`mmresnest doctor` says what does not fit',
+                code='package.broken',
             ) from error
 
 
-def dataset_leaves(dataset: Any) -> list[Any]:
+def dataset_configs(dataset: Any) -> list[Any]:
     """The data sets proper inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
     inner = dataset.get('dataset')
     if isinstance(inner, dict):
-        return dataset_leaves(inner)
+        return dataset_configs(inner)
     several = dataset.get('datasets')
     if isinstance(several, (list, tuple)):
-        return [leaf for one in several for leaf in dataset_leaves(one)]
+        return [leaf for one in several for leaf in dataset_configs(one)]
     return [dataset]
 
 
-def _evaluators(
+def replace_evaluator(
     cfg: Config, package: str, type_: str, make: Callable[[str], dict], default: dict
 ) -> None:
     """Keeps the evaluator of the one fitting type, or puts one in place, for val and test."""
@@ -112,7 +120,7 @@ def _evaluators(
         cfg[f'{split}_evaluator'] = one
 
 
-def _pipelines(cfg: Config) -> Iterator[tuple[dict, str]]:
+def iterate_pipelines(cfg: Config) -> Iterator[tuple[dict, str]]:
     """Every pipeline of the config, as the dictionary that owns it and its key there."""
 
     def walk(owner: Any) -> Iterator[tuple[dict, str]]:
@@ -131,21 +139,21 @@ def _pipelines(cfg: Config) -> Iterator[tuple[dict, str]]:
             yield cfg, name
 
 
-def walk(node: Any) -> Iterator[Any]:
+def iterate_dicts(node: Any) -> Iterator[Any]:
     """Every dict in a part of a config, outermost first."""
     if isinstance(node, dict):
         yield node
         for value in list(node.values()):
-            yield from walk(value)
+            yield from iterate_dicts(value)
     elif isinstance(node, (list, tuple)):
         for value in node:
-            yield from walk(value)
+            yield from iterate_dicts(value)
 
 
-def _transforms(cfg: Config) -> Iterator[dict]:
+def iterate_transforms(cfg: Config) -> Iterator[dict]:
     """Every transform of every pipeline, also those nested in others."""
-    for owner, name in _pipelines(cfg):
-        yield from (node for node in walk(owner[name]) if 'type' in node)
+    for owner, name in iterate_pipelines(cfg):
+        yield from (node for node in iterate_dicts(owner[name]) if 'type' in node)
 
 
 def type_of(node: Mapping) -> str:

@@ -18,7 +18,7 @@ from mmengine.config import Config
 
 from ..errors import UserError, nearest
 from ..security import config_reader
-from ..security.registries import configs_are_data
+from ..security.config_names import configs_are_data
 from .shipped import shipped_configs, shipped_folder
 
 INSTALL = (
@@ -50,16 +50,16 @@ def load_config(
     path = find_config(name_or_path)
     try:
         data_only = configs_are_data() if safe is None else safe
-        cfg = config_reader.parse(path) if data_only else Config.fromfile(str(path))
+        cfg = config_reader.read_config(path) if data_only else Config.fromfile(str(path))
     except UserError:
         raise
     except Exception as error:  # a config is a program: it can fail in every way there is
-        raise _explain(path, error) from error
-    merge(cfg, options)
+        raise _explain_config_error(path, error) from error
+    merge_options(cfg, options)
     return cfg
 
 
-def merge(cfg: Config, options: Mapping[str, Any] | None) -> None:
+def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
     """Overrides settings of a config, dotted names to values.
 
     Raises:
@@ -70,8 +70,9 @@ def merge(cfg: Config, options: Mapping[str, Any] | None) -> None:
     except (KeyError, TypeError, IndexError, AttributeError, ValueError, AssertionError) as error:
         raise UserError(
             f'the options {dict(options or {})} cannot be merged into '
-            f'{cfg.filename or "the config"}: {_said(error)}; write them as '
-            'key.subkey=value, and list entries by their number'
+            f'{cfg.filename or "the config"}: {format_error(error)}; write them as '
+            'key.subkey=value, and list entries by their number',
+            code='option.settings',
         ) from error
 
 
@@ -83,12 +84,12 @@ def find_config(name_or_path: str | os.PathLike) -> Path:
     """
     text = os.fspath(name_or_path)
     if '::' in text:
-        return _foreign(text)
+        return _find_in_package(text)
     path = Path(text).expanduser()
     if path.is_file():
         return path
     if path.is_dir():
-        raise UserError(f'{path} is a folder, and a config is a file')
+        raise UserError(f'{path} is a folder, and a config is a file', code='config.missing')
     shipped = shipped_configs()
     if path.parent.as_posix() in ('.', 'configs') and path.name.removesuffix('.py') in shipped:
         return shipped[path.name.removesuffix('.py')]
@@ -96,11 +97,12 @@ def find_config(name_or_path: str | os.PathLike) -> Path:
     names = sorted(siblings | set(shipped))
     raise UserError(
         f'there is no config {text}: neither the file {path.absolute()} nor a config '
-        f'of mmresnest by that name; {nearest(path.stem, names)}'
+        f'of mmresnest by that name; {nearest(path.stem, names)}',
+        code='config.missing',
     )
 
 
-def _foreign(text: str) -> Path:
+def _find_in_package(text: str) -> Path:
     """Looks up ``package::path`` without installing anything, as mmengine would."""
     package, _, inner = text.partition('::')
     inner = inner if inner.endswith('.py') else inner + '.py'
@@ -111,7 +113,8 @@ def _foreign(text: str) -> Path:
         if spec is None or spec.origin is None:
             raise UserError(
                 f'the config {text} is of the package {package!r}, which is not '
-                'installed; install it, or correct its name'
+                'installed; install it, or correct its name',
+                code='package.missing',
             )
         folder = Path(spec.origin).parent / '.mim' / 'configs'
     if (folder / inner).is_file():
@@ -121,16 +124,19 @@ def _foreign(text: str) -> Path:
     }
     if not every:
         raise UserError(
-            f'{package} came without configs ({folder} is missing); install it from a wheel'
+            f'{package} came without configs ({folder} is missing); install it from a wheel',
+            code='package.no-configs',
         )
-    raise UserError(f'{package} has no config {inner}; {nearest(inner, sorted(every))}')
+    raise UserError(
+        f'{package} has no config {inner}; {nearest(inner, sorted(every))}', code='config.missing'
+    )
 
 
-def _said(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     return f'{type(error).__name__}: {error}'
 
 
-def _bases(path: Path, tree: ast.Module) -> Iterator[tuple[str, int]]:
+def _read_bases(path: Path, tree: ast.Module) -> Iterator[tuple[str, int]]:
     """The entries of a config's ``_base_`` and the line it stands in."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(
@@ -144,7 +150,7 @@ def _bases(path: Path, tree: ast.Module) -> Iterator[tuple[str, int]]:
                 yield str(entry), node.lineno
 
 
-def _explain(path: Path, error: Exception) -> UserError:
+def _explain_config_error(path: Path, error: Exception) -> UserError:
     """Turns whatever mmengine raised for a config into file, line and remedy."""
     queue, seen = [path], set()
     while queue:
@@ -159,19 +165,25 @@ def _explain(path: Path, error: Exception) -> UserError:
         except SyntaxError as syntax:
             return UserError(
                 f'{current}, line {syntax.lineno}: {syntax.msg}'
-                + (f': {syntax.text.strip()}' if syntax.text else '')
+                + (f': {syntax.text.strip()}' if syntax.text else ''),
+                code='config.unparsable',
             )
         except (OSError, UnicodeDecodeError, ValueError) as reading:
-            return UserError(f'the config {current} cannot be read: {_said(reading)}')
-        for entry, line in _bases(current, tree):
+            return UserError(
+                f'the config {current} cannot be read: {format_error(reading)}',
+                code='config.unparsable',
+            )
+        for entry, line in _read_bases(current, tree):
             if '::' in entry:
                 try:
-                    queue.append(_foreign(entry))
+                    queue.append(_find_in_package(entry))
                 except UserError as gone:
                     # mmengine also knows names by a package's model index, so that only a package
                     # that is missing altogether is certain to be the cause.
                     if 'not installed' in str(gone):
-                        return UserError(f'{current}, line {line}: {gone}')
+                        return UserError(
+                            f'{current}, line {line}: {gone}', code='config.base-missing'
+                        )
                 continue
             base = Path(os.path.normpath(current.parent / entry))
             if not base.is_file():
@@ -179,14 +191,22 @@ def _explain(path: Path, error: Exception) -> UserError:
                 missing = f'there is no folder {base.parent}'
                 hint = nearest(base.name, siblings) if siblings else missing
                 return UserError(
-                    f'{current}, line {line}: its _base_ {base} does not exist; {hint}'
+                    f'{current}, line {line}: its _base_ {base} does not exist; {hint}',
+                    code='config.base-missing',
                 )
             queue.append(base)
     frames = traceback.extract_tb(error.__traceback__)
     own = {os.path.abspath(file) for file in seen}
     for frame in reversed(frames):
         if os.path.abspath(frame.filename) in own:
-            return UserError(f'{frame.filename}, line {frame.lineno}: {_said(error)}')
+            return UserError(
+                f'{frame.filename}, line {frame.lineno}: {format_error(error)}',
+                code='config.unparsable',
+            )
     if path.suffix not in ('.py', '.json', '.yml', '.yaml'):
-        return UserError(f'{path} is not a config: its name must end in .py, .json or .yml')
-    return UserError(f'the config {path} cannot be parsed: {_said(error)}')
+        return UserError(
+            f'{path} is not a config: its name must end in .py, .json or .yml', code='config.suffix'
+        )
+    return UserError(
+        f'the config {path} cannot be parsed: {format_error(error)}', code='config.unparsable'
+    )

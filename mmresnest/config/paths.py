@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..errors import UserError
-from .inspect import dataset_leaves, task_of
+from .inspect import dataset_configs, task_of
 
 _SOURCES = {
     'coco': (
@@ -45,10 +45,10 @@ def check_paths(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None
         loader = cfg.get(f'{split}_dataloader')
         if loader is None:
             continue
-        for leaf in dataset_leaves(loader['dataset']):
+        for leaf in dataset_configs(loader['dataset']):
             for path in _paths_of(leaf):
                 if not path.exists():
-                    raise UserError(_no_data(cfg, leaf, path))
+                    raise UserError(_describe_missing_data(cfg, leaf, path), code='data.missing')
 
 
 def _paths_of(leaf: Mapping) -> Iterator[Path]:
@@ -59,7 +59,7 @@ def _paths_of(leaf: Mapping) -> Iterator[Path]:
             yield Path(os.path.abspath(os.path.join(root, part)))
 
 
-def _no_data(cfg: Config, leaf: Mapping, path: Path) -> str:
+def _describe_missing_data(cfg: Config, leaf: Mapping, path: Path) -> str:
     root = Path(os.path.abspath(leaf.get('data_root') or '.'))
     known = root.parts[-2:] if root.name.startswith('ADE') else root.parts[-1:]
     source = next(
@@ -73,14 +73,14 @@ def _no_data(cfg: Config, leaf: Mapping, path: Path) -> str:
     how = f'Get {source.format(root=root)}' if source else 'Put the data there'
     return (
         f'no data: {path} does not exist (looked for by {cfg.filename or "the config"}). '
-        f'{_other_kind(cfg, root)}{how}. If it is elsewhere on this machine, make {root} a '
+        f'{_describe_other_data(cfg, root)}{how}. If it is elsewhere on this machine, make {root} a '
         'link to it. To use data of your own, give --data DIR, a folder in COCO or ADE20K '
         'layout; to try mmresnest without any, give --demo, which draws a small set and learns '
         'that'
     )
 
 
-def _other_kind(cfg: Config, root: Path) -> str:
+def _describe_other_data(cfg: Config, root: Path) -> str:
     """What to say of a folder that holds data for another task than the config's."""
     tables = sorted(
         path

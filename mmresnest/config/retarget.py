@@ -15,11 +15,11 @@ from ..data.folder import read_folder
 from ..errors import UserError
 from .inspect import (
     LOADERS,
-    _evaluators,
-    _pipelines,
-    _transforms,
-    dataset_leaves,
+    dataset_configs,
+    iterate_pipelines,
+    iterate_transforms,
     model_of,
+    replace_evaluator,
     task_of,
     type_of,
 )
@@ -50,7 +50,8 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
         raise UserError(
             f'{cfg.filename or "the config"} is for {task} and needs data of the kind '
             f'{kind}, and {folder.root} was read as {folder.kind}; take a config for '
-            'such data, or name another folder'
+            'such data, or name another folder',
+            code='data.other-kind',
         )
     if task == 'semantic':
         _use_semantic(cfg, folder)
@@ -59,7 +60,8 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
             raise UserError(
                 f'{cfg.filename or "the config"} learns instance masks, and '
                 f'{folder.maskless}; add the masks, or choose a config that needs '
-                'boxes only, such as faster_rcnn_resnest50_fpn'
+                'boxes only, such as faster_rcnn_resnest50_fpn',
+                code='data.no-masks',
             )
         _use_detection(cfg, folder, task)
     print_log(
@@ -70,11 +72,11 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
     return folder
 
 
-def palette(count: int) -> list[tuple[int, ...]]:
+def make_palette(count: int) -> list[tuple[int, ...]]:
     """That many colours that are easily told apart; the ones of our own pictures."""
-    from ..visualization.canvas import class_colour
+    from ..visualization.canvas import class_color
 
-    return [tuple(round(255 * part) for part in class_colour(label)) for label in range(count)]
+    return [tuple(round(255 * part) for part in class_color(label)) for label in range(count)]
 
 
 def _drop_further_parts(dataset: dict) -> None:
@@ -86,7 +88,7 @@ def _drop_further_parts(dataset: dict) -> None:
         _drop_further_parts(dataset['datasets'][0])
 
 
-_KEPT = (
+_KEPT_DATASET_KEYS = (
     'pipeline',
     'filter_cfg',
     'test_mode',
@@ -97,7 +99,7 @@ _KEPT = (
 )
 
 
-def _retarget(cfg: Config, make: Callable[[str], dict]) -> None:
+def _replace_datasets(cfg: Config, make: Callable[[str], dict]) -> None:
     """Gives every data set of the config new contents, keeping pipelines, filters and wrappers.
 
     Args:
@@ -113,8 +115,8 @@ def _retarget(cfg: Config, make: Callable[[str], dict]) -> None:
         if loader is None:
             continue
         _drop_further_parts(loader['dataset'])
-        for leaf in dataset_leaves(loader['dataset']):
-            kept = {key: leaf[key] for key in _KEPT if key in leaf}
+        for leaf in dataset_configs(loader['dataset']):
+            kept = {key: leaf[key] for key in _KEPT_DATASET_KEYS if key in leaf}
             leaf.clear()
             leaf.update(make(name.split('_')[0]))
             leaf.update(kept)
@@ -123,8 +125,10 @@ def _retarget(cfg: Config, make: Callable[[str], dict]) -> None:
 def _use_detection(cfg: Config, folder: DataFolder, task: str) -> None:
     panoptic = task == 'panoptic'
     if not panoptic:
-        without_semantic_branch(cfg)
-    metainfo: dict[str, Any] = dict(classes=folder.classes, palette=palette(len(folder.classes)))
+        drop_semantic_branch(cfg)
+    metainfo: dict[str, Any] = dict(
+        classes=folder.classes, palette=make_palette(len(folder.classes))
+    )
     if panoptic:
         metainfo = dict(
             thing_classes=folder.classes[: folder.things],
@@ -151,25 +155,25 @@ def _use_detection(cfg: Config, folder: DataFolder, task: str) -> None:
         path = dict(ann_file=str(folder.root / split.annotations))
         return dict(path, seg_prefix=str(folder.root / split.masks)) if panoptic else path
 
-    _retarget(cfg, dataset)
+    _replace_datasets(cfg, dataset)
     if panoptic:
-        _evaluators(cfg, 'mmdet', 'CocoPanopticMetric', evaluator, {})
+        replace_evaluator(cfg, 'mmdet', 'CocoPanopticMetric', evaluator, {})
     else:
         metric = ['bbox', 'segm'] if task == 'instance' else 'bbox'
-        _evaluators(cfg, 'mmdet', 'CocoMetric', evaluator, dict(metric=metric))
-        wanted = [node for node in _transforms(cfg) if node.get('with_mask')]
+        replace_evaluator(cfg, 'mmdet', 'CocoMetric', evaluator, dict(metric=metric))
+        wanted = [node for node in iterate_transforms(cfg) if node.get('with_mask')]
         if not folder.has_masks and wanted:
             for node in wanted:  # a detector has no use for what its pipeline happens to load
                 node['with_mask'] = False
     if folder.coded_masks:  # which mmdet passes over where it is to keep polygons
-        for node in _transforms(cfg):
+        for node in iterate_transforms(cfg):
             if node.get('poly2mask') is False:
                 node['poly2mask'] = True
     things = folder.things if panoptic else len(folder.classes)
     set_classes(model_of(cfg), things, stuff=len(folder.classes) - things)
 
 
-def without_semantic_branch(cfg: Config) -> None:
+def drop_semantic_branch(cfg: Config) -> None:
     """Takes the branch off HTC that learns from semantic masks, which a COCO file does not have."""
     head = model_of(cfg).get('roi_head') or {}
     if head.get('semantic_head'):
@@ -180,15 +184,15 @@ def without_semantic_branch(cfg: Config) -> None:
             'current',
             logging.WARNING,
         )
-    for node in _transforms(cfg):
+    for node in iterate_transforms(cfg):
         if node.get('with_seg') and type_of(node).startswith('Load'):
             node['with_seg'] = False
-    for owner, name in _pipelines(cfg):
+    for owner, name in iterate_pipelines(cfg):
         owner[name] = [step for step in owner[name] if type_of(step) != 'SegRescale']
 
 
 def _use_semantic(cfg: Config, folder: DataFolder) -> None:
-    metainfo = dict(classes=folder.classes, palette=palette(len(folder.classes)))
+    metainfo = dict(classes=folder.classes, palette=make_palette(len(folder.classes)))
 
     def dataset(name: str) -> dict:
         split = folder.split(name)
@@ -203,9 +207,9 @@ def _use_semantic(cfg: Config, folder: DataFolder) -> None:
             test_mode=name != 'train',
         )
 
-    _retarget(cfg, dataset)
-    _evaluators(cfg, 'mmseg', 'IoUMetric', lambda name: {}, dict(iou_metrics=['mIoU']))
-    for node in _transforms(cfg):
+    _replace_datasets(cfg, dataset)
+    replace_evaluator(cfg, 'mmseg', 'IoUMetric', lambda name: {}, dict(iou_metrics=['mIoU']))
+    for node in iterate_transforms(cfg):
         node.pop('reduce_zero_label', None)  # the data set's word counts, and it says no
     set_classes(model_of(cfg), len(folder.classes))
 
@@ -242,7 +246,7 @@ def set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> Non
     if 'num_classes' in node or (inside in _HEADS and 'type' in node):
         node['num_classes'] = things + stuff if inside == 'semantic_head' else things
         if inside in ('decode_head', 'auxiliary_head'):
-            _plain_channels(node)
+            _use_class_channels(node)
     for key, count in (('num_things_classes', things), ('num_stuff_classes', stuff)):
         if key in node:
             node[key] = count
@@ -259,7 +263,7 @@ def set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> Non
             set_classes(value, things, stuff, key)
 
 
-def _plain_channels(head: dict) -> None:
+def _use_class_channels(head: dict) -> None:
     """Undoes a binary segmentor's single output channel: the new classes get one channel each."""
     if head.pop('out_channels', None) is None:
         return
@@ -270,14 +274,15 @@ def _plain_channels(head: dict) -> None:
             loss['use_sigmoid'] = False
 
 
-def without_weights(cfg: Config) -> dict:
+def drop_weights(cfg: Config) -> dict:
     """Has the model fetch no weights; returns its backbone."""
     model = model_of(cfg)
     backbone = model.get('backbone')
     if not isinstance(backbone, dict):
         raise UserError(
             f'{cfg.filename or "the config"} has no backbone to train from scratch; '
-            'leave --from-scratch out'
+            'leave --from-scratch out',
+            code='option.conflict',
         )
     for node in (model, backbone):
         if node.get('pretrained'):
@@ -287,9 +292,9 @@ def without_weights(cfg: Config) -> dict:
     return backbone
 
 
-def from_scratch(cfg: Config) -> None:
+def start_from_scratch(cfg: Config) -> None:
     """Makes the model start from random weights: nothing is fetched, and nothing stays frozen."""
-    backbone = without_weights(cfg)
+    backbone = drop_weights(cfg)
     if backbone.get('frozen_stages', -1) >= 0:  # frozen at random it could learn nothing
         backbone['frozen_stages'] = -1
     if backbone.get('norm_eval'):

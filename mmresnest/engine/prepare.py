@@ -1,225 +1,198 @@
-"""Prepare a config for a run: everything that happens before the runner is built."""
+"""Prepare a config for a run: everything that happens before the runner is built.
+
+:data:`STEPS` is the way of a config, in order. Each step changes the config in place or refuses it,
+and names the options that it reads. What is cheap to check comes before what is expensive, and the
+work folder is made last, so that a refused run leaves nothing behind.
+"""
 
 from __future__ import annotations
 
 import copy
 import logging
 import os
+import shlex
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ..config import hardware
 from ..config.checks import check_annotations
-from ..config.defaults import TYPES, settle_evaluators, settle_live, settle_safety
-from ..config.hardware import OURS, check_compiler, settle_loaders, settle_norms, strategy_of
-from ..config.inspect import register, task_of
-from ..config.load import load_config, merge
+from ..config.defaults import (
+    CHECKED,
+    TYPES,
+    configure_evaluators,
+    configure_loggers,
+    configure_safety,
+    use_fast_evaluation,
+)
+from ..config.demo import shrink_config
+from ..config.hardware import (
+    OURS,
+    check_compiler,
+    configure_loaders,
+    configure_model_wrapper,
+    configure_norms,
+    configure_strategy,
+    strategy_of,
+)
+from ..config.inspect import import_packages, name_of, task_of
+from ..config.load import load_config, merge_options
+from ..config.options import ConfigOptions, RunOptions, build_options
 from ..config.paths import check_paths
-from ..config.retarget import KINDS, from_scratch, use_data
+from ..config.retarget import KINDS, start_from_scratch, use_data
 from ..errors import UserError
 from . import checkpoints, distributed
-from .strategies import whole_model
 
 
 def configure(
-    config: str | os.PathLike | Config,
-    *,
-    options: Mapping[str, Any] | None = None,
-    launcher: str = 'none',
-    data: str | os.PathLike | None = None,
-    demo: bool = False,
-    scratch: bool = False,
+    config: str | os.PathLike | Config, options: ConfigOptions | None = None, /, **given: Any
 ) -> Config:
-    """A config with its data and options set; see :func:`train` for the arguments."""
-    cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
-    if demo or data is not None:
-        use_data(cfg, data_for(cfg, data, launcher))
-    if demo:
-        from ..config.demo import shrink
+    """Return a config with its data and settings, as ``print-config`` shows it.
 
-        shrink(cfg)
-    if scratch:
-        from_scratch(cfg)
-    merge(cfg, options)
-    return cfg
+    Args:
+        config: a config, which is left as it is, its file, or the name of one of mmresnest.
+        options: what is asked for.
+        **given: options by keyword.
+
+    Raises:
+        UserError: if config or data cannot be used.
+    """
+    return _take_steps(CONFIG_STEPS, config, build_options(ConfigOptions, options, given))
 
 
 def prepare(
-    config: str | os.PathLike | Config,
-    splits: tuple[str, ...],
-    *,
-    work_dir: str | os.PathLike | None = None,
-    resume: str | None = None,
-    launcher: str = 'none',
-    demo: bool = False,
-    fast_eval: bool = False,
-    compile: bool = False,
-    live: Sequence[str] = (),
-    **more: Any,
+    config: str | os.PathLike | Config, options: RunOptions | None = None, /, **given: Any
 ) -> Config:
-    """Everything between a config's name and a config that can be run.
+    """Return a config that can be run.
 
-    What can be wrong is looked at from cheap to dear, and the work folder is made last, so that a
-    refused run leaves nothing behind.
-
-    ``splits`` are the parts of the data that will be read; for the rest see :func:`train`.
+    Args:
+        config: a config, which is left as it is, its file, or the name of one of mmresnest.
+        options: what is asked for.
+        **given: options by keyword.
 
     Raises:
         UserError: if config, data or checkpoint cannot be used.
     """
-    cfg = configure(config, launcher=launcher, demo=demo, **more)
-    for split in splits[:1]:
-        if cfg.get(f'{split}_dataloader') is None or cfg.get(f'{split}_cfg') is None:
-            raise UserError(
-                f'the config {cfg.filename or ""} has no {split}_dataloader or '
-                f'{split}_cfg: there is nothing to {split}'
-            )
-    check_paths(cfg, splits)
-    name = (Path(cfg.filename).stem if cfg.filename else 'run') + ('_demo' if demo else '')
-    if work_dir is not None:
-        cfg.work_dir = os.fspath(work_dir)
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('work_dirs', name)
-    settle_start(cfg, resume)
-    register(cfg)
-    settle_safety(cfg)
-    settle_evaluators(cfg)
-    settle_live(cfg, live)
-    if fast_eval:
-        from ..config.defaults import use_fast_evaluation
+    return _take_steps(STEPS, config, build_options(RunOptions, options, given))
 
-        use_fast_evaluation(cfg, 'test' if splits == ('test',) else 'val')
-    cfg.launcher = launcher
-    if compile:
-        check_compiler(cfg)
-    check_annotations(cfg, splits)
-    hardware.settle_wrapper(cfg)
-    settle_norms(cfg, distributed=launcher != 'none')
-    settle_loaders(cfg)
-    if cfg.get('visualizer') is not None:
-        # mmengine keeps visualizers by name for as long as the process lives, so that a second run
-        # would write its curves into the folder of the first.
-        cfg.visualizer.name = f'{name}_{time.time_ns()}'
-    try:
-        os.makedirs(cfg.work_dir, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f'the work folder {cfg.work_dir} cannot be made: {error.strerror}; choose '
-            'another with --work-dir'
-        ) from error
+
+def _take_steps(
+    steps: tuple[tuple[Any, ...], ...], config: str | os.PathLike | Config, options: ConfigOptions
+) -> Config:
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
+    for step, *names in steps:
+        # None for an option that the command does not have, as `resume` of a test.
+        step(cfg, *(getattr(options, name, None) for name in names))
     return cfg
 
 
-def plain(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Scores as Python's own numbers; mmseg's are numpy's."""
-    return {name: float(value) for name, value in metrics.items()}
+def if_asked(step: Callable[..., Any]) -> Callable[..., None]:
+    """Return a step that is taken only where the first option it names is given."""
+
+    @wraps(step)
+    def take_if_asked(cfg: Config, asked: Any, *more: Any) -> None:
+        if asked:
+            step(cfg, *more)
+
+    return take_if_asked
 
 
-def data_for(
+def use_data_folder(
+    cfg: Config, data: str | os.PathLike | None, demo: bool | None, launcher: str | None
+) -> None:
+    """Point the config at the folder given, or for a demo at the embedded data set."""
+    if demo or data is not None:
+        use_data(cfg, choose_data_folder(cfg, data, launcher or 'none'))
+
+
+def choose_data_folder(
     cfg: Config, data: str | os.PathLike | None, launcher: str = 'none'
 ) -> str | os.PathLike:
-    """The folder given, or the embedded data set in the layout of the config's task."""
-    return drawn_data(KINDS[task_of(cfg)], launcher) if data is None else data
+    """Return the folder given, or the embedded data set in the layout of the config's task."""
+    return draw_embedded_data(KINDS[task_of(cfg)], launcher) if data is None else data
 
 
-def drawn_data(layout: str, launcher: str = 'none') -> Path:
-    """The embedded data set under ``data/shapes``, drawn if it is not there yet.
+def draw_embedded_data(layout: str, launcher: str = 'none') -> Path:
+    """Return the embedded data set under ``data/shapes``, drawn if it is not there yet.
 
     It is drawn in all layouts, and one drawn with fewer serves where it has the one that is needed.
     """
-    from ..data.shapes.dataset import LAYOUTS, STAMP, draw
+    from ..data.shapes.dataset import LAYOUTS, STAMP, draw_dataset
 
-    folder, first = Path('data') / 'shapes', distributed.numbers(launcher)[1] == 0
+    folder, first = Path('data') / 'shapes', distributed.rank_and_world_size(launcher)[1] == 0
     drawn = (folder / STAMP).exists()
-    return draw(folder, layouts=[layout] if drawn else LAYOUTS, progress=first)
+    return draw_dataset(folder, layouts=[layout] if drawn else LAYOUTS, progress=first)
 
 
-def _use_amp(cfg: Config) -> None:
-    import torch
-
-    wrapper = cfg.optim_wrapper
-    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError(
-            f'--amp replaces the OptimWrapper, and {cfg.filename or "the config"} has '
-            f'a {wrapper.type}; set mixed precision there'
-        )
-    # Scaled losses need all shards of a gradient looked at before any of them is used.
-    if torch.cuda.is_available() and strategy_of(cfg) != OURS:
-        wrapper.type = 'AmpOptimWrapper'
-        wrapper.setdefault('loss_scale', 'dynamic')
-    else:
-        wrapper.pop('loss_scale', None)
-        wrapper.pop('dtype', None)
-        from . import amp  # noqa: F401  registers the wrapper
-
-        wrapper.type = 'Bfloat16OptimWrapper'
-        print_log('mixed precision: bfloat16, without loss scaling', 'current')
+def require_loops(cfg: Config, splits: tuple[str, ...]) -> None:
+    """Make sure that the config says how to do what the run is for."""
+    for split in splits[:1]:
+        if cfg.get(f'{split}_dataloader') is None or cfg.get(f'{split}_cfg') is None:
+            raise UserError(
+                f'{name_of(cfg)} has no {split}_dataloader or {split}_cfg: there is nothing to '
+                f'{split}',
+                code='config.no-split',
+            )
 
 
-def _accept_changes(cfg: Config) -> None:
-    kind = cfg.train_cfg.get('type')
-    if kind not in TYPES.values():
-        raise UserError(
-            f'--accept-changes is of our loops, and train_cfg.type is {kind}; set it '
-            'to mmresnest.EpochBasedTrainLoop or mmresnest.IterBasedTrainLoop'
-        )
-    cfg.train_cfg.accept_changes = True
+def set_work_dir(cfg: Config, work_dir: str | os.PathLike | None, demo: bool) -> None:
+    """Set where checkpoints and logs go."""
+    if work_dir is not None:
+        cfg.work_dir = os.fspath(work_dir)
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', _name_run(cfg, demo))
 
 
-def _use_scaled_rate(cfg: Config) -> None:
-    if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
-        raise UserError(
-            '--auto-scale-lr needs the batch size that the learning rate of '
-            f'{cfg.filename or "the config"} is meant for: add auto_scale_lr = '
-            'dict(base_batch_size=16), or what it is'
-        )
-    cfg.auto_scale_lr.enable = True
+def _name_run(cfg: Config, demo: bool) -> str:
+    return (Path(cfg.filename).stem if cfg.filename else 'run') + ('_demo' if demo else '')
 
 
-def settle_start(cfg: Config, resume: str | None) -> None:
-    """Settles what the run starts from, and looks at the file before anything is built."""
+def resolve_checkpoint(cfg: Config, resume: str | None) -> None:
+    """Set what the run starts from, and check that file before anything is built."""
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume in ('auto', 'if-any') else resume
     if cfg.get('resume') and not cfg.get('load_from'):
-        _find_last(cfg, needed=resume != 'if-any')
+        _find_last_checkpoint(cfg, needed=resume != 'if-any')
     source = cfg.get('load_from')
     flexible = cfg.get('runner_type') == 'FlexibleRunner'
     if source and '://' not in source and not (flexible and checkpoints.is_sharded(Path(source))):
-        content = checkpoints.read(source)
+        content = checkpoints.read_checkpoint(source)
         if cfg.get('resume') and 'optimizer' not in content:
             raise UserError(
                 f'{source} holds weights only, and resuming needs the state of the '
-                'optimiser too; to start a new run from these weights, give '
-                f'--cfg-options load_from={source} without --resume'
+                'optimizer too; to start a new run from these weights, give '
+                f'--cfg-options load_from={source} without --resume',
+                code='resume.weights-only',
             )
 
 
-def _find_last(cfg: Config, needed: bool) -> None:
-    """Has a run go on from the last whole checkpoint of its work folder."""
+def _find_last_checkpoint(cfg: Config, needed: bool) -> None:
     folder = Path(cfg.work_dir)
-    passed: list[str] = []
-    found = checkpoints.last(folder, passed.append)
-    for line in passed:
+    skipped: list[str] = []
+    found = checkpoints.find_last(folder, skipped.append)
+    for line in skipped:
         print_log(line, 'current', logging.WARNING)
     if found is not None:
-        print_log(f'goes on from {found}', 'current')
+        print_log(f'resumes from {found}', 'current')
         cfg.load_from = str(found)
-    elif passed:
+    elif skipped:
         raise UserError(
-            f'nothing to resume in {folder.absolute()}: none of its {len(passed)} '
-            f'checkpoints is whole ({passed[0].partition("; ")[0]}); bring one back, '
-            'or name another --work-dir to start from the beginning'
+            f'nothing to resume in {folder.absolute()}: none of its {len(skipped)} '
+            f'checkpoints is whole ({skipped[0].partition("; ")[0]}); bring one back, '
+            'or name another --work-dir to start from the beginning',
+            code='resume.nothing',
         )
     elif needed:
         raise UserError(
             f'nothing to resume in {folder.absolute()}: no checkpoint is there; leave '
-            '--resume out to start from the beginning, or name another --work-dir'
+            '--resume out to start from the beginning, or name another --work-dir',
+            code='resume.nothing',
         )
     else:
         print_log(
@@ -230,13 +203,136 @@ def _find_last(cfg: Config, needed: bool) -> None:
         cfg.resume = False
 
 
-def _pictures(runner: Any) -> list[Path]:
-    """Draws, on the first process, what the trained model predicts and how it learned."""
-    model = None if runner.val_loop is None else whole_model(runner)
-    if model is None:
-        return []
-    from ..deploy import uncompiled
-    from ..visualization.pictures import write_pictures
+def set_launcher(cfg: Config, launcher: str) -> None:
+    """Note what started the processes."""
+    cfg.launcher = launcher
 
-    with uncompiled(model):
-        return write_pictures(runner, model, runner.val_loop.dataloader.dataset, runner.work_dir)
+
+def note_command(cfg: Config) -> None:
+    """Write the command into the config, for the report."""
+    cfg.command = format_command()
+
+
+def format_command() -> str:
+    """Return the command that runs, as it was typed."""
+    program, *arguments = sys.argv
+    path = Path(program)  # `python -m mmresnest` has the name of a file
+    name = (
+        'mmresnest'
+        if (path.parent.name if path.stem == '__main__' else path.stem) == 'mmresnest'
+        else program
+    )
+    return shlex.join([name, *arguments])
+
+
+def allow_mismatch(cfg: Config) -> None:
+    """Have the loop resume though data, batch size or number of processes differ."""
+    kind = cfg.train_cfg.get('type')
+    if kind not in TYPES.values():
+        raise UserError(
+            f'--allow-mismatch is an option of our loops, and train_cfg.type is {kind}; set it '
+            'to mmresnest.EpochBasedTrainLoop or mmresnest.IterBasedTrainLoop',
+            code='option.conflict',
+        )
+    cfg.train_cfg.accept_changes = True
+
+
+def set_randomness(cfg: Config, seed: int | None, deterministic: bool | None) -> None:
+    """Set the seed, and the choice of algorithms."""
+    if seed is not None or deterministic:
+        cfg.randomness = {**cfg.get('randomness', {}), 'deterministic': bool(deterministic)}
+        if seed is not None:
+            cfg.randomness.seed = seed
+
+
+def use_amp(cfg: Config) -> None:
+    """Set up mixed precision: float16 with scaled losses on a GPU, bfloat16 elsewhere."""
+    import torch
+
+    wrapper = cfg.optim_wrapper
+    if wrapper.get('type', 'OptimWrapper') not in (*CHECKED, *CHECKED.values()):
+        raise UserError(
+            f'--amp replaces the OptimWrapper, and {name_of(cfg)} has a {wrapper.type}; set mixed '
+            'precision there',
+            code='option.conflict',
+        )
+    # Scaled losses need all shards of a gradient checked before any of them is used.
+    if torch.cuda.is_available() and strategy_of(cfg) != OURS:
+        wrapper.type = CHECKED['AmpOptimWrapper']
+        wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        wrapper.pop('loss_scale', None)
+        wrapper.pop('dtype', None)
+        wrapper.type = 'mmresnest.Bfloat16OptimWrapper'
+        print_log('mixed precision: bfloat16, without loss scaling', 'current')
+
+
+def scale_learning_rate(cfg: Config) -> None:
+    """Have the learning rate follow the batch size."""
+    if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+        raise UserError(
+            '--auto-scale-lr needs the batch size that the learning rate of '
+            f'{name_of(cfg)} is meant for: add auto_scale_lr = dict(base_batch_size=16), or what '
+            'it is',
+            code='config.incomplete',
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def name_visualizer(cfg: Config, demo: bool) -> None:
+    """Give the visualizer a name of its own.
+
+    mmengine keeps visualizers by name for as long as the process lives, so that a second run would
+    write its curves into the folder of the first.
+    """
+    if cfg.get('visualizer') is not None:
+        cfg.visualizer.name = f'{_name_run(cfg, demo)}_{time.time_ns()}'
+
+
+def make_work_dir(cfg: Config) -> None:
+    """Make the work folder."""
+    try:
+        os.makedirs(cfg.work_dir, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f'the work folder {cfg.work_dir} cannot be made: {error.strerror}; choose '
+            'another with --work-dir',
+            code='file.unwritable',
+        ) from error
+
+
+CONFIG_STEPS: tuple[tuple[Any, ...], ...] = (
+    (use_data_folder, 'data', 'demo', 'launcher'),
+    (if_asked(shrink_config), 'demo'),
+    (if_asked(start_from_scratch), 'from_scratch'),
+    (merge_options, 'cfg_options'),
+)
+"""What makes the config that is printed: a step, and the options that it reads."""
+
+STEPS: tuple[tuple[Any, ...], ...] = (
+    *CONFIG_STEPS,
+    (require_loops, 'splits'),
+    (check_paths, 'splits'),
+    (set_work_dir, 'work_dir', 'demo'),
+    (resolve_checkpoint, 'resume'),
+    (import_packages,),
+    (configure_safety,),
+    (configure_evaluators,),
+    (configure_loggers, 'logger'),
+    (if_asked(use_fast_evaluation), 'fast_eval', 'scored_split'),
+    (set_launcher, 'launcher'),
+    (if_asked(check_compiler), 'compile'),
+    (configure_model_wrapper,),
+    (configure_norms, 'distributed'),
+    (configure_loaders,),
+    (if_asked(note_command), 'trains'),
+    (if_asked(allow_mismatch), 'allow_mismatch'),
+    (set_randomness, 'seed', 'deterministic'),
+    (if_asked(use_amp), 'amp'),
+    (if_asked(scale_learning_rate), 'auto_scale_lr'),
+    (if_asked(configure_strategy), 'trains'),
+    (check_annotations, 'splits'),
+    (name_visualizer, 'demo'),
+    (make_work_dir,),
+)
+"""What makes the config that is run."""

@@ -1,12 +1,12 @@
-"""Testing, as one function."""
+"""Test, as one function."""
 
 from __future__ import annotations
 
 import copy
 import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,21 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from ..config.hardware import WHOLE
-from ..config.inspect import dataset_leaves, task_of
+from ..config.inspect import dataset_configs, task_of
+from ..config.options import TestOptions, build_options
 from ..errors import UserError
 from . import checkpoints, distributed
-from .prepare import plain, prepare
-from .runner import build_runner, building, compile_parts, running
-from .train import released, watch
+from .hooks.scores import SavePredictions
+from .prepare import prepare
+from .runner import (
+    build_runner,
+    compile_parts,
+    explain_build_errors,
+    explain_run_errors,
+    release_on_exit,
+    show_progress,
+    to_floats,
+)
 
 #: scales for a segmentor's ``tta`` where the config names none; each also mirrored
 TTA_RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -45,37 +54,17 @@ class TestResult:
 def test(
     config: str | os.PathLike | Config,
     checkpoint: str | os.PathLike,
-    *,
-    work_dir: str | os.PathLike | None = None,
-    out: str | os.PathLike | None = None,
-    show_dir: str | os.PathLike | None = None,
-    tta: bool = False,
-    options: Mapping[str, Any] | None = None,
-    launcher: str = 'none',
-    data: str | os.PathLike | None = None,
-    demo: bool = False,
-    compile: bool = False,
-    fast_eval: bool = False,
-    progress: bool = True,
+    options: TestOptions | None = None,
+    /,
+    **given: Any,
 ) -> TestResult:
-    """Scores a checkpoint on the test split.
+    """Score a checkpoint on the test split.
 
     Args:
         config: a config, its file, or the name of one that comes with mmresnest.
         checkpoint: weights of the config's model.
-        work_dir: where the log goes; as for :func:`~mmresnest.engine.train.train`.
-        out: where to write the predictions: ``.pkl``, all of them as mmdet and mmseg represent
-            them; ``.json``, COCO's format of results (detectors); no suffix, a folder of label
-            images (segmentors).
-        show_dir: folder for pictures of predictions beside the truth.
-        tta: average over mirrored (segmentors: and scaled) copies of each image.
-        options: settings to override, dotted names to values; after ``data`` and ``demo``.
-        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``: who started the processes.
-        data: a folder in COCO or ADE20K layout to test on instead of the config's data.
-        demo: test on the embedded data set a checkpoint of ``train(..., demo=True)``.
-        compile: have ``torch.compile`` compile backbone and neck, once for all image sizes.
-        fast_eval: compute COCO's scores by faster-coco-eval, see :mod:`mmresnest.config.defaults`.
-        progress: show a bar, where stdout and stderr are a terminal.
+        options: what is asked for, see :class:`~mmresnest.config.options.TestOptions`.
+        **given: options by keyword, such as ``tta=True``.
 
     Returns:
         scores and files.
@@ -84,57 +73,50 @@ def test(
         UserError: if config, data or checkpoint cannot be used.
     """
     start = time.monotonic()
-    content = checkpoints.read(checkpoint)
+    options = build_options(TestOptions, options, given)
+    content = checkpoints.read_checkpoint(checkpoint)
     # The checkpoint takes the place of whatever the config would start a training from.
-    options = {**(options or {}), 'load_from': None, 'resume': False, **WHOLE}
-    with distributed.started(launcher):
-        cfg = prepare(
-            config,
-            ('test',),
-            work_dir=work_dir,
-            options=options,
-            launcher=launcher,
-            data=data,
-            demo=demo,
-            fast_eval=fast_eval,
-            compile=compile,
-        )
+    settings = {**(options.cfg_options or {}), 'load_from': None, 'resume': False, **WHOLE}
+    with distributed.process_group(options.launcher):
+        cfg = prepare(config, replace(options, cfg_options=settings))
         cfg.load_from = str(Path(checkpoint).expanduser())
-        if tta:
+        if options.tta:
             _use_tta(cfg)
+        out, show_dir = options.out, options.show_dir
         dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())
-        from .hooks.scores import PaintPredictions
-
-        with building(cfg):
+        with explain_build_errors(cfg):
             runner = build_runner(cfg)
             checkpoints.check_fit(checkpoint, content, runner.model)
-            if compile:
+            if options.compile:
                 compile_parts(runner.model)
             loop = runner.test_loop
         del content  # the runner reads it once more
         if dump is not None:
             loop.evaluator.metrics.append(dump)
         if show_dir is not None:
-            runner.register_hook(PaintPredictions(str(Path(show_dir).expanduser().absolute())))
-        watch(runner, progress)
-        with running(cfg), released(runner):
+            runner.register_hook(SavePredictions(str(Path(show_dir).expanduser().absolute())))
+        show_progress(runner, options.progress)
+        with explain_run_errors(cfg), release_on_exit(runner):
             metrics = runner.test()
-        return TestResult(plain(metrics), time.monotonic() - start, list(_written(out, show_dir)))
+        return TestResult(
+            to_floats(metrics), time.monotonic() - start, list(_written_files(out, show_dir))
+        )
 
 
 def _use_tta(cfg: Config) -> None:
-    """Wraps the model for augmented testing, with the config's recipe or a default one."""
+    """Wrap the model for augmented testing, with the config's recipe or a default one."""
     task = task_of(cfg)
-    leaves = dataset_leaves(cfg.test_dataloader.dataset)
+    leaves = dataset_configs(cfg.test_dataloader.dataset)
     if task == 'panoptic':
         raise UserError(
             '--tta merges boxes or semantic maps, and this config is for panoptic '
-            'segmentation; leave --tta out'
+            'segmentation; leave --tta out',
+            code='option.conflict',
         )
     if task == 'instance':
-        _boxes_only(cfg)
+        _drop_masks(cfg)
     if cfg.get('tta_pipeline') is None:
-        make = _semantic_views if task == 'semantic' else _mirrored
+        make = _scale_and_mirror_views if task == 'semantic' else _mirror_views
         cfg.tta_pipeline = make(copy.deepcopy(list(leaves[0].pipeline)))
     if cfg.get('tta_model') is None:
         nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
@@ -149,17 +131,18 @@ def _use_tta(cfg: Config) -> None:
         leaf.pipeline = cfg.tta_pipeline
 
 
-def _boxes_only(cfg: Config) -> None:
-    """Leaves masks out of model and score, since mmdet merges only the boxes of several views."""
+def _drop_masks(cfg: Config) -> None:
+    """Leave masks out of model and score, since mmdet merges only the boxes of several views."""
     head = cfg.model.get('roi_head')
     if not head or 'mask_head' not in head:
         raise UserError(
             '--tta merges boxes, and the masks of this config do not come from boxes; '
-            'leave --tta out'
+            'leave --tta out',
+            code='option.conflict',
         )
     for key in ('mask_head', 'mask_roi_extractor', 'mask_iou_head', 'mask_info_flow'):
         head.pop(key, None)
-    for evaluator in _evaluators(cfg):
+    for evaluator in _list_evaluators(cfg):
         if 'metric' in evaluator:
             evaluator['metric'] = 'bbox'
     print_log(
@@ -167,13 +150,13 @@ def _boxes_only(cfg: Config) -> None:
     )
 
 
-def _evaluators(cfg: Config) -> list[dict]:
+def _list_evaluators(cfg: Config) -> list[dict]:
     given = cfg.test_evaluator
     return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
-def _mirrored(pipeline: list[dict]) -> list[dict]:
-    """A detector's test pipeline, with each image as it is and mirrored."""
+def _mirror_views(pipeline: list[dict]) -> list[dict]:
+    """Return a detector's test pipeline, with each image as it is and mirrored."""
     pack = pipeline.pop()
     pack['meta_keys'] = (
         'img_id',
@@ -188,8 +171,8 @@ def _mirrored(pipeline: list[dict]) -> list[dict]:
     return [*pipeline, dict(type='TestTimeAug', transforms=[flips, [pack]])]
 
 
-def _semantic_views(pipeline: list[dict]) -> list[dict]:
-    """A segmentor's test pipeline at several scales, each as it is and mirrored."""
+def _scale_and_mirror_views(pipeline: list[dict]) -> list[dict]:
+    """Return a segmentor's test pipeline at several scales, each as it is and mirrored."""
     load = [step for step in pipeline if step['type'].startswith('LoadImage')]
     resize: dict[str, Any] = next(
         (step for step in pipeline if step['type'] == 'Resize'), dict(type='Resize')
@@ -207,12 +190,15 @@ def _semantic_views(pipeline: list[dict]) -> list[dict]:
         dict(type='RandomFlip', prob=probability, direction='horizontal')
         for probability in (0.0, 1.0)
     ]
-    truth = [step for step in pipeline if step['type'] == 'LoadAnnotations']
-    return [*load, dict(type='TestTimeAug', transforms=[scales, flips, truth, [pipeline[-1]]])]
+    annotations = [step for step in pipeline if step['type'] == 'LoadAnnotations']
+    return [
+        *load,
+        dict(type='TestTimeAug', transforms=[scales, flips, annotations, [pipeline[-1]]]),
+    ]
 
 
 def _prepare_out(cfg: Config, out: Path) -> Any:
-    """Arranges for the predictions to be written.
+    """Arrange for the predictions to be written.
 
     Returns:
         a metric to append that writes them, or None where one of the config's own does.
@@ -221,19 +207,23 @@ def _prepare_out(cfg: Config, out: Path) -> Any:
     legal = '.pkl, or a folder for label images' if semantic else '.pkl or .json'
     kinds = ('', '.pkl', '.pickle') if semantic else ('.json', '.pkl', '.pickle')
     if out.suffix not in kinds:
-        raise UserError(f'--out {out}: predictions of this config are written as {legal}')
+        raise UserError(
+            f'--out {out}: predictions of this config are written as {legal}', code='option.suffix'
+        )
     try:
         (out if not out.suffix else out.parent).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f'--out {out}: the folder cannot be made: {error.strerror}') from error
+        raise UserError(
+            f'--out {out}: the folder cannot be made: {error.strerror}', code='file.unwritable'
+        ) from error
     if out.suffix == '':
-        for evaluator in _evaluators(cfg):
+        for evaluator in _list_evaluators(cfg):
             evaluator['output_dir'] = str(out)
     elif out.suffix == '.json':
-        for evaluator in _evaluators(cfg):
+        for evaluator in _list_evaluators(cfg):
             evaluator['outfile_prefix'] = str(out.with_suffix(''))
     elif semantic:
-        return _dump_labels(str(out))
+        return _build_label_dump(str(out))
     else:
         from mmdet.evaluation import DumpDetResults
 
@@ -241,11 +231,11 @@ def _prepare_out(cfg: Config, out: Path) -> Any:
     return None
 
 
-def _dump_labels(path: str) -> Any:
+def _build_label_dump(path: str) -> Any:
     from mmengine.evaluator import DumpResults
 
     class DumpLabels(DumpResults):
-        """Leaves out truth and class scores: a hundred times the room of the labels."""
+        """Leaves out ground truth and class scores, a hundred times the size of the labels."""
 
         def process(self, data_batch: dict, predictions: Any) -> None:
             super().process(
@@ -263,7 +253,9 @@ def _dump_labels(path: str) -> Any:
     return DumpLabels(out_file_path=path)
 
 
-def _written(out: str | os.PathLike | None, show_dir: str | os.PathLike | None) -> Iterator[Path]:
+def _written_files(
+    out: str | os.PathLike | None, show_dir: str | os.PathLike | None
+) -> Iterator[Path]:
     from mmengine.dist import is_main_process
 
     if out is not None:

@@ -1,67 +1,59 @@
-"""Models as files that run elsewhere, each run at once and compared: ``mmresnest export``."""
+"""Export models to files, and compare each file with its model: ``mmresnest export``."""
 
 from __future__ import annotations
 
-import copy
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
-from torch import Tensor, nn
 
 from ..config.load import load_config
-from ..deploy import fold, fuse
+from ..config.options import build_options
 from ..engine import checkpoints
-from ..engine.prepare import data_for
+from ..engine.prepare import choose_data_folder
 from ..errors import UserError, nearest
-from ..inference import inputs as sources
-from ..inference.exported import ExportedModel
 from ..inference.outputs import check_folder
 from ..inference.predictor import Predictor
-from ..inference.results import PanopticSegmentation, Result
-from ..inference.scoring import check_scored, main_score, score
-from ..models.fast import plain
+from ..inference.scoring import check_scorable
+from ..models import fast
 from ..utils.files import no_empty_folders
 from . import formats
-from .compare import LIMITS, Cut, Difference, differences, refuse_differences, result_differences
-from .formats import FORMATS
-from .graphs import DetectorGraph, FeatureGraph, SegmentorGraph
-from .operators import NATIVE
-from .plan import LEAST, describe, inputs_for, pictures_for, plan_for
-from .quantize import QUANTISERS
+from .compare import Difference
+from .formats import FORMATS, Shapes
+from .graphs import build_graph
+from .options import PARTS, ExportOptions
+from .plan import MIN_SIDE, build_metadata, comparison_images, comparison_inputs, plan_shapes
+from .quantize import QUANTIZERS, quantize_and_score, read_calibration_images
+from .verify import compare_with_framework, compare_with_graph, time_forms
 
-PARTS = ('whole', 'neck', 'backbone')
-ROUNDS = 5  # of timing
-MOST_CALIBRATION = 100  # pictures that scales are found from
-MAX_DROP = 0.02  # of the score by int8
+MAX_DROP = 0.02
+"""How far int8 may lower the score by default, as a fraction of 1."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ExportResult:
-    """A file, and how it does.
+    """An exported file, and what was measured of it.
 
     Attributes:
         files: that were written.
-        about: the description in the file.
+        metadata: the description in the file.
         differences: from the framework, and from the graph that was written.
         objects: how many objects, or pixels, were compared.
-        milliseconds: of a batch, by what computed it.
+        milliseconds: of a batch, by what computes it.
         scores: on the test split, by precision; of int8 only.
         notes: what the user should know.
         seconds: wall time of the whole call.
     """
 
     files: list[Path]
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     differences: dict[str, list[Difference]]
     objects: int
     milliseconds: dict[str, float]
@@ -73,47 +65,20 @@ class ExportResult:
 def export(
     config: str | os.PathLike | Config,
     checkpoint: str | os.PathLike,
+    options: ExportOptions | None = None,
+    /,
     *,
-    to: str = 'onnx',
-    part: str = 'whole',
-    out: str | os.PathLike | None = None,
-    size: tuple[int, int] | None = None,
-    batch: int = 1,
-    dynamic: bool = False,
-    half: bool = False,
-    int8: str | os.PathLike | None = None,
-    max_drop: float | None = None,
-    pictures: Sequence[str | os.PathLike] = (),
-    data: str | os.PathLike | None = None,
-    demo: bool = False,
-    options: Mapping[str, Any] | None = None,
-    force: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    **given: Any,
 ) -> ExportResult:
-    """Writes a model as a file, runs it, and compares.
+    """Write a model as a file, run it, and compare.
 
     Args:
         config: a config, its file, or the name of one that comes with mmresnest.
         checkpoint: weights of the config's model.
-        to: ``onnx``, ``openvino``, ``torch-export`` or ``torchscript``.
-        part: ``whole``, with what lies before and behind the network; ``neck``, the maps of
-            backbone and neck; or ``backbone``.
-        out: the file; by default named as the config, in the current folder.
-        size: height and width of the input, where they are fixed; by default what the test pipeline
-            makes of a picture that fills it.
-        batch: images at once, where sizes are fixed.
-        dynamic: take any number of images, of any size.
-        half: compute in float16; boxes, and outputs, stay in float32.
-        int8: a folder of pictures to find the scales of 8-bit layers from; scores on the test split
-            say what they cost.
-        max_drop: by how much of 1 int8 may lower the score, 0.02 by default.
-        pictures: to compare on; by default the first of the test split, or drawn ones.
-        data: see :class:`~.predictor.Predictor`; with ``int8`` also what is scored on.
-        demo: the checkpoint is of ``train(..., demo=True)``; with ``int8`` and without ``data``
-            what that trains on is drawn, if it is not there yet.
-        options: settings to override, dotted names to values.
-        force: replace a file.
-        say: is told what is done.
+        options: what is asked for, see :class:`~mmresnest.export.options.ExportOptions`.
+        say: is called with each thing that is done.
+        **given: options by keyword, such as ``format='openvino'``.
 
     Returns:
         files and figures.
@@ -123,71 +88,95 @@ def export(
             results are not those of the model. Nothing is left behind then.
     """
     start = time.monotonic()
-    _check(to, part, size, batch, dynamic, half, int8, max_drop)
-    path = _target(config, to, out, force)
+    options = build_options(ExportOptions, options, given)
+    _check_options(options)
+    to, part, int8 = options.format, options.part, options.int8
+    path = _output_path(config, to, options.out, options.force)
     formats.check_installed(to)
-    if demo and int8 is not None:  # what is scored on is there, or drawn
-        checkpoints.read(checkpoint)
-        data = data_for(config if isinstance(config, Config) else load_config(config), data)
-    calibration = [] if int8 is None else _calibration(int8, say)
-    predictor = Predictor(
-        config, checkpoint, 'cpu', 0.0, data=data, demo=demo, options=options, fused=False
-    )
-    plain(predictor.model)
-    plan = plan_for(predictor, to, part, size, batch, dynamic)
-    images = pictures_for(predictor.config, pictures)
-    about = describe(predictor, plan, part, 'float16' if half else 'float32', checkpoint)
+    calibration = [] if int8 is None else read_calibration_images(int8, say)
+    predictor = _load_predictor(config, checkpoint, options)
+    plan = plan_shapes(predictor, to, part, options.size, options.batch, options.dynamic)
+    images = comparison_images(predictor.config, options.sample_images)
+    precision = 'float16' if options.half else 'float32'
+    metadata = build_metadata(predictor, plan, part, precision, checkpoint)
     if int8 is not None:
-        check_scored(predictor.config)
-    graph = build(predictor.model, part, torch.float32)
-    about['lowest'] = getattr(graph, 'lowest', 0.0)
-    found: dict[str, list[Difference]] = {}
-    notes: list[str] = []
-    objects = 0
-    if part == 'whole':
-        say(f'comparing the graph with the framework on {len(images)} pictures')
-        found['graph and framework'], objects = _against_framework(predictor, graph, about, images)
-        if not objects:
-            notes.append(
-                'nothing was found on the pictures that were compared: give some with --try'
-            )
-        if plan.height is not None:
-            notes.append(
-                f'pictures are scaled to fit into {plan.height}x{plan.width} and padded, '
-                'those of another shape more than in a test; with --dynamic they are not'
-            )
-    inputs = inputs_for(plan, part, images, about)
+        check_scorable(predictor.config)
+    graph = build_graph(predictor.model, part, torch.float32)
+    metadata['lowest'] = getattr(graph, 'score_thr', 0.0)
+    result = ExportResult(FORMATS[to].list_files(path), metadata, {}, 0, {})
+    if part == 'model':
+        say(f'comparing the graph with the framework on {len(images)} images')
+        found, result.objects = compare_with_framework(predictor, graph, metadata, images)
+        result.differences['graph and framework'] = found
+        result.notes += _notes_on_comparison(result.objects, plan)
+    inputs = comparison_inputs(plan, part, images, metadata)
     with torch.inference_mode():
-        expected = [formats.arrays_of(graph(*batch)) for batch in inputs]
-    about['outputs'] = list(getattr(graph, 'outputs', ())) or [
+        expected = [formats.to_arrays(graph(*batch)) for batch in inputs]
+    metadata['outputs'] = list(getattr(graph, 'outputs', ())) or [
         f'map{number}' for number in range(len(expected[0]))
     ]
-    written = build(predictor.model, part, torch.float16) if half else graph
-    scores: dict[str, dict[str, float]] = {}
-    with _beside(path) as file, _told(to, path):
+    written = build_graph(predictor.model, part, torch.float16) if options.half else graph
+    with _temporary_sibling(path) as file, _explain_export_errors(to, path):
         say(f'writing {to}')
-        FORMATS[to].write(written, inputs[0], file, plan, about)
+        FORMATS[to].write(written, inputs[0], file, plan, metadata)
         say('running it')
         run = FORMATS[to].load(file)
-        found.update(_against_graph(run, about, inputs, expected))
+        result.differences.update(compare_with_graph(run, metadata, inputs, expected))
         if int8 is not None:
-            file, scores = _quantise(
-                predictor, to, file, calibration, MAX_DROP if max_drop is None else max_drop, say
+            max_drop = MAX_DROP if options.max_drop is None else options.max_drop
+            file, result.scores = quantize_and_score(
+                predictor, to, file, calibration, max_drop, say
             )
-            about['precision'] = 'int8'
+            metadata['precision'] = 'int8'
             run = FORMATS[to].load(file)
-        times = _times(predictor, part, run, inputs[0], to)
-        files = FORMATS[to].files(path)
-        for new, place in reversed(list(zip(FORMATS[to].files(file), files))):
+        result.milliseconds.update(time_forms(predictor, part, run, inputs[0], to))
+        for new, place in reversed(list(zip(FORMATS[to].list_files(file), result.files))):
             os.replace(new, place)  # the file that is opened comes last
-    return ExportResult(
-        files, about, found, objects, times, scores, notes, time.monotonic() - start
+    result.seconds = time.monotonic() - start
+    return result
+
+
+def _load_predictor(
+    config: str | os.PathLike | Config, checkpoint: str | os.PathLike, options: ExportOptions
+) -> Predictor:
+    """Load the model on the CPU, in its definition, ready to be copied into graphs."""
+    data = options.data
+    if options.demo and options.int8 is not None:  # the data of the demo are drawn if missing
+        checkpoints.read(checkpoint)
+        data = choose_data_folder(
+            config if isinstance(config, Config) else load_config(config), data
+        )
+    predictor = Predictor(
+        config,
+        checkpoint,
+        'cpu',
+        0.0,
+        data=data,
+        demo=options.demo,
+        options=options.cfg_options,
+        fused=False,
     )
+    fast.disable(predictor.model)
+    return predictor
+
+
+def _notes_on_comparison(objects: int, plan: Shapes) -> list[str]:
+    notes = []
+    if not objects:
+        notes.append(
+            'nothing was found on the images that were compared: name others with --sample-images'
+        )
+    if plan.height is not None:
+        notes.append(
+            f'images are scaled to fit into {plan.height}x{plan.width} and padded, '
+            'those of another shape more than in a test; with --dynamic they are not'
+        )
+    return notes
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A file in a folder of its own beside its place, which is gone afterwards."""
+def _temporary_sibling(path: Path) -> Iterator[Path]:
+    """Yield a path of the same name in a temporary folder beside a file."""
     with no_empty_folders(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f'.{path.stem}.', dir=path.parent) as folder:
@@ -195,279 +184,87 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _told(to: str, path: Path) -> Iterator[None]:
-    """Says of what exporters and runtimes raise, of many kinds, what can be done about it."""
+def _explain_export_errors(to: str, path: Path) -> Iterator[None]:
+    """Raise the many kinds of errors of exporters and runtimes as one, with the remedy."""
     try:
         yield
     except UserError:
         raise
     except OSError as error:
         raise UserError(
-            f'{path} cannot be written: {error.strerror or error}; make room, or name another --out'
+            f'{path} cannot be written: {error.strerror or error}; make room, or name another --out',
+            code='file.unwritable',
         ) from error
     except Exception as error:
         root: BaseException = error
-        while root.__cause__ is not None:  # what lies about it advises to mend the exporter
+        while root.__cause__ is not None:  # the outer errors advise to debug the exporter
             root = root.__cause__
         lines = str(root).strip().splitlines() or [type(root).__name__]
         raise UserError(
-            f'{to} cannot hold or run this model: {lines[0][:300]}; try another --to or --part'
+            f'{to} cannot hold or run this model: {lines[0][:300]}; try another --format or --part',
+            code='export.failed',
         ) from error
 
 
-# ---- what is asked for ---------------------------------------------------------------------------
-
-
-def _check(
-    to: str,
-    part: str,
-    size: tuple[int, int] | None,
-    batch: int,
-    dynamic: bool,
-    half: bool,
-    int8: Any,
-    max_drop: float | None,
-) -> None:
-    """Makes sure that what is asked for is known and goes together."""
+def _check_options(options: ExportOptions) -> None:
+    """Refuse options that are unknown or contradict each other."""
+    to, part, size, int8 = options.format, options.part, options.size, options.int8
     if to not in FORMATS:
-        raise UserError(f'--to {to}: there is no such format; {nearest(to, FORMATS)}')
-    if part not in PARTS:
-        raise UserError(f'--part {part}: there is no such part; {nearest(part, PARTS)}')
-    if batch < 1:
-        raise UserError(f'--batch {batch}: a batch has at least one image')
-    if size is not None and min(size) < LEAST:
-        raise UserError(f'--size {size[0]}x{size[1]}: a side has at least {LEAST} pixels')
-    if dynamic and (size is not None or batch > 1):
         raise UserError(
-            '--dynamic takes any size and number of images; leave --size and --batch out'
+            f'--format {to}: there is no such format; {nearest(to, FORMATS)}', code='option.unknown'
         )
-    if half and int8 is not None:
-        raise UserError('--half and --int8 are two precisions; give one of them')
-    if max_drop is not None and int8 is None:
-        raise UserError('--max-drop is of the score by --int8; give that too, or leave it out')
-    if int8 is not None and (to not in QUANTISERS or part != 'whole'):
+    if part not in PARTS:
+        raise UserError(
+            f'--part {part}: there is no such part; {nearest(part, PARTS)}', code='option.unknown'
+        )
+    if options.batch < 1:
+        raise UserError(
+            f'--batch {options.batch}: a batch has at least one image', code='option.value'
+        )
+    if size is not None and min(size) < MIN_SIDE:
+        raise UserError(
+            f'--size {size[0]}x{size[1]}: a side has at least {MIN_SIDE} pixels',
+            code='option.value',
+        )
+    if options.dynamic and (size is not None or options.batch > 1):
+        raise UserError(
+            '--dynamic takes any size and number of images; leave --size and --batch out',
+            code='option.conflict',
+        )
+    if options.half and int8 is not None:
+        raise UserError(
+            '--half and --int8 are two precisions; give one of them', code='option.conflict'
+        )
+    if options.max_drop is not None and int8 is None:
+        raise UserError(
+            '--max-drop limits the drop of the score by --int8; give that too, or leave it out',
+            code='option.conflict',
+        )
+    if int8 is not None and (to not in QUANTIZERS or part != 'model'):
         raise UserError(
             '--int8 is judged by the score of whole models in '
-            f'{" or ".join(QUANTISERS)}, whose runtimes have a quantiser; this is '
-            f'--to {to} --part {part}'
+            f'{" or ".join(QUANTIZERS)}, whose runtimes have a quantizer; this is '
+            f'--format {to} --part {part}',
+            code='option.conflict',
         )
 
 
-def _target(config: Any, to: str, out: Any, force: bool) -> Path:
-    """The file to write.
+def _output_path(config: Any, to: str, out: Any, force: bool) -> Path:
+    """Return the file to write.
 
     Raises:
-        UserError: it cannot be made, or is there already.
+        UserError: it cannot be made, or exists already.
     """
     suffix = FORMATS[to].suffix
     name = config.filename if isinstance(config, Config) else config
     path = Path(f'{Path(name or "model").stem}{suffix}' if out is None else out).expanduser()
     if path.suffix != suffix:
-        raise UserError(f'--out {path}: a file of {to} ends in {suffix}')
-    for file in FORMATS[to].files(path):
+        raise UserError(f'--out {path}: a file of {to} ends in {suffix}', code='option.suffix')
+    for file in FORMATS[to].list_files(path):
         if file.is_dir() or (file.exists() and not force):
             raise UserError(
-                f'--out {path}: {file} exists; name another, or give --force to replace it'
+                f'--out {path}: {file} exists; name another, or give --force to replace it',
+                code='option.exists',
             )
     check_folder(path.parent, '--out')
     return path
-
-
-# ---- graphs and their inputs ---------------------------------------------------------------------
-
-
-def build(model: nn.Module, part: str, dtype: torch.dtype) -> nn.Module:
-    """The graph of a model, on weights of its own, norms folded.
-
-    Args:
-        model: a detector or segmentor in evaluation, in its definition.
-        part: ``whole``, ``neck`` or ``backbone``.
-        dtype: that is computed in.
-
-    Raises:
-        UserError: the model has a part that cannot be exported.
-    """
-    deformable = sorted(
-        {type(module).__name__ for module in model.modules() if hasattr(module, 'conv_offset')}
-    )
-    if deformable:
-        raise UserError(
-            f'the model has deformable convolutions ({", ".join(deformable)}), which '
-            'the runtimes do not all have; export one without'
-        )
-    return graph_of(fold(copy.deepcopy(model)), part, dtype)
-
-
-def graph_of(model: nn.Module, part: str, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The graph on the layers of a model as they are; see :func:`build`."""
-    graph: nn.Module
-    if part != 'whole':
-        graph = FeatureGraph(model, part, dtype)
-    elif hasattr(model, 'decode_head'):
-        graph = SegmentorGraph(model, dtype)
-    else:
-        graph = DetectorGraph(model, dtype, NATIVE)
-    return graph.eval().requires_grad_(False)
-
-
-# ---- comparing and timing ------------------------------------------------------------------------
-
-
-class GraphSession:
-    """A graph that is asked as an exported file is, with any size.
-
-    Args:
-        graph: that takes 8-bit images and sizes.
-        about: the description of the file it will be.
-    """
-
-    def __init__(self, graph: nn.Module, about: dict[str, Any]) -> None:
-        form = {**about['input'], 'batch': None, 'height': None, 'width': None, 'least': 1}
-        self.graph, self.about = graph, {**about, 'input': form}
-
-    def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        """Computes."""
-        return formats.as_arrays(self.graph)(*inputs)
-
-
-def _against_framework(
-    predictor: Predictor, graph: nn.Module, about: dict[str, Any], images: list[np.ndarray]
-) -> tuple[list[Difference], int]:
-    """How far the graph's results are from those of mmdet or mmseg, and of how many objects."""
-    ours = ExportedModel(GraphSession(graph, about), 0.0)
-    pairs = [(predictor(image), ours(image)) for image in images]
-    worst: dict[str, Difference] = {}
-    cut = Cut(about['lowest'], getattr(graph, 'most', 0))
-    for one, other in pairs:
-        for each in result_differences(one, other, LIMITS['float32'], cut):
-            if each.what not in worst or not each.value <= worst[each.what].value:
-                worst[each.what] = each
-    refuse_differences({'graph and framework': list(worst.values())})
-    return list(worst.values()), sum(map(_count, (one for one, _ in pairs)))
-
-
-def _against_graph(
-    run: Callable[..., list[np.ndarray]],
-    about: dict[str, Any],
-    inputs: list[tuple[Tensor, ...]],
-    expected: list[list[np.ndarray]],
-) -> dict[str, list[Difference]]:
-    """How far a file's outputs are from those of the graph.
-
-    Raises:
-        UserError: beyond rounding.
-    """
-    found = {}
-    for batch, reference in zip(inputs, expected):
-        size = 'x'.join(map(str, batch[0].shape))
-        found[f'file and graph, {size}'] = differences(
-            about['outputs'],
-            reference,
-            run(*(one.numpy() for one in batch)),
-            LIMITS[about['precision']],
-            about['lowest'],
-        )
-    refuse_differences(found)
-    return found
-
-
-def _count(result: Result) -> int:
-    assert not isinstance(result, PanopticSegmentation)
-    return result.labels.size
-
-
-def _times(
-    predictor: Predictor, part: str, run: Callable, inputs: tuple[Tensor, ...], to: str
-) -> dict[str, float]:
-    """Milliseconds of a batch: of PyTorch as it is, of our deployed form, and of the file."""
-    arrays = [one.numpy() for one in inputs]
-    eager = graph_of(predictor.model, part)
-    deployed = graph_of(fuse(predictor.model), part)
-    calls: dict[str, Callable[[], Any]] = {
-        'PyTorch': lambda: eager(*inputs),
-        'PyTorch, fused': lambda: deployed(*inputs),
-        to: lambda: run(*arrays),
-    }
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    with torch.inference_mode():
-        for call in calls.values():
-            call()  # memory is laid out
-        for _ in range(ROUNDS):
-            for name, call in calls.items():
-                start = time.perf_counter()
-                call()
-                taken[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in taken.items()}
-
-
-def _calibration(folder: str | os.PathLike, say: Callable[[str], None]) -> list[np.ndarray]:
-    """The pictures of a folder, the first ones; what is none is named and left out.
-
-    Raises:
-        UserError: there is none.
-    """
-    found: list[np.ndarray] = []
-    for source in sources.find([folder]):
-        if source.video or len(found) == MOST_CALIBRATION:
-            continue
-        try:
-            found.append(sources.read_image(source.path))
-        except sources.BadImage as error:
-            say(f'left out: {error}')
-    if not found:
-        raise UserError(
-            f'--int8 {folder}: none of its files is a picture; name a folder of '
-            'pictures like those of the task'
-        )
-    return found
-
-
-# ---- int8 ----------------------------------------------------------------------------------------
-
-
-def _quantise(
-    predictor: Predictor,
-    to: str,
-    file: Path,
-    calibration: list[np.ndarray],
-    max_drop: float,
-    say: Callable[[str], None],
-) -> tuple[Path, dict[str, dict[str, float]]]:
-    """Writes the file anew with 8-bit layers, and scores both.
-
-    Raises:
-        UserError: the score drops too far, or there is nothing to score on.
-    """
-    say(f'finding scales on {len(calibration)} pictures')
-    out = file.with_name(f'int8{file.suffix}')
-    QUANTISERS[to](file, out, _flowing(file, calibration))
-    scores = {}
-    for name, one in (('float32', file), ('int8', out)):
-        say(f'scoring {name}')
-        scores[name] = score(ExportedModel(one, 0.0, 'cpu'), predictor.config)
-    if not main_score(scores['float32']) > 0:
-        raise UserError(
-            'the model scores nothing on these data even in float32, so the drop says '
-            'nothing; give the --data that it was trained for'
-        )
-    drop = main_score(scores['float32']) - main_score(scores['int8'])
-    if not drop <= max_drop:
-        raise UserError(
-            f'int8 lowers the score by {drop:.3f} of 1, and --max-drop is '
-            f'{max_drop:g}; give more pictures like those of the task to --int8, '
-            'allow more, or export --half'
-        )
-    return out, scores
-
-
-def _flowing(file: Path, calibration: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
-    """The inputs of the file for some pictures; of a window that slides, its first place."""
-    asked = ExportedModel(file, 0.0, 'cpu')
-    window = asked.about['window']
-    batches: list[tuple[np.ndarray, ...]] = []
-    for picture in calibration:
-        _, (image, _) = asked.prepare(picture)
-        if window is not None:
-            image = image[: window['size'][0], : window['size'][1]]
-        batches.append(asked.inputs_of(image.transpose(2, 0, 1)[None]))
-    return batches

@@ -1,20 +1,25 @@
-"""Prediction on images and videos, as one function: ``mmresnest predict``."""
+"""Predict on images and videos, in one function: ``mmresnest predict``."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..config.options import build_options
 from ..errors import UserError
 from ..utils.files import no_empty_folders
-from . import inputs, outputs
-from .base import Asked
-from .inputs import BadImage, Item, Source
+from .base import BasePredictor
+from .images import BadImage, read_image
+from .inputs import Item, Source, count_images, find_sources
+from .options import ExportedOptions, ImageOptions, PredictOptions
+from .outputs import PREDICTIONS, OutputPlan, check_outputs
+from .videos import iter_frames
+from .writer import ResultWriter
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -23,23 +28,26 @@ OUT = 'predictions'
 
 
 class Progress(Protocol):
-    """Is told how far a prediction is."""
+    """What a prediction reports its progress to."""
 
     def step(self) -> None:
-        """One more image or frame is done."""
+        """Count one more image or frame."""
 
     def say(self, line: str) -> None:
-        """Something the user should know."""
+        """Show a line that the user should know of."""
 
 
-class Silent:
-    """Tells nobody."""
+class NoProgress:
+    """A progress that is shown to nobody."""
 
     def step(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def say(self, line: str) -> None:
-        """Nothing."""
+        """Do nothing."""
+
+
+MakeProgress = Callable[[int | None], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True)
@@ -65,38 +73,21 @@ def predict(
     config: str | os.PathLike | Config,
     checkpoint: str | os.PathLike,
     images: Sequence[str | os.PathLike],
+    options: PredictOptions | None = None,
+    /,
     *,
-    out: str | os.PathLike | None = None,
-    data: str | os.PathLike | None = None,
-    demo: bool = False,
-    batch_size: int = 1,
-    score_thr: float = 0.3,
-    device: str = 'auto',
-    json: str | os.PathLike | None = None,
-    pictures: bool = True,
-    every: int = 1,
-    force: bool = False,
-    options: Mapping[str, Any] | None = None,
-    progress: Callable[[int | None], AbstractContextManager[Progress]] | None = None,
+    progress: MakeProgress | None = None,
+    **given: Any,
 ) -> PredictResult:
-    """Predicts on images and videos, and writes what was found.
+    """Predict on images and videos, and write what was found.
 
     Args:
         config: a config, its file, or the name of one that comes with mmresnest.
         checkpoint: weights of the config's model; its classes are those it was trained with.
         images: files, folders, patterns or videos.
-        out: the folder to write to, ``predictions`` by default; see :mod:`.outputs`.
-        data: see :class:`~.predictor.Predictor`.
-        demo: the checkpoint is of ``train(..., demo=True)``.
-        batch_size: images of one size that go through the model together.
-        score_thr: objects that are less certain are left out.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        json: the file for the results, instead of the one in ``out``.
-        pictures: draw the predictions.
-        every: of so many frames of a video one is predicted on.
-        force: replace results of another run.
-        options: settings to override, dotted names to values.
+        options: what is asked for, see :class:`~mmresnest.inference.options.PredictOptions`.
         progress: makes what is told of the progress, from the number of images and frames.
+        **given: options by keyword, such as ``score_thr=0.5``.
 
     Returns:
         counts and files.
@@ -106,40 +97,42 @@ def predict(
     """
     from .predictor import Predictor
 
+    options = build_options(PredictOptions, options, given)
     file = getattr(config, 'filename', config)
-    return _predict(
+    return _run_prediction(
         lambda: Predictor(
-            config, checkpoint, device, score_thr, data=data, demo=demo, options=options
+            config,
+            checkpoint,
+            options.device,
+            options.score_thr,
+            data=options.data,
+            demo=options.demo,
+            options=options.cfg_options,
         ),
         [path for path in (file, checkpoint) if path],
         images,
-        out=out,
-        batch_size=batch_size,
-        json=json,
-        pictures=pictures,
-        every=every,
-        force=force,
-        progress=progress,
+        options,
+        progress,
     )
 
 
 def predict_exported(
     model: str | os.PathLike,
     images: Sequence[str | os.PathLike],
+    options: ExportedOptions | None = None,
+    /,
     *,
-    score_thr: float = 0.3,
-    device: str = 'auto',
-    **more: Any,
+    progress: MakeProgress | None = None,
+    **given: Any,
 ) -> PredictResult:
-    """Predicts by a file of ``mmresnest export``, and imports neither torch nor an mm library.
+    """Predict by a file of ``mmresnest export``, without torch and without an mm library.
 
     Args:
         model: an ``.onnx`` or ``.xml``.
         images: files, folders, patterns or videos.
-        score_thr: objects that are less certain are left out.
-        device: see :class:`~mmresnest.inference.exported.ExportedModel`.
-        **more: ``out``, ``batch_size``, ``json``, ``pictures``, ``every``, ``force`` and
-            ``progress``, as for :func:`predict`.
+        options: what is asked for, see :class:`~mmresnest.inference.options.ExportedOptions`.
+        progress: as for :func:`predict`.
+        **given: options by keyword.
 
     Returns:
         counts and files.
@@ -149,115 +142,134 @@ def predict_exported(
     """
     from .exported import ExportedModel
 
-    return _predict(lambda: ExportedModel(model, score_thr, device), [model], images, **more)
+    options = build_options(ExportedOptions, options, given)
+    return _run_prediction(
+        lambda: ExportedModel(model, options.score_thr, options.device),
+        [model],
+        images,
+        options,
+        progress,
+    )
 
 
-def _predict(
-    make: Callable[[], Asked],
+def _run_prediction(
+    make: Callable[[], BasePredictor],
     read: Sequence[str | os.PathLike],
     images: Sequence[str | os.PathLike],
-    *,
-    out: str | os.PathLike | None = None,
-    batch_size: int = 1,
-    json: str | os.PathLike | None = None,
-    pictures: bool = True,
-    every: int = 1,
-    force: bool = False,
-    progress: Callable[[int | None], AbstractContextManager[Progress]] | None = None,
+    options: ImageOptions,
+    progress: MakeProgress | None,
 ) -> PredictResult:
-    """Predicts by what ``make`` makes from files that are ``read``."""
+    """Predict by what ``make`` makes from files that are ``read``."""
     start = time.monotonic()
-    for name, value in (('--every', every), ('--batch-size', batch_size)):
+    for name, value in (('--vid-stride', options.vid_stride), ('--batch-size', options.batch_size)):
         if value < 1:
-            raise UserError(f'{name} {value}: at least 1 is needed')
-    found = inputs.find(images)
-    folder = Path(OUT if out is None else out).expanduser()
-    table = folder / outputs.PREDICTIONS if json is None else Path(json).expanduser()
-    # Before anything dear is done; what the task adds is looked at when it is known.
-    plan = outputs.Plan(folder, table, '', pictures, (), every=every)
-    outputs.check(plan, found, read, force)
+            raise UserError(f'{name} {value}: at least 1 is needed', code='option.value')
+    sources = find_sources(images)
+    folder = Path(OUT if options.out is None else options.out).expanduser()
+    table = folder / PREDICTIONS if options.json is None else Path(options.json).expanduser()
+    # Checked before the model is loaded, which takes long, and again when its task is known.
+    plan = OutputPlan(folder, table, '', options.vis, (), vid_stride=options.vid_stride)
+    check_outputs(plan, sources, read, options.force)
     model = make()
-    plan = outputs.Plan(folder, table, model.task, pictures, model.names, model.things, every)
-    outputs.check(plan, found, read, force)
-    bad: dict[str, str] = {}
-    writer = outputs.Writer(plan)
-    shown = progress or (lambda total: nullcontext(Silent()))
-    with shown(inputs.count(found, every)) as said, _whole_or_gone(writer):
-        _feed(model, writer, found, batch_size, bad, said)
+    plan = replace(plan, task=model.task, names=model.names, num_things=model.num_things)
+    check_outputs(plan, sources, read, options.force)
+    writer = ResultWriter(plan)
+    shown = progress or (lambda total: nullcontext(NoProgress()))
+    with (
+        shown(count_images(sources, options.vid_stride)) as shown_progress,
+        _discard_on_failure(writer),
+    ):
+        skipped = Skipped(shown_progress)
+        _predict_all(model, writer, sources, options.batch_size, skipped)
         for note in writer.notes:
-            said.say(note)
-    return PredictResult(writer.shown, writer.objects, bad, writer.files, time.monotonic() - start)
+            shown_progress.say(note)
+    seconds = time.monotonic() - start
+    return PredictResult(writer.shown, writer.objects, skipped.reasons, writer.files, seconds)
 
 
-def _feed(
-    predictor: Asked,
-    writer: outputs.Writer,
-    found: Iterable[Source],
+def _predict_all(
+    predictor: BasePredictor,
+    writer: ResultWriter,
+    sources: Iterable[Source],
     batch_size: int,
-    bad: dict[str, str],
-    said: Progress,
+    skipped: Skipped,
 ) -> None:
-    """Has everything predicted on and written.
+    """Predict on everything, and write it.
 
     Raises:
         UserError: if nothing can be used.
     """
-
-    def skip(item: Item, reason: str) -> None:
-        _skip(BadImage(item.called, reason), bad, said)
-
-    items = _items(found, writer.plan.every, bad, said)
-    images = ((item, item.image) for item in items)
-    for item, result in predictor.stream(images, batch_size, skip):
-        writer.add(item, result)
-        said.step()
+    images = ((item, item.image) for item in _iter_items(sources, writer.plan.vid_stride, skipped))
+    results = predictor.stream(
+        images, batch_size, lambda item, reason: skipped.add_image(item.display_name, reason)
+    )
+    for item, result in results:
+        writer.add_result(item, result)
+        skipped.progress.step()
     if not writer.shown:
+        bad = skipped.reasons
         some = '; '.join(f'{name} ({reason})' for name, reason in list(bad.items())[:3])
         raise UserError(
             f'none of the {len(bad)} images can be used: {some}'
-            f'{"; ..." if len(bad) > 3 else ""}. Give others'
+            f'{"; ..." if len(bad) > 3 else ""}. Give others',
+            code='image.unreadable',
         )
     writer.close()
 
 
-def _items(
-    found: Iterable[Source], every: int, bad: dict[str, str], said: Progress
-) -> Iterator[Item]:
-    """Images and frames one after the other; what cannot be used is noted."""
+def _iter_items(sources: Iterable[Source], vid_stride: int, skipped: Skipped) -> Iterator[Item]:
+    """Read images and frames one after the other, and report what cannot be used."""
     number = 0
-    for source in found:
+    for source in sources:
         if source.video:
-            for frame, image in inputs.frames_of(source.path, every):
+            for frame, image in iter_frames(source.path, vid_stride):
                 number += 1
                 yield Item(number, source, frame, image)
             continue
         number += 1
         try:
-            image = inputs.read_image(source.path)
+            image = read_image(source.path)
         except BadImage as error:
-            _skip(error, bad, said)
+            skipped.add_image(error.name, error.reason)
             continue
         yield Item(number, source, None, image)
 
 
-def _skip(error: BadImage, bad: dict[str, str], said: Progress) -> None:
-    bad[error.name] = error.reason
-    said.say(f'skipped: {error}')
-    said.step()
+class Skipped:
+    """The images that cannot be used.
+
+    Args:
+        progress: is told of each.
+
+    Attributes:
+        reasons: image -> why it was skipped.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.reasons: dict[str, str] = {}
+
+    def add_image(self, name: str, reason: str) -> None:
+        """Record an image, and report it."""
+        self.reasons[name] = reason
+        self.progress.say(f'skipped: {name}: {reason}')
+        self.progress.step()
 
 
 @contextmanager
-def _whole_or_gone(writer: outputs.Writer) -> Iterator[None]:
-    """Takes away, in the end, parts of videos, and folders that were made for nothing."""
+def _discard_on_failure(writer: ResultWriter) -> Iterator[None]:
+    """Remove incomplete videos, and folders that stayed empty, in the end."""
     plan = writer.plan
+    folders = plan.out / 'pictures', plan.maps_folder or plan.out, plan.table.parent
     try:
-        with no_empty_folders(plan.out / 'pictures', plan.maps or plan.out, plan.table.parent):
+        with no_empty_folders(*folders):
             try:
                 yield
             finally:
-                writer.abandon()
+                writer.discard_videos()
     except OSError as error:
         raise UserError(
             f'{error.filename or plan.out} cannot be written: {error.strerror}; make '
-            'room, or name another --out'
+            'room, or name another --out',
+            code='file.unwritable',
         ) from error

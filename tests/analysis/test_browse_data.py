@@ -8,7 +8,7 @@ from helpers.leaves import annotations_of, pointed
 from PIL import Image
 
 from mmresnest.analysis import browse_data as browsing
-from mmresnest.analysis.browse_data import browse
+from mmresnest.analysis.browse_data import browse_data
 from mmresnest.cli import main
 from mmresnest.errors import UserError
 
@@ -20,20 +20,20 @@ def delivered(monkeypatch, cfg, **more):
     """What reaches the drawing."""
     seen = {}
     monkeypatch.setattr(
-        'mmresnest.visualization.contact_sheet.contact_sheet',
+        'mmresnest.visualization.contact_sheet.draw_contact_sheet',
         lambda out, *given: (
             seen.update(zip(('images', 'objects', 'labels', 'classes', 'heads', 'title'), given))
             or out
         ),
     )
-    browse(cfg, out='a.png', **more)
+    browse_data(cfg, out='a.png', **more)
     return seen
 
 
 @pytest.mark.parametrize('task', ['detection', 'instance', 'panoptic', 'semantic'])
 def test_a_sheet_is_drawn_the_same_each_time(shapes, tmp_path, task):
     drawn = [
-        browse(pointed(task, shapes), out=tmp_path / f'{number}.png', number=2, seed=seed)
+        browse_data(pointed(task, shapes), out=tmp_path / f'{number}.png', number=2, seed=seed)
         for number, seed in enumerate((0, 0, 7))
     ]
     one, same, other = (hashlib.sha256(path.read_bytes()).hexdigest() for path in drawn)
@@ -93,13 +93,13 @@ def test_label_images(shapes, monkeypatch):
 
 def test_the_command(shapes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    line = ['browse-data', 'faster_rcnn_resnest50_fpn', '--data', str(shapes), '--number', '1']
+    line = ['browse-data', 'faster_rcnn_resnest50_fpn', '--data', str(shapes), '--num-images', '1']
     assert main.main([*line, '--split', 'val']) == 0
     assert 'written: faster_rcnn_resnest50_fpn_val.png' in capsys.readouterr().out
     assert (tmp_path / 'faster_rcnn_resnest50_fpn_val.png').is_file()
     for more, said in (
         (['--split', 'tarin'], 'legal splits: train, val, test'),
-        (['--number', '0'], 'at least one'),
+        (['--num-images', '0'], 'at least one'),
         (['--out', 'a.jpg'], 'a .png file'),
     ):
         assert main.main([*line, *more]) == 2
@@ -117,4 +117,4 @@ def test_pipelines_that_cannot_be_drawn(shapes, tmp_path, change, said):
     cfg = pointed('detection', shapes)
     change(cfg)
     with pytest.raises(UserError, match=said):
-        browse(cfg, out=tmp_path / 'a.png')
+        browse_data(cfg, out=tmp_path / 'a.png')

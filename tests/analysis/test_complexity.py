@@ -9,11 +9,11 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmresnest.analysis.flops import DETECTIONS, complexity, on_meta
+from mmresnest.analysis.flops import DETECTIONS, build_on_meta, complexity
 from mmresnest.cli.main import main
 from mmresnest.compat.mmcv_ext import is_stand_in
-from mmresnest.config.hardware import plain_norms
-from mmresnest.config.inspect import model_of, register
+from mmresnest.config.hardware import replace_sync_norms
+from mmresnest.config.inspect import import_packages, model_of
 from mmresnest.engine.prepare import configure
 from mmresnest.errors import UserError
 from mmresnest.models.variants import VARIANTS
@@ -46,8 +46,8 @@ SHAPE = (96, 160)
 
 
 def prepared(name, options=None):
-    cfg = configure(name, options=options)
-    register(cfg)
+    cfg = configure(name, cfg_options=options)
+    import_packages(cfg)
     return cfg
 
 
@@ -57,7 +57,7 @@ def counted_with_values(cfg) -> tuple[int, dict[str, int]]:
     Without compiled operators NMS and RoIAlign are products of two matrices (mm), which are left
     out; layers are convolutions, linear ones with biases (addmm) and deformable ones (bmm).
     """
-    plain_norms(model_of(cfg))
+    replace_sync_norms(model_of(cfg))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model).eval()
     seen = {}
@@ -105,10 +105,10 @@ def test_a_run_with_values_takes_what_was_counted_without(name):
     total, seen = counted_with_values(prepared(name, KINDS[name]))
     expected = 0
     for part, macs in found.macs.items():
-        if part in found.regions():
+        if part in found.counted_regions():
             number = seen[part.removeprefix('roi_head.')]
-            assert number and macs % found.regions()[part] == 0
-            macs = macs // found.regions()[part] * number
+            assert number and macs % found.counted_regions()[part] == 0
+            macs = macs // found.counted_regions()[part] * number
         expected += macs
     assert total == expected
 
@@ -132,7 +132,7 @@ def test_published_figures(name, params, gigas, masks):
     """
     cfg = prepared(f'{name}_res2net101_v1b_fpn_mmdet')
     trainable = sum(
-        parameter.numel() for parameter in on_meta(cfg).parameters() if parameter.requires_grad
+        parameter.numel() for parameter in build_on_meta(cfg).parameters() if parameter.requires_grad
     )
     assert trainable / 1e6 == pytest.approx(params, abs=0.011)
     found = complexity(cfg, shape=(800, 1280))
@@ -161,7 +161,7 @@ def test_the_backbone_is_the_one_of_the_table(name, arch):
 
 
 def test_nothing_takes_memory():
-    model = on_meta(prepared('cascade_mask_rcnn_resnest200_fpn_dcn'))
+    model = build_on_meta(prepared('cascade_mask_rcnn_resnest200_fpn_dcn'))
     tensors = [*model.parameters(), *(buffer for name, buffer in model.named_buffers())]
     assert len(tensors) > 1000 and all(tensor.is_meta for tensor in tensors)
 
@@ -202,7 +202,7 @@ def test_other_bad_input_is_named():
         complexity(
             configure(
                 'faster_rcnn_resnest50_fpn',
-                options={'model.backbone': dict(_delete_=True, frozen_stages=1)},
+                cfg_options={'model.backbone': dict(_delete_=True, frozen_stages=1)},
             )
         )
 

@@ -12,7 +12,7 @@ from helpers import tiny
 
 from mmresnest.cli import main as cli
 from mmresnest.cli.main import main
-from mmresnest.data.shapes.dataset import draw
+from mmresnest.data.shapes.dataset import draw_dataset
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 DETECTOR = 'faster_rcnn_resnest50_fpn'
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('fre
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'shapes'
-    return str(draw(folder, train=4, val=2, test=0, size=(64, 64), progress=False))
+    return str(draw_dataset(folder, train=4, val=2, test=0, size=(64, 64), progress=False))
 
 
 def python(*args, **more):
@@ -193,7 +193,7 @@ FILES = {
         ),
         (f'test {DETECTOR} text.pth --data SHAPES', ['text.pth', 'checkpoint']),
         ('print-config nowhere', ['there is no config nowhere']),
-        ('draw-data SHAPES --layouts voc', ['voc', 'coco']),
+        ('make-shapes SHAPES --layouts voc', ['voc', 'coco']),
     ],
 )
 def test_one_message_and_status_2(shapes, tmp_path, monkeypatch, capsys, line, said):
@@ -316,10 +316,10 @@ def test_as_a_module():
     ],
 )
 def test_the_command_that_a_report_shows(program, name, monkeypatch):
-    from mmresnest.engine.train import _command
+    from mmresnest.engine.train import describe_command
 
     monkeypatch.setattr(sys, 'argv', [program, 'train', 'my config.py'])
-    assert _command() == f"{name} train 'my config.py'"
+    assert describe_command() == f"{name} train 'my config.py'"
 
 
 def test_print_config(shapes, capsys):
@@ -355,7 +355,7 @@ def test_options_are_read_as_mmengine_reads_them():
 def test_draw_train_and_test(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = str(tiny.write(tmp_path, 'detection'))
-    line = 'draw-data mine --train 2 --val 1 --test 1 --size 64 64 --layouts coco'
+    line = 'make-shapes mine --train 2 --val 1 --test 1 --size 64 64 --layouts coco'
     assert main(line.split()) == 0
     assert 'drawn: mine' in capsys.readouterr().out
     assert (

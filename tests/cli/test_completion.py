@@ -29,8 +29,8 @@ printf '%s\\n' "${COMPREPLY[@]}"''',
 def scripts(tmp_path_factory):
     """The script of every shell, in a folder with a config and a checkpoint of a user's."""
     folder = tmp_path_factory.mktemp('completion')
-    for shell in main.SHELLS:
-        (folder / f'for.{shell}').write_text(completion.script(main.build_parser(), shell))
+    for shell in completion.SHELLS:
+        (folder / f'for.{shell}').write_text(completion.write_script(main.build_parser(), shell))
     for name in ('mine.py', 'epoch_12.pth'):
         (folder / name).touch()
     (folder / 'photos').mkdir()
@@ -66,7 +66,7 @@ def offered(shell, scripts, line):
         ('benchmark resnest14 resnest2', {'resnest26', 'resnest200', 'resnest269'}),
         (f'browse-data {DETECTOR} --split va', {'val'}),
         ('completion ba', {'bash'}),
-        (f'export {DETECTOR} a.pth --to o', {'onnx', 'openvino'}),
+        (f'export {DETECTOR} a.pth --format o', {'onnx', 'openvino'}),
         ('convert a b --to ti', {'timm'}),
     ],
 )
@@ -77,7 +77,7 @@ def test_tab_offers(shell, line, some, scripts):
 
 
 def test_every_command_is_offered(scripts):
-    assert {command.name for command in main.COMMANDS} <= offered('bash', scripts, '')
+    assert set(main.COMMANDS) <= offered('bash', scripts, '')
 
 
 @pytest.mark.parametrize('shell', ['bash', 'zsh', 'fish'])
@@ -89,7 +89,7 @@ def test_the_shell_reads_its_script(shell, scripts):
     assert (done.returncode, done.stderr) == (0, '')
 
 
-@pytest.mark.parametrize('shell', main.SHELLS)
+@pytest.mark.parametrize('shell', completion.SHELLS)
 def test_every_script_knows_commands_configs_and_networks(shell, scripts):
     text = (scripts / f'for.{shell}').read_text()
     for word in ('browse-data', 'fast-eval', 'slurm', *shipped_configs(), *list_archs()):
@@ -103,7 +103,7 @@ def test_words_are_those_that_are_accepted():
     assert tuple(words['split']) == check_data.SPLITS
     assert tuple(words['layouts']) == dataset.LAYOUTS
     assert set(words['to']) <= set(LAYOUTS) | set(OTHER_NAMES)
-    dests = {action.dest for action in completion._actions(main.build_parser())}
+    dests = {action.dest for action in completion._iterate_actions(main.build_parser())}
     assert set(words) <= dests
 
 

@@ -1,6 +1,7 @@
 """Every leaf config, by glob: its header, its network, its demo form, one step, one prediction.
 
-The latter three are of each recipe and each network; of every config with ``make configs``.
+``make test`` takes the latter three of each recipe, its network shallow; ``make test-all`` of each
+recipe and each network, as deep as it is; ``make configs`` of every config.
 
 Loading a config takes half a second: one test of a config goes through all that can be said of it.
 ``make configs-full`` takes it at the data set's published size, through heads of full width.
@@ -14,15 +15,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiers import mark_slow
 from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmresnest.config import demo
-from mmresnest.config.inspect import LOADERS, task_of
+from mmresnest.config.inspect import LOADERS, iterate_dicts, task_of
 from mmresnest.config.load import load_config, shipped_folder
-from mmresnest.data.shapes.dataset import draw
+from mmresnest.data.shapes.dataset import draw_dataset
+from mmresnest.config.options import TrainOptions
 from mmresnest.engine.prepare import prepare
 from mmresnest.engine.train import train
 from mmresnest.models.variants import VARIANTS
@@ -72,12 +75,22 @@ def covering() -> set[str]:
 
 
 STEPPED = NAMES if EVERY else covering()
+SHALLOW = {'model.backbone.depths': [1, 1, 1, 3]}
+"""A network with as few blocks as there are; some recipes set the dilation of three in the last."""
+
+
+def list_recipes() -> list[Path]:
+    """List one config of each recipe, a small network first."""
+    first: dict[str, Path] = {}
+    for path in sorted(CONFIGS, key=lambda path: 'resnest50' not in path.stem):
+        first.setdefault(parts_of(path.stem)[1], path)
+    return list(first.values())
 
 
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('data') / 'shapes'
-    return draw(folder, train=4, val=2, test=0, size=(192, 192), progress=False)
+    return draw_dataset(folder, train=4, val=2, test=0, size=(192, 192), progress=False)
 
 
 def test_every_pair_has_its_config():
@@ -120,29 +133,55 @@ def test_every_recipe_and_every_network_takes_a_step():
     assert EVERY or 'faster_rcnn_resnest50_fpn' in STEPPED
 
 
+def test_headers():
+    for path in CONFIGS:
+        check_header(path)
+
+
+@pytest.mark.parametrize('path', list_recipes(), ids=lambda path: path.stem)
+def test_recipe(path, shapes, tmp_path):
+    check_config(path, shapes, tmp_path, SHALLOW)
+
+
+@pytest.mark.slow
 @each
 def test_config(path, shapes, tmp_path):
-    check_header(path)
+    if path.stem in STEPPED:
+        check_config(path, shapes, tmp_path)
+    else:
+        check_backbone(path, load_config(path))
+
+
+def check_config(path, shapes, tmp_path, options=None):
+    """All that can be said of a config; the options are of its demo form only."""
     full = load_config(path)
     check_backbone(path, full)
-    if path.stem not in STEPPED:
-        return
     check_print(full, tmp_path)
     # What divides a model among processes is tested with processes:
     # tests/engine/test_strategies.py.
     alone = dict(runner_type='Runner', strategy=None) if full.get('strategy') else {}
     small = prepare(
-        path, ('train', 'val'), data=shapes, demo=True, work_dir=tmp_path, options=alone
+        path,
+        splits=('train', 'val'),
+        data=shapes,
+        demo=True,
+        work_dir=tmp_path,
+        cfg_options={**alone, **(options or {})},
     )
     check_structure(full, small)
     check_step(
         prepare(
             path,
-            ('train', 'val'),
-            data=shapes,
-            scratch=True,
-            work_dir=tmp_path,
-            options={'train_dataloader.num_workers': 0, 'val_dataloader.num_workers': 0, **alone},
+            TrainOptions(
+                data=shapes,
+                from_scratch=True,
+                work_dir=tmp_path,
+                cfg_options={
+                    'train_dataloader.num_workers': 0,
+                    'val_dataloader.num_workers': 0,
+                    **alone,
+                },
+            ),
         )
         if FULL
         else small
@@ -197,7 +236,7 @@ def check_structure(full: Config, small: Config) -> None:
     def kinds(cfg: Config) -> list[str]:
         return [
             node['type']
-            for node in demo.walk(cfg.model)
+            for node in iterate_dicts(cfg.model)
             if node.get('type') not in (None, 'Pretrained', 'SyncBN', 'BN')
         ]
 
@@ -211,7 +250,7 @@ def check_structure(full: Config, small: Config) -> None:
     sizes = {
         tuple(node.scale)
         for name in LOADERS
-        for node in demo.walk(small[name].dataset)
+        for node in iterate_dicts(small[name].dataset)
         if node.get('type') in demo.RESIZES
     }
     assert sizes == {(recipe.size, recipe.size)}
@@ -253,14 +292,16 @@ def check_step(cfg: Config) -> None:
     assert results and all(hasattr(result, kind) for result in results)
 
 
+SCORES = [
+    ('faster_rcnn_resnest50_fpn', 'coco/bbox_mAP'),
+    ('cascade_mask_rcnn_resnest50_fpn', 'coco/segm_mAP'),
+    ('panoptic_fpn_resnest50_fpn', 'coco_panoptic/PQ'),
+    ('deeplabv3_resnest50_ade20k', 'mIoU'),
+]
+
+
 @pytest.mark.parametrize(
-    'name, score',
-    [
-        ('faster_rcnn_resnest50_fpn', 'coco/bbox_mAP'),
-        ('cascade_mask_rcnn_resnest50_fpn', 'coco/segm_mAP'),
-        ('panoptic_fpn_resnest50_fpn', 'coco_panoptic/PQ'),
-        ('deeplabv3_resnest50_ade20k', 'mIoU'),
-    ],
+    'name, score', mark_slow(SCORES, lambda case: case[1] in ('coco/bbox_mAP', 'mIoU'))
 )
 def test_trains_and_scores_on_a_folder_at_demo_size(name, score, shapes, tmp_path):
     result = train(
@@ -268,7 +309,7 @@ def test_trains_and_scores_on_a_folder_at_demo_size(name, score, shapes, tmp_pat
         data=shapes,
         demo=True,
         work_dir=tmp_path,
-        options={
+        cfg_options={
             'train_cfg.max_iters': 2,
             'train_cfg.val_interval': 2,
             'model.backbone.arch': 'resnest14',
@@ -276,4 +317,8 @@ def test_trains_and_scores_on_a_folder_at_demo_size(name, score, shapes, tmp_pat
             'default_hooks.checkpoint.interval': 2,
         },
     )
-    assert score in result.metrics and result.checkpoint.is_file() and result.pictures
+    assert 0 <= result.metrics[score] <= 100 and result.checkpoint.is_file()
+    weights = torch.load(result.checkpoint, weights_only=False)['state_dict']
+    assert all(value.isfinite().all() for value in weights.values() if value.is_floating_point())
+    assert {path.suffix for path in result.pictures} == {'.png'}
+    assert all(path.stat().st_size > 1000 for path in result.pictures)

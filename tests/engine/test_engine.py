@@ -22,12 +22,12 @@ from mmresnest.data.base import DataFolder, Split
 from mmresnest.data.folder import read_folder
 from mmresnest.data.shapes.dataset import LAYOUTS, draw_dataset
 from mmresnest.engine import checkpoints, distributed
-from mmresnest.engine.prepare import drawn_data
+from mmresnest.engine.prepare import draw_embedded_data
 from mmresnest.engine.runner import explain_build_errors, explain_run_errors
 from mmresnest.engine.test import test as score
 from mmresnest.engine.train import train
 from mmresnest.errors import UserError
-from mmresnest.models.weights import loading
+from mmresnest.models import weights
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
@@ -243,14 +243,14 @@ def test_data_drawn_for_the_demo(tmp_path, monkeypatch):
     monkeypatch.setattr(
         'mmresnest.data.shapes.dataset.draw_dataset', lambda folder, **more: asked.append(more)
     )
-    drawn_data('coco')
+    draw_embedded_data('coco')
     draw_dataset('data/shapes', train=1, val=1, test=0, size=(64, 64), layouts='coco', progress=False)
-    drawn_data('coco')
+    draw_embedded_data('coco')
     assert [one['layouts'] for one in asked] == [LAYOUTS, ['coco']]
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match='move this one away'):
-        drawn_data('panoptic')
+        draw_embedded_data('panoptic')
 
 
 # ---- before a run --------------------------------------------------------------------------------
@@ -288,14 +288,14 @@ def test_where_other_sets_come_from(tmp_path, monkeypatch, name, said):
 def test_settle_norms(monkeypatch):
     cfg = load_config('faster_rcnn_resnest50_fpn')
     assert cfg.pretty_text.count("type='SyncBN'") >= 3
-    count = hardware.settle_norms(cfg, distributed=False)
+    count = hardware.configure_norms(cfg, distributed=False)
     model = Config(cfg.model.to_dict()).pretty_text
     assert count >= 3 and 'SyncBN' not in model and "type='BN'" in model
-    assert hardware.settle_norms(cfg, distributed=False) == 0
+    assert hardware.configure_norms(cfg, distributed=False) == 0
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     cfg = load_config('faster_rcnn_resnest50_fpn')
-    assert hardware.settle_norms(cfg, distributed=True) == 0
-    assert hardware.settle_norms(cfg, distributed=False) == count
+    assert hardware.configure_norms(cfg, distributed=True) == 0
+    assert hardware.configure_norms(cfg, distributed=False) == count
 
 
 def test_settle_loaders():
@@ -305,24 +305,24 @@ def test_settle_loaders():
             val_dataloader=dict(num_workers=2, persistent_workers=True),
         )
     )
-    hardware.settle_loaders(cfg)
+    hardware.configure_loaders(cfg)
     assert cfg.train_dataloader == dict(num_workers=0)
     assert cfg.val_dataloader.persistent_workers
 
 
 def test_launchers(monkeypatch):
-    assert distributed.numbers('none') == (0, 0, 1)
+    assert distributed.rank_and_world_size('none') == (0, 0, 1)
     for name in ('SLURM_PROCID', 'RANK', 'OMPI_COMM_WORLD_RANK'):
         monkeypatch.delenv(name, raising=False)
     for launcher, said in (('pytorch', 'torchrun'), ('slurm', 'srun'), ('mpi', 'mpirun')):
         with pytest.raises(UserError, match=said):
-            distributed.numbers(launcher)
+            distributed.rank_and_world_size(launcher)
     with pytest.raises(UserError, match='legal: none, pytorch'):
-        distributed.numbers('ray')
+        distributed.rank_and_world_size('ray')
     monkeypatch.setenv('SLURM_PROCID', '3')
     monkeypatch.setenv('SLURM_LOCALID', '1')
     monkeypatch.setenv('SLURM_NTASKS', '4')
-    assert distributed.numbers('slurm') == (3, 1, 4)
+    assert distributed.rank_and_world_size('slurm') == (3, 1, 4)
     monkeypatch.setenv('SLURM_NNODES', '1')
     monkeypatch.setenv('SLURM_NODELIST', 'here')
     monkeypatch.setenv('PATH', '')
@@ -367,20 +367,20 @@ def test_what_mmengine_raises_is_explained(tmp_path):
 
 
 def test_last_checkpoint(tmp_path):
-    assert checkpoints.last(tmp_path) is None
+    assert checkpoints.find_last(tmp_path) is None
     for epoch in (1, 2, 10):
         torch.save(dict(state_dict=dict(w=torch.ones(1))), tmp_path / f'epoch_{epoch}.pth')
-    assert checkpoints.last(tmp_path).name == 'epoch_10.pth'
+    assert checkpoints.find_last(tmp_path).name == 'epoch_10.pth'
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
-    assert checkpoints.last(tmp_path).name == 'epoch_2.pth'
+    assert checkpoints.find_last(tmp_path).name == 'epoch_2.pth'
     # The folder was moved; the note names the old place.
     (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_1.pth')
-    assert checkpoints.last(tmp_path).name == 'epoch_1.pth'
+    assert checkpoints.find_last(tmp_path).name == 'epoch_1.pth'
     # Killed while saving: the noted one is deleted, the newest is cut off.
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_9.pth'))
     whole = (tmp_path / 'epoch_10.pth').read_bytes()
     (tmp_path / 'epoch_10.pth').write_bytes(whole[: len(whole) // 2])
-    assert checkpoints.last(tmp_path).name == 'epoch_2.pth'
+    assert checkpoints.find_last(tmp_path).name == 'epoch_2.pth'
 
 
 def write_junk(path, kind):
@@ -408,7 +408,7 @@ def test_files_that_are_no_checkpoint(tmp_path, kind):
     path = tmp_path / 'a.pth'
     write_junk(path, kind)
     with pytest.raises(UserError) as caught:
-        checkpoints.read(path)
+        checkpoints.read_checkpoint(path)
     assert 'a.pth' in str(caught.value)
 
 
@@ -435,7 +435,7 @@ class Detector(torch.nn.Module):
         self.head = torch.nn.Linear(2, 2)
 
 
-@pytest.mark.parametrize('layout', loading.LAYOUTS)
+@pytest.mark.parametrize('layout', weights.LAYOUTS)
 @pytest.mark.parametrize('outer', ['', 'module.'])
 def test_a_checkpoint_fits_in_whatever_layout_its_backbone_is(tmp_path, layout, outer):
     """That is, where loading fills the backbone from it."""
@@ -444,7 +444,7 @@ def test_a_checkpoint_fits_in_whatever_layout_its_backbone_is(tmp_path, layout, 
         'cadene': dict(ceil_pool=True),
     }.get(layout, {})
     model, trained = Detector(in_channels=4, **arguments), Detector(**arguments)
-    inside = loading.convert(trained.backbone.state_dict(), layout)
+    inside = weights.convert(trained.backbone.state_dict(), layout)
     state = {'backbone.' + key.removeprefix('backbone.'): value for key, value in inside.items()}
     state.update({f'head.{key}': value for key, value in trained.head.state_dict().items()})
     state = {outer + key: value for key, value in state.items()}
@@ -464,7 +464,7 @@ def test_checkpoints_of_other_backbones_are_still_told():
     state.update(
         {
             'backbone.' + key: value
-            for key, value in loading.convert(
+            for key, value in weights.convert(
                 mmresnest.build_backbone('resnest26').state_dict(), 'official'
             ).items()
         }
@@ -507,7 +507,7 @@ def test_train_resume_test(runs, shapes, tmp_path, kind):
     assert MAIN_SCORE[kind] in result.metrics and result.seconds > 0
     assert all(isinstance(value, float) for value in result.metrics.values())
     assert {picture.name for picture in result.pictures} == {'predictions.png', 'curves.png'}
-    before = checkpoints.read(result.checkpoint)
+    before = checkpoints.read_checkpoint(result.checkpoint)
     assert before['meta']['iter'] == 2
 
     longer = {'semantic': {'train_cfg.max_iters': 4}}.get(kind, {'train_cfg.max_epochs': 2})
@@ -515,7 +515,7 @@ def test_train_resume_test(runs, shapes, tmp_path, kind):
     use_data(cfg, shapes)  # beforehand, so that no pictures are drawn again
     resumed = train(cfg, work_dir=result.work_dir, seed=0, resume='auto')
     assert not resumed.pictures
-    after = checkpoints.read(resumed.checkpoint)
+    after = checkpoints.read_checkpoint(resumed.checkpoint)
     assert after['meta']['iter'] == 4 and resumed.metrics
     assert any(
         not torch.equal(before['state_dict'][name], after['state_dict'][name])
@@ -601,7 +601,7 @@ def test_image_lost_since(tmp_path, monkeypatch):
     monkeypatch.setattr('mmresnest.engine.prepare.check_annotations', check_and_lose)
     path, work = tiny.write(tmp_path, 'detection'), tmp_path / 'work'
     with pytest.raises(UserError, match=r'train/000001\.jpg does not exist'):
-        train(path, data=data, work_dir=work, options={'default_hooks.images': None})
+        train(path, data=data, work_dir=work, cfg_options={'default_hooks.images': None})
     shutil.copy(data / 'train' / '000000.jpg', data / 'train' / '000001.jpg')
     train(path, data=data, work_dir=work)  # skipped where images are watched
     assert 'train/000001.jpg' in (work / 'bad_images.jsonl').read_text()
@@ -624,7 +624,7 @@ def test_amp_on_a_cpu_and_scaled_rate(shapes, tmp_path):
         patch.setattr(torch.nn.Conv2d, 'forward', watched)
         result = train(path, data=shapes, work_dir=tmp_path / 'work', amp=True, auto_scale_lr=True)
     assert torch.bfloat16 in seen and result.metrics
-    content = checkpoints.read(result.checkpoint)
+    content = checkpoints.read_checkpoint(result.checkpoint)
     assert all(value.dtype != torch.bfloat16 for value in content['state_dict'].values())
     # The learning rate is for 16 images a step, and two are taken.
     rate = content['optimizer']['param_groups'][0]['initial_lr']

@@ -171,7 +171,7 @@ def test_options_that_they_explain_exist(capsys):
     said = ''
     for command in main.COMMANDS:
         with pytest.raises(SystemExit):
-            main.build_parser().parse_args([command.name, '--help'])
+            main.build_parser().parse_args([command, '--help'])
         said += capsys.readouterr().out
     for page, text in PAGES.items():
         for span in spans(text):
@@ -295,7 +295,7 @@ def test_the_first_page_is_the_readme(site):
 def test_the_command_line_is_on_its_page(site):
     text = (site / 'commands.html').read_text(encoding='utf-8')
     for command in main.COMMANDS:
-        assert f'mmresnest {command.name} [OPTIONS]' in text
+        assert f'mmresnest {command} [OPTIONS]' in text
     for option in ('--auto-scale-lr', '--score-thr', '--launcher {none,pytorch,slurm,mpi}'):
         assert f'<code>{option}' in text
 

@@ -1,5 +1,7 @@
 """Every command and every example of README.md and docs/ is run.
 
+Those of our commands that are slow but one are run by ``make test-all``; all are parsed by both.
+
 A command that none of the rules below knows fails. Ours run by ``cli.main`` in a folder that holds
 what their lines name (``DIR``, ``CHECKPOINT``, ``photos``), with settings that make models and
 images small.
@@ -23,6 +25,7 @@ import pytest
 import torch
 from helpers import tiny
 from helpers.documents import PAGES, ROOT, Command, blocks, commands
+from helpers.tiers import mark_slow
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope, Registry
@@ -32,9 +35,11 @@ import mmresnest
 from mmresnest import registry
 from mmresnest.analysis import benchmark
 from mmresnest.cli import main
-from mmresnest.config.inspect import register
+from mmresnest.cli.arguments import parse_cfg_options
+from mmresnest.config.inspect import import_packages
 from mmresnest.config.load import load_config
-from mmresnest.data.shapes.dataset import draw
+from mmresnest.config.shipped import shipped_configs
+from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.data.shapes.drawing import CLASSES
 from mmresnest.engine.prepare import configure
 from mmresnest.inference import exported
@@ -42,7 +47,7 @@ from mmresnest.models.weights import hub
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
 COMMANDS = commands()
-NAMES = {command.name for command in main.COMMANDS}
+NAMES = set(main.COMMANDS)
 DETECTOR = 'faster_rcnn_resnest50_fpn'
 PIXELS = '(64,64)'
 
@@ -84,7 +89,7 @@ BRIEF = {
     'export': ['--part', 'backbone'],  # a whole detector takes half a minute to trace
     'benchmark': ['--sizes', '1x64x64', '--repeats', '1', '--forms', 'plain', 'lean'],
     'profile': ['--steps', '1'],
-    'draw-data': ['--train', '2', '--val', '1', '--test', '0', '--size', '64', '64'],
+    'make-shapes': ['--train', '2', '--val', '1', '--test', '0', '--size', '64', '64'],
 }
 STANDS_FOR = {
     'CONFIG': DETECTOR,
@@ -142,7 +147,7 @@ def leaves(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
 
 # ---- a folder with all that is named -------------------------------------------------------------
 
-few = partial(draw, train=4, val=2, test=2, size=(64, 64))
+few = partial(draw_dataset, train=4, val=2, test=2, size=(64, 64))
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -239,14 +244,45 @@ def here(workshop, tmp_path, monkeypatch) -> Path:
     folder = shutil.copytree(workshop, tmp_path / 'here', copy_function=linked)
     monkeypatch.chdir(folder)
     monkeypatch.setattr('mmresnest.deploy.keep_memory', lambda: None)  # of the whole process
-    monkeypatch.setattr('mmresnest.data.shapes.dataset.draw', few)
+    monkeypatch.setattr('mmresnest.data.shapes.dataset.draw_dataset', few)
     return folder
 
 
 # ---- commands ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('command', COMMANDS, ids=lambda command: ' '.join(command.words))
+def read_ours(command: Command) -> tuple[str, list[str]] | None:
+    """Return the name and the words of a command of ours that is run; None for all others."""
+    program, *words = command.words
+    if Path(program).name in ('python', 'python3') and words[0].startswith('tools/'):
+        name, *words = Path(words[0]).stem.replace('_', '-'), *words[1:]
+        if name not in NAMES or not words:
+            return None
+    elif program == 'mmresnest':
+        name, *words = words
+    else:
+        return None
+    is_name = not command.whole and name != 'doctor'  # of a command, in a sentence
+    if words == ['--help'] or is_name and all(word.startswith('--') for word in words):
+        return None
+    return None if any(option in words for option in AT_LENGTH) else (name, words)
+
+
+#: the shortest line of each of our commands
+SHORTEST = {
+    read_ours(command)[0]: command
+    for command in sorted(COMMANDS, key=lambda command: -len(command.words))
+    if read_ours(command)
+}
+
+
+def is_fast(command: Command) -> bool:
+    return not read_ours(command) or SHORTEST[read_ours(command)[0]] == command
+
+
+@pytest.mark.parametrize(
+    'command', mark_slow(COMMANDS, is_fast), ids=lambda command: ' '.join(command.words)
+)
 def test_command(command, request, monkeypatch, tmp_path):
     for name, value in command.environment:
         monkeypatch.setenv(name, value)
@@ -263,6 +299,27 @@ def test_command(command, request, monkeypatch, tmp_path):
     return RULES[program](command, request)
 
 
+def test_our_commands_are_understood():
+    """Of every line: the command, its options, the config."""
+    known = {*shipped_configs(), *STANDS_FOR}
+    seen = set()
+    for command in COMMANDS:
+        if not read_ours(command):
+            continue
+        name, words = read_ours(command)
+        seen.add(name)
+        args = parsed(name, ['x' if word.startswith('$(') else meant(word) for word in words])
+        config = getattr(args, 'config', None)
+        assert (
+            config is None
+            or config in known
+            or '::' in config
+            or Path(config).is_file()
+            or config.endswith('.py') and not config.startswith(str(ROOT))
+        ), command
+    assert seen == set(SHORTEST) and len(seen) > 10
+
+
 def ours(command: Command, request) -> None:
     """One of ``mmresnest``: it is run."""
     name, *words = command.words[1:]
@@ -277,7 +334,8 @@ def ours(command: Command, request) -> None:
     for option, test in AT_LENGTH.items():
         if option in words:
             assert parsed(name, words)
-            assert f'def {test}(' in (ROOT / 'tests' / 'test_export.py').read_text(encoding='utf-8')
+            file = ROOT / 'tests' / 'export' / 'test_export.py'
+            assert f'def {test}(' in file.read_text(encoding='utf-8')
             return
     here = request.getfixturevalue('here')
     words = [*map(meant, words), *BRIEF.get(name, ())]
@@ -292,7 +350,7 @@ def ours(command: Command, request) -> None:
         args = parsed(name, words)
     if 'checkpoint' in args and args.checkpoint and not Path(args.checkpoint).exists():
         write_weights(args, name)
-    if name == 'draw-data':
+    if name == 'make-shapes':
         shutil.rmtree(here / args.folder)
     if getattr(args, 'fix', None):
         spoil(here / args.data / 'train.json')
@@ -332,11 +390,11 @@ def write_weights(args: Namespace, command: str) -> None:
     of_drawn = command == 'predict'  # whose checkpoint names the classes
     cfg = configure(
         args.config,
-        options=main._options(args.cfg_options),
+        cfg_options=parse_cfg_options(args.cfg_options),
         demo=args.demo,
         data='DIR' if of_drawn else args.data,
     )
-    register(cfg)
+    import_packages(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         for node in (cfg.model, *cfg.model.values()):
             if isinstance(node, dict) and isinstance(node.get('norm_cfg'), dict):
@@ -520,7 +578,7 @@ def first_line(value: str) -> str:
     'page, block', [one for one in EXAMPLES if not IS_CONFIG[one[1]]], ids=first_line
 )
 def test_script(page, block, here, monkeypatch):
-    monkeypatch.setattr(hub, 'fetch', lambda row: here / 'IN.pth')
+    monkeypatch.setattr(hub, 'fetch_published', lambda row: here / 'IN.pth')
     monkeypatch.setattr(hub, 'verify_hash', lambda *_: None)
     config = tiny.write(here, 'detection')
     if 'Predictor(' in block or 'ExportedModel(' in block:
@@ -558,7 +616,7 @@ def test_config(page, block, tmp_path):
     if 'model' in cfg:
         with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
             backbone = MODELS.build(cfg.model.backbone)
-        assert type(backbone).__module__ == 'mmresnest.models'
+        assert type(backbone).__module__ == 'mmresnest.models.backbones'
         assert list(backbone.out_channels) == [256, 512, 1024, 2048]
 
 

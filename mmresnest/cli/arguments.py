@@ -1,0 +1,211 @@
+"""What the commands share: a parser made from classes of options, and settings of the process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from ..config.options import build_options, note_renamed, read_help
+from ..errors import UserError, close_to, nearest
+from ..utils.env import SAFE, TRUST, enable_switch
+
+Options = TypeVar('Options')
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Attributes:
+        add_arguments: adds the arguments to a parser.
+        run: does the work and returns the exit status.
+        instead: an option with which the command takes other arguments, and what adds these.
+    """
+
+    add_arguments: Callable[[Parser], None]
+    run: Callable[[argparse.Namespace], int]
+    instead: tuple[str, Callable[[Parser], None]] | None = None
+
+    def select_arguments(self, argv: Sequence[str]) -> Callable[[Parser], None]:
+        """Return what adds the arguments that a command line takes."""
+        if self.instead and any(word.partition('=')[0] == self.instead[0] for word in argv):
+            return self.instead[1]
+        return self.add_arguments
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that names what is nearest to a word it does not know, and knows former names."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self.current: dict[str, str] = {}
+        super().__init__(*args, **more)
+
+    def add_argument(self, *names: Any, old: Sequence[str] = (), **more: Any) -> argparse.Action:
+        """Add an argument; ``old`` are former names, accepted and not shown."""
+        action = super().add_argument(*names, **more)
+        for name in old:
+            self.current[name] = action.option_strings[-1]
+        return action
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and refuse an unknown argument with the usage of the command."""
+        args = None if args is None else [self._rename(word) for word in args]
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            option = unknown[0].partition('=')[0]
+            close = close_to(option, self._option_string_actions) if option[:1] == '-' else []
+            hint = f'nearest: {", ".join(close)}' if close else '--help lists all'
+            self.error(f'there is no argument {unknown[0]!r} here; {hint}')
+        return namespace, unknown
+
+    def _rename(self, word: str) -> str:
+        name, equals, value = word.partition('=')
+        if name not in self.current:
+            return word
+        note_renamed(name, self.current[name])
+        return self.current[name] + equals + value
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        accepted = {*(action.choices or ()), *getattr(action, 'old_values', ())}
+        if action.choices is not None and value not in accepted:
+            name = '/'.join(action.option_strings) or action.metavar or action.dest
+            raise argparse.ArgumentError(
+                None, f'{name}: there is no {value!r}; {nearest(value, action.choices)}'
+            )
+
+
+def add_arguments(parser: Parser, kind: type) -> None:
+    """Add an option for each field of an options class."""
+    texts = read_help(kind)
+    for one in fields(kind):
+        if 'argument' not in one.metadata:
+            continue
+        argument, text = dict(one.metadata['argument']), texts[one.name]
+        if isinstance(one.default, bool):
+            argument['action'] = 'store_false' if one.default else 'store_true'
+            text = f'do not {text}' if one.default else text
+        elif one.default not in (None, ()):
+            text += f' (default: {one.default})'
+        action = parser.add_argument(
+            _spell(one.name, one.default),
+            dest=one.name,
+            default=None if one.default == () else one.default,
+            help=text,
+            old=[_spell(name, one.default) for name in one.metadata['old']],
+            **argument,
+        )
+        vars(action)['old_values'] = one.metadata['old_values']
+
+
+def _spell(name: str, default: Any) -> str:
+    return f'--{"no-" if default is True else ""}{name.replace("_", "-")}'
+
+
+def read_options(args: argparse.Namespace, kind: type[Options]) -> Options:
+    """Return the options of a class that were given."""
+    given = {
+        one.name: getattr(args, one.name)
+        for one in fields(kind)  # type: ignore[arg-type]
+        if getattr(args, one.name, None) is not None
+    }
+    if 'cfg_options' in given:
+        given['cfg_options'] = parse_cfg_options(given['cfg_options'])
+    return build_options(kind, None, given)
+
+
+def parse_cfg_options(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """Read ``key=value`` as mmengine's DictAction does."""
+    if not pairs:
+        return {}
+    bare = [pair for pair in pairs if '=' not in pair.lstrip('=')]
+    if bare:
+        raise UserError(
+            f'--cfg-options {bare[0]}: write key=value, such as train_cfg.max_epochs=3',
+            code='option.settings',
+        )
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    try:
+        return parser.parse_args(['--cfg-options', *pairs]).cfg_options
+    except (AssertionError, ValueError) as error:
+        raise UserError(
+            f'--cfg-options {" ".join(pairs)} cannot be read: {error}', code='option.settings'
+        ) from error
+
+
+def add_config(parser: Parser) -> None:
+    """Add the config, and how far it is trusted."""
+    parser.add_argument('config', help='file, name of a config of mmresnest, or package::path')
+    parser.add_argument(
+        '--safe-config',
+        action='store_true',
+        help='read a config that you do not trust as data: none of its code is executed, and '
+        'whatever would need that is refused',
+    )
+
+
+def add_checkpoint(parser: Parser, help: str = 'weights of the model, a .pth file') -> None:
+    """Add the checkpoint."""
+    parser.add_argument('checkpoint', help=help)
+    add_trust(parser)
+
+
+def add_trust(parser: Parser) -> None:
+    """Add how far checkpoints are trusted."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='let checkpoint files hold any object, and so run code; only for files from a source '
+        'you trust, and never for downloads',
+    )
+
+
+def add_cfg_options(parser: Parser) -> None:
+    """Add the settings that override those of the config, for commands that take no more."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action='extend',
+        metavar='KEY=VALUE',
+        help='override settings of the config, such as optim_wrapper.optimizer.lr=0.01',
+    )
+
+
+def add_memory(parser: Parser) -> None:
+    """Add what a CPU does with freed memory."""
+    parser.add_argument(
+        '--no-malloc-trim',
+        action='store_true',
+        old=['--keep-memory'],
+        help='on CPUs under Linux: do not return freed memory to the system; faster, and takes '
+        'more of it',
+    )
+
+
+def add_processes(parser: Parser) -> None:
+    """Add what launchers pass on."""
+    add_memory(parser)
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+@contextmanager
+def process_settings(args: argparse.Namespace) -> Iterator[None]:
+    """Set for the process, while a command runs, what the arguments above say."""
+    if 'local_rank' in args:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if getattr(args, 'no_malloc_trim', False):
+        from ..deploy import keep_memory
+
+        keep_memory()
+    with ExitStack() as stack:
+        # Environment variables, since worker processes have to know, too.
+        for variable, given in ((SAFE, 'safe_config'), (TRUST, 'trust_checkpoint')):
+            if getattr(args, given, False):
+                stack.enter_context(enable_switch(variable))
+        yield

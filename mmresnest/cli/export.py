@@ -1,0 +1,45 @@
+"""``mmresnest export``."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..export.options import ExportOptions
+from .arguments import Command, Parser, add_arguments, add_checkpoint, add_config, read_options
+from .printing import print_time
+
+
+def add_export_arguments(parser: Parser) -> None:
+    """Add the arguments."""
+    add_config(parser)
+    add_checkpoint(parser)
+    add_arguments(parser, ExportOptions)
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Export, and print how the file compares with the model."""
+    from ..export.exporter import export
+
+    result = export(
+        args.config,
+        args.checkpoint,
+        read_options(args, ExportOptions),
+        say=lambda line: print(line, flush=True),
+    )
+    for where, found in result.differences.items():
+        print(
+            f'{where}: '
+            + ', '.join(f'{one.what} {one.value:.2g} (at most {one.limit:g})' for one in found)
+        )
+    for precision, scores in result.scores.items():
+        print(f'{precision}: ' + ', '.join(f'{name} {value:.4g}' for name, value in scores.items()))
+    print(', '.join(f'{name} {value:.1f} ms' for name, value in result.milliseconds.items()))
+    for note in result.notes:
+        print(f'note: {note}')
+    for file in result.files:
+        print(f'written: {file} ({file.stat().st_size / 1e6:.1f} MB)')
+    print_time(result.seconds)
+    return 0
+
+
+COMMAND = Command(add_export_arguments, run_export)

@@ -1,0 +1,41 @@
+"""``mmresnest test``."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..config.options import TestOptions
+from .arguments import (
+    Command,
+    Parser,
+    add_arguments,
+    add_checkpoint,
+    add_config,
+    add_processes,
+    read_options,
+)
+from .printing import is_first_process, print_scores, print_time
+
+
+def add_test_arguments(parser: Parser) -> None:
+    """Add the arguments."""
+    add_config(parser)
+    add_checkpoint(parser)
+    add_arguments(parser, TestOptions)
+    add_processes(parser)
+
+
+def run_test(args: argparse.Namespace) -> int:
+    """Test, and print the scores."""
+    from ..engine.test import test
+
+    result = test(args.config, args.checkpoint, read_options(args, TestOptions))
+    if is_first_process(args.launcher):
+        print_scores(result.metrics)
+        for file in result.files:
+            print(f'written: {file}')
+        print_time(result.seconds)
+    return 0
+
+
+COMMAND = Command(add_test_arguments, run_test)

@@ -1,0 +1,198 @@
+"""What can be asked of a run: each option once, with its default and its description.
+
+The command line makes its parsers from these classes (:mod:`mmresnest.cli.arguments`), and
+``train``, ``test``, ``predict`` and ``export`` take them, or their fields by keyword. The attributes of the
+docstrings are the help texts. Imports nothing heavy, since ``mmresnest --help`` reads it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, TypeVar
+
+from ..errors import ArgumentError, nearest
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+LOGGERS = ('tensorboard', 'wandb', 'mlflow')
+
+Options = TypeVar('Options')
+
+
+def option(
+    default: Any = None,
+    *,
+    old: Sequence[str] = (),
+    old_values: Mapping[str, str] | None = None,
+    **argument: Any,
+) -> Any:
+    """Return a field of an options class.
+
+    Args:
+        default: the value where the option is not given.
+        old: former names; they are accepted until the next version.
+        old_values: former values -> those of today, likewise.
+        **argument: what ``ArgumentParser.add_argument`` takes: ``metavar``, ``choices``, ...
+    """
+    return field(
+        default=default,
+        metadata=dict(old=tuple(old), old_values=dict(old_values or {}), argument=argument),
+    )
+
+
+def build_options(
+    kind: type[Options], options: Options | None, given: Mapping[str, Any]
+) -> Options:
+    """Return options with some fields set by keyword.
+
+    Args:
+        kind: the class of options.
+        options: those to start from; the defaults if None.
+        given: name of a field -> its value.
+
+    Raises:
+        ArgumentError: there is no such option, or ``options`` are those of another command.
+    """
+    if options is not None and not isinstance(options, kind):
+        raise ArgumentError(
+            f'options are a {type(options).__name__}, and here go those of {kind.__name__}: '
+            'give one, or its fields by keyword',
+            code='option.unknown',
+        )
+    known = {one.name: one for one in fields(kind)}  # type: ignore[arg-type]
+    current = {old: one.name for one in known.values() for old in one.metadata.get('old', ())}
+    values = {}
+    for name, value in given.items():
+        if name not in known:
+            if name not in current:
+                raise ArgumentError(
+                    f'there is no option {name!r} here; {nearest(name, known)}',
+                    code='option.unknown',
+                )
+            note_renamed(name, current[name])
+            name = current[name]
+        renamed = known[name].metadata.get('old_values', {})
+        if isinstance(value, str) and value in renamed:
+            note_renamed(f'{name} {value}', f'{name} {renamed[value]}')
+            value = renamed[value]
+        values[name] = value
+    return replace(kind() if options is None else options, **values)  # type: ignore[type-var]
+
+
+def note_renamed(old: str, new: str) -> None:
+    """Log that a name is no longer the one to use."""
+    logging.getLogger('mmresnest').warning(
+        '%s is called %s now; the former name goes with the next version', old, new
+    )
+
+
+def read_help(kind: type) -> dict[str, str]:
+    """Return field -> description, from the docstrings of an options class and its parents."""
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        listed = inspect.cleandoc(vars(base).get('__doc__') or '').partition('Attributes:\n')[2]
+        for name, text in re.findall(r'^ {4}(\w+): (.+(?:\n {5,}.+)*)', listed, re.MULTILINE):
+            texts[name] = ' '.join(text.split()).removesuffix('.')
+    return texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigOptions:
+    """How a config is read.
+
+    Attributes:
+        cfg_options: override settings of the config, such as optim_wrapper.optimizer.lr=0.01;
+            lists as "[1,2]" or 1,2.
+        data: a folder in COCO layout (train.json, val.json, train/, val/) or ADE20K layout
+            (images/train, annotations/train, ...); classes are read from it.
+        demo: a size and schedule for a CPU, on the embedded data set unless --data is given.
+    """
+
+    cfg_options: Mapping[str, Any] | None = option(
+        old=['options'], nargs='+', action='extend', metavar='KEY=VALUE'
+    )
+    data: str | os.PathLike | None = option(metavar='DIR')
+    demo: bool = option(False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ConfigOptions):
+    """How a config is run.
+
+    Attributes:
+        work_dir: for checkpoints and logs (default: work_dirs/<config>).
+        launcher: what started the processes.
+        compile: torch.compile backbone and neck, once for all image sizes; on CPUs this takes a C++
+            compiler.
+        fast_eval: compute COCO's scores by faster-coco-eval: the same in less time.
+        progress: show a progress bar, which only a terminal gets.
+        splits: the parts of the data that are read; no option of the command line.
+    """
+
+    work_dir: str | os.PathLike | None = option(metavar='DIR')
+    launcher: str = option('none', choices=LAUNCHERS)
+    compile: bool = option(False)
+    fast_eval: bool = option(False)
+    progress: bool = option(True)
+    splits: tuple[str, ...] = ('train', 'val')
+
+    @property
+    def distributed(self) -> bool:
+        """Whether several processes share the work."""
+        return self.launcher != 'none'
+
+    @property
+    def scored_split(self) -> str:
+        """The split whose evaluator gives the scores."""
+        return 'test' if self.splits == ('test',) else 'val'
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(RunOptions):
+    """How a config is trained.
+
+    Attributes:
+        amp: mixed precision: float16 on GPUs, bfloat16 on CPUs.
+        resume: continue from a checkpoint, or (auto, or nothing) from the last in the work dir;
+            if-any: or from the beginning, if none is there.
+        allow_mismatch: resume even if the number of processes, the batch size or the data differ
+            from those of the checkpoint.
+        auto_scale_lr: scale the learning rate to the batch size by the config's base batch size.
+        from_scratch: random weights; none are fetched, none are frozen.
+        logger: also log numbers and images where they can be watched.
+        seed: for everything random.
+        deterministic: deterministic algorithms only.
+    """
+
+    trains: ClassVar[bool] = True
+
+    amp: bool = option(False)
+    resume: str | None = option(nargs='?', const='auto', metavar='CHECKPOINT')
+    allow_mismatch: bool = option(False, old=['accept_changes'])
+    auto_scale_lr: bool = option(False)
+    from_scratch: bool = option(False, old=['scratch'])
+    logger: Sequence[str] = option((), old=['live'], nargs='+', action='extend', choices=LOGGERS)
+    seed: int | None = option(type=int)
+    deterministic: bool = option(False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOptions(RunOptions):
+    """How a checkpoint is tested.
+
+    Attributes:
+        out: write the predictions: .pkl; .json for detectors; a folder for segmentors.
+        show_dir: draw predictions beside the ground truth.
+        tta: average over mirrored (segmentors: and scaled) copies.
+    """
+
+    __test__: ClassVar[bool] = False  # pytest takes a class by its name for a test
+
+    splits: tuple[str, ...] = ('test',)
+    out: str | os.PathLike | None = option(metavar='FILE')
+    show_dir: str | os.PathLike | None = option(metavar='DIR')
+    tta: bool = option(False)

@@ -1,0 +1,53 @@
+"""What can be asked of a prediction. Imports nothing heavy, as :mod:`mmresnest.config.options`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ..config.options import ConfigOptions, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """How images are predicted on, and what is written.
+
+    Attributes:
+        out: the folder to write to (default: predictions).
+        json: the file for the results (default: predictions.json in --out); detectors in COCO's
+            format, images and categories in FILE.images.json.
+        vis: draw the predictions.
+        score_thr: leave out objects with a lower score.
+        batch_size: images of one size at once.
+        device: auto (a GPU if there is one), cpu or cuda.
+        vid_stride: predict on every N-th frame of a video.
+        force: replace results of another run.
+    """
+
+    out: str | os.PathLike | None = option(metavar='DIR')
+    json: str | os.PathLike | None = option(metavar='FILE')
+    vis: bool = option(True, old=['pictures'])
+    score_thr: float = option(0.3, type=float, metavar='S')
+    batch_size: int = option(1, type=int, metavar='N')
+    device: str = option('auto')
+    vid_stride: int = option(1, old=['every'], type=int, metavar='N')
+    force: bool = option(False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(ImageOptions, ConfigOptions):
+    """How a checkpoint predicts.
+
+    Attributes:
+        data: the training's --data; needed only for a checkpoint that does not name its classes.
+        demo: the checkpoint is of train --demo.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedOptions(ImageOptions):
+    """How an exported file predicts.
+
+    Attributes:
+        device: auto (a GPU of CUDA if there is one), cpu; cuda for .onnx, gpu (of Intel) for .xml.
+    """
