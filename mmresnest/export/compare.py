@@ -281,5 +281,6 @@ def check_differences(found: Mapping[str, list[Difference]]) -> None:
                 + ', '.join(
                     f'{one.what} by {one.value:.2g} (at most {one.limit:g})' for one in wrong
                 )
-                + '; nothing was written. Export in float32, in another format, or --part neck'
+                + '; nothing was written. Export in float32, in another format, or --part neck',
+                code='export.differs',
             )

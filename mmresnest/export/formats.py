@@ -1,12 +1,12 @@
-"""How a graph becomes a file, and how that file is run to be compared with the graph.
+"""The formats of exported files: how a graph is written, and run to be compared.
 
     onnx            .onnx           opset 18; detectors use NonMaxSuppression and RoiAlign
     openvino        .xml, .bin      converted from the former
     torch-export    .pt2            torch.export's program
     torchscript     .pt             a trace; torch has declared TorchScript deprecated
 
-The last two hold what torch itself has operators for. Those that thin out boxes and pool RoIs are
-torchvision's, so a detector is exported to them as far as its neck.
+The last two hold what torch itself has operators for. NMS and RoIAlign are torchvision's, so a
+detector is exported to them as far as its neck.
 """
 
 from __future__ import annotations
@@ -26,24 +26,27 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..inference import exported
-from .operators import translations
+from ..inference.metadata import METADATA_KEY
+from ..inference.runtimes import import_optional, open_session
+from .operators import onnx_translations
 
 OPSET = 18
-FILE = 'mmresnest.json'  # of the description in archives of torch
-OLDEST = (2, 6)  # the first torch whose exporter takes translations of operators
+DESCRIPTION_FILE = 'mmresnest.json'
+"""The description in archives of torch."""
+OLDEST = (2, 6)
+"""The first torch whose exporter takes translations of custom operators."""
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """What sizes a file takes.
+    """The sizes that a file takes.
 
     Attributes:
         batch: images, None for any number.
         height: of the input, None for any.
         width: likewise.
-        divisor: that any height and width must be multiples of.
-        least: that they must have.
+        divisor: any height and width must be multiples of it.
+        least: the smallest height and width.
     """
 
     batch: int | None
@@ -53,13 +56,13 @@ class Shapes:
     least: int
 
     @property
-    def dynamic(self) -> bool:
-        """Whether any size is taken."""
+    def is_dynamic(self) -> bool:
+        """Tell whether any size is taken."""
         return self.height is None
 
-    def constraints(self, number: int) -> Any:
-        """The same as torch.export takes it, for the image and so many inputs less one of sizes."""
-        if not self.dynamic:
+    def dynamic_shapes(self, number: int) -> Any:
+        """Return the dynamic shapes for torch.export: of the image, and of the other inputs."""
+        if not self.is_dynamic:
             return None
         from torch.export import Dim
 
@@ -73,14 +76,14 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file.
+    """A format of files.
 
     Attributes:
         suffix: of the file.
         detects: whether it holds whole detectors.
-        write: of the graph, its inputs, the file, the shapes and the description.
-        load: the file in its runtime, as a function of arrays.
-        packages: that it takes, and the extra that brings them.
+        write: writes graph, example inputs, file, shapes and description.
+        load: opens a file in its runtime, as a function of arrays.
+        packages: those it needs, each with the extra that brings it.
     """
 
     suffix: str
@@ -89,115 +92,119 @@ class Format:
     load: Callable[[Path], Callable[..., list[np.ndarray]]]
     packages: tuple[tuple[str, str], ...] = ()
 
-    def files(self, path: Path) -> list[Path]:
-        """All files that make up one."""
+    def list_files(self, path: Path) -> list[Path]:
+        """Return all files that one export consists of."""
         return [path, path.with_suffix('.bin')] if self.suffix == '.xml' else [path]
 
 
 def check_installed(name: str) -> None:
-    """Makes sure that a format can be written and run here.
+    """Refuse a format that cannot be written or run here.
 
     Raises:
         UserError: a package is missing, or torch is too old.
     """
     for package, extra in FORMATS[name].packages:
-        exported.needed(package, extra)
+        import_optional(package, extra)
     version = tuple(map(int, torch.__version__.split('.')[:2]))
     if version < OLDEST:
         raise UserError(
-            f'export takes torch {OLDEST[0]}.{OLDEST[1]} or newer, and this is '
-            f'{torch.__version__}; update it'
+            f'export needs torch {OLDEST[0]}.{OLDEST[1]} or newer, and this is '
+            f'{torch.__version__}; update it',
+            code='package.too-old',
         )
 
 
-# ---- writing -------------------------------------------------------------------------------------
-
-
-def program(graph: nn.Module, inputs: Sequence[Tensor], shapes: Shapes) -> Any:
-    """A graph as torch.export's program.
+def export_program(graph: nn.Module, inputs: Sequence[Tensor], shapes: Shapes) -> Any:
+    """Export a graph to torch.export's program.
 
     Raises:
-        UserError: torch.export cannot follow it.
+        UserError: torch.export cannot trace it.
     """
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), silence_exporters():
             return torch.export.export(
-                graph, tuple(inputs), strict=False, dynamic_shapes=shapes.constraints(len(inputs))
+                graph,
+                tuple(inputs),
+                strict=False,
+                dynamic_shapes=shapes.dynamic_shapes(len(inputs)),
             )
-    except Exception as error:  # there are many kinds, most of them private
+    except Exception as error:  # of many kinds, most of them private
         first = str(error).strip().splitlines()[0][:300]
-        advice = '; try without --dynamic' if shapes.dynamic else ''
+        advice = '; try without --dynamic' if shapes.is_dynamic else ''
         raise UserError(
-            f'torch.export cannot follow this model: {first}{advice}, or another --part'
+            f'torch.export cannot trace this model: {first}{advice}, or another --part',
+            code='export.failed',
         ) from error
 
 
 def write_onnx(
-    graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes, about: dict[str, Any]
+    graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes, metadata: dict[str, Any]
 ) -> None:
-    """Writes ONNX."""
+    """Write ONNX."""
     import onnx
 
-    followed = program(graph, inputs, shapes)
-    with torch.no_grad(), quiet():
+    exported = export_program(graph, inputs, shapes)
+    with torch.no_grad(), silence_exporters():
         written = torch.onnx.export(
-            followed,
+            exported,
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            custom_translation_table=translations(),
-            output_names=about['outputs'],
+            custom_translation_table=onnx_translations(),
+            output_names=metadata['outputs'],
         )
     assert written is not None  # torch.onnx.export returns None if it is given a file
     written.save(path, external_data=False)
     model = onnx.load(path)
-    held = model.metadata_props.add()
-    held.key, held.value = exported.KEY, json.dumps(about)
+    prop = model.metadata_props.add()
+    prop.key, prop.value = METADATA_KEY, json.dumps(metadata)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
 
 def write_openvino(
-    graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes, about: dict[str, Any]
+    graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes, metadata: dict[str, Any]
 ) -> None:
-    """Writes OpenVINO's two files."""
+    """Write OpenVINO's two files."""
     with tempfile.TemporaryDirectory() as folder:
-        between = Path(folder, 'model.onnx')
-        write_onnx(graph, inputs, between, shapes, about)
-        as_openvino(between, path, about)
+        onnx_file = Path(folder, 'model.onnx')
+        write_onnx(graph, inputs, onnx_file, shapes, metadata)
+        convert_to_openvino(onnx_file, path, metadata)
 
 
-def as_openvino(onnx_file: Path, path: Path, about: dict[str, Any]) -> None:
-    """Converts an ONNX file."""
+def convert_to_openvino(onnx_file: Path, path: Path, metadata: dict[str, Any]) -> None:
+    """Convert an ONNX file to OpenVINO."""
     import openvino
 
     model = openvino.convert_model(onnx_file)
-    model.set_rt_info(json.dumps(about), exported.KEY)
-    openvino.save_model(model, path, compress_to_fp16=about['precision'] == 'float16')
+    model.set_rt_info(json.dumps(metadata), METADATA_KEY)
+    openvino.save_model(model, path, compress_to_fp16=metadata['precision'] == 'float16')
 
 
 def write_program(
-    graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes, about: dict[str, Any]
+    graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes, metadata: dict[str, Any]
 ) -> None:
-    """Writes torch.export's archive."""
-    with quiet():
+    """Write torch.export's archive."""
+    with silence_exporters():
         torch.export.save(
-            program(graph, inputs, shapes), path, extra_files={FILE: json.dumps(about)}
+            export_program(graph, inputs, shapes),
+            path,
+            extra_files={DESCRIPTION_FILE: json.dumps(metadata)},
         )
 
 
 def write_script(
-    graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes, about: dict[str, Any]
+    graph: nn.Module, inputs: Sequence[Tensor], path: Path, shapes: Shapes, metadata: dict[str, Any]
 ) -> None:
-    """Writes a trace."""
-    with torch.no_grad(), quiet():
+    """Write a trace of TorchScript."""
+    with torch.no_grad(), silence_exporters():
         traced = torch.jit.trace(graph, tuple(inputs), check_trace=False)
-        torch.jit.save(traced, str(path), _extra_files={FILE: json.dumps(about)})
+        torch.jit.save(traced, str(path), _extra_files={DESCRIPTION_FILE: json.dumps(metadata)})
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Holds back what torch says of its own insides while it exports."""
+def silence_exporters() -> Iterator[None]:
+    """Suppress what torch logs and warns about its own internals while it exports."""
     loggers = [
         logging.getLogger(name) for name in ('torch.onnx', 'torch.export', 'onnxscript', 'onnx_ir')
     ]
@@ -206,10 +213,10 @@ def quiet() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # TorchScript's end is announced at every call, and onnxscript uses what torch renames.
+            # TorchScript is announced as deprecated, and onnxscript uses renamed names of torch.
             warnings.simplefilter('ignore', DeprecationWarning)
             warnings.simplefilter('ignore', FutureWarning)
-            # A trace tells of every size that it takes as it is; the file is run with others.
+            # Of every size that becomes a constant; the file is compared at other sizes too.
             warnings.simplefilter('ignore', torch.jit.TracerWarning)
             yield
     finally:
@@ -217,39 +224,36 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-# ---- running -------------------------------------------------------------------------------------
-
-
 def load_session(path: Path) -> Callable[..., list[np.ndarray]]:
-    """Opens a file in the runtime that needs no torch."""
-    return exported.opened(path).run
+    """Open a file in ONNX Runtime or OpenVINO."""
+    return open_session(path).run
 
 
 def load_program(path: Path) -> Callable[..., list[np.ndarray]]:
-    """Opens torch.export's archive."""
-    with quiet():
-        return as_arrays(torch.export.load(path).module())
+    """Open torch.export's archive."""
+    with silence_exporters():
+        return as_numpy_function(torch.export.load(path).module())
 
 
 def load_script(path: Path) -> Callable[..., list[np.ndarray]]:
-    """Opens a trace."""
-    with quiet():
-        return as_arrays(torch.jit.load(str(path)))
+    """Open a trace of TorchScript."""
+    with silence_exporters():
+        return as_numpy_function(torch.jit.load(str(path)))
 
 
-def as_arrays(module: Callable) -> Callable[..., list[np.ndarray]]:
-    """A module as a function of arrays."""
+def as_numpy_function(module: Callable) -> Callable[..., list[np.ndarray]]:
+    """Return a module as a function of arrays."""
 
     def run(*inputs: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
-            return arrays_of(module(*map(torch.from_numpy, inputs)))
+            return to_arrays(module(*map(torch.from_numpy, inputs)))
 
     return run
 
 
-def arrays_of(found: Tensor | Sequence[Tensor]) -> list[np.ndarray]:
-    """What a module returns, as arrays."""
-    return [one.numpy() for one in ([found] if isinstance(found, Tensor) else found)]
+def to_arrays(found: Tensor | Sequence[Tensor]) -> list[np.ndarray]:
+    """Return what a module returns, as arrays."""
+    return [tensor.numpy() for tensor in ([found] if isinstance(found, Tensor) else found)]
 
 
 _ONNX = (('onnx', 'onnx'), ('onnxscript', 'onnx'))

@@ -1,10 +1,10 @@
-"""The two steps of detection that are no products: thinning out boxes, and pooling RoIs.
+"""The two steps of detection that torch has no operator for: NMS, and RoIAlign.
 
-    keep(boxes R N 4, scores R N, overlap)              -> R N, whether the box is left
-    align(maps, rois N 5, level N, scales, bins, ratio) -> N C bins bins
+    nms_keep(boxes R N 4, scores R N, iou_threshold)                -> R N, whether a box is kept
+    roi_align_levels(maps, rois N 5, level N, scales, bins, ratio)  -> N C bins bins
 
-``NATIVE`` names them as operators, which ONNX and OpenVINO have: ``NonMaxSuppression`` and
-``RoiAlign``. A box whose score is 0 is none.
+Both are operators of torch here, which the exporter writes as ONNX's ``NonMaxSuppression`` and
+``RoiAlign``; OpenVINO has these too. Rows with score 0 hold no box.
 """
 
 from __future__ import annotations
@@ -19,45 +19,48 @@ from torch import Tensor
 from ..errors import UserError
 
 if not hasattr(torch.library, 'custom_op'):  # the decorators below would fail
-    raise UserError(f'export takes torch 2.6 or newer, and this is {torch.__version__}; update it')
+    raise UserError(
+        f'export takes torch 2.6 or newer, and this is {torch.__version__}; update it',
+        code='package.too-old',
+    )
 
 
 @dataclass(frozen=True)
-class Kernels:
-    """How a graph takes these steps; see the module.
+class DetectionOperators:
+    """The operators that a graph calls; see the module.
 
     Attributes:
-        keep: thins out.
-        align: pools.
+        nms_keep: of greedy NMS.
+        roi_align_levels: of RoIAlign on the levels of a pyramid.
     """
 
-    keep: Callable[[Tensor, Tensor, float], Tensor]
-    align: Callable[[list[Tensor], Tensor, Tensor, Sequence[float], int, int], Tensor]
+    nms_keep: Callable[[Tensor, Tensor, float], Tensor]
+    roi_align_levels: Callable[[list[Tensor], Tensor, Tensor, Sequence[float], int, int], Tensor]
 
 
-@torch.library.custom_op('mmresnest::keep', mutates_args=())
-def keep(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
-    """Greedy NMS of each row."""
+@torch.library.custom_op('mmresnest::nms_keep', mutates_args=())
+def nms_keep(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Tell which boxes greedy NMS keeps, in each row separately."""
     from mmcv.ops import nms
 
     left = scores.new_zeros(scores.shape, dtype=torch.bool)
     for row in scores.sum(1).nonzero()[:, 0].tolist():
         at = scores[row].nonzero()[:, 0]
-        _, chosen = nms(boxes[row, at], scores[row, at], overlap)
+        _, chosen = nms(boxes[row, at], scores[row, at], iou_threshold)
         left[row, at[chosen]] = True
     return left
 
 
-@keep.register_fake
-def _(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
+@nms_keep.register_fake
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return scores.new_empty(scores.shape, dtype=torch.bool)
 
 
-@torch.library.custom_op('mmresnest::align', mutates_args=())
-def align(
+@torch.library.custom_op('mmresnest::roi_align_levels', mutates_args=())
+def roi_align_levels(
     maps: list[Tensor], rois: Tensor, level: Tensor, scales: list[float], bins: int, ratio: int
 ) -> Tensor:
-    """RoIAlign of each RoI on its level."""
+    """Pool each RoI on its level by RoIAlign."""
     from mmcv.ops import roi_align
 
     pooled = maps[0].new_zeros(len(rois), maps[0].shape[1], bins, bins)
@@ -68,33 +71,33 @@ def align(
     return pooled
 
 
-@align.register_fake
+@roi_align_levels.register_fake
 def _(
     maps: list[Tensor], rois: Tensor, level: Tensor, scales: list[float], bins: int, ratio: int
 ) -> Tensor:
     return maps[0].new_empty(rois.shape[0], maps[0].shape[1], bins, bins)
 
 
-NATIVE = Kernels(keep, align)
+NATIVE = DetectionOperators(nms_keep, roi_align_levels)
 
 
-# ---- in ONNX -------------------------------------------------------------------------------------
+def onnx_translations() -> dict[Any, Callable]:
+    """Return operator -> the function that writes it in ONNX."""
+    return {
+        torch.ops.mmresnest.nms_keep.default: _write_nms,
+        torch.ops.mmresnest.roi_align_levels.default: _write_roi_align,
+    }
 
 
-def translations() -> dict[Any, Callable]:
-    """Operator -> the function that writes it in ONNX."""
-    return {torch.ops.mmresnest.keep.default: _keep, torch.ops.mmresnest.align.default: _align}
-
-
-def _keep(boxes: Any, scores: Any, overlap: float) -> Any:
+def _write_nms(boxes: Any, scores: Any, iou_threshold: float) -> Any:
     from onnxscript import opset18 as op
 
-    most = op.Constant(value_ints=[2**31 - 1])
+    unlimited = op.Constant(value_ints=[2**31 - 1])
     found = op.NonMaxSuppression(  # M 3: row, 0, box
         boxes,
         op.Unsqueeze(scores, op.Constant(value_ints=[1])),
-        most,
-        op.Constant(value_floats=[overlap]),
+        unlimited,
+        op.Constant(value_floats=[iou_threshold]),
         op.Constant(value_floats=[0.0]),
     )
     place = op.Gather(found, op.Constant(value_ints=[0, 2]), axis=1)
@@ -105,7 +108,7 @@ def _keep(boxes: Any, scores: Any, overlap: float) -> Any:
     return op.Cast(op.ScatterND(op.Mul(scores, 0.0), place, ones), to=9)  # 9: bool
 
 
-def _align(
+def _write_roi_align(
     maps: Sequence[Any], rois: Any, level: Any, scales: Sequence[float], bins: int, ratio: int
 ) -> Any:
     from onnxscript import opset18 as op
@@ -131,7 +134,7 @@ def _align(
             )
         )
         places.append(at)
-    # The level of each RoI is one: sorted by their places, they are in the old order.
+    # Each RoI is on one level, so the indices of all levels are a permutation: it is inverted.
     order = op.Concat(*places, axis=0)
     back = op.ScatterElements(
         order,

@@ -1,7 +1,7 @@
-"""How a model is asked about images, whatever runs it: one, a list, or as many as come.
+"""The common part of predictors: one image, a list, or a stream of images, whatever runs the model.
 
-Only images that come out of preparation in one size share a batch: none is padded to the size of
-another, so that a result depends on its image alone, but for the rounding of larger products.
+Only images that have the same size after preparation share a batch: none is padded to the size of
+another, so that a result depends on its image alone, up to the rounding of larger products.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numpy as np
 
 from ..errors import UserError
-from .inputs import BadImage, pixels
+from .images import BadImage, to_rgb_array
 from .results import Result
 
 if TYPE_CHECKING:
@@ -22,34 +22,36 @@ if TYPE_CHECKING:
 
 Key = TypeVar('Key')
 
-WAITING = 8
-"""Batches' worth of images of many sizes that wait for others of theirs, at most."""
+MAX_WAITING_BATCHES = 8
+"""How many batches' worth of prepared images wait at most for others of the same size."""
 
 
-class Asked(ABC):
-    """What answers; a kind of model says how an image is prepared and how a batch is answered.
+class BasePredictor(ABC):
+    """A predictor; a kind of model defines ``prepare`` and ``predict_batch``.
 
     Attributes:
         names: of the classes.
-        things: how many of them, from the first on, are countable, for a panoptic model.
+        num_things: how many of them, from the first on, are countable, for a panoptic model.
         task: ``detection``, ``instance``, ``panoptic`` or ``semantic``.
     """
 
     names: tuple[str, ...]
-    things: int
+    num_things: int
     task: str
 
     @abstractmethod
     def prepare(self, image: np.ndarray) -> tuple[tuple[int, ...], Any]:
-        """A size, equal for what may share a batch, and what is made of an image H W 3 in RGB.
+        """Prepare an image H W 3 in RGB; return its size in the model, and the prepared sample.
+
+        Samples of one size may share a batch.
 
         Raises:
             BadImage: it cannot be brought to the model's size.
         """
 
     @abstractmethod
-    def answer(self, samples: list[Any]) -> list[Result]:
-        """The results of prepared images of one size."""
+    def predict_batch(self, samples: list[Any]) -> list[Result]:
+        """Return the results of prepared samples of one size."""
 
     @overload
     def __call__(self, images: list | tuple, batch_size: int = 1) -> list[Result]: ...
@@ -60,7 +62,7 @@ class Asked(ABC):
     ) -> Result: ...
 
     def __call__(self, images: Any, batch_size: int = 1) -> Result | list[Result]:
-        """Predicts.
+        """Predict on an image, or on each of a list.
 
         Args:
             images: a path, a PIL image or an array H W 3 in RGB, 8 bits; or a list of these.
@@ -76,7 +78,7 @@ class Asked(ABC):
         """
         single = not isinstance(images, (list, tuple))
         results = dict(
-            self.stream(enumerate(map(pixels, [images] if single else images)), batch_size)
+            self.stream(enumerate(map(to_rgb_array, [images] if single else images)), batch_size)
         )
         return results[0] if single else [results[at] for at in range(len(results))]
 
@@ -86,18 +88,21 @@ class Asked(ABC):
         batch_size: int = 1,
         bad: Callable[[Key, str], None] | None = None,
     ) -> Iterator[tuple[Key, Result]]:
-        """Predicts on as many images as come, holding a few of them at a time.
+        """Predict on a stream of images, of which a few are held at a time.
 
         Args:
-            images: pairs of whatever tells an image from others and its pixels, H W 3 in RGB.
+            images: pairs of a key and the pixels of an image, H W 3 in RGB.
             batch_size: images of one size that go through the model together.
-            bad: is told of an image that the pipeline cannot scale, and why; by default one raises.
+            bad: is called with the key of an image that the pipeline cannot scale, and why; by
+                default such an image raises.
 
         Yields:
-            what came with an image, and its result; images of one size in the order they came.
+            the key of an image and its result; images of one size in the order they came.
         """
         if batch_size < 1:
-            raise UserError(f'batch size {batch_size}: a batch has at least one image')
+            raise UserError(
+                f'batch size {batch_size}: a batch has at least one image', code='option.value'
+            )
         waiting: dict[tuple[int, ...], list[tuple[Key, Any]]] = {}
         for key, image in images:
             try:
@@ -109,11 +114,13 @@ class Asked(ABC):
                 continue
             waiting.setdefault(size, []).append((key, sample))
             if len(waiting[size]) == batch_size:
-                yield from self._answered(waiting.pop(size))
-            elif sum(map(len, waiting.values())) >= WAITING * batch_size:
-                yield from self._answered(waiting.pop(next(iter(waiting))))  # of the oldest
+                yield from self._predict_pairs(waiting.pop(size))
+            elif sum(map(len, waiting.values())) >= MAX_WAITING_BATCHES * batch_size:
+                yield from self._predict_pairs(waiting.pop(next(iter(waiting))))  # of the oldest
         for batch in waiting.values():
-            yield from self._answered(batch)
+            yield from self._predict_pairs(batch)
 
-    def _answered(self, batch: list[tuple[Key, Any]]) -> Iterator[tuple[Key, Result]]:
-        yield from zip([key for key, _ in batch], self.answer([sample for _, sample in batch]))
+    def _predict_pairs(self, batch: list[tuple[Key, Any]]) -> Iterator[tuple[Key, Result]]:
+        yield from zip(
+            [key for key, _ in batch], self.predict_batch([sample for _, sample in batch])
+        )

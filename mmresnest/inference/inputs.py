@@ -1,44 +1,22 @@
-"""What is predicted on: images and videos found, named and read.
-
-A file is decoded as mmdet's and mmseg's pipelines do, by OpenCV, so that a prediction is that of a
-test; what OpenCV does not know, Pillow may. Grey, 16 bits, palettes, alpha and CMYK become 8-bit
-RGB.
-"""
+"""Find the images and videos to predict on, and name each so that no two results collide."""
 
 from __future__ import annotations
 
 import glob
-import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..data.base import IMAGE_SUFFIXES
-from ..data.checks.images import flaw
 from ..errors import UserError
+from .videos import frame_count, open_video
 
 MORE_IMAGES = ('.pgm', '.pbm', '.jp2', '.gif', '.avif', '.jfif', '.jpe')
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
-DEEP = 256  # brightnesses of 16 bits for each of 8
-
-
-class BadImage(UserError):
-    """An image cannot be used.
-
-    Args:
-        name: its path, or what it is.
-        reason: what is wrong with it.
-    """
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f'{name}: {reason}')
-        self.name, self.reason = name, reason
 
 
 @dataclass(frozen=True)
@@ -73,28 +51,27 @@ class Item:
     image: np.ndarray
 
     @property
-    def called(self) -> str:
-        """How messages call it."""
+    def display_name(self) -> str:
+        """Return how messages call it."""
         return str(self.source.path) + ('' if self.frame is None else f', frame {self.frame}')
 
 
-# ---- finding -------------------------------------------------------------------------------------
+def find_sources(given: Sequence[str | os.PathLike]) -> list[Source]:
+    """Return the images and videos that paths, folders and patterns stand for, each once.
 
-
-def find(given: Sequence[str | os.PathLike]) -> list[Source]:
-    """The images and videos that paths, folders and patterns mean, each once.
-
-    A file that is named is taken even if it does not exist: it is skipped as a bad image is.
+    A file that is named is listed even if it does not exist: it is skipped later, as a bad image.
 
     Raises:
         UserError: nothing is given, a folder has no image, a pattern matches nothing, or a video
             cannot be read.
     """
     if not given:
-        raise UserError('nothing to predict on: give images, folders, patterns or videos')
+        raise UserError(
+            'nothing to predict on: give images, folders, patterns or videos', code='image.missing'
+        )
     paths: dict[str, Path] = {}
-    for one in given:
-        for path in _expanded(os.fspath(one)):
+    for item in given:
+        for path in _expand_pattern(os.fspath(item)):
             paths.setdefault(os.path.realpath(path), path)
     found = list(paths.values())
     sources = [
@@ -103,17 +80,20 @@ def find(given: Sequence[str | os.PathLike]) -> list[Source]:
     ]
     for source in sources:
         if source.video:
-            with _opened(source.path):
+            with open_video(source.path):
                 pass
     return sources
 
 
-def _expanded(text: str) -> list[Path]:
+def _expand_pattern(text: str) -> list[Path]:
     path = Path(text).expanduser()
     if '://' in text:
-        raise UserError(f'{text} is an address; fetch the file first, and give its path')
+        raise UserError(
+            f'{text} is an address; download the file first, and give its path',
+            code='image.missing',
+        )
     if path.is_dir():
-        return _files_of(path)
+        return _list_folder(path)
     if path.exists() or not glob.has_magic(text):
         return [path]
     matches = sorted(
@@ -122,13 +102,14 @@ def _expanded(text: str) -> list[Path]:
     if not matches:
         raise UserError(
             f'the pattern {text} matches no file below {Path.cwd()}; correct it, and '
-            'write ** for folders of any depth'
+            'write ** for folders of any depth',
+            code='image.missing',
         )
     return matches
 
 
-def _files_of(folder: Path) -> list[Path]:
-    """The images and videos of a folder, those in folders of it left out."""
+def _list_folder(folder: Path) -> list[Path]:
+    """List the images and videos of a folder, without those of its subfolders."""
     known = (*IMAGE_SUFFIXES, *MORE_IMAGES, *VIDEO_SUFFIXES)
     found = sorted(
         path for path in folder.iterdir() if path.suffix.lower() in known and path.is_file()
@@ -143,29 +124,32 @@ def _files_of(folder: Path) -> list[Path]:
         )
         raise UserError(
             f'the folder {folder} holds no image or video ({", ".join(known[:5])} '
-            f'...){hint or "; name another"}'
+            f'...){hint or "; name another"}',
+            code='image.missing',
         )
     return found
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each of some files, such that no result takes the place of another's.
+    """Return a name for each file, such that no two results have the same file name.
 
-    The stem; with the suffix, where another file of the folder has that stem; with so many folders
-    before it as tell it from others, and at last with a number. Upper and lower case are one, as on
-    many disks.
+    A name is the stem; with the suffix, where another file of the folder has the same stem; with
+    as many parent folders as make it unique; and at last with a number. Upper and lower case are
+    not told apart, since many file systems do not.
     """
-    whole = [path.absolute() for path in paths]
-    stems = Counter((path.parent, path.stem.lower()) for path in whole)
+    paths = [path.absolute() for path in paths]
+    stems = Counter((path.parent, path.stem.lower()) for path in paths)
     short = [
         path.stem
         if stems[path.parent, path.stem.lower()] == 1
         else f'{path.stem}_{path.suffix[1:]}'
-        for path in whole
+        for path in paths
     ]
-    depths = [0] * len(whole)
-    for _ in range(max((len(path.parts) for path in whole), default=0)):
-        names = [_below(path, depth, name) for path, depth, name in zip(whole, depths, short)]
+    depths = [0] * len(paths)
+    for _ in range(max((len(path.parts) for path in paths), default=0)):
+        names = [
+            _name_with_folders(path, depth, name) for path, depth, name in zip(paths, depths, short)
+        ]
         counts = Counter(name.lower() for name in names)
         if len(counts) == len(names):
             return names
@@ -173,194 +157,18 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     return [f'{name}_{number}' for number, name in enumerate(names, 1)]
 
 
-def _below(path: Path, depth: int, name: str) -> str:
-    """The name behind those of so many folders."""
-    above = [part.strip('/\\:') for part in path.parent.parts]
-    return '_'.join([*filter(None, above[max(0, len(above) - depth) :]), name])
+def _name_with_folders(path: Path, depth: int, name: str) -> str:
+    """Return the name with the names of its last ``depth`` folders before it."""
+    parents = [part.strip('/\\:') for part in path.parent.parts]
+    return '_'.join([*filter(None, parents[max(0, len(parents) - depth) :]), name])
 
 
-# ---- images --------------------------------------------------------------------------------------
-
-
-def pixels(image: Any) -> np.ndarray:
-    """The pixels of an image, H W 3 in RGB, 8 bits.
-
-    Args:
-        image: a path, a PIL image, or an array H W 3 in RGB or H W, 8 bits.
-
-    Raises:
-        UserError: it is none of these.
-        BadImage: the file cannot be used.
-    """
-    if isinstance(image, (str, os.PathLike)):
-        return read_image(image)
-    if isinstance(image, np.ndarray):
-        return _of_array(image)
-    from PIL import Image
-
-    if isinstance(image, Image.Image):
-        return _of_pillow(image, 'the PIL image')
-    raise UserError(
-        f'an image is a path, a PIL image or a numpy array H W 3 in RGB, and '
-        f'{type(image).__name__} is none of these'
-    )
-
-
-def _of_array(array: np.ndarray) -> np.ndarray:
-    if (
-        array.dtype != np.uint8
-        or array.ndim not in (2, 3)
-        or not array.size
-        or (array.ndim == 3 and array.shape[2] != 3)
-    ):
-        raise UserError(
-            f'an array must be H W 3 in RGB, with whole numbers of 0 to 255 (uint8), '
-            f'and this is {" ".join(map(str, array.shape))} of {array.dtype}; one of '
-            'OpenCV is turned by image[:, :, ::-1], one of 0 to 1 by (255 * image)'
-            ".astype('uint8'), and several images are given as a list"
-        )
-    return array if array.ndim == 3 else np.repeat(array[:, :, None], 3, 2)
-
-
-def _of_pillow(image: Any, name: str) -> np.ndarray:
-    from PIL import ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I'):  # 16 bits, also where they are kept in 32
-        deep = np.asarray(image).astype(np.int64)
-        return _of_array((deep.clip(0, DEEP * 256 - 1) // DEEP).astype(np.uint8))
-    if image.mode == 'F':
-        raise BadImage(name, 'its pixels are fractions, of no known range; save it with 8 bits')
-    # A palette may have transparent entries; alpha is left out, as OpenCV does.
-    return np.array(image.convert('RGBA' if image.mode == 'P' else image.mode).convert('RGB'))
-
-
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """An image file, H W 3 in RGB.
-
-    Raises:
-        BadImage: it is missing, empty, cut off, or no image.
-    """
-    import cv2
-
-    name = os.fspath(path)
-    if os.path.isdir(name):
-        raise BadImage(name, 'it is a folder')
-    try:
-        with open(name, 'rb') as file:
-            content = file.read()
-    except FileNotFoundError:
-        raise BadImage(name, 'it does not exist') from None
-    except OSError as error:
-        raise BadImage(name, f'it cannot be read: {error.strerror}') from error
-    wrong = flaw(name) or _cut_off(name, content)
-    if wrong:
-        raise BadImage(name, wrong)
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        if 'CV_IO_MAX_IMAGE' in str(error):
-            raise BadImage(name, 'it claims more pixels than OpenCV decodes') from error
-        image = None
-    if image is None:
-        return _read_by_pillow(name)
-    return np.ascontiguousarray(image[:, :, ::-1])
-
-
-def _cut_off(name: str, content: bytes) -> str:
-    """What is wrong with a file of a format without an end mark, which OpenCV fills up in grey."""
-    if content.startswith((b'\xff\xd8', b'\x89PNG')):  # flaw has looked at these
-        return ''
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(name) as image:
-            image.load()
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        return ''  # OpenCV may know more of it
-    except (OSError, SyntaxError, ValueError) as error:
-        return f'the file is damaged: {error}' if 'trunc' in str(error) else ''
-    return ''
-
-
-def _read_by_pillow(name: str) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(name) as image:
-            return _of_pillow(image, name)
-    except BadImage:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadImage(name, 'it is not an image that OpenCV or Pillow can decode') from error
-
-
-# ---- videos --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A video, its first frame looked at.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    import cv2
-
-    if not path.is_file():
-        raise UserError(f'the video {path} does not exist; correct its path')
-    capture = cv2.VideoCapture(str(path))
-    try:
-        if not capture.isOpened() or not capture.read()[0]:
-            raise UserError(
-                f'the video {path} cannot be read: it is damaged or empty, or OpenCV '
-                f'{cv2.__version__} lacks its codec; ffmpeg -i {path} -c:v mjpeg '
-                f'{path.stem}.avi makes one that it reads'
-            )
-        yield capture
-    finally:
-        capture.release()
-
-
-def rate_of(path: Path) -> float:
-    """The frames of a video in a second; 25 where it does not say."""
-    import cv2
-
-    with _opened(path) as capture:
-        rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if math.isfinite(rate) and 0 < rate <= 1000 else 25.0
-
-
-def count(sources: Iterable[Source], every: int) -> int | None:
-    """How many images and frames there are, None where a video does not say."""
-    import cv2
-
+def count_images(sources: Iterable[Source], every: int) -> int | None:
+    """Count images and predicted frames; return None where a video does not say how long it is."""
     total = 0
     for source in sources:
-        if not source.video:
-            total += 1
-            continue
-        with _opened(source.path) as capture:
-            frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        if not math.isfinite(frames) or frames < 1:
+        frames = frame_count(source.path) if source.video else 1
+        if frames is None:
             return None
-        total += -(-int(frames) // every)
+        total += -(-frames // every) if source.video else 1
     return total
-
-
-def frames_of(path: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Every so-manieth frame of a video, H W 3 in RGB, with its number."""
-    import cv2
-
-    capture = cv2.VideoCapture(str(path))
-    try:
-        number = 0
-        while capture.grab():
-            if number % every == 0:
-                there, frame = capture.retrieve()
-                if not there:
-                    return
-                yield number, np.ascontiguousarray(frame[:, :, ::-1])
-            number += 1
-    finally:
-        capture.release()

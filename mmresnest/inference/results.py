@@ -1,4 +1,4 @@
-"""What a model says of an image, as plain arrays: :class:`~.predictor.Predictor` returns these.
+"""What predictors return for an image: plain arrays.
 
 Sizes are (height, width), boxes are x0 y0 x1 y1 in pixels of the image, labels are indices into
 ``names``, the classes that the model was trained on. COCO's category ids are labels + 1.
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..utils.boxes import class_name
+from ..utils.masks import encode_rle
 
 VOID = -1
-"""The label of pixels of which a panoptic model says nothing."""
+"""The label of pixels to which a panoptic model gives no class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ class Detections:
         scores: N, from 0 to 1.
         labels: N.
         names: of all classes.
-        masks: N H W, True where the object is; None of a model that has boxes only.
+        masks: N H W, True where the object is; None from a model that has boxes only.
         size: of the image.
     """
 
@@ -42,12 +44,14 @@ class Detections:
         return len(self.labels)
 
     @property
-    def named(self) -> list[str]:
-        """The name of each object's class."""
-        return [name_of(self.names, label) for label in self.labels]
+    def class_names(self) -> list[str]:
+        """Return the name of each object's class."""
+        return [class_name(self.names, label) for label in self.labels]
 
-    def above(self, score: float) -> Detections:
-        """Those with at least this score, best first."""
+    named = class_names  # its name until 0.2
+
+    def filter_by_score(self, score: float) -> Detections:
+        """Return the objects with at least this score, best first."""
         order = np.argsort(-self.scores, kind='stable')
         order = order[self.scores[order] >= score]
         masks = None if self.masks is None else self.masks[order]
@@ -56,7 +60,7 @@ class Detections:
         )
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """Rows of COCO's format of results; masks as run lengths."""
+        """Return rows of COCO's format of results; masks as run lengths."""
         rows = []
         for number, (x0, y0, x1, y1) in enumerate(self.boxes.tolist()):
             row = dict(
@@ -66,31 +70,31 @@ class Detections:
                 score=float(self.scores[number]),
             )
             if self.masks is not None:
-                row['segmentation'] = run_lengths(self.masks[number])
+                row['segmentation'] = encode_rle(self.masks[number])
             rows.append(row)
         return rows
 
     def to_supervision(self) -> Any:
-        """The same as ``supervision.Detections``.
+        """Return the objects as ``supervision.Detections``.
 
         Raises:
             UserError: supervision is not installed.
         """
-        return _supervise(self.boxes, self.labels, self.named, self.masks, self.scores)
+        return _to_supervision(self.boxes, self.labels, self.class_names, self.masks, self.scores)
 
     def draw(self, image: Any) -> np.ndarray:
-        """The image with boxes, names and scores on it.
+        """Draw boxes, names and scores on the image.
 
         Args:
-            image: that was predicted on: a path, a PIL image or an array H W 3 in RGB.
+            image: the one predicted on: a path, a PIL image or an array H W 3 in RGB.
 
         Returns:
-            the picture, H' W' 3 in RGB: even sides, and a small image larger.
+            the picture, H' W' 3 in RGB: even sides, small images enlarged, large ones reduced.
         """
-        from ..visualization.annotate import annotated_objects
+        from ..visualization.annotate import annotate_objects
 
-        return annotated_objects(
-            _fitting(image, self.size),
+        return annotate_objects(
+            _load_matching_image(image, self.size),
             dict(boxes=self.boxes, labels=self.labels, scores=self.scores, masks=self.masks),
             self.names,
         )
@@ -112,41 +116,41 @@ class Segmentation:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Class -> the part of the pixels it covers, of those that are there."""
+        """Return class -> the share of the pixels it covers, for the classes that are found."""
         found, counts = np.unique(self.labels, return_counts=True)
         return {
-            name_of(self.names, label): int(count) / self.labels.size
+            class_name(self.names, label): int(count) / self.labels.size
             for label, count in zip(found, counts)
         }
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """Rows of COCO's format of stuff results: a mask for each class that is there."""
+        """Return rows of COCO's format of stuff results: a mask for each class that is found."""
         return [
             dict(
                 image_id=image_id,
                 category_id=int(label) + 1,
-                segmentation=run_lengths(self.labels == label),
+                segmentation=encode_rle(self.labels == label),
             )
             for label in np.unique(self.labels)
         ]
 
     def to_supervision(self) -> Any:
-        """A ``supervision.Detections`` with a mask for each class that is there.
+        """Return a ``supervision.Detections`` with a mask for each class that is found.
 
         Raises:
             UserError: supervision is not installed.
         """
         found = np.unique(self.labels)
-        masks = _stacked((self.labels == label for label in found), self.size)
-        return _supervise(
-            boxes_of(masks), found, [name_of(self.names, one) for one in found], masks, None
+        masks = _stack_masks((self.labels == label for label in found), self.size)
+        return _to_supervision(
+            mask_boxes(masks), found, [class_name(self.names, one) for one in found], masks, None
         )
 
     def draw(self, image: Any) -> np.ndarray:
-        """The image tinted by class, with names; see :meth:`Detections.draw`."""
-        from ..visualization.annotate import annotated_regions
+        """Tint the image by class, with names; see :meth:`Detections.draw`."""
+        from ..visualization.annotate import annotate_regions
 
-        return annotated_regions(_fitting(image, self.size), self.labels, self.names)
+        return annotate_regions(_load_matching_image(image, self.size), self.labels, self.names)
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ class PanopticSegmentation:
     """The class of every pixel, and the object where it can be counted.
 
     Attributes:
-        ids: H W, the number of the segment, from 1; 0 where the model says nothing.
+        ids: H W, the number of the segment, from 1; 0 where there is none.
         segments: in the order of their numbers.
         names: of all classes.
         size: of the image.
@@ -184,7 +188,7 @@ class PanopticSegmentation:
 
     @property
     def labels(self) -> np.ndarray:
-        """The class of every pixel, H W; -1 where the model says nothing."""
+        """Return the class of every pixel, H W; -1 where there is none."""
         table = np.array([VOID, *(segment.label for segment in self.segments)], np.int64)
         return table[self.ids]
 
@@ -198,47 +202,36 @@ class PanopticSegmentation:
             ],
         )
 
-    def coloured(self) -> np.ndarray:
-        """The numbers as COCO keeps them in a PNG: H W 3 in RGB, id = R + 256 G + 65536 B."""
+    def to_rgb_ids(self) -> np.ndarray:
+        """Return the ids as COCO keeps them in a PNG: H W 3 in RGB, id = R + 256 G + 65536 B."""
         return np.stack([self.ids >> shift & 255 for shift in (0, 8, 16)], 2).astype(np.uint8)
 
     def to_supervision(self) -> Any:
-        """A ``supervision.Detections`` with a mask for each segment.
+        """Return a ``supervision.Detections`` with a mask for each segment.
 
         Raises:
             UserError: supervision is not installed.
         """
-        masks = _stacked((self.ids == one.id for one in self.segments), self.size)
+        masks = _stack_masks((self.ids == one.id for one in self.segments), self.size)
         labels = np.array([one.label for one in self.segments], np.int64)
-        return _supervise(
-            boxes_of(masks), labels, [name_of(self.names, one) for one in labels], masks, None
+        return _to_supervision(
+            mask_boxes(masks), labels, [class_name(self.names, one) for one in labels], masks, None
         )
 
     def draw(self, image: Any) -> np.ndarray:
-        """The image tinted by class, with names; see :meth:`Detections.draw`."""
-        from ..visualization.annotate import annotated_regions
+        """Tint the image by class, with names; see :meth:`Detections.draw`."""
+        from ..visualization.annotate import annotate_regions
 
-        return annotated_regions(_fitting(image, self.size), self.labels, self.names, self.ids)
+        return annotate_regions(
+            _load_matching_image(image, self.size), self.labels, self.names, self.ids
+        )
 
 
 Result = Detections | Segmentation | PanopticSegmentation
 
 
-def name_of(names: tuple[str, ...], label: int) -> str:
-    """A class's name; a number where the checkpoint does not name it."""
-    return names[label] if 0 <= label < len(names) else f'class {label}'
-
-
-def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """A mask H W in COCO's compressed run lengths, as json can hold them."""
-    from pycocotools import mask as coco
-
-    coded = coco.encode(np.asfortranarray(mask, np.uint8))
-    return dict(size=[int(side) for side in coded['size']], counts=coded['counts'].decode('ascii'))
-
-
-def boxes_of(masks: np.ndarray) -> np.ndarray:
-    """The boxes around masks, N H W -> N 4."""
+def mask_boxes(masks: np.ndarray) -> np.ndarray:
+    """Return the boxes around masks, N H W -> N 4."""
     boxes = np.zeros((len(masks), 4), np.float32)
     for box, mask in zip(boxes, masks):
         rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
@@ -247,12 +240,12 @@ def boxes_of(masks: np.ndarray) -> np.ndarray:
     return boxes
 
 
-def _stacked(masks: Iterable[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Masks in one array, also if there are none."""
+def _stack_masks(masks: Iterable[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Stack masks in one array, also if there are none."""
     return np.concatenate([np.zeros((0, *size), bool), *(mask[None] for mask in masks)])
 
 
-def _supervise(
+def _to_supervision(
     boxes: np.ndarray,
     labels: np.ndarray,
     named: list[str],
@@ -264,7 +257,8 @@ def _supervise(
     except ModuleNotFoundError as error:
         raise UserError(
             f'to_supervision needs the package supervision, and {error.name} is not '
-            'installed: pip install supervision'
+            'installed: pip install supervision',
+            code='package.missing',
         ) from error
     return supervision.Detections(
         xyxy=boxes.astype(np.float32),
@@ -275,15 +269,16 @@ def _supervise(
     )
 
 
-def _fitting(image: Any, size: tuple[int, int]) -> np.ndarray:
-    """The pixels of an image, if it is of the size that was predicted on."""
-    from .inputs import pixels
+def _load_matching_image(image: Any, size: tuple[int, int]) -> np.ndarray:
+    """Return the pixels of an image, if it has the size that was predicted on."""
+    from .images import to_rgb_array
 
-    array = pixels(image)
+    array = to_rgb_array(image)
     if array.shape[:2] != size:
         raise UserError(
             f'draw: the image is {array.shape[1]} x {array.shape[0]} pixels, and the '
             f'result is of one of {size[1]} x {size[0]}; give the image that was '
-            'predicted on'
+            'predicted on',
+            code='image.size',
         )
     return array

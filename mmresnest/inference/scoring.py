@@ -1,4 +1,4 @@
-"""The scores of a model on its config's data, whatever runs the model."""
+"""Score a predictor, whatever runs its model, on the data of its config."""
 
 from __future__ import annotations
 
@@ -11,48 +11,53 @@ from mmengine.config import Config
 
 from ..errors import UserError
 from ..utils import run_logs
-from .base import Asked
-from .inputs import read_image
+from .base import BasePredictor
+from .images import read_image
 from .results import Detections, Segmentation
 
 
-def score(asked: Asked, config: Config, progress: bool = True) -> dict[str, float]:
-    """Scores predictions on the test split, which is the validation split of most configs.
+def score_predictor(
+    predictor: BasePredictor, config: Config, progress: bool = True
+) -> dict[str, float]:
+    """Score predictions on the test split, which is the validation split of most configs.
 
     Args:
-        asked: what predicts; objects of all scores, as thresholds lower recall.
+        predictor: with a score threshold of 0, since a higher one lowers recall.
         config: in the form that the model was trained in.
-        progress: show how far it is.
+        progress: show a progress bar.
+
+    Returns:
+        name of a score -> value.
 
     Raises:
-        UserError: the data are not there.
+        UserError: the data are missing.
     """
     from mmengine.evaluator import Evaluator
     from mmengine.registry import DATASETS, DefaultScope
 
     from ..engine.prepare import prepare
-    from ..engine.runner import building
-    from ..utils.console import progress as shown
+    from ..engine.runner import explain_build_errors
+    from ..utils.console import show_progress
 
     with tempfile.TemporaryDirectory() as folder:
-        cfg = prepare(config, ('test',), work_dir=folder)
-        with DefaultScope.overwrite_default_scope(cfg.default_scope), building(cfg):
+        cfg = prepare(config, splits=('test',), work_dir=folder)
+        with DefaultScope.overwrite_default_scope(cfg.default_scope), explain_build_errors(cfg):
             dataset = DATASETS.build(cfg.test_dataloader.dataset)
             evaluator = Evaluator(cfg.test_evaluator)
             evaluator.dataset_meta = dataset.metainfo
-            with shown(len(dataset) if progress else None) as said:
+            with show_progress(len(dataset), shown=progress) as bar:
                 for number in range(len(dataset)):
                     item = dataset[number]
-                    sample = _answered(item['data_samples'], asked)
+                    sample = _predict_sample(item['data_samples'], predictor)
                     evaluator.process(
                         [sample], dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
                     )
-                    said.step()
+                    bar.step()
             return {name: float(value) for name, value in evaluator.evaluate(len(dataset)).items()}
 
 
-def check_scored(config: Config) -> None:
-    """Makes sure, before anything dear, that there is something to score on.
+def check_scorable(config: Config) -> None:
+    """Refuse a config without data or evaluator, before anything that takes long.
 
     Raises:
         UserError: data or evaluator are missing.
@@ -62,16 +67,17 @@ def check_scored(config: Config) -> None:
     if config.get('test_dataloader') is None or config.get('test_evaluator') is None:
         raise UserError(
             f'{config.filename or "the config"} has no test_dataloader or '
-            'test_evaluator, by which int8 is judged; add them'
+            'test_evaluator, which int8 is scored with; add them',
+            code='config.incomplete',
         )
     check_paths(config, ('test',))
 
 
-def _answered(sample: Any, asked: Asked) -> Any:
-    """A data sample with what was predicted, as mmdet and mmseg leave it."""
+def _predict_sample(sample: Any, predictor: BasePredictor) -> Any:
+    """Put a prediction into a data sample, as mmdet and mmseg do."""
     from mmengine.structures import InstanceData, PixelData
 
-    result = asked(read_image(sample.img_path))
+    result = predictor(read_image(sample.img_path))
     if isinstance(result, Segmentation):
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(result.labels)[None])
         return sample
@@ -87,11 +93,11 @@ def _answered(sample: Any, asked: Asked) -> Any:
     return sample
 
 
-def main_score(scores: dict[str, float]) -> float:
-    """The score that stands for the others, of 1; of masks before that of their boxes.
+def find_main_score(scores: dict[str, float]) -> tuple[str, float]:
+    """Return name and value of the main score, as a fraction of 1; masks go before their boxes.
 
     Raises:
-        UserError: there is none that is known.
+        UserError: no score is known.
     """
     name = run_logs.main_score(one for one in scores if 'bbox' not in one) or run_logs.main_score(
         scores
@@ -99,7 +105,8 @@ def main_score(scores: dict[str, float]) -> float:
     if name is None:
         raise UserError(
             f'the evaluator gives {", ".join(scores) or "no score"}, and none of '
-            f'{", ".join(run_logs.MAIN_SCORES)}, by which int8 is judged; use one of '
-            'their evaluators'
+            f'{", ".join(run_logs.MAIN_SCORES)}, which int8 is judged by; use one of '
+            'their evaluators',
+            code='config.unknown-score',
         )
-    return scores[name] / (100 if name.endswith('mIoU') else 1)
+    return name.rsplit('/')[-1], scores[name] / (100 if name.endswith('mIoU') else 1)

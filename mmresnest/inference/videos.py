@@ -27,14 +27,15 @@ def open_video(path: Path) -> Iterator[Any]:
     import cv2
 
     if not path.is_file():
-        raise UserError(f'the video {path} does not exist; correct its path')
+        raise UserError(f'the video {path} does not exist; correct its path', code='image.missing')
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened() or not capture.read()[0]:
             raise UserError(
                 f'the video {path} cannot be read: it is damaged or empty, or OpenCV '
                 f'{cv2.__version__} lacks its codec; ffmpeg -i {path} -c:v mjpeg '
-                f'{path.stem}.avi makes one that it reads'
+                f'{path.stem}.avi makes one that it reads',
+                code='image.unreadable',
             )
         yield capture
     finally:

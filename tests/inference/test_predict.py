@@ -23,15 +23,16 @@ from mmresnest import Predictor
 from mmresnest.cli.main import main
 from mmresnest.config import load as configs_load
 from mmresnest.config import retarget as configs_retarget
-from mmresnest.config.demo import shrink
+from mmresnest.config.demo import shrink_config
 from mmresnest.engine.test import test as score
 from mmresnest.errors import UserError
-from mmresnest.inference import base, inputs, outputs, predictor, results
-from mmresnest.inference.inputs import BadImage
+from mmresnest.inference import base, checkpoint_config, inputs, results, videos, writer
+from mmresnest.inference.images import BadImage, read_image, to_rgb_array
 from mmresnest.inference.predict import predict
 from mmresnest.inference.results import Detections, PanopticSegmentation, Segment, Segmentation
-from mmresnest.utils.console import Lines, progress
-from mmresnest.visualization.annotate import annotated_regions
+from mmresnest.utils.boxes import class_name
+from mmresnest.utils.console import ProgressLines, show_progress
+from mmresnest.visualization.annotate import annotate_regions
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
 pytestmark = [
@@ -127,7 +128,7 @@ def test_results_are_those_of_a_test(trained, ready, shapes, tmp_path, kind):
         data=shapes,
         work_dir=tmp_path,
         out=tmp_path / 'all.pkl',
-        options=SEEN.get(kind),
+        cfg_options=SEEN.get(kind),
     )
     tested = pickle.loads((tmp_path / 'all.pkl').read_bytes())
     found = ready(kind)([shapes / 'test' / Path(one['img_path']).name for one in tested])
@@ -158,12 +159,12 @@ def theirs(sample, like):
         like.names,
         masks,
         like.size,
-    ).above(0)
+    ).filter_by_score(0)
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_results_do_not_depend_on_the_batch(ready, pictures, kind):
-    images = [inputs.pixels(path) for path in pictures[:3]]
+    images = [to_rgb_array(path) for path in pictures[:3]]
     images.insert(1, images[0][:48])  # of another size, amid the others
     alone = ready(kind)(images)
     together = ready(kind)(images, batch_size=3)
@@ -196,7 +197,7 @@ def test_score_threshold(trained, ready, pictures):
 def test_many_sizes_wait_for_others_and_not_for_ever(ready, monkeypatch):
     """No more is held than told, and images of one size come in their order."""
     seen, asked = [], ready('detection')
-    monkeypatch.setattr(asked, 'answer', lambda samples: [None] * len(samples))
+    monkeypatch.setattr(asked, 'predict_batch', lambda samples: [None] * len(samples))
 
     def images():
         for number in range(60):
@@ -204,7 +205,7 @@ def test_many_sizes_wait_for_others_and_not_for_ever(ready, monkeypatch):
             yield number, np.zeros((32 + number % 20, 64, 3), np.uint8)
 
     stream = asked.stream(images(), 2)
-    assert next(stream)[0] == 0 and len(seen) == 2 * base.WAITING
+    assert next(stream)[0] == 0 and len(seen) == 2 * base.MAX_WAITING_BATCHES
     order = [0, *(number for number, _ in stream)]
     assert sorted(order) == list(range(60))
     assert all(order.index(one) < order.index(one + 20) for one in range(40))
@@ -229,10 +230,10 @@ def test_classes_are_those_of_the_checkpoint(trained, shapes, ready):
     assert ready('semantic').names == ('background', *SHAPES)
     assert ready('panoptic').names == (*SHAPES, 'background')
     config, checkpoint = trained('detection')
-    assert ready('panoptic').things == 6
+    assert ready('panoptic').num_things == 6
     told = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictor, 'print_log', lambda line, *more: told.append(line))
+        patch.setattr(checkpoint_config, 'print_log', lambda line, *more: told.append(line))
         content = torch.load(checkpoint)
         content['meta'] = {}
         torch.save(content, checkpoint + '.bare')
@@ -251,7 +252,7 @@ def test_a_checkpoint_of_the_demo(trained, shapes, tmp_path, monkeypatch):
     config = trained('instance')[0]
     cfg = configs_load.load_config(config)
     configs_retarget.use_data(cfg, shapes)
-    shrink(cfg)
+    shrink_config(cfg)
     checkpoint = save_random(cfg, tmp_path / 'a.pth')
     found = Predictor(config, checkpoint, score_thr=0, demo=True)(np.zeros((40, 60, 3), np.uint8))
     assert found.masks.shape == (5, 40, 60) and found.names == SHAPES
@@ -289,7 +290,7 @@ def test_floats_where_the_pipeline_says_so(trained, ready, pictures):
     cfg = configs_load.load_config(config)
     cfg.test_dataloader.dataset.pipeline[0].to_float32 = True
     floats = Predictor(cfg, checkpoint, 'cpu')
-    assert floats.prepare(inputs.pixels(pictures[0]))[1]['inputs'].dtype == torch.float32
+    assert floats.prepare(to_rgb_array(pictures[0]))[1]['inputs'].dtype == torch.float32
     assert_close(floats(pictures[0]), ready('semantic')(pictures[0]))
 
 
@@ -330,10 +331,10 @@ def test_images_of_every_kind(ready, tmp_path, mode, suffix):
     path = tmp_path / f'a.{suffix}'
     image = gradient(mode)
     image.save(path, **(dict(quality=95) if suffix == 'jpg' else {}))
-    read = inputs.pixels(path)
+    read = to_rgb_array(path)
     assert read.shape == (48, 64, 3) and read.dtype == np.uint8 and np.ptp(read) > 90
     with Image.open(path) as opened:
-        given = inputs.pixels(opened)
+        given = to_rgb_array(opened)
     far = np.abs(given.astype(int) - read)
     assert far.mean() < (8 if mode == 'CMYK' else 2), 'a file and its PIL image are one'
     if mode == 'RGB' and suffix == 'png':
@@ -347,7 +348,7 @@ def test_images_are_turned_as_their_camera_says(tmp_path):
     exif[0x0112] = 6
     gradient('RGB').save(path, exif=exif)
     with Image.open(path) as opened:
-        assert inputs.pixels(path).shape == inputs.pixels(opened).shape == (64, 48, 3)
+        assert to_rgb_array(path).shape == to_rgb_array(opened).shape == (64, 48, 3)
 
 
 @pytest.mark.parametrize(
@@ -361,13 +362,13 @@ def test_images_are_turned_as_their_camera_says(tmp_path):
 )
 def test_arrays_that_are_no_image(array):
     with pytest.raises(UserError, match='H W 3 in RGB'):
-        inputs.pixels(array)
+        to_rgb_array(array)
 
 
 def test_what_is_no_image_at_all():
-    assert inputs.pixels(np.ones((4, 5), np.uint8)).shape == (4, 5, 3)
+    assert to_rgb_array(np.ones((4, 5), np.uint8)).shape == (4, 5, 3)
     with pytest.raises(UserError, match='dict is none of these'):
-        inputs.pixels({})
+        to_rgb_array({})
 
 
 def spoil(folder):
@@ -398,7 +399,7 @@ def spoil(folder):
 def test_bad_images_are_named(tmp_path):
     for name, said in spoil(tmp_path).items():
         with pytest.raises(BadImage) as caught:
-            inputs.read_image(tmp_path / name)
+            read_image(tmp_path / name)
         assert said in caught.value.reason and name in str(caught.value), name
 
 
@@ -431,11 +432,11 @@ def test_coco_rows():
     assert [row['category_id'] for row in semantic.to_coco(7)] == [1, 2]
     assert mask.area(semantic.to_coco(7)[1]['segmentation']) == 36
     assert [row['area'] for row in panoptic.to_coco(7)['segments_info']] == [36, 100]
-    assert np.array_equal(panoptic.coloured()[..., 0], panoptic.ids)
+    assert np.array_equal(panoptic.to_rgb_ids()[..., 0], panoptic.ids)
     assert (panoptic.labels == np.array([results.VOID, 1, 0])[panoptic.ids]).all()
-    assert found.named == ['b', 'a'] and len(found.above(0.5)) == 1
+    assert found.class_names == ['b', 'a'] and len(found.filter_by_score(0.5)) == 1
     assert semantic.shares == {'a': 564 / 600, 'b': 36 / 600}
-    assert results.name_of((), 3) == 'class 3'
+    assert class_name((), 3) == 'class 3'
 
 
 class FakeDetections(types.SimpleNamespace):
@@ -469,9 +470,9 @@ def test_drawings():
     assert (drawn[-20:, :20] == 200).all()
     with pytest.raises(UserError, match='the image is 4 x 3 pixels'):
         some_results()[0].draw(image[:3, :4])
-    large = annotated_regions(np.zeros((801, 1001, 3), np.uint8), np.zeros((801, 1001), int), ())
+    large = annotate_regions(np.zeros((801, 1001, 3), np.uint8), np.zeros((801, 1001), int), ())
     assert large.shape == (800, 1000, 3), 'both sides even'
-    vast = annotated_regions(np.zeros((30, 9000, 3), np.uint8), np.zeros((30, 9000), int), ())
+    vast = annotate_regions(np.zeros((30, 9000, 3), np.uint8), np.zeros((30, 9000), int), ())
     assert vast.shape == (14, 4096, 3)
     wild = Detections(
         np.array([[-1e30, 2, 1e30, 9], [np.nan, 0, 3, 3]], np.float32),
@@ -508,7 +509,7 @@ def test_what_is_found(tmp_path, monkeypatch, shapes):
     (tmp_path / 'in/notes.txt').touch()
 
     def found(*given):
-        return [source.path.as_posix() for source in inputs.find(given)]
+        return [source.path.as_posix() for source in inputs.find_sources(given)]
 
     assert found('in') == ['in/a.jpg', 'in/b.PNG', 'in/d[1].jpg']
     assert found('in/**/*.jpg') == ['in/a.jpg', 'in/d[1].jpg', 'in/deep/c.jpg']
@@ -518,7 +519,7 @@ def test_what_is_found(tmp_path, monkeypatch, shapes):
     for given, said in (
         ([], 'nothing to predict on'),
         (['in/*.webp'], 'matches no file'),
-        (['https://a.b/c.jpg'], 'fetch the file'),
+        (['https://a.b/c.jpg'], 'download the file'),
         (['gone.mp4'], 'does not exist'),
     ):
         with pytest.raises(UserError, match=said):
@@ -561,7 +562,7 @@ def test_predict_on_images_and_a_video(trained, shapes, tmp_path, monkeypatch, c
         'gone.png',
         '--score-thr',
         '0',
-        '--every',
+        '--vid-stride',
         '3',
         '--batch-size',
         '2',
@@ -598,7 +599,7 @@ def test_predict_on_images_and_a_video(trained, shapes, tmp_path, monkeypatch, c
     # The same once more is refused, and with --force replaces.
     before = (found / 'predictions.json').read_bytes()
     assert main(line) == 2 and 'files of another run' in capsys.readouterr().err
-    assert main([*line, '--force', '--batch-size', '1', '--no-pictures']) == 0
+    assert main([*line, '--force', '--batch-size', '1', '--no-vis']) == 0
     again = json.loads((found / 'predictions.json').read_text())
     for one, two in zip(json.loads(before), again, strict=True):
         assert {key: one[key] for key in ('image_id', 'category_id', 'file_name')} == {
@@ -619,9 +620,9 @@ def test_what_each_kind_writes(trained, shapes, tmp_path, kind):
         out=tmp_path / 'out',
         json=table,
         score_thr=0,
-        pictures=kind == 'semantic',
+        vis=kind == 'semantic',
         batch_size=2,
-        options=SEEN.get(kind),
+        cfg_options=SEEN.get(kind),
     )
     assert done.images == 4 and not done.bad
     written = json.loads(table.read_text())
@@ -660,7 +661,7 @@ def test_what_each_kind_writes(trained, shapes, tmp_path, kind):
         (['good.jpg', '--device', 'cuda:63'], ['cuda:63', 'GPU']),
         (['good.jpg', '--score-thr', '30'], ['0 to 1']),
         (['good.jpg', '--batch-size', '0'], ['--batch-size 0']),
-        (['good.jpg', '--every', '0'], ['--every 0']),
+        (['good.jpg', '--vid-stride', '0'], ['--vid-stride 0']),
         (['empty'], ['the folder empty holds no image']),
         (['none/*.jpg'], ['none/*.jpg', 'matches no file']),
         (['film.mp4'], ['film.mp4', 'cannot be read']),
@@ -710,7 +711,7 @@ def test_a_disk_that_is_full(detector, tmp_path, monkeypatch):
     def fail(path, write, ready=None):
         raise OSError(28, 'No space left on device', str(path))
 
-    monkeypatch.setattr(outputs, 'write_whole', fail)
+    monkeypatch.setattr(writer, 'write_whole', fail)
     write_video(tmp_path / 'film.avi', 2)
     with pytest.raises(UserError, match=r'predictions\.json cannot be written: No space left'):
         predict(*detector, [tmp_path / 'film.avi'], out=tmp_path / 'out')
@@ -718,15 +719,15 @@ def test_a_disk_that_is_full(detector, tmp_path, monkeypatch):
 
 def test_a_run_that_breaks_off_leaves_no_part_of_a_video(detector, tmp_path, monkeypatch):
     write_video(tmp_path / 'film.avi', 3)
-    add, seen = outputs.Writer.add, []
+    add_result, seen = writer.ResultWriter.add_result, []
 
     def broken(self, item, result):
-        add(self, item, result)
+        add_result(self, item, result)
         seen.extend(path.name for path in (tmp_path / 'out').rglob('*.part*'))
         if item.frame == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs.Writer, 'add', broken)
+    monkeypatch.setattr(writer.ResultWriter, 'add_result', broken)
     with pytest.raises(KeyboardInterrupt):
         predict(*detector, [tmp_path / 'film.avi'], out=tmp_path / 'out')
     assert seen and not (tmp_path / 'out').exists()
@@ -734,7 +735,7 @@ def test_a_run_that_breaks_off_leaves_no_part_of_a_video(detector, tmp_path, mon
 
 def test_no_codec(detector, tmp_path, monkeypatch):
     write_video(tmp_path / 'film.avi', 2)
-    monkeypatch.setattr(outputs, 'CODECS', (('.mp4', 'none'), ('.avi', 'nono')))
+    monkeypatch.setattr(videos, 'CODECS', (('.mp4', 'none'), ('.avi', 'nono')))
     done = predict(*detector, [tmp_path / 'film.avi'], out=tmp_path / 'out')
     assert done.images == 2 and not list((tmp_path / 'out').rglob('film*'))
 
@@ -743,13 +744,13 @@ def test_no_codec(detector, tmp_path, monkeypatch):
 
 
 def test_progress_without_a_terminal(capsys, monkeypatch):
-    with progress(2) as told:
-        assert isinstance(told, Lines)
+    with show_progress(2) as told:
+        assert isinstance(told, ProgressLines)
         told.step()
         told.step()
     assert '2 of 2 images' in capsys.readouterr().err
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
-    with progress(2) as told:
+    with show_progress(2) as told:
         told.say('[a line]')
         told.step()
     assert '[a line]' in capsys.readouterr().err
