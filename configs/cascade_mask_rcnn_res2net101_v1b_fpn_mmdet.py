@@ -15,5 +15,3 @@ model = dict(
     data_preprocessor=_base_.pixels,
     backbone=dict(_delete_=True, **_base_.backbone, **_base_.in_detector),
 )
-train_cfg = _base_.exact
-default_hooks = dict(**_base_.safety, checkpoint=dict(type='mmresnest.CheckpointHook'))

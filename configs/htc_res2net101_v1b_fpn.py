@@ -15,5 +15,3 @@ model = dict(
     backbone=dict(_delete_=True, **_base_.backbone, **_base_.in_detector),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.01))
-train_cfg = _base_.exact
-default_hooks = dict(**_base_.safety, checkpoint=dict(type='mmresnest.CheckpointHook'))

@@ -7,10 +7,13 @@ silently shadowed by mmdet's and mmseg's own, and registered in theirs it is ref
 
 from importlib.util import find_spec
 
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmengine.registry import FUNCTIONS as ROOT_FUNCTIONS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import LOOPS as ROOT_LOOPS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
 from mmengine.registry import VISBACKENDS as ROOT_VISBACKENDS
 from mmengine.registry import Registry
@@ -35,6 +38,21 @@ HOOKS = Registry(
         'mmresnest.engine.hooks.scores',
         'mmresnest.engine.hooks.signals',
     ],
+)
+DATASETS = Registry(
+    'dataset', parent=ROOT_DATASETS, scope='mmresnest', locations=['mmresnest.engine.image_guard']
+)
+OPTIM_WRAPPERS = Registry(
+    'optim_wrapper',
+    parent=ROOT_OPTIM_WRAPPERS,
+    scope='mmresnest',
+    locations=['mmresnest.engine.optim_wrappers'],
+)
+FUNCTIONS = Registry(
+    'function',
+    parent=ROOT_FUNCTIONS,
+    scope='mmresnest',
+    locations=['mmresnest.engine.hooks.signals'],
 )
 LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='mmresnest', locations=['mmresnest.engine.loops'])
 STRATEGIES = Registry(

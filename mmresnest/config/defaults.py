@@ -17,21 +17,21 @@ OURS = {'mmdet': 'CocoMetric', 'mmseg': 'IoUMetric'}
 FAST = 'mmresnest.FastCocoMetric'
 
 
-def settle_evaluators(cfg: Config) -> None:
-    """Puts our metrics in the place of mmdet's ``CocoMetric`` and mmseg's ``IoUMetric``.
+def configure_evaluators(cfg: Config) -> None:
+    """Replace mmdet's ``CocoMetric`` and mmseg's ``IoUMetric`` by ours.
 
     Args:
         cfg: its ``default_scope`` set; changed in place.
     """
     for split in ('val', 'test'):
-        for one in _metrics(cfg.get(f'{split}_evaluator')):
+        for one in _list_metrics(cfg.get(f'{split}_evaluator')):
             for package, name in OURS.items():
-                if _is(cfg, one, package, name):
+                if _is_metric(cfg, one, package, name):
                     one['type'] = f'mmresnest.{name}'
 
 
 def use_fast_evaluation(cfg: Config, split: str) -> None:
-    """Puts ``FastCocoMetric`` in the place of each ``CocoMetric`` of a config.
+    """Replace each ``CocoMetric`` of a config by ``FastCocoMetric``.
 
     Args:
         cfg: changed in place.
@@ -43,12 +43,14 @@ def use_fast_evaluation(cfg: Config, split: str) -> None:
     if find_spec('faster_coco_eval') is None:
         raise UserError(
             '--fast-eval needs the package faster-coco-eval: pip install '
-            '"mmresnest[fast-eval]", or leave --fast-eval out'
+            '"mmresnest[fast-eval]", or leave --fast-eval out',
+            code='package.missing',
         )
     found = [
         one
-        for one in _metrics(cfg.get(f'{split}_evaluator'))
-        if _is(cfg, one, 'mmdet', 'CocoMetric') or one.get('type') in ('mmresnest.CocoMetric', FAST)
+        for one in _list_metrics(cfg.get(f'{split}_evaluator'))
+        if _is_metric(cfg, one, 'mmdet', 'CocoMetric')
+        or one.get('type') in ('mmresnest.CocoMetric', FAST)
     ]
     for one in found:
         one['type'] = FAST
@@ -57,23 +59,24 @@ def use_fast_evaluation(cfg: Config, split: str) -> None:
         raise UserError(
             f'--fast-eval: the {split}_evaluator of {cfg.filename or "the config"} is '
             'not CocoMetric, and faster-coco-eval computes scores of boxes and masks '
-            'only; leave --fast-eval out'
+            'only; leave --fast-eval out',
+            code='option.conflict',
         )
 
 
-def _metrics(evaluator: Any) -> Iterator[dict]:
-    """The settings of all metrics of an evaluator: one, several, or those that it holds."""
+def _list_metrics(evaluator: Any) -> Iterator[dict]:
+    """Yield the settings of all metrics of an evaluator: one, several, or those that it holds."""
     if isinstance(evaluator, (list, tuple)):
         for one in evaluator:
-            yield from _metrics(one)
+            yield from _list_metrics(one)
     elif isinstance(evaluator, dict):
         if 'metrics' in evaluator:
-            yield from _metrics(evaluator['metrics'])
+            yield from _list_metrics(evaluator['metrics'])
         else:
             yield evaluator
 
 
-def _is(cfg: Config, metric: dict, package: str, name: str) -> bool:
+def _is_metric(cfg: Config, metric: dict, package: str, name: str) -> bool:
     """Whether a metric is a package's: by full name, by the config's scope, or as the class."""
     type_ = metric.get('type')
     if isinstance(type_, str):
@@ -95,10 +98,10 @@ HOOK = 'live'
 """The key of default_hooks that has the pictures."""
 
 
-def settle_live(cfg: Config, live: Sequence[str] = ()) -> None:
-    """Adds backends to a config, and has those that are live get pictures, too.
+def configure_loggers(cfg: Config, live: Sequence[str] | None = ()) -> None:
+    """Add logger backends to a config, and have those that are live get images, too.
 
-    Where the config has mmengine's type, ours takes its place.
+    A backend of mmengine's is replaced by ours.
 
     Args:
         cfg: changed in place.
@@ -107,23 +110,26 @@ def settle_live(cfg: Config, live: Sequence[str] = ()) -> None:
     Raises:
         UserError: one of them is unknown, or its package is not installed.
     """
-    for name in live:
+    for name in live or ():
         if name not in BACKENDS:
-            raise UserError(f'--live {name}: there is no such backend; {nearest(name, BACKENDS)}')
-    given = _backends(cfg)
-    there = [_short(one) for one in given]
+            raise UserError(
+                f'--logger {name}: there is no such backend; {nearest(name, BACKENDS)}',
+                code='option.unknown',
+            )
+    given = _list_backends(cfg)
+    there = [_backend_name(one) for one in given]
     given += [
         dict(type=kind)
-        for kind in (BACKENDS[name] for name in dict.fromkeys(live))
+        for kind in (BACKENDS[name] for name in dict.fromkeys(live or ()))
         if kind not in there
     ]
-    packages = [name for name, kind in BACKENDS.items() if kind in map(_short, given)]
+    packages = [name for name, kind in BACKENDS.items() if kind in map(_backend_name, given)]
     if not packages:
         return
     _check_installed(packages, cfg)
     for one in given:
-        if _short(one) in BACKENDS.values():
-            one['type'] = f'mmresnest.{_short(one)}'
+        if _backend_name(one) in BACKENDS.values():
+            one['type'] = f'mmresnest.{_backend_name(one)}'
     cfg.visualizer = {'type': 'Visualizer', **(cfg.get('visualizer') or {}), 'vis_backends': given}
     hooks = dict(cfg.get('default_hooks') or {})
     pictures = hooks.pop(HOOK, {})
@@ -132,21 +138,21 @@ def settle_live(cfg: Config, live: Sequence[str] = ()) -> None:
     cfg.default_hooks = hooks
 
 
-def without_live(cfg: Config) -> None:
-    """Has a config write nowhere but into its work folder."""
+def disable_loggers(cfg: Config) -> None:
+    """Have a config write nowhere but into its work folder."""
     if cfg.get('visualizer') is not None:
         cfg.visualizer.vis_backends = [dict(type=LOCAL)]
 
 
-def _backends(cfg: Config) -> list[dict[str, Any]]:
-    """The backends of a config; mmengine's own where it names none."""
+def _list_backends(cfg: Config) -> list[dict[str, Any]]:
+    """Return the backends of a config; mmengine's own where it names none."""
     given = (cfg.get('visualizer') or {}).get('vis_backends')
     given = given if given is not None else [dict(type=LOCAL)]
     return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
-def _short(backend: Mapping[str, Any]) -> str:
-    """The name of a backend's type, if it may be one of those here."""
+def _backend_name(backend: Mapping[str, Any]) -> str:
+    """Return the name of a backend's type, if it may be one of those here."""
     kind = backend.get('type')
     if isinstance(kind, type):  # as new-style configs have it
         return kind.__name__ if kind.__module__.startswith('mmengine.') else ''
@@ -157,48 +163,81 @@ def _check_installed(packages: Sequence[str], cfg: Config) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise UserError(
-            f'--live, or the visualizer of {cfg.filename or "the config"}, asks for '
+            f'--logger, or the visualizer of {cfg.filename or "the config"}, asks for '
             f'{" and ".join(missing)}, which is not installed: pip install '
-            f'"mmresnest[{",".join(missing)}]", or leave it out'
+            f'"mmresnest[{",".join(missing)}]", or leave it out',
+            code='package.missing',
         )
 
 
-#: name in default_hooks -> the hook; where a config has the key, as None too, it is as it says
 HOOKS = {
     'signals': 'mmresnest.StopOnSignal',
     'numbers': 'mmresnest.CheckNumbers',
     'images': 'mmresnest.SkipBadImages',
 }
-#: types of mmengine -> ours, which takes the same arguments
+"""Name in default_hooks -> the hook. What a config says of a name, also None, is left as it is."""
 TYPES = {
     name: f'mmresnest.{name}'
     for name in ('CheckpointHook', 'EpochBasedTrainLoop', 'IterBasedTrainLoop')
 }
+"""Types of mmengine -> ours, which takes the same arguments."""
+CHECKED = {name: f'mmresnest.Checked{name}' for name in ('OptimWrapper', 'AmpOptimWrapper')}
+"""Optimizer wrappers of mmengine -> ours, which the hook CheckNumbers needs."""
+WORKER_INIT = 'mmresnest.init_worker'
+"""What a worker calls first, so that only the hook StopOnSignal decides when it ends."""
 
 
-def settle_safety(cfg: Config) -> None:
-    """Puts our loop, checkpoint hook and further hooks in place, where the config has mmengine's.
+def configure_safety(cfg: Config) -> None:
+    """Put in our loops, hooks, optimizer wrappers and worker setup, where the config has
+    mmengine's.
 
     Args:
         cfg: changed in place.
     """
-    # mmengine's setdefault keeps a copy and returns what it was given.
     cfg.setdefault('default_hooks', {})
-    hooks = cfg.default_hooks
+    hooks = cfg.default_hooks  # ConfigDict.setdefault stores a copy: fetch the stored object
     for name, kind in HOOKS.items():
         if name not in hooks:
             hooks[name] = dict(type=kind)
-        elif hooks[name] is None:  # mmengine lets nothing but its own be None
+        elif hooks[name] is None:  # mmengine allows None for its own hooks only
             del hooks[name]
     hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
-    checkpoint = hooks['checkpoint']
     loop: Any = cfg.get('train_cfg') or {}
     if 'type' not in loop and 'by_epoch' in loop:
         loop['type'] = f'{"Epoch" if loop.pop("by_epoch") else "Iter"}BasedTrainLoop'
-    for part in (checkpoint, loop):
-        kind = (part or {}).get('type', '')
-        if isinstance(kind, type) and kind.__module__.startswith('mmengine.'):
-            kind = kind.__name__  # as new-style configs have it
-        kind = str(kind).removeprefix('mmengine.')
-        if kind in TYPES:
-            part['type'] = TYPES[kind]
+    for part in (hooks['checkpoint'], loop):
+        _replace_type(part, TYPES)
+    wrapper = cfg.get('optim_wrapper') or {}
+    if 'optimizer' in wrapper:  # else it holds wrappers, one for each part of the model
+        wrapper.setdefault('type', 'OptimWrapper')
+        _replace_type(wrapper, CHECKED)
+    if 'signals' in hooks:
+        for split in ('train', 'val'):
+            _shield_workers(cfg.get(f'{split}_dataloader'), hooks['signals'].get('signals'))
+
+
+def _replace_type(part: Any, types: Mapping[str, str]) -> None:
+    """Replace a type of mmengine's by ours, if there is one."""
+    kind = (part or {}).get('type', '')
+    if isinstance(kind, type) and kind.__module__.startswith('mmengine.'):
+        kind = kind.__name__  # as new-style configs have it
+    kind = str(kind).removeprefix('mmengine.')
+    if kind in types:
+        part['type'] = types[kind]
+
+
+def _shield_workers(loader: Any, signals: Sequence[str] | None) -> None:
+    """Have the workers of a loader leave signals to the process that they work for."""
+    if not loader or not loader.get('num_workers'):
+        return
+    inner = loader.get('worker_init_fn')
+    if inner is not None and str(inner.get('type')) == WORKER_INIT:
+        return
+    init = dict(type=WORKER_INIT)
+    if signals is not None:
+        init['signals'] = tuple(signals)
+    if inner is not None:
+        init['inner'] = inner
+    if 'disable_subprocess_warning' in loader:  # mmengine takes it beside no worker_init_fn
+        init['disable_subprocess_warning'] = loader.pop('disable_subprocess_warning')
+    loader['worker_init_fn'] = init

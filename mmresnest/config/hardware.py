@@ -10,26 +10,27 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import UserError
+from .defaults import CHECKED
 from .inspect import LOADERS, model_of
 
 SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'NaiveSyncBN')
 
 
-def plain_norms(node: Any) -> int:
-    """Turns every SyncBN of a part of a config into BN; returns how many there were."""
+def replace_sync_norms(node: Any) -> int:
+    """Replace every SyncBN of a part of a config by BN; return how many there were."""
     if isinstance(node, (list, tuple)):
-        return sum(map(plain_norms, node))
+        return sum(map(replace_sync_norms, node))
     if not isinstance(node, dict):
         return 0
-    changed = sum(plain_norms(value) for value in list(node.values()))
+    changed = sum(replace_sync_norms(value) for value in list(node.values()))
     if node.get('type') in SYNC_NORMS:
         node['type'] = 'BN'
         changed += 1
     return changed
 
 
-def settle_norms(cfg: Config, distributed: bool) -> int:
-    """Turns SyncBN into BN where it cannot run: on a CPU, or in a single process.
+def configure_norms(cfg: Config, distributed: bool) -> int:
+    """Replace SyncBN by BN where it cannot run: on a CPU, or in a single process.
 
     Args:
         cfg: the config, changed in place.
@@ -38,20 +39,18 @@ def settle_norms(cfg: Config, distributed: bool) -> int:
     Returns:
         how many norms were changed; if any, the log says so once.
     """
-    import torch
-
     if distributed and torch.cuda.is_available():
         return 0
 
-    changed = plain_norms(model_of(cfg))
+    changed = replace_sync_norms(model_of(cfg))
     if changed:
         why = 'on a CPU' if not torch.cuda.is_available() else 'in one process'
-        print_log(f'SyncBN has nothing to synchronise {why}: the model is built with BN', 'current')
+        print_log(f'SyncBN has nothing to synchronize {why}: the model is built with BN', 'current')
     return changed
 
 
-def settle_loaders(cfg: Config) -> None:
-    """Drops settings of worker processes where there are none, which torch refuses."""
+def configure_loaders(cfg: Config) -> None:
+    """Drop settings of worker processes where there are none, which torch refuses."""
     for name in LOADERS:
         loader = cfg.get(name)
         if loader is not None and not loader.get('num_workers'):
@@ -62,15 +61,15 @@ def settle_loaders(cfg: Config) -> None:
 
 OURS = 'mmresnest.FSDPStrategy'
 
-#: strategies that leave the model to one process; '' is none at all
 UNDIVIDED = ('', 'SingleDeviceStrategy')
+"""Strategies that leave the model to one process; '' is none at all."""
 
-#: options for one process that holds the whole model, however many it takes to train it
 WHOLE = dict(runner_type='Runner', strategy=None)
+"""Options for one process that holds the whole model, however many train it."""
 
 
 def strategy_of(cfg: Config) -> str:
-    """The strategy of a config by name, empty where the ordinary runner runs.
+    """Return the name of a config's strategy, '' for the ordinary runner.
 
     Raises:
         UserError: a strategy under a runner that would ignore it.
@@ -81,7 +80,8 @@ def strategy_of(cfg: Config) -> str:
             raise UserError(
                 f'{cfg.filename or "the config"} has a strategy, which only '
                 "FlexibleRunner obeys; add runner_type = 'FlexibleRunner', or take the "
-                'strategy out'
+                'strategy out',
+                code='strategy.runner',
             )
         return ''
     default = 'SingleDeviceStrategy' if cfg.launcher == 'none' else 'DDPStrategy'
@@ -89,8 +89,8 @@ def strategy_of(cfg: Config) -> str:
     return name if isinstance(name, str) else name.__name__
 
 
-def settle_strategy(cfg: Config) -> None:
-    """Has the config's strategy run on this machine, or says why it cannot.
+def configure_strategy(cfg: Config) -> None:
+    """Set up the config's strategy for this machine.
 
     Args:
         cfg: the config, ``launcher`` set; changed in place.
@@ -105,7 +105,8 @@ def settle_strategy(cfg: Config) -> None:
         raise UserError(
             f'{name} divides a training among processes, and this is one by itself; '
             'start several with tools/dist_train.sh CONFIG PROCESSES or '
-            'tools/slurm_train.sh, or set strategy=None'
+            'tools/slurm_train.sh, or set strategy=None',
+            code='strategy.one-process',
         )
     if cfg.get('env_cfg') is None:
         cfg.env_cfg = dict(dist_cfg=dict(backend='nccl'))  # what mmengine's own default is
@@ -118,36 +119,40 @@ def settle_strategy(cfg: Config) -> None:
         if not has_accelerator():
             raise UserError(
                 f"mmengine's FSDPStrategy runs on GPUs only; set strategy.type to "
-                f"'{OURS}', which runs on CPUs too"
+                f"'{OURS}', which runs on CPUs too",
+                code='strategy.device',
             )
         if cfg.get('resume'):
             raise UserError(
                 "mmengine's FSDPStrategy cannot resume with this torch "
-                f"({torch.__version__}); set strategy.type to '{OURS}'"
+                f"({torch.__version__}); set strategy.type to '{OURS}'",
+                code='strategy.resume',
             )
     elif name == 'DeepSpeedStrategy':
-        _settle_deepspeed(cfg)
+        _configure_deepspeed(cfg)
 
 
-def _settle_deepspeed(cfg: Config) -> None:
-    # mmengine imports DeepSpeed's one-bit optimisers, which 0.19.0 has and 0.19.8 no longer.
+def _configure_deepspeed(cfg: Config) -> None:
+    # mmengine imports DeepSpeed's one-bit optimizers, which 0.19.0 has and 0.19.8 no longer.
     here = importlib.util.find_spec('deepspeed') is not None
     if not here or importlib.util.find_spec('deepspeed.runtime.fp16.onebit') is None:
         wrong = 'of a version that mmengine cannot import' if here else 'not installed'
         raise UserError(
             f'{cfg.filename or "the config"} has strategy DeepSpeedStrategy, and '
             f"DeepSpeed is {wrong}: pip install 'deepspeed<0.19.1'; or set "
-            f"strategy.type to '{OURS}', which needs torch alone"
+            f"strategy.type to '{OURS}', which needs torch alone",
+            code='package.missing',
         )
     wrapper = cfg.optim_wrapper
-    if wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
+    if wrapper.get('type', 'OptimWrapper') in ('OptimWrapper', CHECKED['OptimWrapper']):
         wrapper.type = 'DeepSpeedOptimWrapper'
         clip = wrapper.pop('clip_grad', None)
         if clip is not None:
             if set(clip) - {'max_norm', 'norm_type'} or clip.get('norm_type', 2) != 2:
                 raise UserError(
                     f'DeepSpeed clips the gradient by its 2-norm only, and clip_grad '
-                    f'is {dict(clip)}; leave max_norm alone in it'
+                    f'is {dict(clip)}; leave max_norm alone in it',
+                    code='strategy.clip-grad',
                 )
             cfg.strategy.setdefault('gradient_clipping', clip['max_norm'])
     scale: Any = cfg.get('auto_scale_lr') or {}
@@ -161,8 +166,8 @@ def _settle_deepspeed(cfg: Config) -> None:
         scale.enable = False
 
 
-def settle_wrapper(cfg: Config) -> None:
-    """Has the model wrapped without a device of its own where there are only CPUs."""
+def configure_model_wrapper(cfg: Config) -> None:
+    """Have the model wrapped without a device of its own where there are only CPUs."""
     if cfg.launcher == 'none' or has_accelerator():
         return
     wrapper = dict(cfg.get('model_wrapper_cfg') or {})
@@ -176,7 +181,6 @@ def settle_wrapper(cfg: Config) -> None:
 
 def has_accelerator() -> bool:
     """Whether mmengine's launchers have something to select."""
-    import torch
     from mmengine.device import is_mlu_available, is_musa_available, is_npu_available
 
     return (
@@ -185,7 +189,7 @@ def has_accelerator() -> bool:
 
 
 def check_compiler(cfg: Config) -> None:
-    """Refuses a run that ``torch.compile`` cannot serve, before anything is built.
+    """Refuse a run that ``torch.compile`` cannot serve, before anything is built.
 
     Raises:
         UserError: torch is too old, something divides the model among processes, or the C++
@@ -199,7 +203,8 @@ def check_compiler(cfg: Config) -> None:
     if name not in (*UNDIVIDED, 'DDPStrategy'):
         raise UserError(
             f'--compile: {name} divides the model among processes, and what it divides '
-            'is not compiled; leave --compile or the strategy out'
+            'is not compiled; leave --compile or the strategy out',
+            code='option.conflict',
         )
     if has_accelerator():
         return
@@ -212,5 +217,6 @@ def check_compiler(cfg: Config) -> None:
         raise UserError(
             '--compile: on CPUs torch.compile writes C++, and no compiler for it is '
             'here; install one (Debian, Ubuntu: apt install g++), or leave --compile '
-            'out: the network is fast without'
+            'out: the network is fast without',
+            code='package.no-compiler',
         ) from error

@@ -1,4 +1,4 @@
-"""Checkpoints: found, and looked at before a run trusts them."""
+"""Find checkpoints, and check them before a run uses them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from mmengine.logging import print_log
 
 from ..errors import UserError
 from ..models.weights import loading, reader
-from ..utils.files import damage
+from ..utils.files import integrity_error
+from .wrappers import unwrap_model
 
 
-def last(work_dir: Path, say: Callable[[str], None] | None = None) -> Path | None:
-    """The newest checkpoint of a work folder whose bytes are whole.
+def find_last(work_dir: Path, say: Callable[[str], None] | None = None) -> Path | None:
+    """Return the newest checkpoint of a work folder that is not damaged.
 
-    The name of the newest stands in ``last_checkpoint``.  Where that one is damaged or gone, as a
-    run that was killed while mmengine saved leaves it, the newest one before it is taken, by the
-    time it was written.
+    ``last_checkpoint`` names the newest. Where that one is damaged or missing, as after a run that
+    was killed while mmengine saved, the newest one before it is taken, by the time it was written.
 
     Args:
         work_dir: the folder.
-        say: is told of each that is passed over; the log by default.
+        say: is called with a line for each that is skipped; by default it is logged.
     """
-    for path in candidates(work_dir):
+    for path in list_candidates(work_dir):
         if is_sharded(path):
             return path
-        wrong = damage(path) if path.is_file() else 'it is not there'
+        wrong = integrity_error(path) if path.is_file() else 'it is not there'
         if not wrong:
             return path
         line = f'{path} is passed over, {wrong}; looking for the one before it'
@@ -42,8 +42,8 @@ def last(work_dir: Path, say: Callable[[str], None] | None = None) -> Path | Non
     return None
 
 
-def candidates(work_dir: Path) -> list[Path]:
-    """What in a work folder may be a checkpoint to go on from, the newest first."""
+def list_candidates(work_dir: Path) -> list[Path]:
+    """Return what may be a checkpoint to resume from in a work folder, the newest first."""
     found, folders, shapes = [], [work_dir], [r'(?:epoch|iter)_\d+\.pth']
     note = work_dir / 'last_checkpoint'
     if note.is_file():
@@ -68,8 +68,8 @@ def is_sharded(path: Path) -> bool:
     return path.is_dir() and (any(path.glob('*model_states.pt')) or any(path.glob('rank*.pth')))
 
 
-def read(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads a checkpoint, tensors and plain data only.
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a checkpoint, tensors and plain data only.
 
     Args:
         path: the file.
@@ -86,15 +86,21 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if not file.exists():
         siblings = sorted(other.name for other in file.parent.glob('*.pth'))
         there = f'; {file.parent.absolute()} has {", ".join(siblings[-5:])}' if siblings else ''
-        raise UserError(f'there is no checkpoint {file.absolute()}{there}')
+        raise UserError(
+            f'there is no checkpoint {file.absolute()}{there}', code='checkpoint.missing'
+        )
     if is_sharded(file):
         raise UserError(
             f'{file} is a folder with a part of the weights for each process; have '
             f'DeepSpeed make one file of it: python {file.parent}/zero_to_fp32.py '
-            f'{file.parent} OUT --tag {file.name}'
+            f'{file.parent} OUT --tag {file.name}',
+            code='checkpoint.sharded',
         )
     if file.is_dir():
-        raise UserError(f'{file} is a folder; give the checkpoint itself, a .pth file in it')
+        raise UserError(
+            f'{file} is a folder; give the checkpoint itself, a .pth file in it',
+            code='checkpoint.missing',
+        )
     try:
         content = CheckpointLoader.load_checkpoint(str(file), map_location='cpu')
     except UserError:
@@ -109,11 +115,14 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         TypeError,
         pickle.UnpicklingError,
     ) as error:  # only where compat does not guard the loader
-        raise UserError(f'{file} cannot be read as a PyTorch checkpoint: {error}') from error
+        raise UserError(
+            f'{file} cannot be read as a PyTorch checkpoint: {error}', code='checkpoint.unreadable'
+        ) from error
     if not isinstance(content, dict):
         raise UserError(
             f'{file} is not a checkpoint: it holds a {type(content).__name__} where a '
-            'dictionary of weights is expected'
+            'dictionary of weights is expected',
+            code='checkpoint.unreadable',
         )
     if 'state_dict' not in content:
         content = dict(state_dict=content)
@@ -122,29 +131,31 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         hasattr(value, 'shape') for value in weights.values()
     ):
         raise UserError(
-            f'{file} holds no weights: found {", ".join(map(str, list(content)[:6])) or "nothing"}'
+            f'{file} holds no weights: found {", ".join(map(str, list(content)[:6])) or "nothing"}',
+            code='checkpoint.no-weights',
         )
     return content
 
 
 def check_fit(path: str | os.PathLike, content: Mapping[str, Any], model: Any) -> None:
-    """Makes sure that a checkpoint is of this model, before anything is scored with random weights.
+    """Refuse a checkpoint of another model, before anything is scored with random weights.
 
-    A backbone of ours takes any layout, so the file is seen as loading will see it.
+    A backbone of ours takes any layout, so the file is compared as loading will convert it.
 
     Args:
         path: the checkpoint, for messages.
-        content: what :func:`read` returned.
+        content: what :func:`read_checkpoint` returned.
         model: the module that will load it.
 
     Raises:
         UserError: if a weight has another shape, or one in ten of the model's weights is not there.
     """
-    while hasattr(model, 'module'):  # wrapped for several processes, or for augmented testing
-        model = model.module
+    model = unwrap_model(model)
     given = {
         name: tuple(value.shape)
-        for name, value in loading.expected(model, reader.tensors_of(content['state_dict'])).items()
+        for name, value in loading.adapt_state_dict(
+            model, reader.tensors_of(content['state_dict'])
+        ).items()
     }
     wanted = {
         name: tuple(value.shape)
@@ -158,7 +169,8 @@ def check_fit(path: str | os.PathLike, content: Mapping[str, Any], model: Any) -
             f'{path} is a checkpoint of another model: {len(shared)} of the '
             f'{len(wanted)} weights of this one are in it; missing are '
             f'{", ".join(lost[:3])} ...; in the file are '
-            f'{", ".join(sorted(given)[:3])} ... Give the config it was trained with'
+            f'{", ".join(sorted(given)[:3])} ... Give the config it was trained with',
+            code='checkpoint.other-model',
         )
     other = [name for name in wanted if name in shared and wanted[name] != given[name]]
     if other:
@@ -169,5 +181,6 @@ def check_fit(path: str | os.PathLike, content: Mapping[str, Any], model: Any) -
         raise UserError(
             f'{path} does not fit this model: {len(other)} weights have other shapes: '
             f'{said}. If only heads differ, it was trained on other classes: give the '
-            'same --data, or --demo, as in training'
+            'same --data, or --demo, as in training',
+            code='checkpoint.other-shapes',
         )

@@ -1,4 +1,4 @@
-"""Several processes that train together, on GPUs or on CPUs.
+"""Join the processes that train together, on GPUs or on CPUs.
 
 mmengine's launchers select a GPU before they do anything else, which fails where there is none.  On
 such machines the process group is set up here, over gloo, before the runner looks for one.
@@ -16,17 +16,17 @@ from contextlib import contextmanager
 from ..config.hardware import has_accelerator
 from ..errors import UserError
 
-#: Seconds in which a thread of gloo lets go of the last exchange.
-LET_GO = 0.5
+GLOO_TEARDOWN_SECONDS = 0.5
+"""Time in which a thread of gloo releases the last exchange."""
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
-# What each launcher calls rank, local rank and the number of processes.
 _NAMES = {
     'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'),
     'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
 }
+"""Launcher -> its variables of rank, local rank and number of processes."""
 _STARTERS = {
     'pytorch': 'torchrun, or tools/dist_train.sh CONFIG PROCESSES',
     'slurm': 'srun, or tools/slurm_train.sh',
@@ -34,14 +34,16 @@ _STARTERS = {
 }
 
 
-def numbers(launcher: str) -> tuple[int, int, int]:
-    """Rank, local rank and number of processes, as the launcher tells them.
+def rank_and_world_size(launcher: str) -> tuple[int, int, int]:
+    """Return rank, local rank and number of processes, as the launcher tells them.
 
     Raises:
         UserError: if this process was not started by that launcher.
     """
     if launcher not in LAUNCHERS:
-        raise UserError(f'unknown launcher {launcher!r}; legal: {", ".join(LAUNCHERS)}')
+        raise UserError(
+            f'unknown launcher {launcher!r}; legal: {", ".join(LAUNCHERS)}', code='option.unknown'
+        )
     if launcher == 'none':
         return 0, 0, 1
     try:
@@ -49,21 +51,22 @@ def numbers(launcher: str) -> tuple[int, int, int]:
     except (KeyError, ValueError) as error:
         raise UserError(
             f'--launcher {launcher} reads the environment variable {error}, which is '
-            f'not set: start the processes with {_STARTERS[launcher]}'
+            f'not set: start the processes with {_STARTERS[launcher]}',
+            code='launcher.environment',
         ) from None
     return rank, local, world
 
 
 @contextmanager
-def started(launcher: str) -> Iterator[None]:
-    """Joins the process group where mmengine could not, and leaves it at the end.
+def process_group(launcher: str) -> Iterator[None]:
+    """Join the process group where mmengine could not, and leave it at the end.
 
     Raises:
         UserError: if this process was not started by that launcher.
     """
     from torch import distributed
 
-    rank, local, world = numbers(launcher)
+    rank, local, world = rank_and_world_size(launcher)
     joined = distributed.is_available() and distributed.is_initialized()
     if launcher != 'none' and not joined and not has_accelerator():
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(local), WORLD_SIZE=str(world))
@@ -75,22 +78,22 @@ def started(launcher: str) -> Iterator[None]:
         yield
     finally:
         if launcher != 'none' and not joined and distributed.is_initialized():
-            leave()
+            leave_process_group()
 
 
-def leave() -> None:
-    """Leaves the process group, so that this process can end.
+def leave_process_group() -> None:
+    """Leave the process group, so that this process can end.
 
-    A thread of gloo may still hold the last exchange when that has long been waited for, and to let
-    go of it takes Python's lock.  One that asks for the lock while Python ends is ended by it, amid
-    C++ code that cannot be left this way: the process would abort, its work done.
+    A thread of gloo may still hold the last exchange, and needs Python's lock to release it. A
+    thread that asks for the lock while Python ends is killed inside C++ code, which aborts the
+    process after its work is done.
     """
     from torch import distributed
 
     gloo = distributed.get_backend() != 'nccl'
     distributed.destroy_process_group()
     if gloo:
-        time.sleep(LET_GO)
+        time.sleep(GLOO_TEARDOWN_SECONDS)
 
 
 def _first_host(launcher: str) -> str:
@@ -107,6 +110,7 @@ def _first_host(launcher: str) -> str:
     if int(os.environ.get('SLURM_NNODES', '1')) > 1:
         raise UserError(
             'the processes run on several nodes, and MASTER_ADDR does not name the '
-            f'first of them; set it (this one is {socket.gethostname()})'
+            f'first of them; set it (this one is {socket.gethostname()})',
+            code='launcher.environment',
         )
     return '127.0.0.1'

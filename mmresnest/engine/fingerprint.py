@@ -10,16 +10,16 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from ..utils.files import sha256_of
-from .image_guard import leaves
+from .image_guard import unwrap_datasets
 
 
 def fingerprints(dataset: Any) -> dict[str, str]:
-    """What tells data from others: number of samples, and contents of the annotation file.
+    """Return what tells a data set from others: its length, and the hash of its annotation file.
 
-    Where there is none, names and sizes of all files in the data set's folders.
+    Where it has none, the hash of names and sizes of all files in its folders.
     """
     found: dict[str, str] = {}
-    for number, leaf in enumerate(leaves(dataset), 1):
+    for number, leaf in enumerate(unwrap_datasets(dataset), 1):
         found[f'samples of data set {number}'] = str(len(leaf))
         file = getattr(leaf, 'ann_file', None) or ''
         if os.path.isfile(file):
@@ -27,12 +27,12 @@ def fingerprints(dataset: Any) -> dict[str, str]:
             continue
         for folder in (getattr(leaf, 'data_prefix', None) or {}).values():
             if isinstance(folder, str) and os.path.isdir(folder):
-                found[folder] = _listing(folder)
+                found[folder] = _hash_listing(folder)
     return found
 
 
-def _listing(folder: str) -> str:
-    """The sha256 of names and sizes of the files below a folder."""
+def _hash_listing(folder: str) -> str:
+    """Return the sha256 of names and sizes of the files below a folder."""
     digest = hashlib.sha256()
     for where, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
@@ -43,17 +43,16 @@ def _listing(folder: str) -> str:
     return digest.hexdigest()
 
 
-def _images(circumstances: Mapping[str, Any]) -> int:
-    """Images of a step."""
-    return (circumstances['batch_size'] or 1) * circumstances['world_size']
+def images_per_step(fingerprint: Mapping[str, Any]) -> int:
+    """Return how many images a step of all processes takes."""
+    return (fingerprint['batch_size'] or 1) * fingerprint['world_size']
 
 
 def batch_size_of(loader: DataLoader) -> int | None:
-    """Images of a step on one process, where all have the same."""
+    """Return the images of a step on one process, where all steps have the same."""
     return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
 
 
-#: settings of a config that a training's result depends on
 SETTINGS = (
     'model',
     'train_dataloader',
@@ -62,8 +61,8 @@ SETTINGS = (
     'train_cfg',
     'custom_hooks',
 )
-#: names below them that it does not depend on, or that are judged by what they lead to
-ASIDE = (
+"""Settings of a config that a training's result depends on."""
+IGNORED_SETTINGS = (
     'ann_file',
     'data_root',
     'data_prefix',
@@ -78,16 +77,18 @@ ASIDE = (
     'init_cfg',
     'checkpoint',
     'pretrained',
+    'worker_init_fn',
 )
+"""Names below them that it does not depend on, or that are compared by what they lead to."""
 
 
 def flatten(cfg: Mapping[str, Any], names: Sequence[str] = SETTINGS) -> dict[str, str]:
-    """Settings by their dotted names, as texts."""
+    """Return settings by their dotted names, as texts."""
     found: dict[str, str] = {}
 
     def walk(node: Any, path: str) -> None:
         if isinstance(node, Mapping):
-            pairs = [(key, node[key]) for key in node if key not in ASIDE]
+            pairs = [(key, node[key]) for key in node if key not in IGNORED_SETTINGS]
         elif isinstance(node, (list, tuple)) and any(
             isinstance(one, (Mapping, list, tuple)) for one in node
         ):
@@ -104,8 +105,10 @@ def flatten(cfg: Mapping[str, Any], names: Sequence[str] = SETTINGS) -> dict[str
     return found
 
 
-def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """(name, text before, text now) of what is not the same in both."""
+def list_differences(
+    before: Mapping[str, str], now: Mapping[str, str]
+) -> list[tuple[str, str, str]]:
+    """Return (name, text before, text now) of each setting that has changed."""
     return [
         (key, before.get(key, 'not set'), now.get(key, 'not set'))
         for key in dict.fromkeys([*before, *now])

@@ -1,36 +1,37 @@
-"""Trainings that go on past images they cannot use.
+"""Data sets that skip images which cannot be used.
 
-    custom_hooks = [dict(type='mmresnest.SkipBadImages', limit=25)]
-
-Of a large data set an image is sometimes missing, empty, cut off or not the one that was annotated;
-its mask, too.  mmengine ends a training at the first it meets, hours in, and OpenCV decodes a JPEG
-that is cut off into a picture whose lower part is grey.
+In a large data set an image or mask may be missing, empty, cut off, or not the one that was
+annotated. mmengine ends a training at the first, hours in, and OpenCV decodes a truncated JPEG into
+an image whose lower part is gray.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmengine.dataset import BaseDataset
+import numpy as np
 from mmengine.dist import get_rank, get_world_size
-from torch.utils.data import get_worker_info
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from torch.utils.data import Dataset, get_worker_info
 
-from ..data.checks.images import flaw
+from ..config.inspect import type_of
+from ..data.checks.images import find_flaw
 from ..errors import UserError
+from ..registry import DATASETS
 
-RECORD = 'bad_images.jsonl'
+LOG_NAME = 'bad_images.jsonl'
 
-#: iterations after which several processes agree on whether to go on
-TOGETHER = 10
+AGREE_EVERY = 10
+"""Iterations after which several processes agree on whether to go on."""
+MAX_TRIES = 100
+"""Images that are tried in place of a bad one, before the data set as a whole is held to be bad."""
 
-#: images that are tried in place of a bad one, before the data set as a whole is held to be bad
-TRIES = 100
 
-
-class BadImages(UserError):
+class TooManyBadImages(UserError):
     """Too many images of a training cannot be used.
 
     Args:
@@ -42,7 +43,7 @@ class BadImages(UserError):
         super().__init__(said.rpartition(f'{type(self).__name__}: ')[2].rstrip())
 
 
-class Unusable(Exception):
+class BadImageError(Exception):
     """An image cannot be used.
 
     Args:
@@ -55,20 +56,56 @@ class Unusable(Exception):
         self.image, self.reason = image, reason
 
 
-def leaves(dataset: Any) -> Iterator[Any]:
-    """The data sets proper inside wrappers."""
-    # mmengine's num_batch_per_epoch puts one around the others that hands attributes on.
-    inner = vars(dataset).get('_dataset') if hasattr(dataset, '__dict__') else None
-    inner = inner or getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
-    if inner is None:
-        yield dataset
-        return
-    for one in inner if isinstance(inner, (list, tuple)) else [inner]:
-        yield from leaves(one)
+class DatasetWrapper(Dataset):
+    """Stand for a data set: what is not the wrapper's own is read from it, and written to it.
+
+    So hooks such as mmdet's ``PipelineSwitchHook``, which assigns to ``dataset.pipeline``, reach
+    it.
+    """
+
+    _own = frozenset({'dataset'})
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__') or 'dataset' not in vars(self):  # while it is copied or unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._own:
+            super().__setattr__(name, value)
+        else:
+            setattr(self.dataset, name, value)
 
 
-class Ledger:
-    """The bad images of a training, in a file to which all its processes add.
+def walk_datasets(dataset: Any) -> Iterator[Any]:
+    """Yield a data set and all that it holds, outermost first."""
+    yield dataset
+    if isinstance(dataset, DatasetWrapper):
+        inner: Any = dataset.dataset
+    else:
+        # num_batch_per_epoch wraps the data set in a proxy whose __getattr__ forwards, so that its
+        # _dataset must be read from vars().
+        inner = vars(dataset).get('_dataset') if hasattr(dataset, '__dict__') else None
+        inner = inner or getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
+    if inner is not None:
+        for one in inner if isinstance(inner, (list, tuple)) else [inner]:
+            yield from walk_datasets(one)
+
+
+def unwrap_datasets(dataset: Any) -> list[Any]:
+    """Return the data sets that are no wrappers."""
+    return [one for one in walk_datasets(dataset) if len(list(walk_datasets(one))) == 1]
+
+
+class BadImageLog:
+    """The bad images of a training, listed in a file to which all its processes add.
 
     Args:
         path: the file.
@@ -88,7 +125,7 @@ class Ledger:
         self.offset = 0
 
     def add(self, image: str, reason: str) -> None:
-        """Adds an image that is not in it, by one write: lines of two processes do not mix."""
+        """Add an image that is not in it, by one write: lines of two processes do not mix."""
         if image in self.found or image in self.added:
             return
         self.added.add(image)
@@ -105,7 +142,7 @@ class Ledger:
         )
         file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            # Behind what a process that was killed, or a full disk, has left of a line.
+            # After a partial line, which a killed process or a full disk leaves.
             os.write(file, b'\n' + line.encode() if self._is_torn() else line.encode())
         finally:
             os.close(file)
@@ -118,7 +155,7 @@ class Ledger:
             return file.read(1) != b'\n'
 
     def read(self) -> dict[str, str]:
-        """Takes in what was added since the last time; returns what is new of it."""
+        """Read what was added since the last call; return what is new."""
         try:
             if os.stat(self.path).st_size <= self.offset:
                 return {}
@@ -129,16 +166,16 @@ class Ledger:
             return {}
         whole = lines.rpartition(b'\n')[0]
         self.offset += len(whole) + 1 if whole else 0
-        rows = list(filter(None, map(_row, whole.splitlines())))
+        rows = list(filter(None, map(_parse_row, whole.splitlines())))
         new = {row['image']: row['reason'] for row in rows if row['image'] not in self.found}
         self.found.update(new)
         return new
 
-    def verdict(self, more: Mapping[str, str] | None = None) -> str:
-        """What to say when no further image is skipped.
+    def explain_end(self, more: Mapping[str, str] | None = None) -> str:
+        """Return the message of the error that ends a training.
 
         Args:
-            more: images that are not in the file yet, or were met elsewhere.
+            more: images that are not in the file yet, or were met by other processes.
         """
         found = {**self.found, **(more or {})}
         examples = '; '.join(f'{image} ({reason})' for image, reason in list(found.items())[:3])
@@ -150,8 +187,8 @@ class Ledger:
         )
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
-    """A line of the list; None for half a line."""
+def _parse_row(line: bytes) -> dict[str, Any] | None:
+    """Parse a line of the list; None for half a line."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -159,102 +196,138 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and {'image', 'reason'} <= row.keys() else None
 
 
-class CarefulPreparation:
-    """A data set's ``prepare_data`` that gives None for an image that cannot be used.
+@DATASETS.register_module()
+class CheckedDataset(DatasetWrapper):
+    """A data set that gives another image in place of one that cannot be used.
 
-    mmengine then asks for another one.  It goes with the data set to worker processes.
+        dataset = dict(type='mmresnest.CheckedDataset', dataset=dict(type='CocoDataset', ...))
+
+    The hook ``SkipBadImages`` gives it the list into which it writes such images; without the hook
+    it is the data set that it holds. Our training loops put it around each data set by themselves.
 
     Args:
-        dataset: a data set, whose class has the proper ``prepare_data``.
-        ledger: where bad images are noted.
+        dataset: a data set derived from mmengine's ``BaseDataset``, or its settings.
+
+    Attributes:
+        log: where bad images are noted.
     """
 
-    def __init__(self, dataset: BaseDataset, ledger: Ledger) -> None:
-        self.dataset, self.ledger = dataset, ledger
-        self.pipeline: Any = None  # the one whose steps are watched
+    _own = frozenset({'dataset', 'log', 'checked', 'in_a_row', 'tries'})
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = ROOT_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.log: BadImageLog | None = None
+        self.checked: Any = None  # the pipeline whose loading steps are checked
         self.in_a_row: dict[str, str] = {}
         self.tries = 0
 
-    def __call__(self, idx: int) -> Any:
-        """The sample of an index."""
-        dataset = self.dataset
-        if dataset.pipeline is not self.pipeline:  # others may change it in mid-training
-            self.pipeline = dataset.pipeline
-            for step in loading_steps(self.pipeline):
-                step.transform = CarefulLoading(step)
-        try:
-            sample = type(dataset).prepare_data(dataset, idx)
-        except Unusable as bad:
-            self._note(bad.image, bad.reason)
-            return None
-        if sample is not None and self.tries:
-            self.in_a_row, self.tries = {}, 0
-        return sample
+    def __getitem__(self, index: int) -> Any:
+        """Return the sample of an index, or of a random one if that image cannot be used.
 
-    def _note(self, image: str, reason: str) -> None:
-        self.ledger.add(image, reason)
-        self.in_a_row[image] = reason
+        Raises:
+            TooManyBadImages: too many in a row cannot be.
+        """
+        if self.log is None:
+            return self.dataset[index]
+        if self.dataset.pipeline is not self.checked:  # mmdet's PipelineSwitchHook exchanges it
+            self.checked = check_loading(self.dataset.pipeline)
+            self.dataset.pipeline = self.checked
+        while True:
+            try:
+                sample = self.dataset[index]
+            except BadImageError as bad:
+                self._note(self.log, bad)
+                index = np.random.randint(len(self.dataset))
+            else:
+                if self.tries:
+                    self.in_a_row, self.tries = {}, 0
+                return sample
+
+    def _note(self, log: BadImageLog, bad: BadImageError) -> None:
+        log.add(bad.image, bad.reason)
+        self.in_a_row[bad.image] = bad.reason
         self.tries += 1
         # One of several processes waits for the others, see SkipBadImages.after_train_iter.
-        over = self.ledger.alone and len(self.in_a_row) > self.ledger.limit
-        if over or self.tries >= TRIES:
-            raise BadImages(self.ledger.verdict(self.in_a_row))
+        over = log.alone and len(self.in_a_row) > log.limit
+        if over or self.tries >= MAX_TRIES:
+            raise TooManyBadImages(log.explain_end(self.in_a_row))
 
 
-def loading_steps(part: Any) -> Iterator[Any]:
-    """The steps of a pipeline that load, also those nested in others."""
-    inner = part if isinstance(part, (list, tuple)) else getattr(part, 'transforms', None)
-    if inner is not None:
-        for one in inner:
-            yield from loading_steps(one)
-    elif type(part).__name__.startswith('Load') and hasattr(type(part), 'transform'):
-        yield part
+def add_checks(settings: Any) -> Any:
+    """Return settings in which each data set that is no wrapper is a ``CheckedDataset``."""
+    if not isinstance(settings, dict) or type_of(settings) == CheckedDataset.__name__:
+        return settings
+    if isinstance(settings.get('dataset'), dict):
+        return dict(settings, dataset=add_checks(settings['dataset']))
+    if isinstance(settings.get('datasets'), (list, tuple)):
+        return dict(settings, datasets=[add_checks(one) for one in settings['datasets']])
+    return dict(type=f'mmresnest.{CheckedDataset.__name__}', dataset=settings)
 
 
-class CarefulLoading:
-    """A loading step's ``transform`` that says which image cannot be used, and why.
+def check_loading(part: Any) -> Any:
+    """Return a pipeline, or a part of one, whose loading steps are checked, also nested ones.
+
+    The pipeline that is given stays as it is.
+    """
+    if isinstance(part, (list, tuple)):
+        return type(part)(map(check_loading, part))
+    steps = getattr(part, 'transforms', None)
+    if steps is not None:
+        part = copy.copy(part)
+        part.transforms = check_loading(steps)
+        return part
+    loads = type(part).__name__.startswith('Load') and hasattr(type(part), 'transform')
+    return CheckedTransform(part) if loads else part
+
+
+class CheckedTransform:
+    """A step of a pipeline that loads, and says which image cannot be used, and why.
 
     Args:
-        step: the step, whose class has the proper ``transform``.
+        step: the step that does the loading.
     """
 
     def __init__(self, step: Any) -> None:
         self.step = step
 
     def __call__(self, results: dict) -> Any:
-        """Loads, and looks at what was loaded."""
-        image, file = str(results.get('img_path')), self._file(results)
+        """Load, and check what was loaded.
+
+        Raises:
+            BadImageError: the file cannot be used.
+        """
+        image, file = str(results.get('img_path')), self._loaded_file(results)
         annotated = results.get('height'), results.get('width')
         try:
-            found = type(self.step).transform(self.step, results)
+            found = self.step(results)
         except MemoryError:  # no fault of the image
             raise
         except Exception as error:  # a reader fails in every way there is
-            reason = flaw(file, failed=True)
+            reason = find_flaw(file, failed=True)
             if not reason:
-                raise Unusable(
+                raise BadImageError(
                     image,
                     f'{type(self.step).__name__} fails on it: '
                     f'{type(error).__name__}: {error}'.splitlines()[0],
                 ) from error
         else:
-            reason = flaw(file)
+            reason = find_flaw(file)
             if not reason and found is not None:
-                file, reason = None, misfit(found, annotated)
+                file, reason = None, describe_mismatch(found, annotated)
             if not reason:
                 return found
         ours = file is None or str(file) == image
-        raise Unusable(image, reason if ours else f'its mask {file}: {reason}')
+        raise BadImageError(image, reason if ours else f'its mask {file}: {reason}')
 
-    def _file(self, results: Mapping[str, Any]) -> Any:
-        """The file that the step reads, None if it reads none."""
+    def _loaded_file(self, results: Mapping[str, Any]) -> Any:
+        """Return the file that the step reads, None if it reads none."""
         if getattr(self.step, 'with_seg', False):
             return results.get('seg_map_path')
         return results.get('img_path') if 'Image' in type(self.step).__name__ else None
 
 
-def misfit(results: Mapping[str, Any], annotated: tuple[Any, Any]) -> str:
-    """What does not fit between a loaded image, its mask and its annotations, or nothing.
+def describe_mismatch(results: Mapping[str, Any], annotated: tuple[Any, Any]) -> str:
+    """Return what does not fit between a loaded image, its mask and its annotations, or ''.
 
     Args:
         results: of a loading step.

@@ -1,4 +1,4 @@
-"""Random numbers by place, and guarding those of others."""
+"""Seed random numbers by their place in the run, and preserve those of others."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 
-def sow(*place: int) -> None:
-    """Seeds all generators of this process by a place in the run: by any numbers, hashed.
+def seed_all(*place: int) -> None:
+    """Seed all generators of this process by a place in the run: any numbers, hashed.
 
     Python's, numpy's, torch's on the CPU, and on GPUs where they are in use.
     """
     digest = hashlib.blake2b(repr(place).encode(), digest_size=40).digest()
     random.seed(digest[:16])
     np.random.seed(np.frombuffer(digest[16:32], np.uint32))
-    # Not torch.manual_seed: before a GPU is used it takes down a stack trace each time.
+    # Not torch.manual_seed, which records a stack trace each time before a GPU is used.
     seed = int.from_bytes(digest[32:], 'little', signed=True)
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
@@ -29,8 +29,8 @@ def sow(*place: int) -> None:
 
 
 @contextmanager
-def random_numbers_kept() -> Iterator[None]:
-    """Gives the generators of this process their state back."""
+def preserve_rng() -> Iterator[None]:
+    """Restore the state of this process's generators at the end."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     states = random.getstate(), np.random.get_state()
     try:

@@ -1,8 +1,8 @@
-"""Models divided among processes: mmengine's FlexibleRunner and its strategies, settled and mended.
+"""Divide a model among processes, by mmengine's FlexibleRunner and its strategies.
 
 A config chooses them by ``runner_type = 'FlexibleRunner'`` and ``strategy = dict(type=...)``:
 
-    mmresnest.FSDPStrategy    weights, gradients and optimiser states in shards, by torch alone
+    mmresnest.FSDPStrategy    weights, gradients and optimizer states in shards, by torch alone
     DeepSpeedStrategy         the same by DeepSpeed, where that is installed
     DDPStrategy, none         whole models, as under the ordinary runner
 
@@ -28,21 +28,22 @@ from ..config.hardware import OURS
 from ..errors import ArgumentError, UserError
 from ..models.trunk import to_memory_format
 from ..registry import STRATEGIES
+from .wrappers import unwrap_model
 
 
 @STRATEGIES.register_module()
 class FSDPStrategy(DDPStrategy):
-    """Divides weights, gradients and optimiser states among all processes (torch's fully_shard).
+    """Divide weights, gradients and optimizer states among all processes (torch's fully_shard).
 
     Each process keeps its share. The weights of a block of the backbone are collected when the
     block runs, those of neck and heads for as long as the model runs. Gradients are averaged as
     under DistributedDataParallel, and the step is the same to rounding. Checkpoints are whole, in
-    the layout of the ordinary runner: a run may go on under either.
+    the layout of the ordinary runner: a run may resume under either.
 
     Args:
-        reshard_after_forward: give a block's weights away again after its forward pass. False keeps
+        reshard_after_forward: free a block's weights again after its forward pass. False keeps
             them until the backward pass, which costs their memory and saves the second collection.
-        cpu_offload: keep shards, gradients and optimiser states in the memory of the host.
+        cpu_offload: keep shards, gradients and optimizer states in the memory of the host.
         sync_bn: as mmengine's DDPStrategy takes it.
         **base: what every strategy of mmengine takes.
 
@@ -68,7 +69,8 @@ class FSDPStrategy(DDPStrategy):
             raise UserError(
                 f'{OURS} needs torch 2.6 or newer, and this is {torch.__version__}; '
                 'update torch, or train with the ordinary runner: '
-                'runner_type=Runner strategy=None'
+                'runner_type=Runner strategy=None',
+                code='package.too-old',
             )
         super().__init__(sync_bn=sync_bn, **base)
         self.reshard_after_forward = reshard_after_forward
@@ -81,7 +83,8 @@ class FSDPStrategy(DDPStrategy):
 
         device = torch.device(get_device()).type
         model = self.convert_model(model.to(get_device()))
-        # fully_shard cuts along the first axis and takes contiguous weights only.
+        # fully_shard cuts along the first axis and takes contiguous weights only, so channels-last
+        # weights are converted first.
         to_memory_format(model, torch.contiguous_format)
         options: dict[str, Any] = dict(
             mesh=init_device_mesh(device, (self.world_size,)),
@@ -89,12 +92,12 @@ class FSDPStrategy(DDPStrategy):
         )
         if self.cpu_offload:
             options['offload_policy'] = CPUOffloadPolicy()
-        for block in blocks_of(model):
+        for block in backbone_blocks(model):
             fully_shard(block, **options)
         return fully_shard(model, **options)
 
     def save_checkpoint(self, filename: str, *, save_optimizer: bool = True, **more: Any) -> None:
-        """Collects the whole state, for which all processes must call; the first one writes it."""
+        """Collect the whole state, for which all processes must call; the first one writes it."""
         if is_main_process():
             SingleDeviceStrategy.save_checkpoint(
                 self, filename, save_optimizer=save_optimizer, **more
@@ -105,16 +108,16 @@ class FSDPStrategy(DDPStrategy):
                 self.optim_state_dict()
 
     def model_state_dict(self) -> dict:
-        """The whole weights, on the first process; all must call."""
-        return {name: whole(value) for name, value in self.model.state_dict().items()}
+        """Return the whole weights, on the first process; all must call."""
+        return {name: full_tensor(value) for name, value in self.model.state_dict().items()}
 
     def optim_state_dict(self) -> dict:
-        """The whole state of the optimiser, on the first process; all must call."""
+        """Return the whole state of the optimizer, on the first process; all must call."""
         state = self.optim_wrapper.state_dict()
         return dict(
             state,
             state={
-                index: {name: whole(value) for name, value in one.items()}
+                index: {name: full_tensor(value) for name, value in one.items()}
                 for index, one in state['state'].items()
             },
         )
@@ -122,22 +125,20 @@ class FSDPStrategy(DDPStrategy):
     def load_checkpoint(
         self, filename: str, *, map_location: str | Callable = 'cpu', **more: Any
     ) -> dict:
-        """Reads a whole checkpoint, into the memory of the host: on the GPU there is only room for
-        a share.
-        """
+        """Read a whole checkpoint into the memory of the host: a GPU has room for a shard only."""
         if map_location == 'default':
             map_location = 'cpu'
         return super().load_checkpoint(filename, map_location=map_location, **more)
 
     def load_model_state_dict(self, state_dict: dict, **more: Any) -> None:
-        """Takes this process's share of whole weights."""
+        """Load this process's shards of whole weights."""
         own = dict(self.model.state_dict())
         for name, value in state_dict.items():
-            state_dict[name] = share(value, own.get(name.removeprefix('module.')))
+            state_dict[name] = local_shard(value, own.get(name.removeprefix('module.')))
         super().load_model_state_dict(state_dict, **more)
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Takes this process's share of the whole state of an optimiser."""
+        """Load this process's shards of the whole state of an optimizer."""
         # A state is numbered as its weight is, counted through the groups.
         weights = [
             weight
@@ -145,14 +146,14 @@ class FSDPStrategy(DDPStrategy):
             for weight in group['params']
         ]
         state = {
-            index: {name: share(value, weights[index]) for name, value in one.items()}
+            index: {name: local_shard(value, weights[index]) for name, value in one.items()}
             for index, one in state_dict['state'].items()
         }
         super().load_optim_state_dict(dict(state_dict, state=state))
 
 
-def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
-    """The residual blocks of a model's backbone: the modules whose weights are collected together.
+def backbone_blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the residual blocks of a backbone: the modules whose weights are collected together.
 
     A neck or head is none of them: it is run by other methods than its ``forward``, of which
     ``fully_shard`` would not know.
@@ -162,8 +163,8 @@ def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
             yield from stage
 
 
-def whole(value: Any) -> Any:
-    """A sharded tensor as one, on the host; None on all processes but the first."""
+def full_tensor(value: Any) -> Any:
+    """Return a sharded tensor as one, on the host; None on all processes but the first."""
     from torch.distributed.tensor import DTensor
 
     if not isinstance(value, Tensor):
@@ -173,8 +174,8 @@ def whole(value: Any) -> Any:
     return value.detach().cpu() if not is_distributed() or is_main_process() else None
 
 
-def share(value: Any, like: Any) -> Any:
-    """This process's shard of a whole tensor, divided as another one of the same shape is."""
+def local_shard(value: Any, like: Any) -> Any:
+    """Return this process's shard of a whole tensor, divided as another of its shape is."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(value, Tensor) or not isinstance(like, DTensor) or value.shape != like.shape:
@@ -182,14 +183,14 @@ def share(value: Any, like: Any) -> Any:
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
-def _stage(strategy: Any) -> int:
-    """What DeepSpeed divides: 1 optimiser states, 2 also gradients, 3 also weights; else 0."""
+def _zero_stage(strategy: Any) -> int:
+    """Return what DeepSpeed divides: 1 optimizer states, 2 also gradients, 3 also weights."""
     config = getattr(strategy, 'config', None)
     return config.get('zero_optimization', {}).get('stage', 0) if isinstance(config, dict) else 0
 
 
 def whole_model(runner: Any) -> nn.Module | None:
-    """The trained model, able to run on the first process alone; all processes must call.
+    """Return the trained model, able to run on the first process alone; all processes must call.
 
     Returns:
         the model; None on the other processes, and where DeepSpeed or mmengine's own FSDPStrategy
@@ -205,11 +206,8 @@ def whole_model(runner: Any) -> nn.Module | None:
         model = MODELS.build(runner.cfg.model)
         model.load_state_dict(weights)
         return model
-    if _stage(strategy) == 3:
+    if _zero_stage(strategy) == 3:
         return None
-    model = runner.model
-    while hasattr(model, 'module'):
-        if 'FullyShardedDataParallel' in type(model).__name__:
-            return None
-        model = model.module
-    return model if runner.rank == 0 else None
+    if 'FullyShardedDataParallel' in type(runner.model).__name__:
+        return None
+    return unwrap_model(runner.model) if runner.rank == 0 else None

@@ -1,10 +1,10 @@
-"""A run that is watched while it goes: in TensorBoard, Weights & Biases or MLflow.
+"""Log a run to TensorBoard, Weights & Biases or MLflow while it goes.
 
-    mmresnest train CONFIG --live tensorboard
+    mmresnest train CONFIG --logger tensorboard
 
 The backends are mmengine's, which its logger hook feeds with all losses, learning rates and scores;
-here stands what they take to lose nothing of it, and :class:`LivePictures` adds pictures.  Both
-serve in any config by name:
+the classes here make sure that nothing of it is lost, and :class:`LivePictures` adds images. Both
+work in any config by name:
 
     visualizer = dict(vis_backends=[dict(type='LocalVisBackend'),
                                     dict(type='mmresnest.TensorboardVisBackend')])
@@ -35,26 +35,26 @@ from ..registry import VISBACKENDS
 
 @VISBACKENDS.register_module()
 class TensorboardVisBackend(TheirTensorboardVisBackend):
-    """mmengine's, which is seen at once: TensorBoard's own writer waits for two minutes.
+    """mmengine's, which writes at once: TensorBoard's own writer waits for two minutes.
 
-    What it had not yet written would be lost with a run that is broken off.
+    What it had not yet written would be lost with a run that is interrupted.
     """
 
     def add_config(self, config: Config, **kwargs: Any) -> None:
-        """Records the config, in lines: TensorBoard takes texts for Markdown."""
+        """Record the config, in lines: TensorBoard reads texts as Markdown."""
         self.experiment.add_text('config', f'```\n{config.pretty_text}\n```')
 
     def add_scalars(
         self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Records numbers."""
+        """Record numbers."""
         super().add_scalars(scalar_dict, step, file_path, **kwargs)
         self.experiment.flush()
 
 
 @VISBACKENDS.register_module()
 class WandbVisBackend(TheirWandbVisBackend):
-    """mmengine's, over iterations, also in a run that goes on from another.
+    """mmengine's, over iterations, also in a run that resumes another.
 
     wandb counts calls where it is told no step, and takes no step back.  The runs of a work folder
     are one group.  The code of the current folder is not uploaded: it may hold an environment, and
@@ -81,29 +81,30 @@ class WandbVisBackend(TheirWandbVisBackend):
         except wandb.errors.Error as error:
             raise UserError(
                 f'wandb cannot begin: {error}; log in with `wandb login`, or write to '
-                'the work folder alone with WANDB_MODE=offline'
+                'the work folder alone with WANDB_MODE=offline',
+                code='logger.failed',
             ) from error
 
     def add_config(self, config: Config, **kwargs: Any) -> None:
-        """Records the config."""
+        """Record the config."""
         self.experiment.config.update(config.to_dict(), allow_val_change=True)
 
     def add_scalars(
         self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Records numbers."""
+        """Record numbers."""
         self.iteration = scalar_dict.get('iter', self.iteration)
         self.experiment.log({'iter': self.iteration, **scalar_dict}, commit=self._commit)
 
     def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any) -> None:
-        """Records a picture."""
+        """Record an image."""
         self.iteration = max(self.iteration, step)
         self.experiment.log({name: self._wandb.Image(image), 'iter': step}, commit=self._commit)
 
     def close(self) -> None:
-        """Ends the run, as failed where an error is on its way."""
+        """End the run, as failed while an exception is handled."""
         if hasattr(self, '_wandb'):
-            self._wandb.finish(exit_code=int(_failing()))
+            self._wandb.finish(exit_code=int(_in_exception()))
 
 
 @VISBACKENDS.register_module()
@@ -128,7 +129,7 @@ class MLflowVisBackend(TheirMLflowVisBackend):
         mlflow.set_tracking_uri(store)
         name = self._exp_name or run.parent.name
         try:
-            with _logs_kept():
+            with _reopen_log_files():
                 if mlflow.get_experiment_by_name(name) is None:
                     mlflow.create_experiment(name, self._artifact_location or files)
                 mlflow.set_experiment(name)
@@ -137,76 +138,77 @@ class MLflowVisBackend(TheirMLflowVisBackend):
         except mlflow.MlflowException as error:
             raise UserError(
                 f'MLflow cannot begin in {store}: {error}; look at tracking_uri of the '
-                'backend and at MLFLOW_TRACKING_URI'
+                'backend and at MLFLOW_TRACKING_URI',
+                code='logger.failed',
             ) from error
 
     def add_config(self, config: Config, **kwargs: Any) -> None:
-        """Records the config, whole and by its settings."""
+        """Record the config, whole and by its settings."""
         keys = config.keys() if self._tracked_config_keys is None else self._tracked_config_keys
         settings = self._flatten({key: config[key] for key in keys})
         flow = self.experiment
-        with self._told('the config'):
+        with self._tolerate_errors('the config'):
             flow.log_text(config.pretty_text, 'config.py')
-            flow.log_params({_legal(name): value for name, value in settings.items()})
+            flow.log_params({_metric_name(name): value for name, value in settings.items()})
 
     def add_scalar(self, name: str, value: Any, step: int = 0, **kwargs: Any) -> None:
-        """Records a number."""
+        """Record a number."""
         self.add_scalars({name: value}, step)
 
     def add_scalars(
         self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Records numbers."""
+        """Record numbers."""
         flow = self.experiment
-        with self._told(f'the numbers of step {step}'):
+        with self._tolerate_errors(f'the numbers of step {step}'):
             flow.log_metrics(
-                {_legal(name): float(value) for name, value in scalar_dict.items()}, step
+                {_metric_name(name): float(value) for name, value in scalar_dict.items()}, step
             )
 
     def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any) -> None:
-        """Records a picture, beside those of other steps."""
+        """Record an image, beside those of other steps."""
         flow = self.experiment
-        with self._told(f'the picture {name}'):
-            flow.log_image(image, key=_legal(name), step=step)
+        with self._tolerate_errors(f'the picture {name}'):
+            flow.log_image(image, key=_metric_name(name), step=step)
 
     def close(self) -> None:
-        """Records log and scalars of this run, and ends it; as failed where an error is on its way.
+        """Record log and scalars of this run, and end it; as failed while an exception is handled.
 
         Not all of the work folder, where mmengine takes them from: the store is in it.
         """
         if not hasattr(self, '_mlflow') or self._mlflow.active_run() is None:
             return
         data = Path(self._save_dir)
-        with self._told('the log'):
+        with self._tolerate_errors('the log'):
             for folder, place in ((data.parent, None), (data, data.name)):
                 for path in sorted(folder.iterdir()):
                     if path.is_file() and path.name.endswith(tuple(self._artifact_suffix)):
                         self._mlflow.log_artifact(str(path), place)
-        with self._told('the end of the run'):
-            self._mlflow.end_run('FAILED' if _failing() else 'FINISHED')
+        with self._tolerate_errors('the end of the run'):
+            self._mlflow.end_run('FAILED' if _in_exception() else 'FINISHED')
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """Has a run go on without a record that the store does not take."""
+    def _tolerate_errors(self, what: str) -> Iterator[None]:
+        """Log an error of the store, and continue without the record."""
         try:
             yield
         except self._mlflow.MlflowException as error:
             print_log(f'MLflow did not take {what}: {error}', 'current', logging.WARNING)
 
 
-def _failing() -> bool:
+def _in_exception() -> bool:
     """Whether an error is being handled."""
     return sys.exc_info()[0] is not None
 
 
-def _legal(name: str) -> str:
-    """A name that MLflow takes: another character is written as its number."""
+def _metric_name(name: str) -> str:
+    """Return a name that MLflow accepts: another character is written as its number."""
     return re.sub(r'[^\w\-. :/]', lambda found: f'_{ord(found.group()):x}', name)
 
 
 @contextmanager
-def _logs_kept() -> Iterator[None]:
-    """Has log files go on that are closed within: alembic does so when it makes a data base."""
+def _reopen_log_files() -> Iterator[None]:
+    """Reopen log files that are closed within: alembic does so when it makes a database."""
     logger = MMLogger.get_current_instance()
     try:
         yield

@@ -1,7 +1,6 @@
 """Where the time goes: every second of a step is booked once, on the part that spent it."""
 
 import ctypes
-import importlib
 import json
 import subprocess
 import sys
@@ -87,7 +86,7 @@ def test_parts_of_a_step(shapes, tmp_path, kind, mode):
     assert found.images == (2 if mode == 'training' else 1) and found.shape == (64, 64)
     assert sum(found.parts.values()) == pytest.approx(found.total, rel=0.05)
     assert all(seconds >= 0 for seconds in found.parts.values())
-    assert found.parts['backbone'] > 0 and f'{found.total * 1e3:.0f} ms' in profile.table(found)
+    assert found.parts['backbone'] > 0 and f'{found.total * 1e3:.0f} ms' in profile.format_table(found)
 
 
 class Slow(nn.Module):
@@ -163,7 +162,7 @@ def test_time_is_booked_on_who_spent_it():
         optim_context=lambda model: nullcontext(),
     )
     runner = types.SimpleNamespace(model=model, optim_wrapper=optimiser)
-    found = profile.timed(
+    found = profile.time_steps(
         runner, [dict(inputs=torch.ones(1, 3, 8, 8))], 'training', 3, lambda line: None
     )
     expected = {
@@ -225,7 +224,7 @@ def test_what_it_refuses(shapes, tmp_path, capsys, given, said):
     'options',
     [
         dict(runner_type='FlexibleRunner', strategy=dict(type='mmresnest.FSDPStrategy')),
-        {'optim_wrapper.type': 'Bfloat16OptimWrapper'},
+        {'optim_wrapper.type': 'mmresnest.Bfloat16OptimWrapper'},
     ],
 )
 def test_runners_and_precisions(shapes, tmp_path, options, monkeypatch):
@@ -235,8 +234,7 @@ def test_runners_and_precisions(shapes, tmp_path, options, monkeypatch):
     def watch(model, clock):
         model.backbone.register_forward_hook(lambda _, given, maps: seen.append(maps[0].dtype))
 
-    monkeypatch.setattr(profile, 'watch', watch)
-    importlib.import_module('mmresnest.engine.amp')  # registers the wrapper
+    monkeypatch.setattr(profile, 'time_methods', watch)
     mixed = 'optim_wrapper.type' in options
     found = profile.profile(tiny.write(tmp_path, 'semantic'), data=shapes, steps=1, options=options)
     assert found.total > 0 and set(seen) == {torch.bfloat16 if mixed else torch.float32}
@@ -244,7 +242,7 @@ def test_runners_and_precisions(shapes, tmp_path, options, monkeypatch):
 
 def test_what_is_frozen_stays_frozen(shapes, tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr(profile, 'timed', lambda runner, *_: kept.append(runner.model.backbone))
+    monkeypatch.setattr(profile, 'time_steps', lambda runner, *_: kept.append(runner.model.backbone))
     profile.profile(tiny.write(tmp_path, 'detection'), data=shapes)
     assert kept[0].frozen_stages == 1 and not kept[0].stem[0].weight.requires_grad
 

@@ -1,5 +1,6 @@
 """Trainings meet images that cannot be used: skipped, named, counted, and stopped past a limit."""
 
+import copy
 import gc
 import os
 import pickle
@@ -13,21 +14,21 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny, toys
-from mmengine.dataset import Compose, RepeatDataset, pseudo_collate
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from mmresnest.data.checks.images import flaw
+from mmresnest.data.checks.images import find_flaw
 from mmresnest.engine.hooks.bad_images import SkipBadImages
 from mmresnest.engine.image_guard import (
-    MAX_TRIES,
     BadImageError,
     BadImageLog,
-    CarefulPreparation,
+    CheckedDataset,
+    CheckedTransform,
     TooManyBadImages,
-    loading_steps,
+    check_loading,
     unwrap_datasets,
 )
 from mmresnest.engine.train import train
@@ -60,6 +61,12 @@ def masked(rows):
         labels = np.random.default_rng(0).integers(0, 5, (row['height'], row['width']), np.uint8)
         cv2.imwrite(row['seg_map_path'], labels)
     return rows
+
+
+def watched(folder, rows, steps=None):
+    dataset = CheckedDataset(toys.Toys(rows=rows, pipeline=steps or toys.pipeline()))
+    dataset.log = BadImageLog(str(folder / 'list'), 5)
+    return dataset
 
 
 def cut(path, share=0.5):
@@ -125,14 +132,18 @@ def test_whatever_is_wrong_is_skipped_named_and_counted(tmp_path):
 def test_whole_pictures_that_look_cut(tmp_path, rows):
     """What cameras append is no flaw."""
     path = Path(rows[0]['img_path'])
-    assert flaw(path) == ''
+    assert find_flaw(path) == ''
     content = path.read_bytes()
     path.write_bytes(content + bytes(9999))
-    assert flaw(path) == ''
+    assert find_flaw(path) == ''
     cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((9, 9, 3), np.uint8))
     (tmp_path / 'a.png').write_bytes((tmp_path / 'a.png').read_bytes() + bytes(9999))
-    assert flaw(tmp_path / 'a.png') == '' and flaw(None) == '' and flaw('s3://bucket/a.png') == ''
-    assert flaw(tmp_path / 'nowhere.png') == '', 'a backend has read it from elsewhere'
+    assert (
+        find_flaw(tmp_path / 'a.png') == ''
+        and find_flaw(None) == ''
+        and find_flaw('s3://bucket/a.png') == ''
+    )
+    assert find_flaw(tmp_path / 'nowhere.png') == '', 'a backend has read it from elsewhere'
 
 
 def test_a_mistake_in_an_augmentation_stops_at_once(tmp_path, rows):
@@ -249,32 +260,35 @@ def test_loading_steps_nested_in_others():
             ),
         ]
     )
-    assert [type(step).__name__ for step in loading_steps(pipeline)] == [
-        'LoadImageFromFile',
-        'LoadToyMask',
+    checked = check_loading(pipeline)
+    choices = [choice.transforms[0] for choice in checked.transforms[1].transforms]
+    assert [type(step) for step in (checked.transforms[0], *choices)] == [
+        CheckedTransform,
+        CheckedTransform,
+        toys.PackToy,
     ]
+    assert type(choices[0].step) is toys.LoadToyMask
+    kept = [choice.transforms[0] for choice in pipeline.transforms[1].transforms]
+    assert type(kept[0]) is toys.LoadToyMask, 'the pipeline that was given is as it was'
 
 
 def test_it_can_be_sent_to_a_worker(tmp_path, rows):
     os.unlink(rows[0]['img_path'])
-    dataset = toys.Toys(rows=rows, pipeline=toys.pipeline())
-    dataset.prepare_data = CarefulPreparation(dataset, BadImageLog(str(tmp_path / 'list'), 5))
-    assert dataset.prepare_data(0) is None
-    sent = pickle.loads(pickle.dumps(dataset))
-    assert sent.prepare_data.dataset is sent and sent.prepare_data(0) is None
-    step = sent.pipeline.transforms[0]
-    assert step.transform.step is step
-    assert sent[0]['data_samples'].img_path != rows[0]['img_path']
+    dataset = watched(tmp_path, rows)
+    assert dataset[0]['data_samples'].img_path != rows[0]['img_path']
+    for sent in (pickle.loads(pickle.dumps(dataset)), copy.deepcopy(dataset)):
+        assert sent.dataset is not dataset.dataset and sent.dataset.pipeline is sent.checked
+        assert sent[0]['data_samples'].img_path != rows[0]['img_path']
+        assert len(sent) == len(rows) and sent.metainfo == dataset.metainfo
 
 
 def test_a_shortage_of_memory_is_no_fault_of_the_image(tmp_path, rows, monkeypatch):
-    dataset = toys.Toys(rows=rows, pipeline=toys.pipeline())
-    dataset.prepare_data = CarefulPreparation(dataset, BadImageLog(str(tmp_path / 'list'), 5))
+    dataset = watched(tmp_path, rows)
 
     def transform(self, results):
         raise MemoryError
 
-    monkeypatch.setattr(type(dataset.pipeline.transforms[0]), 'transform', transform)
+    monkeypatch.setattr(type(dataset.dataset.pipeline.transforms[0]), 'transform', transform)
     with pytest.raises(MemoryError):
         dataset[0]
 
@@ -282,10 +296,10 @@ def test_a_shortage_of_memory_is_no_fault_of_the_image(tmp_path, rows, monkeypat
 def test_what_a_loading_step_drops_itself_is_not_bad(tmp_path, rows):
     """ignore_empty: the step gives nothing; that of a whole file is its own business."""
     steps = [dict(type='LoadImageFromFile', ignore_empty=True), dict(type='PackToy')]
-    dataset = toys.Toys(rows=rows, pipeline=steps)
-    dataset.prepare_data = CarefulPreparation(dataset, BadImageLog(str(tmp_path / 'list'), 5))
+    dataset = watched(tmp_path, rows, steps)
     Path(rows[0]['img_path']).write_bytes(b'')
-    assert dataset.prepare_data(0) is None and dataset.prepare_data(1) is not None
+    assert dataset[0]['data_samples'].img_path != rows[0]['img_path']
+    assert dataset[1]['data_samples'].img_path == rows[1]['img_path']
     assert 'is empty' in (tmp_path / 'list').read_text()
 
 
@@ -313,7 +327,7 @@ def test_detectors_and_segmentors(tmp_path, shapes, kind, folder):
         data=data,
         work_dir=tmp_path / 'work',
         seed=0,
-        options=dict(custom_hooks=hooks),
+        cfg_options=dict(custom_hooks=hooks),
     )
     rows = toys.record(tmp_path / 'work')
     assert rows and all('cut off' in one['reason'] for one in rows)
@@ -347,12 +361,13 @@ def test_not_one(tmp_path, rows):
 
 def test_one_in_a_hundred(tmp_path, rows):
     for times, limit in ((1, 10), (200, 16)):
-        dataset = RepeatDataset(toys.Toys(rows=rows * times, pipeline=toys.pipeline()), times=3)
+        inner = CheckedDataset(toys.Toys(rows=rows * times, pipeline=toys.pipeline()))
+        dataset = ConcatDataset([inner] * 3)
         runner = toys.build(tmp_path / 'work', rows, train_dataloader=DataLoader(dataset))
         hook = SkipBadImages()
         runner.train_loop
         hook.before_train(runner)
-        assert hook.ledger.limit == limit
+        assert hook.log.limit == limit
 
 
 @pytest.mark.parametrize('workers, limit', [(0, None), (0, 3), (0, 10**6), (2, 3)])
@@ -376,7 +391,6 @@ def test_a_good_image_among_many_bad_ones(tmp_path, rows):
     )
     runner.train()
     assert len(toys.record(tmp_path / 'work')) == 7 and runner.iter == 12
-    assert runner.train_dataloader.dataset.max_refetch >= MAX_TRIES
 
 
 def test_the_count_goes_on_when_a_run_is_resumed(tmp_path, rows):

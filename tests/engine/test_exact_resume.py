@@ -17,9 +17,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmresnest.engine.amp import Bfloat16OptimWrapper
-from mmresnest.engine.dataloader import Stream
-from mmresnest.engine.fingerprint import differences, fingerprints, flatten
+from mmresnest.engine.dataloader import ResumableBatchSampler
+from mmresnest.engine.fingerprint import fingerprints, flatten, list_differences
 from mmresnest.engine.seeding import preserve_rng, seed_all
 from mmresnest.errors import UserError
 
@@ -148,7 +147,7 @@ OTHERS = {
     ),
     'batches by shape': dict(batch_sampler=dict(type='mmdet.AspectRatioBatchSampler')),
     'repeated': dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict(type='ToyDataset'))),
-    'bfloat16': dict(wrapper=Bfloat16OptimWrapper.__name__),
+    'bfloat16': dict(wrapper='mmresnest.Bfloat16OptimWrapper'),
 }
 
 
@@ -255,7 +254,7 @@ def trained(tmp_path_factory):
 def test_another_batch_size_is_refused_and_can_be_accepted(trained, tmp_path):
     settings = noisy.config(tmp_path, epochs=2)
     settings['train_dataloader']['batch_size'] = 3
-    with pytest.raises(UserError, match='batch size of a process was 4, now 3.*--accept-changes'):
+    with pytest.raises(UserError, match='batch size of a process was 4, now 3.*--allow-mismatch'):
         noisy.train(settings, resume=trained)
     settings['train_cfg']['accept_changes'] = True
     assert noisy.train(settings, resume=trained).iter > 12
@@ -351,12 +350,12 @@ def test_sown_numbers_depend_on_the_place_alone():
     assert draw() == first
 
 
-def test_a_stream_begins_anywhere():
+def test_batches_begin_anywhere():
     batches = [[0, 1], [2, 3], [4]]
-    stream = Stream(batches, None, endless=False, seed=0)
+    stream = ResumableBatchSampler(batches, None, endless=False, seed=0)
     stream.start(2, 1)
     assert [(list(batch), batch.place) for batch in stream] == [([2, 3], (2, 1)), ([4], (2, 2))]
-    endless = Stream(batches, None, endless=True, seed=0)
+    endless = ResumableBatchSampler(batches, None, endless=True, seed=0)
     endless.start(0, 4)
     taken = [(list(batch), batch.place) for batch, _ in zip(endless, range(3))]
     assert taken == [([2, 3], (0, 4)), ([4], (0, 5)), ([0, 1], (0, 6))]
@@ -390,7 +389,7 @@ def test_settings_are_compared_by_name():
     before = flatten(dict(model=dict(depth=50, stages=[dict(a=1), dict(a=2)]), work_dir='x'))
     assert before == {'model.depth': '50', 'model.stages.0.a': '1', 'model.stages.1.a': '2'}
     now = flatten(dict(model=dict(depth=101, stages=[dict(a=1)]), work_dir='y'))
-    assert differences(before, now) == [
+    assert list_differences(before, now) == [
         ('model.depth', '50', '101'),
         ('model.stages.1.a', '2', 'not set'),
     ]

@@ -85,14 +85,14 @@ def watched(shapes, tmp_path_factory):
         return train(
             config,
             data=shapes,
-            scratch=True,
+            from_scratch=True,
             seed=3,
             work_dir=folder / name,
-            options={'train_cfg.max_epochs': 2, 'val_dataloader.batch_size': 1},
+            cfg_options={'train_cfg.max_epochs': 2, 'val_dataloader.batch_size': 1},
             **more,
         )
 
-    return run('watched', live=['tensorboard']), run('alone')
+    return run('watched', logger=['tensorboard']), run('alone')
 
 
 def test_tensorboard_has_all_numbers_and_pictures(watched):
@@ -216,12 +216,12 @@ def test_a_config_without_them_is_left_alone():
 def test_what_is_missing_is_named_before_anything_is_written(shapes, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(defaults, 'find_spec', lambda name: None)
     config = tiny.write(tmp_path, 'detection')
-    line = f'train {config} --data {shapes} --from-scratch --work-dir {tmp_path / "work"} --live'
+    line = f'train {config} --data {shapes} --from-scratch --work-dir {tmp_path / "work"} --logger'
     assert main.main([*line.split(), 'wandb', 'mlflow']) == 2
     assert 'pip install "mmresnest[wandb,mlflow]"' in capsys.readouterr().err
     assert not (tmp_path / 'work').exists()
     with pytest.raises(UserError, match='nearest: tensorboard'):
-        train(config, data=shapes, scratch=True, work_dir=tmp_path / 'work', live=['tensorbord'])
+        train(config, data=shapes, from_scratch=True, work_dir=tmp_path / 'work', logger=['tensorbord'])
     assert tuple(BACKENDS) == LOGGERS
 
 

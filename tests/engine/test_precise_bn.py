@@ -16,7 +16,7 @@ from mmresnest.config.load import load_config
 from mmresnest.config.retarget import use_data
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine import checkpoints
-from mmresnest.engine.hooks.bn_statistics import norms_in_training, reestimate
+from mmresnest.engine.hooks.bn_statistics import estimate_statistics, norms_in_training
 from mmresnest.engine.hooks.precise_bn import PreciseBN
 from mmresnest.engine.train import train
 from mmresnest.errors import ArgumentError, UserError
@@ -78,7 +78,7 @@ def check_against_twin(model, data):
     before = copy.deepcopy(model.state_dict())
     modules = dict(model.named_modules())
     live = {name for name in wanted if modules[name].running_mean is not None}
-    assert reestimate(model, model, data) == len(live) > 0
+    assert estimate_statistics(model, model, data) == len(live) > 0
     for name in live:
         mean, var = wanted[name]
         np.testing.assert_allclose(modules[name].running_mean, mean, rtol=1e-5, atol=1e-6)
@@ -114,7 +114,7 @@ def test_a_batch_of_one_leaves_the_attention_as_it_trains():
     """There the norms of 1x1 maps use their running statistics in training: these are its own."""
     model = build_backbone('resnest14', out_indices=(1,), pretrained=False)
     before = copy.deepcopy(model.state_dict())
-    reestimate(model, model, [torch.randn(1, 3, 32, 32) for _ in range(3)])
+    estimate_statistics(model, model, [torch.randn(1, 3, 32, 32) for _ in range(3)])
     after = model.state_dict()
     for name in before:
         same = name.split('.')[-1] not in ('running_mean', 'running_var') or '.conv2.bn1.' in name
@@ -127,7 +127,7 @@ def test_what_evaluation_then_sees():
     image = torch.randn(4, 3, 64, 64)
     with torch.no_grad():
         (wanted,) = model(image)
-        reestimate(model, model, [image])
+        estimate_statistics(model, model, [image])
         (found,) = copy.deepcopy(model).eval()(image)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
@@ -141,11 +141,13 @@ def test_an_error_leaves_no_trace():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        reestimate(model, fail, batches())
+        estimate_statistics(model, fail, batches())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in model.modules())
     assert not torch.overrides._get_current_function_mode_stack()
-    assert reestimate(nn.Conv2d(3, 3, 1), fail, batches()) == 0, 'nothing to do is nothing done'
+    assert estimate_statistics(nn.Conv2d(3, 3, 1), fail, batches()) == 0, (
+        'nothing to do is nothing done'
+    )
     assert norms_in_training(Tiny().eval()) == []
 
 
@@ -268,7 +270,7 @@ def test_in_both_loops(shapes, tmp_path, kind):
     assert 'over 2 batches\n' in log and 'all there are' not in log
     for number, has_precise in precise.items():
         with_, without = (
-            checkpoints.read(tmp_path / name / template.format(number))
+            checkpoints.read_checkpoint(tmp_path / name / template.format(number))
             for name in ('precise', 'plain')
         )
         for key, value in without['state_dict'].items():
@@ -290,7 +292,7 @@ def test_the_last_of_a_run_is_precise_and_right(shapes, tmp_path):
     assert seen.events == ['estimate 2'], 'without evaluation: at the end'
     assert 'over 3 batches, which is all there are: fewer than num_iters=200' in log
     assert result.metrics == {}
-    content = checkpoints.read(result.checkpoint)['state_dict']
+    content = checkpoints.read_checkpoint(result.checkpoint)['state_dict']
     cfg = Config.fromfile(str(next((tmp_path / 'work').glob('*.py'))))
     model = MODELS.build(cfg.model).train()
     model.load_state_dict(content)

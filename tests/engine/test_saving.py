@@ -14,7 +14,7 @@ import torch
 from helpers import noisy
 from mmengine.config import Config
 
-from mmresnest.config.defaults import settle_safety
+from mmresnest.config.defaults import configure_safety
 from mmresnest.engine import checkpoints
 from mmresnest.errors import UserError
 from mmresnest.utils import files
@@ -121,7 +121,7 @@ def test_the_newest_whole_one_is_taken_and_the_others_are_named(tmp_path):
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_4.pth'))
     (tmp_path / 'epoch_3.pth').write_bytes(b'PK')
     said = []
-    assert checkpoints.last(tmp_path, said.append) == tmp_path / 'epoch_2.pth'
+    assert checkpoints.find_last(tmp_path, said.append) == tmp_path / 'epoch_2.pth'
     assert len(said) == 2 and 'epoch_4.pth is passed over, it is not there' in said[0]
     assert 'epoch_3.pth is passed over, its sha256 is not that' in said[1]
 
@@ -129,7 +129,7 @@ def test_the_newest_whole_one_is_taken_and_the_others_are_named(tmp_path):
 def test_a_folder_that_was_moved(tmp_path):
     checkpoint(tmp_path / 'iter_5.pth')
     (tmp_path / 'last_checkpoint').write_text('/somewhere/else/iter_5.pth')
-    assert checkpoints.last(tmp_path) == tmp_path / 'iter_5.pth'
+    assert checkpoints.find_last(tmp_path) == tmp_path / 'iter_5.pth'
 
 
 # The hook -------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_a_disk_that_fills(tmp_path, monkeypatch, capfd):
     with pytest.raises(UserError, match='training is complete, and its last checkpoint could not'):
         noisy.train(noisy.config(tmp_path / 'b', iterations=6, keep=2))
     assert names(tmp_path / 'b') == ['iter_3.pth', 'iter_4.pth']
-    left = checkpoints.last(tmp_path / 'b')
+    left = checkpoints.find_last(tmp_path / 'b')
     assert left == tmp_path / 'b' / 'iter_4.pth'
     full.clear()
     noisy.train(noisy.config(tmp_path / 'b', iterations=6, keep=2), resume=str(left))
@@ -291,7 +291,7 @@ def test_a_real_full_disk(tmp_path):
                 folder / 'iter_2.pth', lambda out: torch.save(torch.ones(100_000), out)
             )
         assert (folder / 'iter_1.pth').read_bytes() == kept
-        assert checkpoints.last(folder) == folder / 'iter_1.pth'
+        assert checkpoints.find_last(folder) == folder / 'iter_1.pth'
         assert not list(Path(folder).glob('*.part'))
     finally:
         subprocess.run(['umount', folder], check=True)
@@ -300,6 +300,6 @@ def test_a_real_full_disk(tmp_path):
 @pytest.mark.parametrize('given', [{}, dict(default_hooks=dict(logger=dict(type='LoggerHook')))])
 def test_a_config_without_hooks_is_made_safe_too(given):
     cfg = Config(given)
-    settle_safety(cfg)
+    configure_safety(cfg)
     assert cfg.default_hooks.checkpoint.type == 'mmresnest.CheckpointHook'
     assert cfg.default_hooks.signals.type == 'mmresnest.StopOnSignal'

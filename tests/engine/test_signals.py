@@ -20,10 +20,11 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mmresnest.config.defaults import configure_safety
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine import checkpoints, train
 from mmresnest.engine.hooks import signals
-from mmresnest.engine.hooks.signals import STOPPED, Sheltered, StopOnSignal, Stopped
+from mmresnest.engine.hooks.signals import STOPPED, StopOnSignal, Stopped
 from mmresnest.errors import ArgumentError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -94,7 +95,7 @@ def stopped(settings, iteration, numbers=(signal.SIGTERM,), batch=None, run=nois
     with pytest.raises(Stopped) as stop:
         run(settings, **more)
     assert stop.value.code == STOPPED == 75
-    left = checkpoints.last(Path(settings['work_dir']))
+    left = checkpoints.find_last(Path(settings['work_dir']))
     assert str(left) == stop.value.checkpoint
     assert torch.load(left, weights_only=False)['meta']['iter'] == iteration
     return left
@@ -111,7 +112,7 @@ def whole(tmp_path_factory):
     ).items():
         folder = tmp_path_factory.mktemp(name)
         noisy.train(noisy.config(folder, interval=17, **given))
-        found[name] = noisy.state(checkpoints.last(folder))
+        found[name] = noisy.state(checkpoints.find_last(folder))
     return found
 
 
@@ -143,7 +144,7 @@ def test_in_the_last_iteration_of_something(kind, iteration, whole, tmp_path):
     left = stopped(noisy.config(tmp_path, interval=17, **given), iteration)
     runner = noisy.train(noisy.config(tmp_path, interval=17, **given), resume=str(left))
     assert runner.iter == (18 if kind == 'epochs' else 17)
-    assert noisy.same(whole[kind], noisy.state(checkpoints.last(tmp_path))) == []
+    assert noisy.same(whole[kind], noisy.state(checkpoints.find_last(tmp_path))) == []
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_in_a_validation(kind, iteration, batch, saved, whole, tmp_path):
     left = stopped(settings, iteration, batch=batch)
     assert [path.name for path in tmp_path.glob('*.pth')] == [left.name]
     noisy.train(again(settings, work_dir=str(tmp_path / 'resumed')), resume=str(left))
-    last = checkpoints.last(tmp_path / 'resumed')
+    last = checkpoints.find_last(tmp_path / 'resumed')
     states = whole[kind], noisy.state(last)
     assert noisy.same(*states) == []
 
@@ -179,7 +180,7 @@ def test_under_the_flexible_runner(tmp_path):
     left = stopped(settings, 3, run=run)
     left = stopped(settings, 5, batch=2, run=run, resume=True, load_from=str(left))
     run(settings, resume=True, load_from=str(left))
-    assert checkpoints.last(tmp_path).name == 'iter_10.pth'
+    assert checkpoints.find_last(tmp_path).name == 'iter_10.pth'
 
 
 def test_without_a_hook_that_saves(whole, tmp_path):
@@ -223,10 +224,9 @@ def test_a_training_begins_untold(tmp_path):
     runner = Runner.from_cfg(noisy.config(tmp_path, iterations=2, workers=1))
     runner.train()
     [stop] = [hook for hook in runner.hooks if isinstance(hook, StopOnSignal)]
-    shelter = runner.train_dataloader.worker_init_fn
     stop.received = signal.SIGINT
     stop.before_train(runner)
-    assert stop.received is None and runner.train_dataloader.worker_init_fn is shelter
+    assert stop.received is None
     stop.before_train(runner)
     stop.restore()
 
@@ -296,15 +296,52 @@ def test_intervals(tmp_path, monkeypatch):
     settings['default_hooks']['signals']['interval'] = 2
     with pytest.raises(Stopped):
         noisy.train(with_hook(settings, 'Send', iteration=3, numbers=[signal.SIGTERM]))
-    assert checkpoints.last(tmp_path).name == 'iter_4.pth'
+    assert checkpoints.find_last(tmp_path).name == 'iter_4.pth'
 
 
-def test_workers_of_precise_bn_are_sheltered(tmp_path):
-    from mmresnest.engine.hooks.precise_bn import _another_loader
+def test_workers_of_every_loader_of_a_training_are_shielded(tmp_path):
+    from mmresnest.engine.hooks.precise_bn import _build_second_loader
 
-    runner = Runner.from_cfg(noisy.config(tmp_path, iterations=2, workers=2))
+    settings = noisy.config(tmp_path, iterations=2, workers=2)
+    del settings['train_dataloader']['worker_init_fn']
+    settings['val_dataloader']['num_workers'] = 1
+    cfg = Config(settings)
+    configure_safety(cfg)
+    runner = Runner.from_cfg(cfg)
     runner.train()
-    assert isinstance(_another_loader(runner).worker_init_fn, Sheltered)
+    second = _build_second_loader(runner)
+    for loader in (runner.train_dataloader, runner.val_dataloader, second):
+        assert loader.worker_init_fn.func is signals.init_worker
+
+
+def test_workers_that_are_not_shielded_are_warned_of(tmp_path, capfd):
+    settings = noisy.config(tmp_path, iterations=2, workers=1)
+    noisy.train(settings)
+    assert 'worker_init_fn' not in ''.join(capfd.readouterr())
+    del settings['train_dataloader']['worker_init_fn']
+    noisy.train(settings)
+    assert "set train_dataloader.worker_init_fn=dict(type='mmresnest.init_worker')" in ''.join(
+        capfd.readouterr()
+    )
+
+
+def test_what_a_worker_calls_first():
+    """The function that a config names runs in place of seeding; ours is put around it once."""
+    called = []
+    signals.init_worker(
+        3, inner=dict(type=lambda worker, **more: called.append((worker, more)), a=1)
+    )
+    assert called == [(3, dict(a=1))]
+    loader = dict(num_workers=2, worker_init_fn=dict(type='x'), disable_subprocess_warning=True)
+    cfg = Config(dict(train_dataloader=loader))
+    configure_safety(cfg)
+    configure_safety(cfg)
+    assert cfg.train_dataloader.to_dict() == dict(
+        num_workers=2,
+        worker_init_fn=dict(
+            type='mmresnest.init_worker', inner=dict(type='x'), disable_subprocess_warning=True
+        ),
+    )
 
 
 # ---- processes -----------------------------------------------------------------------------------
@@ -369,9 +406,9 @@ def test_signals_to_all_processes_and_a_second_one(tmp_path):
     for name in ('persistent', 'anew each epoch'):
         assert code[name] == '75', said[name]
         assert 'DataLoader worker' not in said[name] and 'Traceback' not in said[name], said[name]
-        assert checkpoints.last(tmp_path / name / 'work').name == 'iter_9.pth'
+        assert checkpoints.find_last(tmp_path / name / 'work').name == 'iter_9.pth'
     assert code['twice'] == str(-signal.SIGTERM), said['twice']
-    assert checkpoints.last(tmp_path / 'twice' / 'work').name == 'iter_2.pth'
+    assert checkpoints.find_last(tmp_path / 'twice' / 'work').name == 'iter_2.pth'
 
     def gone():
         try:
@@ -395,11 +432,11 @@ def test_torchrun_hands_the_signal_on(tmp_path):
     said = (tmp_path / 'said').read_text()
     assert 'SignalException: Process' in said and 'got signal: 15' in said, said
     assert said.count('stopped by SIGTERM after iteration 3') == 1, said
-    left = checkpoints.last(tmp_path / 'work')
+    left = checkpoints.find_last(tmp_path / 'work')
     assert left.name == 'iter_3.pth'
     process = begin(tmp_path / 'said', dict(job, wait=0, resume=str(left)), command=command)
     assert process.wait(120) == 0, (tmp_path / 'said').read_text()
-    assert checkpoints.last(tmp_path / 'work').name == 'iter_6.pth'
+    assert checkpoints.find_last(tmp_path / 'work').name == 'iter_6.pth'
 
 
 # ---- the command line, and Slurm -----------------------------------------------------------------
@@ -503,7 +540,7 @@ def test_the_command_line_and_a_job_that_is_queued_again(command, tmp_path):
     assert 'holds no checkpoint: the run starts from the beginning' in said
     assert 'stopped by SIGUSR1' in said and 'job 42 is queued again' in said
     assert asked == ['show job 42', 'requeue 42']
-    left = checkpoints.last(work)
+    left = checkpoints.find_last(work)
     assert left.name.startswith('iter_')
 
     code, said, _ = run(
@@ -519,7 +556,7 @@ def test_the_command_line_and_a_job_that_is_queued_again(command, tmp_path):
     assert code == 75, said[-3000:]
     assert f'goes on from {left}' in said
     assert 'stopped by SIGTERM' in said and 'give the same command with --resume' in said
-    assert left != (left := checkpoints.last(work))
+    assert left != (left := checkpoints.find_last(work))
 
     code, said, asked = run(spooled, *arguments)
     assert code == 0, said[-3000:]

@@ -9,12 +9,12 @@ from mmengine.config import Config
 from torch import nn
 
 from mmresnest import build_backbone
-from mmresnest.config.hardware import settle_strategy, strategy_of
+from mmresnest.config.hardware import configure_strategy, strategy_of
 from mmresnest.config.load import load_config, shipped_folder
 from mmresnest.config.retarget import use_data
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine import checkpoints
-from mmresnest.engine.strategies import blocks_of, share, whole
+from mmresnest.engine.strategies import backbone_blocks, full_tensor, local_shard
 from mmresnest.engine.test import test as score
 from mmresnest.engine.train import train
 from mmresnest.errors import UserError
@@ -35,7 +35,7 @@ def shapes(tmp_path_factory):
 
 def settle(launcher='pytorch', **settings):
     cfg = Config(dict(launcher=launcher, **{**FLEXIBLE, **settings}))
-    settle_strategy(cfg)
+    configure_strategy(cfg)
     return cfg
 
 
@@ -108,12 +108,14 @@ def test_whole_processes_on_cpus():
 
 def test_blocks_and_shards():
     model = nn.Module()
-    assert list(blocks_of(model)) == []
+    assert list(backbone_blocks(model)) == []
     model.backbone = build_backbone('resnest14', pretrained=False)
-    assert [isinstance(block, SplitAttentionBottleneck) for block in blocks_of(model)] == [True] * 4
+    assert [isinstance(block, SplitAttentionBottleneck) for block in backbone_blocks(model)] == [
+        True
+    ] * 4
     weight = torch.ones(3, requires_grad=True)
-    assert whole(7) == 7 and torch.equal(whole(weight), weight.detach())
-    assert share(weight, weight) is weight and share(weight, None) is weight
+    assert full_tensor(7) == 7 and torch.equal(full_tensor(weight), weight.detach())
+    assert local_shard(weight, weight) is weight and local_shard(weight, None) is weight
 
 
 @pytest.mark.slow
@@ -122,23 +124,26 @@ def test_a_run_under_the_flexible_runner(shapes, tmp_path):
     path = tiny.write(tmp_path, 'detection')
     options = {'runner_type': 'FlexibleRunner'}
     result = train(
-        path, data=shapes, work_dir=tmp_path / 'work', seed=0, options=options, auto_scale_lr=True
+        path, data=shapes, work_dir=tmp_path / 'work', seed=0, cfg_options=options, auto_scale_lr=True
     )
     assert 'coco/bbox_mAP' in result.metrics
     assert {picture.name for picture in result.pictures} == {'predictions.png', 'curves.png'}
-    content = checkpoints.read(result.checkpoint)
+    content = checkpoints.read_checkpoint(result.checkpoint)
     # It was the best so far and thus rewritten when the next epoch had been counted.
     assert content['meta']['epoch'] == 1 and content['meta']['iter'] == 1
     assert content['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(0.02 * 2 / 16)
     plain = train(path, data=shapes, work_dir=tmp_path / 'plain', seed=0, auto_scale_lr=True)
-    other = checkpoints.read(plain.checkpoint)
+    other = checkpoints.read_checkpoint(plain.checkpoint)
     for name, value in other['state_dict'].items():
         torch.testing.assert_close(content['state_dict'][name], value, msg=name)
 
     cfg = load_config(path, {**options, 'train_cfg.max_epochs': 2})
     use_data(cfg, shapes)
     again = train(cfg, work_dir=tmp_path / 'work', seed=0, resume='auto')
-    assert checkpoints.read(again.checkpoint)['meta'].items() >= dict(epoch=2, iter=2).items()
+    assert (
+        checkpoints.read_checkpoint(again.checkpoint)['meta'].items()
+        >= dict(epoch=2, iter=2).items()
+    )
     assert 'coco/bbox_mAP' in score(cfg, again.checkpoint, work_dir=tmp_path / 'scored').metrics
 
     for wrong, said in (
@@ -147,15 +152,15 @@ def test_a_run_under_the_flexible_runner(shapes, tmp_path):
         ({'strategy.type': 'SingleDeviceStrategi'}, 'tools/dist_train.sh'),
     ):
         with pytest.raises(UserError, match=said):
-            train(path, data=shapes, work_dir=tmp_path / 'no', options={**options, **wrong})
+            train(path, data=shapes, work_dir=tmp_path / 'no', cfg_options={**options, **wrong})
 
 
 def test_shards_of_deepspeed(tmp_path):
     folder = tmp_path / 'epoch_3.pth'
     folder.mkdir()
-    assert checkpoints.last(tmp_path) is None
+    assert checkpoints.find_last(tmp_path) is None
     (folder / 'zero_pp_rank_0_mp_rank_00_model_states.pt').touch()
     (tmp_path / 'last_checkpoint').write_text(str(folder))
-    assert checkpoints.last(tmp_path) == folder
+    assert checkpoints.find_last(tmp_path) == folder
     with pytest.raises(UserError, match='zero_to_fp32.py .* --tag epoch_3.pth'):
-        checkpoints.read(folder)
+        checkpoints.read_checkpoint(folder)

@@ -107,7 +107,7 @@ def test_train_and_test(shapes, trained, tmp_path):
     assert said.count('the model is built with BN') == 1, 'what both know is said once'
     assert run.stdout.count('coco/bbox_mAP: ') >= 1 and run.stdout.count('wall time: ') == 1
     # 8 images by 2 a step are 4 steps of one process, and 2 of each of two.
-    content = checkpoints.read(checkpoints.last(work))
+    content = checkpoints.read_checkpoint(checkpoints.find_last(work))
     assert content['meta']['iter'] == 2
     # The learning rate is for 16 images a step, and 2 processes take 2 each.
     assert content['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(0.02 * 4 / 16)
@@ -115,7 +115,7 @@ def test_train_and_test(shapes, trained, tmp_path):
     run = start(
         'dist_test.sh',
         config,
-        checkpoints.last(work),
+        checkpoints.find_last(work),
         2,
         '--data',
         shapes,
@@ -159,7 +159,9 @@ def test_a_model_in_shards_learns_the_same(trained, sharded):
     assert run.returncode == 0, said[-3000:]
     assert 'strategy = dict(' in said and 'FSDPStrategy' in said
     assert (work / 'predictions.png').is_file() and (work / 'curves.png').is_file()
-    whole, shards = (checkpoints.read(folder / 'epoch_1.pth') for folder in (trained[0], work))
+    whole, shards = (
+        checkpoints.read_checkpoint(folder / 'epoch_1.pth') for folder in (trained[0], work)
+    )
     assert whole['meta']['epoch'] == shards['meta']['epoch'] == 1
     assert whole['state_dict'].keys() == shards['state_dict'].keys()
     for name, value in whole['state_dict'].items():
@@ -202,7 +204,9 @@ def test_go_on_in_shards_from_whole_and_back(trained, sharded, shapes, tmp_path)
     assert run.returncode == 0, said[-3000:]
     assert 'resumed epoch: 1, iter: 2' in said and 'bfloat16' in said
     assert 'PreciseBN: averaging the statistics' in said
-    before, after = (checkpoints.read(tmp_path / 'work' / f'epoch_{epoch}.pth') for epoch in (1, 2))
+    before, after = (
+        checkpoints.read_checkpoint(tmp_path / 'work' / f'epoch_{epoch}.pth') for epoch in (1, 2)
+    )
     assert after['meta']['epoch'] == 2 and after['meta']['iter'] == 4
     moved = [
         name
@@ -249,7 +253,8 @@ def test_slurm(shapes, trained, tmp_path, monkeypatch):
     )
     assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
     one, two = (
-        checkpoints.read(checkpoints.last(work)) for work in (trained[0], tmp_path / 'work')
+        checkpoints.read_checkpoint(checkpoints.find_last(work))
+        for work in (trained[0], tmp_path / 'work')
     )
     assert two['meta']['iter'] == 2
     for name, value in one['state_dict'].items():

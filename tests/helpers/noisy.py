@@ -80,6 +80,8 @@ def config(
 ) -> dict:
     """Settings of a runner: of epochs, or of iterations."""
     few = dict(num_workers=workers, persistent_workers=persistent and workers > 0)
+    if workers:
+        few['worker_init_fn'] = dict(type='mmresnest.init_worker')
     by_epoch = bool(epochs)
     wrapper = dict(
         type='OptimWrapper',

@@ -18,6 +18,9 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 from mmengine.structures import BaseDataElement, PixelData
 from torch import nn
 
+from mmresnest.config.defaults import CHECKED
+from mmresnest.engine.image_guard import add_checks
+
 
 @TRANSFORMS.register_module()
 class LoadToyMask(BaseTransform):
@@ -161,6 +164,11 @@ def settings(
         experiment_name=f'toy_{uuid4()}',  # loggers are kept by name
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
     )
+    if any('SkipBadImages' in hook['type'] for hook in hooks if isinstance(hook, dict)):
+        found['train_dataloader']['dataset'] = add_checks(found['train_dataloader']['dataset'])
+    if any('CheckNumbers' in hook['type'] for hook in hooks if isinstance(hook, dict)):
+        kind = found['optim_wrapper'].get('type', 'OptimWrapper')
+        found['optim_wrapper']['type'] = CHECKED.get(kind, kind)
     if validated:
         found.update(
             val_dataloader=dict(

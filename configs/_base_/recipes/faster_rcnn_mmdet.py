@@ -2,6 +2,6 @@
 _base_ = [
     '../detectors/faster_rcnn_fpn_mmdet.py',
     '../datasets/coco_detection.py',
-    '../schedules/mmdet_1x.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
     '../runtime/detection.py',
 ]

@@ -2,6 +2,6 @@
 _base_ = [
     '../detectors/mask_rcnn_fpn_mmdet.py',
     '../datasets/coco_instance.py',
-    '../schedules/mmdet_1x.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
     '../runtime/detection.py',
 ]

@@ -1,4 +1,3 @@
 # What mmdet's Res2Net checkpoints have in common: norms as they were trained on ImageNet, and no pool
 # in the first block of stage 1.
-_base_ = '../runtime/safety.py'
 in_detector = dict(frozen_stages=1, norm_eval=True, compat='mm')

@@ -11,15 +11,26 @@ from mmengine.dataset import BaseDataset, InfiniteSampler
 from mmengine.dist import all_gather_object, all_reduce, barrier, is_main_process
 from mmengine.hooks import Hook
 
-from ...errors import ArgumentError
 from ...registry import HOOKS
-from ..image_guard import RECORD, TOGETHER, TRIES, BadImages, CarefulPreparation, Ledger, leaves
-from ..seeding import random_numbers_kept
+from ..image_guard import (
+    AGREE_EVERY,
+    LOG_NAME,
+    BadImageLog,
+    CheckedDataset,
+    TooManyBadImages,
+    unwrap_datasets,
+    walk_datasets,
+)
+from ..seeding import preserve_rng
+from .arguments import check_whole_number
 
 
 @HOOKS.register_module()
 class SkipBadImages(Hook):
-    """Has a training take another image in place of one that cannot be used, and counts those.
+    """Count images that cannot be used, and end a training that has too many of them.
+
+    Data sets of type ``mmresnest.CheckedDataset`` take another image in place of a bad one; our
+    training loops put that around each data set, other loops need it in the config.
 
     An image is bad if a step of the pipeline whose name begins with ``Load`` fails on it or on its
     annotations; if it or its mask is cut off; if its size is not the annotated one, or its mask's
@@ -39,80 +50,83 @@ class SkipBadImages(Hook):
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        if limit is not None and (
-            isinstance(limit, bool) or not isinstance(limit, int) or limit < 0
-        ):
-            raise ArgumentError(
-                f'SkipBadImages: limit={limit!r} is not supported; legal: whole '
-                'numbers from 0, or None for 1 % of the images, at least 10'
-            )
+        check_whole_number(
+            self, 'limit', limit, least=0, none='None for 1 % of the images, at least 10'
+        )
         self.limit = limit
 
     def before_train(self, runner: Any) -> None:
-        """Watches the data sets; a run that begins anew begins a new list."""
-        path = Path(runner.work_dir) / RECORD
+        """Give the data sets the list; a run that starts from the beginning starts a new one."""
+        path = Path(runner.work_dir) / LOG_NAME
         if runner.iter == 0 and is_main_process():
             path.unlink(missing_ok=True)
         barrier()  # nobody writes into the old list
-        sets = list(leaves(runner.train_dataloader.dataset))
-        watched = [one for one in sets if isinstance(one, BaseDataset)]
-        if len(watched) < len(sets):
+        everything = list(walk_datasets(runner.train_dataloader.dataset))
+        watched = [
+            one
+            for one in everything
+            if isinstance(one, CheckedDataset) and isinstance(one.dataset, BaseDataset)
+        ]
+        if len(watched) < len(unwrap_datasets(everything[0])):
             runner.logger.warning(
-                "SkipBadImages: a data set that is not derived from mmengine's "
-                'BaseDataset is not watched'
+                "SkipBadImages: a data set that is not derived from mmengine's BaseDataset, or is "
+                'not wrapped in mmresnest.CheckedDataset, is not watched'
             )
         limit = self.limit
         if limit is None:
             limit = max(10, math.ceil(sum(map(len, watched)) / 100))
-        self.ledger = Ledger(str(path), limit)
-        self.ledger.read()  # of the run before
-        self.ledger.iteration = runner.iter + 1
+        self.log = BadImageLog(str(path), limit)
+        self.log.read()  # of the run before
+        self.log.iteration = runner.iter + 1
         for dataset in watched:
-            dataset.prepare_data = CarefulPreparation(dataset, self.ledger)
-            dataset.max_refetch = max(dataset.max_refetch, TRIES)
-        _start_workers_anew(runner.train_loop)
+            dataset.log = self.log
+        restart_workers(runner.train_loop)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Warns of images that were not known yet, and ends the training past the limit."""
-        self._tell(runner)
-        self.ledger.iteration = runner.iter + 2  # the loops count up after the hooks
-        over = len(self.ledger.found) > self.ledger.limit
-        if not self.ledger.alone:
-            if (runner.iter + 1) % TOGETHER:
+        """Warn of new bad images, and end the training past the limit.
+
+        Raises:
+            TooManyBadImages: on all processes together.
+        """
+        self._warn_of_new(runner)
+        self.log.iteration = runner.iter + 2  # the loops count up after the hooks
+        over = len(self.log.found) > self.log.limit
+        if not self.log.alone:
+            if (runner.iter + 1) % AGREE_EVERY:
                 return
             any_over = torch.tensor(int(over))
             all_reduce(any_over, 'max')
             over = bool(any_over)
         if over:
             everywhere: dict[str, str] = {}
-            for found in all_gather_object(self.ledger.found):
+            for found in all_gather_object(self.log.found):
                 everywhere.update(found)
-            raise BadImages(self.ledger.verdict(everywhere))
+            raise TooManyBadImages(self.log.explain_end(everywhere))
 
     def after_train(self, runner: Any) -> None:
-        """Sums up."""
-        self._tell(runner)
-        number = len(self.ledger.found)
+        """Log how many images were skipped."""
+        self._warn_of_new(runner)
+        number = len(self.log.found)
         runner.logger.info(
             f'SkipBadImages: {number or "no"} image{"s" * (number != 1)} could not '
             'be used'
             + (
-                f' and {"were" if number > 1 else "was"} skipped, see {self.ledger.path}'
+                f' and {"were" if number > 1 else "was"} skipped, see {self.log.path}'
                 if number
                 else ''
             )
         )
 
-    def _tell(self, runner: Any) -> None:
-        for image, reason in self.ledger.read().items():
+    def _warn_of_new(self, runner: Any) -> None:
+        for image, reason in self.log.read().items():
             if is_main_process():
                 runner.logger.warning(f'the image {image} cannot be used and is skipped: {reason}')
 
 
-def _start_workers_anew(loop: Any) -> None:
-    """Replaces worker processes that were started before the hooks ran, as mmengine 0.10.7 does."""
+def restart_workers(loop: Any) -> None:
+    """Restart worker processes that mmengine 0.10.7's loop has started before the hooks ran."""
     from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
     ahead: Any = getattr(loop, 'dataloader_iterator', None)
@@ -123,5 +137,5 @@ def _start_workers_anew(loop: Any) -> None:
     for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
         if isinstance(sampler, InfiniteSampler):  # its only generator went with the workers
             sampler.indices = sampler._indices_of_rank()
-    with random_numbers_kept():
+    with preserve_rng():
         loop.dataloader_iterator = type(ahead)(loader)

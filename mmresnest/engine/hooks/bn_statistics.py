@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.overrides import TorchFunctionMode
 
-from ...deploy import uncompiled
+from ...deploy import compile_disabled
 
 Batch = TypeVar('Batch')
 
@@ -43,7 +43,7 @@ class Moments:
         self.deviation = torch.zeros_like(self.mean)  # C
 
     def add(self, x: Tensor) -> None:
-        """Takes in a map, B C ..., by the update of Chan, Golub and LeVeque (1983), eq. 2.1."""
+        """Add a map, B C ..., by the update of Chan, Golub and LeVeque (1983), eq. 2.1."""
         if not x.numel():
             return
         x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
@@ -57,8 +57,8 @@ class Moments:
         self.count = total
 
 
-def pooled(moments: list[Moments]) -> list[tuple[float, Tensor, Tensor]]:
-    """Count, mean and variance of each norm over all processes."""
+def pool_moments(moments: list[Moments]) -> list[tuple[float, Tensor, Tensor]]:
+    """Return count, mean and variance of each norm over all processes."""
     # One message for all norms: count per channel, and what is summed beside it.
     count = torch.cat([torch.full_like(one.mean, one.count) for one in moments])
     mean = torch.cat([one.mean for one in moments])
@@ -66,18 +66,18 @@ def pooled(moments: list[Moments]) -> list[tuple[float, Tensor, Tensor]]:
     total, weighted = count.clone(), count * mean
     all_reduce(total)
     all_reduce(weighted)
-    centre = weighted / total.clamp(min=1)
-    deviation = deviation + count * (mean - centre).square()
+    center = weighted / total.clamp(min=1)
+    deviation = deviation + count * (mean - center).square()
     all_reduce(deviation)
     sizes = [one.mean.numel() for one in moments]
     return [
         (float(n[0]), mu, squares / n.clamp(min=1))
-        for n, mu, squares in zip(total.split(sizes), centre.split(sizes), deviation.split(sizes))
+        for n, mu, squares in zip(total.split(sizes), center.split(sizes), deviation.split(sizes))
     ]
 
 
-class Watch(TorchFunctionMode):
-    """Takes down the input of norms that compute with the statistics of their batch.
+class NormInputs(TorchFunctionMode):
+    """Record the input of norms that compute with the statistics of their batch.
 
     Plain batch norm is seen where it calls :func:`torch.nn.functional.batch_norm`, since a
     network may call that for it, as split attention does; a kind of its own (SyncBN) as a module.
@@ -106,7 +106,7 @@ class Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        """Calls the function, after a look at what a batch norm is given."""
+        """Call the function; record what a batch norm is given."""
         kwargs = kwargs or {}
         if func is F.batch_norm and kwargs['training']:
             moments = self._by_mean.get(id(args[1]))
@@ -115,14 +115,14 @@ class Watch(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def __exit__(self, *error: Any) -> None:
-        """Stops watching."""
+        """Stop recording."""
         for handle in self._handles:
             handle.remove()
         super().__exit__(*error)
 
 
 def norms_in_training(model: nn.Module) -> list[nn.Module]:
-    """The batch norms whose running statistics a training step would move."""
+    """Return the batch norms whose running statistics a training step would move."""
     return [
         module
         for module in model.modules()
@@ -134,8 +134,8 @@ def norms_in_training(model: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Gives every buffer its value back: counters of norms, and what losses remember."""
+def preserve_buffers(model: nn.Module) -> Iterator[None]:
+    """Restore every buffer at the end: counters of norms, and what losses remember."""
     before = [
         (module._buffers, name, buffer, buffer.clone())
         for module in model.modules()
@@ -151,10 +151,10 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def reestimate(
+def estimate_statistics(
     model: nn.Module, forward: Callable[[Batch], object], batches: Iterable[Batch]
 ) -> int:
-    """Sets running mean and variance of the norms in training mode to their population's.
+    """Set running mean and variance of the norms in training mode to their population's.
 
     Norms that no batch reached keep what they have. So do those of split attention at a batch of
     one: there they compute with their running statistics in training, too.
@@ -170,11 +170,11 @@ def reestimate(
     norms = norms_in_training(model)
     if not norms:
         return 0
-    with uncompiled(model), buffers_kept(model), Watch(norms) as watch:
+    with compile_disabled(model), preserve_buffers(model), NormInputs(norms) as watch:
         for batch in batches:
             forward(batch)
     reached = 0
-    for norm, (count, mean, var) in zip(norms, pooled(watch.moments)):
+    for norm, (count, mean, var) in zip(norms, pool_moments(watch.moments)):
         if count:
             norm.get_buffer('running_mean').copy_(mean)
             norm.get_buffer('running_var').copy_(var)

@@ -1,9 +1,9 @@
-"""Checkpoints that survive what happens to the run that writes them.
+"""Write checkpoints that survive what happens to the run.
 
     default_hooks = dict(checkpoint=dict(type='mmresnest.CheckpointHook', interval=1))
 
-How a file is written is :mod:`mmresnest.utils.files`'s matter; here it is decided when one is
-written, and when an old one may go.
+How a file is written is decided in :mod:`mmresnest.utils.files`; here, when one is written and when
+an old one is removed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmengine.hooks import CheckpointHook as TheirCheckpointHook
 
 from ...errors import UserError, nearest
 from ...registry import HOOKS
-from ...utils.files import clear, remove, write_whole
+from ...utils.files import remove_stale_parts, remove_with_hash, write_whole
 from .. import checkpoints
 
 
@@ -48,15 +48,15 @@ class CheckpointHook(TheirCheckpointHook):
         self.saved_at = -1  # iterations that were done at the last checkpoint
 
     def before_train(self, runner: Any) -> None:
-        """Clears rests of a killed run out of the folder, and warns of checkpoints of another."""
+        """Remove what a killed run left in the folder, and warn of checkpoints of another run."""
         kept = list(runner.message_hub.runtime_info.get('keep_ckpt_ids') or ())
         super().before_train(runner)
-        if not is_main_process() or not self._local:
+        if not is_main_process() or not self._is_local:
             return
         folder = Path(self.out_dir)
-        clear(folder)
+        remove_stale_parts(folder)
         for step in set(kept) - set(getattr(self, 'keep_ckpt_ids', kept)):
-            remove(folder / self.filename_tmpl.format(step))  # mmengine leaves its hash
+            remove_with_hash(folder / self.filename_tmpl.format(step))  # mmengine leaves its hash
         there = sorted(path.name for path in folder.glob('*.pth'))
         if there and not runner._resume:
             runner.logger.warning(
@@ -66,16 +66,14 @@ class CheckpointHook(TheirCheckpointHook):
             )
 
     @property
-    def _local(self) -> bool:
+    def _is_local(self) -> bool:
         return '://' not in str(self.out_dir) and self.file_client_args is None
-
-    # ---- when ------------------------------------------------------------------------------------
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         self._save(runner, self.filename_tmpl.format(step), meta, step)
 
     def save_now(self, runner: Any, done: int, epoch: int) -> str:
-        """Writes a checkpoint out of turn; all processes must call.
+        """Write a checkpoint out of turn; all processes must call.
 
         Args:
             runner: of the training.
@@ -96,31 +94,32 @@ class CheckpointHook(TheirCheckpointHook):
         return str(self.last_ckpt)
 
     def after_train(self, runner: Any) -> None:
-        """Publishes as mmengine's hook does, if the last checkpoint is there."""
+        """Publish as mmengine's hook does, if the last checkpoint could be written."""
         self._raise_failure('the training is complete')
         super().after_train(runner)
 
     def _raise_failure(self, when: str) -> None:
         if self.failure:
-            raise UserError(f'{when}, and its last checkpoint could not be written: {self.failure}')
-
-    # ---- how -------------------------------------------------------------------------------------
+            raise UserError(
+                f'{when}, and its last checkpoint could not be written: {self.failure}',
+                code='file.unwritable',
+            )
 
     def _save(
         self, runner: Any, name: str, meta: dict, step: int | None, by_epoch: bool | None = None
     ) -> None:
-        """Writes a checkpoint, notes it as the last one, and removes what it replaces.
+        """Write a checkpoint, note it as the last one, and remove what it replaces.
 
         ``step`` counts it among those of which ``max_keep_ckpts`` are kept; None for one out of
         turn, which the next one replaces.
         """
         hub = runner.message_hub
-        path, replaced = self._path(name), self._stopped(hub)
+        path, replaced = self._path(name), self._stopped_checkpoint(hub)
         before = {
             key: hub.runtime_info.get(key) for key in ('last_ckpt', 'keep_ckpt_ids', 'stopped_ckpt')
         }
-        outdated = self._count(step) if step is not None else []
-        # What a checkpoint says of the checkpoints stands in it, so it is noted before.
+        outdated = self._count_kept(step) if step is not None else []
+        # A checkpoint also holds this list of checkpoints, so it is updated before the write.
         hub.update_info('last_ckpt', path)
         hub.update_info('stopped_ckpt', name if step is None else '')
         if self.max_keep_ckpts > 0:
@@ -134,14 +133,14 @@ class CheckpointHook(TheirCheckpointHook):
             save_param_scheduler=self.save_param_scheduler,
             **self.args,
         ):
-            _restore(hub, before)
+            _restore_entries(hub, before)
             if self.max_keep_ckpts > 0:
                 self.keep_ckpt_ids.clear()
                 self.keep_ckpt_ids.extend(before['keep_ckpt_ids'] or ())
             return
         self.last_ckpt, self.saved_at = path, meta['iter']
         if is_main_process():
-            with self._or_told(runner, f'{path} is written, and last_checkpoint is not'):
+            with self._log_disk_errors(runner, f'{path} is written, and last_checkpoint is not'):
                 write_whole(
                     Path(runner.work_dir) / 'last_checkpoint',
                     lambda file: file.write(path.encode()),
@@ -149,8 +148,8 @@ class CheckpointHook(TheirCheckpointHook):
             for old in {*map(self._path, outdated), replaced} - {'', path}:
                 self._remove(runner, old)
 
-    def _count(self, step: int) -> list[str]:
-        """Counts a checkpoint among those that are kept; names those that no longer are."""
+    def _count_kept(self, step: int) -> list[str]:
+        """Count a checkpoint among those that are kept; return the names of those to remove."""
         if self.max_keep_ckpts <= 0 or step in self.keep_ckpt_ids:
             return []
         outdated = []
@@ -159,10 +158,10 @@ class CheckpointHook(TheirCheckpointHook):
         self.keep_ckpt_ids.append(step)
         return outdated
 
-    def _stopped(self, hub: Any) -> str:
-        """The checkpoint out of turn that the next one replaces, if there is one.
+    def _stopped_checkpoint(self, hub: Any) -> str:
+        """Return the checkpoint out of turn that the next one replaces, or ''.
 
-        Its name may come out of a checkpoint of somebody else, so only such a name is believed.
+        Its name may come from a stranger's checkpoint, so only such a name is used.
         """
         name = str(hub.runtime_info.get('stopped_ckpt') or '')
         return self._path(name) if re.fullmatch(r'iter_\d+\.pth', name) else ''
@@ -171,7 +170,7 @@ class CheckpointHook(TheirCheckpointHook):
         return self.file_backend.join_path(self.out_dir, name)
 
     def _write(self, runner: Any, name: str, meta: dict, **what: Any) -> bool:
-        """Has the runner write a checkpoint; whether that worked, the same on all processes."""
+        """Have the runner write a checkpoint; return whether that worked on all processes."""
         import torch
 
         loop, error = runner.train_loop, None
@@ -198,11 +197,14 @@ class CheckpointHook(TheirCheckpointHook):
         if error is not None:
             raise error
         if failed == 2:
-            raise UserError(f'{self._path(name)} was not written; another process says why')
+            raise UserError(
+                f'{self._path(name)} was not written; another process says why',
+                code='file.unwritable',
+            )
         if failed and not self.failure:
             self.failure = f'{self._path(name)}: another process says why'
         if failed and is_main_process():
-            kept = checkpoints.last(Path(self.out_dir)) if self._local else None
+            kept = checkpoints.find_last(Path(self.out_dir)) if self._is_local else None
             runner.logger.error(
                 f'the checkpoint {self.failure}. '
                 + (f'{kept} is kept' if kept else 'There is none before it')
@@ -212,24 +214,22 @@ class CheckpointHook(TheirCheckpointHook):
         return not failed
 
     def _remove(self, runner: Any, path: str) -> None:
-        with self._or_told(runner, f'{path} is no longer needed, and cannot be removed'):
+        with self._log_disk_errors(runner, f'{path} is no longer needed, and cannot be removed'):
             if self.file_backend.isdir(path):  # of DeepSpeed, a file for each process
                 self.file_backend.rmtree(path)
-            elif self._local:
-                remove(path)
+            elif self._is_local:
+                remove_with_hash(path)
             elif self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 
     @staticmethod
     @contextmanager
-    def _or_told(runner: Any, what: str) -> Iterator[None]:
-        """What a training does not end for where the disk refuses it."""
+    def _log_disk_errors(runner: Any, what: str) -> Iterator[None]:
+        """Log an error of the disk that must not end a training."""
         try:
             yield
         except OSError as error:
             runner.logger.error(f'{what}: {error}')
-
-    # ---- the best --------------------------------------------------------------------------------
 
     def _save_best_checkpoint(self, runner: Any, metrics: Mapping[str, Any]) -> None:
         if not self.save_best:
@@ -243,7 +243,8 @@ class CheckpointHook(TheirCheckpointHook):
             self._save_if_best(runner, metrics, key, rule, several, count, meta)
             for key, rule in zip(self.key_indicators, self.rules)
         ]
-        # Once more, since the best is noted in it: a resumed run would not know what to remove.
+        # Rewrite it: the checkpoint must contain best_ckpt, which was set after the first write, so
+        # that a resumed run knows what to remove.
         if any(improved) and self.last_ckpt is not None:
             self._save_checkpoint_with_step(runner, count, meta)
 
@@ -257,12 +258,13 @@ class CheckpointHook(TheirCheckpointHook):
         count: int,
         meta: dict,
     ) -> bool:
-        """Writes the checkpoint of a score that is better than all before; whether it is."""
+        """Write a checkpoint if a score is better than all before; return whether it is."""
         if key not in metrics:
             raise UserError(
                 f'save_best names the score {key!r}, which the evaluation does not '
                 f'give; {nearest(key, metrics)}. The checkpoints so far are in '
-                f'{self.out_dir}'
+                f'{self.out_dir}',
+                code='config.unknown-score',
             )
         hub, suffix = runner.message_hub, f'_{key}' if several else ''
         score_key, path_key = f'best_score{suffix}', f'best_ckpt{suffix}'
@@ -284,7 +286,7 @@ class CheckpointHook(TheirCheckpointHook):
             save_param_scheduler=False,
             by_epoch=False,
         ):
-            _restore(hub, before)
+            _restore_entries(hub, before)
             return False
         if several:
             self.best_ckpt_path_dict[key] = path
@@ -299,8 +301,8 @@ class CheckpointHook(TheirCheckpointHook):
         return True
 
 
-def _restore(hub: Any, before: Mapping[str, Any]) -> None:
-    """Gives entries of mmengine's message hub the values they had; None for those it had not."""
+def _restore_entries(hub: Any, before: Mapping[str, Any]) -> None:
+    """Restore entries of mmengine's message hub; None for those it did not have."""
     for key, value in before.items():
         if value is None:
             hub.runtime_info.pop(key, None)

@@ -12,13 +12,14 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.visualization import MLflowVisBackend as TheirMLflowVisBackend
 
-from ...errors import ArgumentError, UserError
+from ...errors import UserError
 from ...registry import HOOKS
+from .arguments import check_whole_number
 
 
 @HOOKS.register_module()
 class LivePictures(Hook):
-    """Draws what a validation predicts beside the truth, for all backends of the visualizer.
+    """Draw what a validation predicts beside the ground truth, for all backends of the visualizer.
 
     The images are always the same, at equal steps over those that the first process validates on,
     and what is drawn are the predictions that are scored: no image is predicted on twice.
@@ -34,26 +35,23 @@ class LivePictures(Hook):
     priority = 'NORMAL'  # before the scores are logged, which wandb puts behind them
 
     def __init__(self, number: int = 4, score_thr: float = 0.3) -> None:
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ArgumentError(
-                f'LivePictures: number={number!r} is not supported; legal: whole '
-                'numbers from 1; for no pictures, default_hooks.live=None'
-            )
+        check_whole_number(self, 'number', number)
         self.number, self.score_thr = number, score_thr
         self.drawn: list[np.ndarray] = []
         self.places: dict[str, int] = {}
         self.seen = 0
 
     def before_run(self, runner: Any) -> None:
-        """Refuses a backend that would end the run at the first picture."""
-        if any(type(one) is TheirMLflowVisBackend for one in _written_to(runner)):
+        """Refuse a backend that would end the run at the first image."""
+        if any(type(one) is TheirMLflowVisBackend for one in _list_backends(runner)):
             raise UserError(
                 "LivePictures: mmengine's MLflowVisBackend takes no picture by steps; "
-                "write type='mmresnest.MLflowVisBackend' in visualizer.vis_backends"
+                "write type='mmresnest.MLflowVisBackend' in visualizer.vis_backends",
+                code='config.type-unfit',
             )
 
     def before_val_epoch(self, runner: Any) -> None:
-        """Begins anew."""
+        """Start from no images."""
         self.seen, self.drawn = 0, []
 
     def after_val_iter(
@@ -63,31 +61,31 @@ class LivePictures(Hook):
         data_batch: Any = None,
         outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Draws the images of a batch that are among the chosen."""
-        from ...visualization.pictures import spread
+        """Draw the selected images of a batch."""
+        from ...visualization.pictures import spread_indices
 
         if outputs is None or not is_main_process():
             return
         dataset = runner.val_dataloader.dataset
-        chosen = spread(max(len(dataset) // get_world_size(), 1), self.number)
+        chosen = spread_indices(max(len(dataset) // get_world_size(), 1), self.number)
         for place, sample in enumerate(outputs, self.seen):
             if place in chosen:
                 self._draw(runner, dataset, sample)
         self.seen += len(outputs)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Hands the pictures on."""
+        """Write the images to all backends."""
         for number, image in enumerate(self.drawn, 1):
             runner.visualizer.add_image(f'predictions_{number}', image, runner.iter)
         self.drawn = []
 
     def _draw(self, runner: Any, dataset: Any, sample: Any) -> None:
-        from ...evaluation.collector import places_of
+        from ...evaluation.collector import index_by_path
         from ...visualization.canvas import read_image
         from ...visualization.pictures import draw_results
 
         try:
-            self.places = self.places or places_of(dataset)
+            self.places = self.places or index_by_path(dataset)
             info = dataset.get_data_info(self.places[sample.img_path])
             with tempfile.TemporaryDirectory(prefix='mmresnest-live-') as folder:
                 path = draw_results(
@@ -106,6 +104,6 @@ class LivePictures(Hook):
             )
 
 
-def _written_to(runner: Any) -> list[Any]:
-    """The backends of a runner's visualizer, which has no public way to all of them."""
+def _list_backends(runner: Any) -> list[Any]:
+    """Return the backends of a runner's visualizer, which has no public way to all of them."""
     return list(runner.visualizer._vis_backends.values())

@@ -1,4 +1,4 @@
-"""Hooks that training and testing bring along, whatever the config."""
+"""Set the statistics of batch norms to those of the trained weights before a model is evaluated."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from ...errors import ArgumentError, UserError
+from ...errors import UserError
 from ...registry import HOOKS
-from ..seeding import random_numbers_kept
+from ..seeding import preserve_rng
+from ..wrappers import unwrap_model
+from .arguments import check_whole_number
 
 
 @HOOKS.register_module()
 class PreciseBN(Hook):
-    """Before each evaluation, and at the end, sets batch norms to the statistics of their training.
+    """Set batch norms to the statistics of their training, before each evaluation and at the end.
 
     A running average follows weights that no longer exist. This hook runs the trained weights over
     ``num_iters`` batches as in training, without learning from them, and replaces the running mean
@@ -46,16 +48,13 @@ class PreciseBN(Hook):
     priority = 'LOW'  # after the step's log and schedule, before CheckpointHook (VERY_LOW)
 
     def __init__(self, num_iters: int = 200, interval: int = 1) -> None:
-        for name, value in (('num_iters', num_iters), ('interval', interval)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ArgumentError(
-                    f'PreciseBN: {name}={value!r} is not supported; legal: whole numbers from 1'
-                )
+        check_whole_number(self, 'num_iters', num_iters)
+        check_whole_number(self, 'interval', interval)
         self.num_iters = num_iters
         self.interval = interval
 
     def before_train(self, runner: Any) -> None:
-        """Refuses what it cannot do, before the first step."""
+        """Refuse loops and hooks that it cannot serve, before the first step."""
         from mmengine.hooks import EMAHook
         from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
@@ -65,34 +64,37 @@ class PreciseBN(Hook):
                 'PreciseBN cannot tell when a '
                 f'{type(loop).__name__} evaluates; set train_cfg.type to '
                 'EpochBasedTrainLoop or IterBasedTrainLoop, or take PreciseBN out of '
-                'custom_hooks'
+                'custom_hooks',
+                code='config.type-unfit',
             )
         if any(isinstance(hook, EMAHook) for hook in runner.hooks):
             raise UserError(
                 'PreciseBN measures the statistics of the weights in training, and '
                 'EMAHook evaluates averaged ones, whose statistics differ; take one of '
-                'the two out of custom_hooks'
+                'the two out of custom_hooks',
+                code='config.type-unfit',
             )
         if not isinstance(runner.cfg.get('train_dataloader'), dict):
             raise UserError(
                 'PreciseBN reads its batches by a second loader of the same settings, '
                 "and the runner's config has no train_dataloader; build the runner by "
-                'Runner.from_cfg'
+                'Runner.from_cfg',
+                code='config.type-unfit',
             )
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Re-estimates the statistics if an evaluation or the end of the training comes next."""
-        last, evaluated = self._what_is_next(runner, batch_idx)
+        """Estimate the statistics if an evaluation or the end of the training comes next."""
+        last, evaluated = self._next_events(runner, batch_idx)
         # Among what a checkpoint holds, so that a resumed training goes on counting.
         count = runner.message_hub.runtime_info.get('precise_bn_evaluations', 0) + evaluated
         if evaluated:
             runner.message_hub.update_info('precise_bn_evaluations', count)
         if last or (evaluated and count % self.interval == 0):
-            self._reestimate(runner)
+            self._update_norms(runner)
 
-    def _what_is_next(self, runner: Any, batch_idx: int) -> tuple[bool, bool]:
+    def _next_events(self, runner: Any, batch_idx: int) -> tuple[bool, bool]:
         """Whether this iteration is the training's last, and whether an evaluation follows."""
         from mmengine.runner import IterBasedTrainLoop
 
@@ -113,10 +115,10 @@ class PreciseBN(Hook):
             and (done % interval == 0 or last)
         )
 
-    def _reestimate(self, runner: Any) -> None:
+    def _update_norms(self, runner: Any) -> None:
         from torch.nn.parallel import DistributedDataParallel
 
-        from .bn_statistics import norms_in_training, reestimate
+        from .bn_statistics import estimate_statistics, norms_in_training
 
         model = runner.model
         norms = len(norms_in_training(model))
@@ -128,13 +130,11 @@ class PreciseBN(Hook):
             return
         if isinstance(model, DistributedDataParallel):
             model = model.module  # there is no gradient to exchange, and nothing to prepare
-        preprocess = model
-        while hasattr(preprocess, 'module'):
-            preprocess = preprocess.module
+        preprocess = unwrap_model(model)
         start = time.monotonic()
-        with random_numbers_kept():
-            loader = _another_loader(runner)
-            number = min(self.num_iters, _batches(loader))
+        with preserve_rng():
+            loader = _build_second_loader(runner)
+            number = min(self.num_iters, _count_batches(loader))
             shortage = (
                 ''
                 if number == self.num_iters
@@ -146,29 +146,28 @@ class PreciseBN(Hook):
             )
 
             def forward(batch: Any) -> None:
-                with _precision(runner):
+                with _precision_context(runner):
                     model._run_forward(preprocess.data_preprocessor(batch, True), mode='loss')
 
-            reached = reestimate(runner.model, forward, islice(loader, number))
+            reached = estimate_statistics(runner.model, forward, islice(loader, number))
         runner.logger.info(f'PreciseBN: set {reached} norms in {time.monotonic() - start:.1f} s')
 
 
-def _another_loader(runner: Any) -> Any:
-    """A loader of the settings of the one that trains, over the same data set."""
-    settings = dict(runner.cfg.train_dataloader, dataset=_Uncopied(runner.train_dataloader.dataset))
+def _build_second_loader(runner: Any) -> Any:
+    """Build a loader of the training loader's settings, over the same data set."""
+    settings = dict(
+        runner.cfg.train_dataloader, dataset=_SharedDataset(runner.train_dataloader.dataset)
+    )
     settings.pop('persistent_workers', None)  # they would outlive the one use
-    loader = runner.build_dataloader(
+    return runner.build_dataloader(
         settings,
         seed=runner.seed,
         diff_rank_seed=runner.cfg.get('randomness', {}).get('diff_rank_seed', False),
     )
-    # What StopOnSignal has put there: a signal to all processes must not end these workers.
-    loader.worker_init_fn = runner.train_dataloader.worker_init_fn
-    return loader
 
 
-class _Uncopied:
-    """Has ``deepcopy``, which mmengine applies to a loader's settings, yield the data set itself.
+class _SharedDataset:
+    """Have ``deepcopy``, which mmengine applies to a loader's settings, return the data set itself.
 
     Args:
         dataset: the data set, its annotations loaded: up to gigabytes.
@@ -178,12 +177,12 @@ class _Uncopied:
         self.dataset = dataset
 
     def __deepcopy__(self, memo: dict) -> Any:
-        """The data set itself."""
+        """Return the data set itself."""
         return self.dataset
 
 
-def _batches(loader: Any) -> int:
-    """How many batches of one pass each process can have; the least of them, if they differ."""
+def _count_batches(loader: Any) -> int:
+    """Return how many batches of one pass every process has."""
     import torch
     from mmengine.dataset import InfiniteSampler
     from mmengine.dist import all_reduce
@@ -197,8 +196,8 @@ def _batches(loader: Any) -> int:
     return int(least)
 
 
-def _precision(runner: Any) -> AbstractContextManager:
-    """The precision of a training step."""
+def _precision_context(runner: Any) -> AbstractContextManager:
+    """Return the context of a training step's precision."""
     from mmengine.optim import OptimWrapper, OptimWrapperDict
 
     wrapper = runner.optim_wrapper

@@ -11,9 +11,9 @@ from mmengine.hooks import Hook
 from ...registry import HOOKS
 
 
-@HOOKS.register_module()
-class LastScores(Hook):
-    """Remembers the last validation and the iteration it was made at, and has the last step scored.
+@HOOKS.register_module(name=['LastMetrics', 'LastScores'])  # its former name
+class LastMetrics(Hook):
+    """Keep the scores of the last validation and its iteration, and validate after the last step.
 
     Attributes:
         metrics: scores of the last validation; empty before the first.
@@ -27,23 +27,25 @@ class LastScores(Hook):
         self.iteration = -1
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Takes the scores down."""
+        """Keep the scores."""
         self.metrics = dict(metrics or {})
         self.iteration = runner.iter
 
     def after_run(self, runner: Any) -> None:
-        """Has the last step scored, if the loop did not."""
+        """Validate after the last step, if the loop did not."""
         if runner.val_loop is not None and self.iteration != runner.iter:
             runner.val_loop.run()
 
 
-@HOOKS.register_module()
-class PaintPredictions(Hook):
-    """Writes each tested image with its predictions beside its truth, for detectors and segmentors.
+@HOOKS.register_module(
+    name=['SavePredictions', 'PaintPredictions']
+)  # the second is its former name
+class SavePredictions(Hook):
+    """Write each test image with its predictions beside its ground truth.
 
     Args:
-        folder: where the pictures go, one for each image, under the image's name.
-        score_thr: predictions below this score are not painted.
+        folder: where the images go, one each, under the name of the image.
+        score_thr: predictions below this score are not drawn.
     """
 
     def __init__(self, folder: str, score_thr: float = 0.3) -> None:
@@ -57,19 +59,19 @@ class PaintPredictions(Hook):
         data_batch: Any = None,
         outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Paints the images of a batch."""
+        """Draw the images of a batch."""
         import inspect
 
         import mmcv
 
-        paint = runner.visualizer.add_datasample
+        draw = runner.visualizer.add_datasample
         threshold = {
             name: self.score_thr
             for name in ('pred_score_thr', 'score_thr')
-            if name in inspect.signature(paint).parameters
+            if name in inspect.signature(draw).parameters
         }
         for sample in outputs or ():
             image = mmcv.imread(sample.img_path, channel_order='rgb')
             path = self.folder / (Path(sample.img_path).stem + '.png')
             self.folder.mkdir(parents=True, exist_ok=True)
-            paint(path.stem, image, data_sample=sample, show=False, out_file=str(path), **threshold)
+            draw(path.stem, image, data_sample=sample, show=False, out_file=str(path), **threshold)

@@ -1,9 +1,9 @@
-"""A run that is told to stop: by Ctrl-C, by a scheduler, by a machine that goes down.
+"""Stop a run by a signal: from Ctrl-C, from a scheduler, from a machine that goes down.
 
     default_hooks = dict(signals=dict(type='mmresnest.StopOnSignal'))
 
-It saves after the iteration that it is in and ends with status 75, which in sysexits.h means: try
-again.  ``--resume`` goes on from there.
+It saves after the current iteration and ends with status 75, which in sysexits.h means: try again.
+``--resume`` continues from there.
 """
 
 from __future__ import annotations
@@ -11,31 +11,37 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing import parent_process
 from pathlib import Path
 from threading import Thread
 from types import FrameType
 from typing import Any
 
-from mmengine.dist import all_reduce, barrier, is_distributed, is_main_process
+import torch
+from mmengine.dataset import worker_init_fn
+from mmengine.dist import all_reduce, barrier, get_rank, is_distributed, is_main_process
 from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import FUNCTIONS as ROOT_FUNCTIONS
+from torch.utils.data import get_worker_info
 
 from ...errors import ArgumentError, nearest
-from ...registry import HOOKS
+from ...registry import FUNCTIONS, HOOKS
 from ...utils.files import write_whole
+from .arguments import check_whole_number
 
 STOPPED = 75  # EX_TEMPFAIL
-# Seconds in which further signals are taken for the same one.  GNU timeout, and srun, signal both a
-# process and its group; torchrun and srun hand on to all processes what these have got themselves.
+SIGNALS = ('SIGTERM', 'SIGINT', 'SIGUSR1')
+# Seconds in which further signals count as the same one. GNU timeout, and srun, signal both a
+# process and its group; torchrun and srun forward to all processes what these have received.
 GRACE, GRACE_OF_SEVERAL = 1.0, 5.0
 
 
 class Stopped(SystemExit):
-    """A run was told to stop, and did.
+    """A run was stopped by a signal.
 
     Attributes:
-        checkpoint: where to go on from.
+        checkpoint: from which to resume.
     """
 
     def __init__(self, checkpoint: str) -> None:
@@ -45,7 +51,7 @@ class Stopped(SystemExit):
 
 @HOOKS.register_module()
 class StopOnSignal(Hook):
-    """Saves and ends, on all processes together, when one of them gets a signal.
+    """Save and end, on all processes together, when one of them gets a signal.
 
     A second signal, more than a second after the first, ends the process at once; of several
     processes, one after more than five, since launchers hand on what all have got already.
@@ -66,20 +72,14 @@ class StopOnSignal(Hook):
 
     priority = 'LOWEST'  # behind CheckpointHook, which may just have saved
 
-    def __init__(
-        self, signals: Sequence[str] = ('SIGTERM', 'SIGINT', 'SIGUSR1'), interval: int | None = None
-    ) -> None:
+    def __init__(self, signals: Sequence[str] = SIGNALS, interval: int | None = None) -> None:
         for name in signals:
             if not hasattr(signal, name):
                 legal = [one.name for one in signal.Signals]
                 raise ArgumentError(
                     f'StopOnSignal: signals={tuple(signals)} has {name!r}; {nearest(name, legal)}'
                 )
-        if interval is not None and (not isinstance(interval, int) or interval < 1):
-            raise ArgumentError(
-                f'StopOnSignal: interval={interval!r} is not supported; legal: '
-                'whole numbers from 1, or None'
-            )
+        check_whole_number(self, 'interval', interval, none='None')
         self.signals = [signal.Signals[name] for name in signals]
         self.interval = interval
         self.received: signal.Signals | None = None
@@ -88,10 +88,8 @@ class StopOnSignal(Hook):
         self.listener = 0  # the process; one that it forks has its handlers, too
         self.trained = False
 
-    # ---- signals ---------------------------------------------------------------------------------
-
     def before_train(self, runner: Any) -> None:
-        """Listens, from here to the end of the training."""
+        """Listen to signals, until the end of the training."""
         self.received, self.trained = None, False
         if not self._listen():
             runner.logger.warning(
@@ -99,27 +97,28 @@ class StopOnSignal(Hook):
                 'arrive: one that ends it will not save'
             )
             return
-        for loop in (runner.train_loop, runner.val_loop):
+        for split, loop in (('train', runner.train_loop), ('val', runner.val_loop)):
             loader: Any = getattr(loop, 'dataloader', None)
-            if (
-                loader is not None
-                and loader.num_workers
-                and not isinstance(loader.worker_init_fn, Sheltered)
-            ):
-                loader.worker_init_fn = Sheltered(loader.worker_init_fn, self.signals)
+            init = getattr(loader, 'worker_init_fn', None)
+            if getattr(loader, 'num_workers', 0) and getattr(init, 'func', None) is not init_worker:
+                runner.logger.warning(
+                    f'StopOnSignal: a signal to all processes ends the workers of the '
+                    f'{split}_dataloader; set {split}_dataloader.worker_init_fn='
+                    "dict(type='mmresnest.init_worker')"
+                )
 
     def after_train(self, runner: Any) -> None:
-        """Leaves signals to whom they went before."""
+        """Restore the handlers of signals."""
         self.trained = True
         self.restore()
 
     def before_val(self, runner: Any) -> None:
-        """Listens again where the last state of a training is scored after its end."""
+        """Listen again if the last state of a training is scored after its end."""
         if self.trained:
             self._listen()
 
     def after_val(self, runner: Any) -> None:
-        """Leaves signals alone again."""
+        """Restore the handlers of signals."""
         if self.trained:
             self.restore()
 
@@ -134,32 +133,30 @@ class StopOnSignal(Hook):
         return True
 
     def restore(self) -> None:
-        """What :meth:`after_train` does, where a training ended otherwise."""
+        """Restore the handlers of signals, also where a training ended by an error."""
         for one, handler in self.before.items():
-            # Of a handler that is not Python's, Python does not know.
+            # None is a handler that was not set from Python, which cannot be set again.
             signal.signal(one, signal.SIG_DFL if handler is None else handler)
         self.before = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.listener:  # a pool ends its processes so, and waits for that
             if number == signal.SIGTERM:
-                die_of(number)
+                exit_by_signal(number)
             return
         grace = GRACE_OF_SEVERAL if is_distributed() else GRACE
         if self.received is None:
             self.received, self.since = signal.Signals(number), time.monotonic()
         elif time.monotonic() - self.since > grace:
-            die_of(number)
-
-    # ---- stopping --------------------------------------------------------------------------------
+            exit_by_signal(number)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Ends the run if any process was told to.
+        """End the run if any process got a signal.
 
         Raises:
-            Stopped: so.
+            Stopped: the state is saved.
         """
         done = runner.train_loop.iter + 1
         if done % self._interval() == 0 and self._on_any_process():
@@ -168,14 +165,14 @@ class StopOnSignal(Hook):
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Ends the run amid a validation, if that takes no agreement.
+        """End the run during a validation, if the processes need not agree on it.
 
         Raises:
-            Stopped: so.
+            Stopped: the state is saved.
         """
         if self.received is None:
             return
-        done, saving = runner.train_loop.iter, _checkpoint_hook(runner)
+        done, saving = runner.train_loop.iter, _find_checkpoint_hook(runner)
         if getattr(saving, 'saved_at', -1) == done:
             self._leave(runner, done, str(saving.last_ckpt))
         if not is_distributed():
@@ -194,8 +191,6 @@ class StopOnSignal(Hook):
     def _on_any_process(self) -> bool:
         if not is_distributed():
             return self.received is not None
-        import torch
-
         told = torch.tensor(0 if self.received is None else int(self.received))
         all_reduce(told, 'max')
         if int(told) and self.received is None:
@@ -203,13 +198,13 @@ class StopOnSignal(Hook):
         return bool(told)
 
     def _stop(self, runner: Any, done: int) -> None:
-        saving, epoch = _checkpoint_hook(runner), runner.epoch
+        saving, epoch = _find_checkpoint_hook(runner), runner.epoch
         if saving is not None:
             checkpoint = saving.save_now(runner, done, epoch)
         else:
             checkpoint = _save_without_hook(runner, done, epoch)
-        # A launcher ends the others when it sees one end, and the first is not done when it has
-        # written the checkpoint: it has yet to note that this is the last.
+        # torchrun kills the other ranks as soon as one exits; rank 0 must first write
+        # last_checkpoint.
         barrier()
         self._leave(runner, done, checkpoint)
 
@@ -217,20 +212,20 @@ class StopOnSignal(Hook):
         assert self.received is not None
         if is_main_process():
             runner.logger.warning(
-                f'stopped by {self.received.name} after iteration {done}; all is saved in '
-                f'{checkpoint}. To go on, give the same command with --resume. The status of this '
-                f'process is {STOPPED}'
+                f'stopped by {self.received.name} after iteration {done}; the state is saved in '
+                f'{checkpoint}. To continue, give the same command with --resume. The status of '
+                f'this process is {STOPPED}'
             )
         self.restore()
         raise Stopped(checkpoint)
 
 
-def _checkpoint_hook(runner: Any) -> Any:
+def _find_checkpoint_hook(runner: Any) -> Any:
     return next((hook for hook in runner.hooks if hasattr(hook, 'save_now')), None)
 
 
 def _save_without_hook(runner: Any, done: int, epoch: int) -> str:
-    """A checkpoint where none of our hooks writes them."""
+    """Write a checkpoint where the config has no checkpoint hook of ours."""
     gather = getattr(runner.train_loop, 'gather', None)
     if gather is not None:
         gather()
@@ -244,42 +239,59 @@ def _save_without_hook(runner: Any, done: int, epoch: int) -> str:
     return str(path)
 
 
-def die_of(number: int) -> None:
-    """Ends this process by a signal, as without any handler."""
+def exit_by_signal(number: int) -> None:
+    """End this process by a signal, as without any handler."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
-class Sheltered:
-    """What a worker that loads data calls first: it obeys the process that it works for alone.
+@FUNCTIONS.register_module()
+def init_worker(
+    worker: int,
+    signals: Sequence[str] = SIGNALS,
+    inner: Mapping[str, Any] | None = None,
+    disable_subprocess_warning: bool = False,
+) -> None:
+    """Set up a worker that loads data, so that only the process that it works for can end it.
 
-    Schedulers signal all processes of a job. Without its workers a training cannot go on to the end
-    of its iteration, and torch raises an error wherever it is when a worker dies.
+        train_dataloader = dict(worker_init_fn=dict(type='mmresnest.init_worker'), ...)
+
+    Schedulers signal all processes of a job. Without its workers a training cannot finish its
+    iteration, and torch raises an error wherever it is when a worker ends. Random numbers are
+    seeded by worker, process and torch's seed of this pass over the data.
 
     Args:
-        theirs: what would have been called.
-        signals: those to leave to that process.
+        worker: its number.
+        signals: names of the signals to leave to that process.
+        inner: settings of another such function, which is called instead of seeding.
+        disable_subprocess_warning: show warnings of the first worker only.
     """
+    if inner is None:
+        info = get_worker_info()
+        worker_init_fn(
+            worker,
+            num_workers=info.num_workers if info else 1,
+            rank=int(os.environ.get('RANK', get_rank())),  # a spawned worker is in no group
+            seed=(torch.initial_seed() - worker) % 2**31,
+            disable_subprocess_warning=disable_subprocess_warning,
+        )
+    else:
+        settings = dict(inner)
+        kind = settings.pop('type')
+        function = ROOT_FUNCTIONS.get(kind) if isinstance(kind, str) else kind
+        function(worker, **settings)
+    parent = parent_process()
+    # sigwaitinfo says who sent a signal; Linux has it.
+    if parent is not None and hasattr(signal, 'sigwaitinfo'):
+        numbers = [signal.Signals[name] for name in signals]
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        Thread(target=_forward_from_parent, args=(numbers, parent.pid), daemon=True).start()
 
-    def __init__(
-        self, theirs: Callable[[int], Any] | None, signals: Sequence[signal.Signals]
-    ) -> None:
-        self.theirs, self.signals = theirs, signals
 
-    def __call__(self, worker: int) -> None:
-        """Sets a worker up."""
-        if self.theirs is not None:
-            self.theirs(worker)
-        master = parent_process()
-        # sigwaitinfo says who sent a signal; Linux has it.
-        if master is not None and hasattr(signal, 'sigwaitinfo'):
-            signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
-            Thread(target=_obey, args=(self.signals, master.pid), daemon=True).start()
-
-
-def _obey(signals: Sequence[signal.Signals], master: int | None) -> None:
+def _forward_from_parent(signals: Sequence[signal.Signals], parent: int | None) -> None:
+    """End this process when the process that it works for tells it to; leave all other signals."""
     while True:
         received = signal.sigwaitinfo(signals)
-        if received.si_pid == master:
+        if received.si_pid == parent:
             # As torch's own handler does. The main thread may be what hangs.
             os._exit(0)
