@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError
 from .inspect import iterate_dicts, task_of
+from .load import name_of
 from .retarget import start_from_scratch
 
 
@@ -50,7 +51,7 @@ RESIZES = ('Resize', 'RandomResize', 'RandomChoiceResize')
 
 
 def shrink_config(cfg: Config) -> None:
-    """Shrinks a config in place.
+    """Shrink a config in place.
 
     Args:
         cfg: of a detector or segmentor, its data already set.
@@ -60,7 +61,7 @@ def shrink_config(cfg: Config) -> None:
     """
     if cfg.get('train_dataloader') is None or cfg.get('optim_wrapper') is None:
         raise UserError(
-            f'--demo: {cfg.filename or "the config"} has no train_dataloader or no '
+            f'--demo: {name_of(cfg)} has no train_dataloader or no '
             f'optim_wrapper; give a whole training config',
             code='config.incomplete',
         )
@@ -80,7 +81,7 @@ def shrink_config(cfg: Config) -> None:
 
 
 def narrow_detector(model: ConfigDict) -> None:
-    """Narrows neck and heads, and lets fewer regions through."""
+    """Narrow neck and heads, and let fewer regions through."""
     neck = model.get('neck')
     if neck:
         neck.out_channels //= NARROWER  # its in_channels are the backbone's
@@ -102,7 +103,7 @@ def narrow_detector(model: ConfigDict) -> None:
 
 
 def narrow_segmentor(model: ConfigDict, size: int) -> None:
-    """Narrows the heads; their in_channels are the backbone's."""
+    """Narrow the heads; their in_channels are the backbone's."""
     for part in ('decode_head', 'auxiliary_head'):
         for node in iterate_dicts(model.get(part)):
             for key in ('channels', 'c1_channels'):
@@ -115,7 +116,7 @@ def narrow_segmentor(model: ConfigDict, size: int) -> None:
 
 
 def shrink_loader(loader: ConfigDict, size: int, batch: int) -> None:
-    """Small images in small batches, read by the main process."""
+    """Set small images in small batches, read by the main process."""
     loader.batch_size = batch
     loader.num_workers = 0
     loader.persistent_workers = False
@@ -131,7 +132,7 @@ def shrink_loader(loader: ConfigDict, size: int, batch: int) -> None:
 
 
 def shrink_schedule(cfg: Config, recipe: Recipe) -> None:
-    """AdamW with a warm-up and a cosine: learns where SGD would still be warming up."""
+    """Set AdamW with a warm-up and a cosine: it converges while SGD would still be warming up."""
     iterations = recipe.iterations
     cfg.optim_wrapper = dict(
         type='OptimWrapper',

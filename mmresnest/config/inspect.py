@@ -11,20 +11,15 @@ from typing import Any
 from mmengine.config import Config
 
 from ..errors import UserError
-from .load import INSTALL
+from .load import INSTALL, name_of
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-def name_of(cfg: Config) -> str:
-    """Return what messages call a config."""
-    return cfg.filename or 'the config'
-
-
 def task_of(cfg: Config) -> str:
-    """What the model of a config does: ``detection``, ``instance``, ``panoptic`` or ``semantic``.
+    """Return the task: ``detection``, ``instance``, ``panoptic`` or ``semantic``.
 
-    Seen by its heads, since class names differ between packages.
+    It is read off the heads, since class names differ between packages.
     """
     model = model_of(cfg)
     if 'decode_head' in model or model.get('type', '').endswith('EncoderDecoder'):
@@ -38,7 +33,7 @@ def task_of(cfg: Config) -> str:
 
 
 def model_of(cfg: Config) -> dict:
-    """The model itself, without what wraps it for augmented testing.
+    """Return the model itself, without what wraps it for augmented testing.
 
     Raises:
         UserError: the config has none.
@@ -46,7 +41,7 @@ def model_of(cfg: Config) -> dict:
     model = cfg.get('model')
     if not isinstance(model, dict):
         raise UserError(
-            f'the config {cfg.filename or ""} has no model; give a whole config, not '
+            f'{name_of(cfg)} has no model; give a whole config, not '
             'one of the pieces under configs/_base_',
             code='config.incomplete',
         )
@@ -56,12 +51,12 @@ def model_of(cfg: Config) -> dict:
 
 
 def scope_of(cfg: Config) -> str:
-    """The package whose names the config uses without prefix."""
+    """Return the package whose names the config uses without prefix."""
     return cfg.get('default_scope') or ('mmseg' if task_of(cfg) == 'semantic' else 'mmdet')
 
 
 def import_packages(cfg: Config) -> None:
-    """Imports the package that a config needs, and sets its ``default_scope`` if it has none.
+    """Import the package that a config needs, and set its ``default_scope`` if it has none.
 
     Raises:
         UserError: if the package is missing or refuses to load.
@@ -79,7 +74,7 @@ def import_packages(cfg: Config) -> None:
                         utils.register_all_modules(init_default_scope=False)
         except ModuleNotFoundError as error:
             raise UserError(
-                f'the config {cfg.filename or ""} needs the package {name!r}, and '
+                f'{name_of(cfg)} needs the package {name!r}, and '
                 f'{error.name!r} is not installed: {INSTALL}',
                 code='package.missing',
             ) from error
@@ -92,7 +87,7 @@ def import_packages(cfg: Config) -> None:
 
 
 def dataset_configs(dataset: Any) -> list[Any]:
-    """The data sets proper inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
+    """Return the data sets inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
     inner = dataset.get('dataset')
     if isinstance(inner, dict):
         return dataset_configs(inner)
@@ -105,7 +100,7 @@ def dataset_configs(dataset: Any) -> list[Any]:
 def replace_evaluator(
     cfg: Config, package: str, type_: str, make: Callable[[str], dict], default: dict
 ) -> None:
-    """Keeps the evaluator of the one fitting type, or puts one in place, for val and test."""
+    """Keep the evaluator of the given type, or put one in place, for val and test."""
     for split in ('val', 'test'):
         if cfg.get(f'{split}_dataloader') is None:
             continue
@@ -121,7 +116,7 @@ def replace_evaluator(
 
 
 def iterate_pipelines(cfg: Config) -> Iterator[tuple[dict, str]]:
-    """Every pipeline of the config, as the dictionary that owns it and its key there."""
+    """Iterate over all pipelines, as the dictionary that owns one and its key there."""
 
     def walk(owner: Any) -> Iterator[tuple[dict, str]]:
         for name, value in list(owner.items()):
@@ -140,7 +135,7 @@ def iterate_pipelines(cfg: Config) -> Iterator[tuple[dict, str]]:
 
 
 def iterate_dicts(node: Any) -> Iterator[Any]:
-    """Every dict in a part of a config, outermost first."""
+    """Iterate over all dicts in a part of a config, outermost first."""
     if isinstance(node, dict):
         yield node
         for value in list(node.values()):
@@ -151,12 +146,12 @@ def iterate_dicts(node: Any) -> Iterator[Any]:
 
 
 def iterate_transforms(cfg: Config) -> Iterator[dict]:
-    """Every transform of every pipeline, also those nested in others."""
+    """Iterate over the transforms of all pipelines, also those nested in others."""
     for owner, name in iterate_pipelines(cfg):
         yield from (node for node in iterate_dicts(owner[name]) if 'type' in node)
 
 
 def type_of(node: Mapping) -> str:
-    """The name of a type without its package; types may stand in a config as classes."""
+    """Return the name of a type without its package; types may stand in a config as classes."""
     type_ = node.get('type', '')
     return type_.rpartition('.')[2] if isinstance(type_, str) else getattr(type_, '__name__', '')

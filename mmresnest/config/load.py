@@ -32,7 +32,7 @@ def load_config(
     options: Mapping[str, Any] | None = None,
     safe: bool | None = None,
 ) -> Config:
-    """Loads a config.
+    """Load a config.
 
     Args:
         name_or_path: a file, the name of a config that comes with mmresnest (with or without
@@ -60,7 +60,7 @@ def load_config(
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
-    """Overrides settings of a config, dotted names to values.
+    """Override settings of a config, dotted names to values.
 
     Raises:
         UserError: if a name goes through something that is no dictionary or list of the config.
@@ -70,14 +70,14 @@ def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
     except (KeyError, TypeError, IndexError, AttributeError, ValueError, AssertionError) as error:
         raise UserError(
             f'the options {dict(options or {})} cannot be merged into '
-            f'{cfg.filename or "the config"}: {format_error(error)}; write them as '
+            f'{name_of(cfg)}: {format_error(error)}; write them as '
             'key.subkey=value, and list entries by their number',
             code='option.settings',
         ) from error
 
 
 def find_config(name_or_path: str | os.PathLike) -> Path:
-    """The file that a config's name or path means.
+    """Return the file that a config's name or path means.
 
     Raises:
         UserError: if there is none, with the nearest names.
@@ -103,7 +103,7 @@ def find_config(name_or_path: str | os.PathLike) -> Path:
 
 
 def _find_in_package(text: str) -> Path:
-    """Looks up ``package::path`` without installing anything, as mmengine would."""
+    """Find ``package::path`` without installing anything, as mmengine would."""
     package, _, inner = text.partition('::')
     inner = inner if inner.endswith('.py') else inner + '.py'
     if package == 'mmresnest':
@@ -133,11 +133,52 @@ def _find_in_package(text: str) -> Path:
 
 
 def format_error(error: BaseException) -> str:
+    """Return the type and the message of an error."""
     return f'{type(error).__name__}: {error}'
 
 
-def _read_bases(path: Path, tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """The entries of a config's ``_base_`` and the line it stands in."""
+def name_of(cfg: Config) -> str:
+    """Return what messages call a config."""
+    return cfg.filename or 'the config'
+
+
+def config_files(path: Path) -> Iterator[Path]:
+    """Iterate over a config and the files it inherits from, without running them.
+
+    Raises:
+        UserError: one does not parse, or a base does not exist; with file and line.
+    """
+    waiting, seen = [path], set()
+    while waiting:
+        file = waiting.pop()
+        if file in seen or file.suffix != '.py':
+            continue
+        seen.add(file)
+        tree = _parse_file(file)
+        yield file
+        for entry, line in _read_bases(tree):
+            base = _find_base(file, entry, line)
+            if base is not None:
+                waiting.append(base)
+
+
+def _parse_file(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_text(encoding='utf-8'), str(file))
+    except SyntaxError as error:
+        raise UserError(
+            f'{file}, line {error.lineno}: {error.msg}'
+            + (f': {error.text.strip()}' if error.text else ''),
+            code='config.unparsable',
+        ) from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(
+            f'the config {file} cannot be read: {format_error(error)}', code='config.unparsable'
+        ) from error
+
+
+def _read_bases(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Iterate over the entries of ``_base_``, and the line where it stands."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(
             isinstance(target, ast.Name) and target.id == '_base_' for target in node.targets
@@ -150,54 +191,38 @@ def _read_bases(path: Path, tree: ast.Module) -> Iterator[tuple[str, int]]:
                 yield str(entry), node.lineno
 
 
-def _explain_config_error(path: Path, error: Exception) -> UserError:
-    """Turns whatever mmengine raised for a config into file, line and remedy."""
-    queue, seen = [path], set()
-    while queue:
-        current = queue.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if current.suffix != '.py':
-            continue
+def _find_base(file: Path, entry: str, line: int) -> Path | None:
+    """Return the file of an entry of ``_base_``; None where only mmengine can find it."""
+    if '::' in entry:
         try:
-            tree = ast.parse(current.read_text(encoding='utf-8'), str(current))
-        except SyntaxError as syntax:
-            return UserError(
-                f'{current}, line {syntax.lineno}: {syntax.msg}'
-                + (f': {syntax.text.strip()}' if syntax.text else ''),
-                code='config.unparsable',
-            )
-        except (OSError, UnicodeDecodeError, ValueError) as reading:
-            return UserError(
-                f'the config {current} cannot be read: {format_error(reading)}',
-                code='config.unparsable',
-            )
-        for entry, line in _read_bases(current, tree):
-            if '::' in entry:
-                try:
-                    queue.append(_find_in_package(entry))
-                except UserError as gone:
-                    # mmengine also knows names by a package's model index, so that only a package
-                    # that is missing altogether is certain to be the cause.
-                    if 'not installed' in str(gone):
-                        return UserError(
-                            f'{current}, line {line}: {gone}', code='config.base-missing'
-                        )
-                continue
-            base = Path(os.path.normpath(current.parent / entry))
-            if not base.is_file():
-                siblings = [other.name for other in base.parent.glob('*.py')]
-                missing = f'there is no folder {base.parent}'
-                hint = nearest(base.name, siblings) if siblings else missing
-                return UserError(
-                    f'{current}, line {line}: its _base_ {base} does not exist; {hint}',
-                    code='config.base-missing',
-                )
-            queue.append(base)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = {os.path.abspath(file) for file in seen}
-    for frame in reversed(frames):
+            return _find_in_package(entry)
+        except UserError as error:
+            # mmengine also knows names by a package's model index, so that only a package that is
+            # missing altogether is certain to be the cause.
+            if error.code == 'package.missing':
+                raise UserError(
+                    f'{file}, line {line}: {error}', code='config.base-missing'
+                ) from error
+            return None
+    base = Path(os.path.normpath(file.parent / entry))
+    if not base.is_file():
+        siblings = [other.name for other in base.parent.glob('*.py')]
+        missing = f'there is no folder {base.parent}'
+        hint = nearest(base.name, siblings) if siblings else missing
+        raise UserError(
+            f'{file}, line {line}: its _base_ {base} does not exist; {hint}',
+            code='config.base-missing',
+        )
+    return base
+
+
+def _explain_config_error(path: Path, error: Exception) -> UserError:
+    """Turn whatever mmengine raised for a config into file, line and remedy."""
+    try:
+        own = {os.path.abspath(file) for file in config_files(path)}
+    except UserError as found:
+        return found
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if os.path.abspath(frame.filename) in own:
             return UserError(
                 f'{frame.filename}, line {frame.lineno}: {format_error(error)}',

@@ -1,8 +1,9 @@
 """What can be asked of a run: each option once, with its default and its description.
 
 The command line makes its parsers from these classes (:mod:`mmresnest.cli.arguments`), and
-``train``, ``test``, ``predict`` and ``export`` take them, or their fields by keyword. The attributes of the
-docstrings are the help texts. Imports nothing heavy, since ``mmresnest --help`` reads it.
+``train``, ``test``, ``predict`` and ``export`` take them, or their fields by keyword. The
+attributes of the docstrings are the help texts. Imports nothing heavy, since ``mmresnest --help``
+reads it.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from ..errors import UserError
 from .inspect import dataset_configs, task_of
+from .load import name_of
 
 _SOURCES = {
     'coco': (
@@ -31,7 +32,7 @@ _SOURCES = {
 
 
 def check_paths(cfg: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
-    """Makes sure that the data a run will read is there.
+    """Make sure that the data a run will read is there.
 
     Args:
         cfg: the config.
@@ -72,16 +73,16 @@ def _describe_missing_data(cfg: Config, leaf: Mapping, path: Path) -> str:
     )
     how = f'Get {source.format(root=root)}' if source else 'Put the data there'
     return (
-        f'no data: {path} does not exist (looked for by {cfg.filename or "the config"}). '
-        f'{_describe_other_data(cfg, root)}{how}. If it is elsewhere on this machine, make {root} a '
-        'link to it. To use data of your own, give --data DIR, a folder in COCO or ADE20K '
-        'layout; to try mmresnest without any, give --demo, which draws a small set and learns '
-        'that'
+        f'no data: {path} does not exist (looked for by {name_of(cfg)}). '
+        f'{_describe_other_data(cfg, root)}{how}. If it is elsewhere on this machine, make '
+        f'{root} a link to it. To use data of your own, give --data DIR, a folder in COCO or '
+        'ADE20K layout; to try mmresnest without any, give --demo, which draws a small set and '
+        'trains on that'
     )
 
 
 def _describe_other_data(cfg: Config, root: Path) -> str:
-    """What to say of a folder that holds data for another task than the config's."""
+    """Return what to say of a folder that holds data for another task than the config's."""
     tables = sorted(
         path
         for place in ('', 'annotations/')

@@ -23,13 +23,14 @@ from .inspect import (
     task_of,
     type_of,
 )
+from .load import name_of
 
 KINDS = {'semantic': 'ade20k', 'panoptic': 'panoptic', 'instance': 'coco', 'detection': 'coco'}
 """Task -> the layout of data that serves it."""
 
 
 def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
-    """Points a config at a data folder: paths, classes, heads and evaluators.
+    """Point a config at a data folder: paths, classes, heads and evaluators.
 
     Args:
         cfg: config of a detector or segmentor, changed in place.
@@ -48,7 +49,7 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
         folder = read_folder(folder, kind)
     if folder.kind != kind:
         raise UserError(
-            f'{cfg.filename or "the config"} is for {task} and needs data of the kind '
+            f'{name_of(cfg)} is for {task} and needs data of the kind '
             f'{kind}, and {folder.root} was read as {folder.kind}; take a config for '
             'such data, or name another folder',
             code='data.other-kind',
@@ -58,7 +59,7 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
     else:
         if task == 'instance' and not folder.has_masks:
             raise UserError(
-                f'{cfg.filename or "the config"} learns instance masks, and '
+                f'{name_of(cfg)} is trained on instance masks, and '
                 f'{folder.maskless}; add the masks, or choose a config that needs '
                 'boxes only, such as faster_rcnn_resnest50_fpn',
                 code='data.no-masks',
@@ -73,14 +74,14 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
 
 
 def make_palette(count: int) -> list[tuple[int, ...]]:
-    """That many colours that are easily told apart; the ones of our own pictures."""
+    """Return that many easily distinguished colors, those of our own images."""
     from ..visualization.canvas import class_color
 
     return [tuple(round(255 * part) for part in class_color(label)) for label in range(count)]
 
 
 def _drop_further_parts(dataset: dict) -> None:
-    """Keeps the first of concatenated sets: each would become the user's data once more."""
+    """Keep the first of concatenated sets: each would become the user's data once more."""
     if isinstance(dataset.get('dataset'), dict):
         _drop_further_parts(dataset['dataset'])
     elif isinstance(dataset.get('datasets'), (list, tuple)):
@@ -100,7 +101,7 @@ _KEPT_DATASET_KEYS = (
 
 
 def _replace_datasets(cfg: Config, make: Callable[[str], dict]) -> None:
-    """Gives every data set of the config new contents, keeping pipelines, filters and wrappers.
+    """Give every data set of the config new contents, and keep pipelines, filters and wrappers.
 
     Args:
         cfg: the config.
@@ -174,7 +175,7 @@ def _use_detection(cfg: Config, folder: DataFolder, task: str) -> None:
 
 
 def drop_semantic_branch(cfg: Config) -> None:
-    """Takes the branch off HTC that learns from semantic masks, which a COCO file does not have."""
+    """Remove the branch of HTC that needs semantic masks, which a COCO file does not have."""
     head = model_of(cfg).get('roi_head') or {}
     if head.get('semantic_head'):
         for key in ('semantic_head', 'semantic_roi_extractor', 'semantic_fusion'):
@@ -228,7 +229,7 @@ _CLASSLESS = (
 
 
 def set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> None:
-    """Sets the number of classes in every head below a part of the model.
+    """Set the number of classes in every head below a part of the model.
 
     Args:
         node: the part.
@@ -264,7 +265,7 @@ def set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> Non
 
 
 def _use_class_channels(head: dict) -> None:
-    """Undoes a binary segmentor's single output channel: the new classes get one channel each."""
+    """Undo a binary segmentor's single output channel: the new classes get one channel each."""
     if head.pop('out_channels', None) is None:
         return
     head.pop('threshold', None)
@@ -275,13 +276,12 @@ def _use_class_channels(head: dict) -> None:
 
 
 def drop_weights(cfg: Config) -> dict:
-    """Has the model fetch no weights; returns its backbone."""
+    """Have the model fetch no weights, and return its backbone."""
     model = model_of(cfg)
     backbone = model.get('backbone')
     if not isinstance(backbone, dict):
         raise UserError(
-            f'{cfg.filename or "the config"} has no backbone to train from scratch; '
-            'leave --from-scratch out',
+            f'{name_of(cfg)} has no backbone to train from scratch; leave --from-scratch out',
             code='option.conflict',
         )
     for node in (model, backbone):
@@ -293,9 +293,9 @@ def drop_weights(cfg: Config) -> dict:
 
 
 def start_from_scratch(cfg: Config) -> None:
-    """Makes the model start from random weights: nothing is fetched, and nothing stays frozen."""
+    """Make the model start from random weights: nothing is fetched, and nothing stays frozen."""
     backbone = drop_weights(cfg)
-    if backbone.get('frozen_stages', -1) >= 0:  # frozen at random it could learn nothing
+    if backbone.get('frozen_stages', -1) >= 0:  # frozen random weights could not be trained
         backbone['frozen_stages'] = -1
     if backbone.get('norm_eval'):
         backbone['norm_eval'] = False

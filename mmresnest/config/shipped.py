@@ -4,12 +4,12 @@ from pathlib import Path
 
 
 def shipped_folder() -> Path:
-    """Where the configs that come with mmresnest are: in the package, or in a clone beside it."""
+    """Return where the configs of mmresnest are: in the package, or in a clone beside it."""
     package = Path(__file__).resolve().parents[1]
     inside = package / '.mim' / 'configs'
     return inside if inside.is_dir() else package.parent / 'configs'
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The configs that come with mmresnest, by their names without ``.py``."""
+    """Return the configs that come with mmresnest, by their names without ``.py``."""
     return {path.stem: path for path in sorted(shipped_folder().glob('*.py'))}

@@ -40,8 +40,8 @@ from ..config.hardware import (
     configure_strategy,
     strategy_of,
 )
-from ..config.inspect import import_packages, name_of, task_of
-from ..config.load import load_config, merge_options
+from ..config.inspect import import_packages, task_of
+from ..config.load import load_config, merge_options, name_of
 from ..config.options import ConfigOptions, RunOptions, build_options
 from ..config.paths import check_paths
 from ..config.retarget import KINDS, start_from_scratch, use_data

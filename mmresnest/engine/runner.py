@@ -10,7 +10,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..config.inspect import dataset_configs, name_of
+from ..config.inspect import dataset_configs
+from ..config.load import name_of
 from ..errors import UserError, nearest
 from ..utils.console import is_terminal
 from .hooks.progress_bar import ProgressBar

@@ -1,22 +1,42 @@
 """The command line: quick help, and one message with status 2 for everything a user can mend."""
 
+import argparse
 import os
 import re
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from helpers import tiny
 
 from mmresnest.cli import main as cli
+from mmresnest.cli.arguments import parse_cfg_options, read_options
 from mmresnest.cli.main import main
+from mmresnest.config.options import ConfigOptions, TestOptions, TrainOptions, read_help
 from mmresnest.data.shapes.dataset import draw_dataset
+from mmresnest.export.options import ExportOptions
+from mmresnest.inference.options import PredictOptions
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 DETECTOR = 'faster_rcnn_resnest50_fpn'
 SEGMENTOR = 'deeplabv3_resnest50_ade20k'
+OPTIONS = {
+    'train': TrainOptions,
+    'test': TestOptions,
+    'predict': PredictOptions,
+    'export': ExportOptions,
+    'print-config': ConfigOptions,
+}
+POSITIONAL = {
+    'train': ['a'],
+    'test': ['a', 'b'],
+    'predict': ['a', 'b', 'c'],
+    'export': ['a', 'b'],
+    'print-config': ['a'],
+}
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('fresh_logger')]
@@ -42,7 +62,7 @@ def python(*args, **more):
 # ---- help ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('command', ['', *(command.name for command in cli.COMMANDS)])
+@pytest.mark.parametrize('command', ['', *cli.COMMANDS])
 def test_help_loads_nothing_heavy(command):
     code = (
         'import sys\nfrom mmresnest.cli.main import main\n'
@@ -316,10 +336,58 @@ def test_as_a_module():
     ],
 )
 def test_the_command_that_a_report_shows(program, name, monkeypatch):
-    from mmresnest.engine.train import describe_command
+    from mmresnest.engine.prepare import format_command
 
     monkeypatch.setattr(sys, 'argv', [program, 'train', 'my config.py'])
-    assert describe_command() == f"{name} train 'my config.py'"
+    assert format_command() == f"{name} train 'my config.py'"
+
+
+@pytest.mark.parametrize(
+    'line, kind, options, said',
+    [
+        (
+            'export a b --to openvino --part whole --try c d',
+            ExportOptions,
+            ExportOptions(format='openvino', sample_images=['c', 'd']),
+            ['--to is called --format', 'part whole is called part model', '--sample-images'],
+        ),
+        (
+            'predict a b c --every=3 --no-pictures',
+            PredictOptions,
+            PredictOptions(vid_stride=3, vis=False),
+            ['--every is called --vid-stride', '--no-pictures is called --no-vis'],
+        ),
+        (
+            'train a --live wandb mlflow --accept-changes --keep-memory',
+            TrainOptions,
+            TrainOptions(logger=['wandb', 'mlflow'], allow_mismatch=True),
+            ['--logger', '--allow-mismatch', '--no-malloc-trim'],
+        ),
+    ],
+)
+def test_former_names_of_options_do_what_they_did(line, kind, options, said, caplog):
+    words = line.split()
+    args = cli.build_parser(words).parse_args(words)
+    assert read_options(args, kind) == options
+    for part in said:
+        assert sum(part in record.message for record in caplog.records) == 1, part
+
+
+def test_former_names_are_not_shown(capsys):
+    for command in cli.COMMANDS:
+        with pytest.raises(SystemExit):
+            main([command, '--help'])
+    words = set(re.findall(r'--[a-z-]+', capsys.readouterr().out))
+    former = {'--live', '--accept-changes', '--keep-memory', '--every', '--no-pictures', '--try'}
+    assert not former & words and {'--logger', '--vid-stride', '--num-images'} <= words
+
+
+def test_every_option_of_a_command_is_a_field_with_a_description():
+    for command, kind in OPTIONS.items():
+        args = vars(cli.build_parser([command]).parse_args([command, *POSITIONAL[command]]))
+        assert {one.name for one in fields(kind) if one.name != 'splits'} <= set(args), command
+        assert {one.name for one in fields(kind)} <= set(read_help(kind)), command
+        assert read_options(argparse.Namespace(**args), kind) == kind(), command
 
 
 def test_print_config(shapes, capsys):
@@ -343,7 +411,7 @@ def test_print_config(shapes, capsys):
 
 
 def test_options_are_read_as_mmengine_reads_them():
-    assert cli._options(['a.b=1', 'c=[1,2]', 'd=x', 'e=1e-3', 'f=None']) == {
+    assert parse_cfg_options(['a.b=1', 'c=[1,2]', 'd=x', 'e=1e-3', 'f=None']) == {
         'a.b': 1,
         'c': [1, 2],
         'd': 'x',
@@ -355,7 +423,7 @@ def test_options_are_read_as_mmengine_reads_them():
 def test_draw_train_and_test(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = str(tiny.write(tmp_path, 'detection'))
-    line = 'make-shapes mine --train 2 --val 1 --test 1 --size 64 64 --layouts coco'
+    line = 'draw-data mine --train 2 --val 1 --test 1 --size 64 64 --layouts coco'
     assert main(line.split()) == 0
     assert 'drawn: mine' in capsys.readouterr().out
     assert (

@@ -24,8 +24,8 @@ from mmengine.runner import Runner
 from mmresnest.config import demo
 from mmresnest.config.inspect import LOADERS, iterate_dicts, task_of
 from mmresnest.config.load import load_config, shipped_folder
-from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.config.options import TrainOptions
+from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine.prepare import prepare
 from mmresnest.engine.train import train
 from mmresnest.models.variants import VARIANTS

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import fields
 
 import pytest
 import torch
@@ -17,16 +18,17 @@ from mmresnest.config import hardware, inspect, load, paths
 from mmresnest.config.checks import check_annotations
 from mmresnest.config.inspect import task_of
 from mmresnest.config.load import load_config
+from mmresnest.config.options import TestOptions, TrainOptions, build_options
 from mmresnest.config.retarget import use_data
 from mmresnest.data.base import DataFolder, Split
 from mmresnest.data.folder import read_folder
 from mmresnest.data.shapes.dataset import LAYOUTS, draw_dataset
 from mmresnest.engine import checkpoints, distributed
-from mmresnest.engine.prepare import draw_embedded_data
+from mmresnest.engine.prepare import STEPS, draw_embedded_data
 from mmresnest.engine.runner import explain_build_errors, explain_run_errors
 from mmresnest.engine.test import test as score
 from mmresnest.engine.train import train
-from mmresnest.errors import UserError
+from mmresnest.errors import ArgumentError, UserError
 from mmresnest.models import weights
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
@@ -227,13 +229,64 @@ def test_use_data_refuses(shapes, tmp_path):
     with pytest.raises(UserError, match=r'needs data of the kind ade20k.*read as coco'):
         use_data(load_config('deeplabv3_resnest50_ade20k'), read_folder(shapes))
     maskless = DataFolder('coco', tmp_path, ('cat',), maskless='annotation 3 has no "segmentation"')
-    with pytest.raises(UserError, match='learns instance masks, and annotation 3'):
+    with pytest.raises(UserError, match='is trained on instance masks, and annotation 3'):
         use_data(load_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'), maskless)
     plain = draw_dataset(
         tmp_path / 'plain', train=1, val=1, test=0, size=(64, 64), layouts='coco', progress=False
     )
     with pytest.raises(UserError, match=r'panoptic_train\.json.*holds plain COCO.*mask_rcnn'):
         use_data(load_config('mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py'), plain)
+
+
+def test_the_way_of_a_config():
+    """The order is the design: cheap before expensive, nothing written before all is checked."""
+    names = [step.__name__ for step, *_ in STEPS]
+    assert names == [
+        'use_data_folder',
+        'shrink_config',
+        'start_from_scratch',
+        'merge_options',
+        'require_loops',
+        'check_paths',
+        'set_work_dir',
+        'resolve_checkpoint',
+        'import_packages',
+        'configure_safety',
+        'configure_evaluators',
+        'configure_loggers',
+        'use_fast_evaluation',
+        'set_launcher',
+        'check_compiler',
+        'configure_model_wrapper',
+        'configure_norms',
+        'configure_loaders',
+        'note_command',
+        'allow_mismatch',
+        'set_randomness',
+        'use_amp',
+        'scale_learning_rate',
+        'configure_strategy',
+        'check_annotations',
+        'name_visualizer',
+        'make_work_dir',
+    ]
+
+
+def test_every_option_of_a_training_is_read():
+    """By a step, or by the run itself."""
+    read = {name for _, *names in STEPS for name in names}
+    assert {one.name for one in fields(TrainOptions)} - read == {'progress'}
+    assert all(hasattr(TrainOptions(), name) for name in read)
+
+
+def test_options_by_keyword(caplog):
+    made = build_options(TrainOptions, TrainOptions(amp=True), dict(seed=3, scratch=True))
+    assert made == TrainOptions(amp=True, seed=3, from_scratch=True)
+    assert 'scratch is called from_scratch now' in caplog.text
+    with pytest.raises(ArgumentError, match="no option 'lunacher' here; nearest: launcher"):
+        train('any', lunacher='pytorch')
+    with pytest.raises(ArgumentError, match='here go those of TrainOptions'):
+        train('any', TestOptions())
 
 
 def test_data_drawn_for_the_demo(tmp_path, monkeypatch):
@@ -244,7 +297,9 @@ def test_data_drawn_for_the_demo(tmp_path, monkeypatch):
         'mmresnest.data.shapes.dataset.draw_dataset', lambda folder, **more: asked.append(more)
     )
     draw_embedded_data('coco')
-    draw_dataset('data/shapes', train=1, val=1, test=0, size=(64, 64), layouts='coco', progress=False)
+    draw_dataset(
+        'data/shapes', train=1, val=1, test=0, size=(64, 64), layouts='coco', progress=False
+    )
     draw_embedded_data('coco')
     assert [one['layouts'] for one in asked] == [LAYOUTS, ['coco']]
     monkeypatch.undo()
@@ -344,18 +399,27 @@ def test_what_mmengine_raises_is_explained(tmp_path):
     ):
         with pytest.raises(UserError, match=said), explain_build_errors(cfg):
             build()
-    with pytest.raises(UserError, match='no image of a data set.*d/a.json'), explain_build_errors(cfg):
+    with (
+        pytest.raises(UserError, match='no image of a data set.*d/a.json'),
+        explain_build_errors(cfg),
+    ):
         raise ValueError('need at least one array to concatenate')
     with pytest.raises(ZeroDivisionError), explain_build_errors(cfg):
         raise ZeroDivisionError
     with pytest.raises(UserError, match=r'x/y\.jpg does not exist'), explain_run_errors(cfg):
         open('x/y.jpg')
     logits, labels = torch.zeros(1, 6), torch.tensor([7])
-    with pytest.raises(UserError, match=r'the label 7.*num_classes.*d/a\.json'), explain_run_errors(cfg):
+    with (
+        pytest.raises(UserError, match=r'the label 7.*num_classes.*d/a\.json'),
+        explain_run_errors(cfg),
+    ):
         torch.nn.functional.cross_entropy(logits, labels)
     with pytest.raises(IndexError), explain_run_errors(cfg):
         raise IndexError('list index out of range')
-    with pytest.raises(UserError, match=r'the file x/y\.jpg does not exist'), explain_run_errors(cfg):
+    with (
+        pytest.raises(UserError, match=r'the file x/y\.jpg does not exist'),
+        explain_run_errors(cfg),
+    ):
         raise FileNotFoundError(
             'Caught FileNotFoundError in DataLoader worker process 0.\n'
             'Original Traceback ...\n'
