@@ -77,7 +77,7 @@ def _list_metrics(evaluator: Any) -> Iterator[dict]:
 
 
 def _is_metric(cfg: Config, metric: dict, package: str, name: str) -> bool:
-    """Whether a metric is a package's: by full name, by the config's scope, or as the class."""
+    """Return whether a metric is a package's: by full name, by scope, or as the class."""
     type_ = metric.get('type')
     if isinstance(type_, str):
         return type_ == f'{package}.{name}' or (

@@ -180,7 +180,7 @@ def configure_model_wrapper(cfg: Config) -> None:
 
 
 def has_accelerator() -> bool:
-    """Whether mmengine's launchers have something to select."""
+    """Return whether mmengine's launchers have something to select."""
     from mmengine.device import is_mlu_available, is_musa_available, is_npu_available
 
     return (

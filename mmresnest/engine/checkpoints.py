@@ -64,7 +64,7 @@ def list_candidates(work_dir: Path) -> list[Path]:
 
 
 def is_sharded(path: Path) -> bool:
-    """Whether a path is a folder of one file for each process, as DeepSpeed writes."""
+    """Return whether a path is a folder of one file for each process, as DeepSpeed writes."""
     return path.is_dir() and (any(path.glob('*model_states.pt')) or any(path.glob('rank*.pth')))
 
 

@@ -155,7 +155,7 @@ class ResumableDataLoader(DataLoader):
 
     @staticmethod
     def can_replace(loader: Any) -> bool:
-        """Whether a loader is torch's own, over batches of a data set that is read by index."""
+        """Return whether a loader is torch's own, over batches of a data set read by index."""
         return (
             type(loader) is DataLoader
             and loader.batch_sampler is not None
@@ -166,7 +166,7 @@ class ResumableDataLoader(DataLoader):
         # A generator: workers, which read ahead from where they start, start with the first batch.
         yield from super().__iter__()
 
-    def reseed(self, seed: int, sampler_seed: int | None) -> None:
+    def set_seeds(self, seed: int, sampler_seed: int | None) -> None:
         """Take the seeds of the run that is resumed."""
         self.dataset.seed = self.batch_sampler.seed = seed
         if sampler_seed is not None:

@@ -13,7 +13,7 @@ from ..utils.files import sha256_of
 from .image_guard import unwrap_datasets
 
 
-def fingerprints(dataset: Any) -> dict[str, str]:
+def fingerprint_data(dataset: Any) -> dict[str, str]:
     """Return what tells a data set from others: its length, and the hash of its annotation file.
 
     Where it has none, the hash of names and sizes of all files in its folders.
@@ -82,7 +82,7 @@ IGNORED_SETTINGS = (
 """Names below them that it does not depend on, or that are compared by what they lead to."""
 
 
-def flatten(cfg: Mapping[str, Any], names: Sequence[str] = SETTINGS) -> dict[str, str]:
+def flatten_settings(cfg: Mapping[str, Any], names: Sequence[str] = SETTINGS) -> dict[str, str]:
     """Return settings by their dotted names, as texts."""
     found: dict[str, str] = {}
 

@@ -40,7 +40,7 @@ class LossReport:
         }
 
     def is_bad(self) -> Tensor:
-        """Whether a term of the loss is not finite; an accuracy of nothing may be so."""
+        """Return whether a term of the loss is not finite; an accuracy of nothing may be so."""
         return has_not_finite(value for name, value in self.terms.items() if 'loss' in name)
 
     def __str__(self) -> str:
@@ -88,7 +88,7 @@ def image_names(batch: Any) -> list[str]:
 
 
 def has_overflow(tensors: Iterable[Tensor]) -> Tensor:
-    """Whether any value is not finite, or so large that its square is not: several times faster.
+    """Return whether any value, or its square, is not finite: several times faster.
 
     The answer stays on the device, which is not waited for.
     """
@@ -96,7 +96,7 @@ def has_overflow(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def has_not_finite(tensors: Iterable[Tensor]) -> Tensor:
-    """Whether any value is not finite, on the device."""
+    """Return whether any value is not finite, on the device."""
     return _any_not_finite(_local_shards(tensors))
 
 
@@ -118,7 +118,7 @@ def _local_shard(tensor: Tensor) -> Tensor:
 
 
 def any_process(bad: Tensor) -> bool:
-    """Whether a flag is set on any process; all must call."""
+    """Return whether a flag is set on any process; all must call."""
     flag = bad.detach().float()
     all_reduce(flag, 'max')
     return bool(flag)
@@ -149,5 +149,5 @@ def refuse_bad_weights(runner: Any, done: int) -> None:
 
 
 def is_statistic(name: str) -> bool:
-    """Whether a buffer is a running statistic of a norm."""
+    """Return whether a buffer is a running statistic of a norm."""
     return name.rpartition('.')[2] in ('running_mean', 'running_var')

@@ -124,7 +124,7 @@ class BadImageLog:
         self.iteration: int | None = None
         self.offset = 0
 
-    def add(self, image: str, reason: str) -> None:
+    def add_image(self, image: str, reason: str) -> None:
         """Add an image that is not in it, by one write: lines of two processes do not mix."""
         if image in self.found or image in self.added:
             return
@@ -154,7 +154,7 @@ class BadImageLog:
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b'\n'
 
-    def read(self) -> dict[str, str]:
+    def read_new(self) -> dict[str, str]:
         """Read what was added since the last call; return what is new."""
         try:
             if os.stat(self.path).st_size <= self.offset:
@@ -244,7 +244,7 @@ class CheckedDataset(DatasetWrapper):
                 return sample
 
     def _note(self, log: BadImageLog, bad: BadImageError) -> None:
-        log.add(bad.image, bad.reason)
+        log.add_image(bad.image, bad.reason)
         self.in_a_row[bad.image] = bad.reason
         self.tries += 1
         # One of several processes waits for the others, see SkipBadImages.after_train_iter.

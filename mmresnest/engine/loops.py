@@ -30,7 +30,13 @@ from mmengine.runner.base_loop import BaseLoop
 from ..errors import UserError
 from ..registry import LOOPS
 from .dataloader import ResumableDataLoader
-from .fingerprint import batch_size_of, fingerprints, flatten, images_per_step, list_differences
+from .fingerprint import (
+    batch_size_of,
+    fingerprint_data,
+    flatten_settings,
+    images_per_step,
+    list_differences,
+)
 from .hooks.bad_images import SkipBadImages
 from .image_guard import add_checks
 from .schedulers import count_earlier_steps, rebuild_schedulers
@@ -129,7 +135,7 @@ class _ResumableLoopMixin(BaseLoop):
         """Seed the generators for the next iteration."""
         seed_all(self.seed, get_rank(), self._iter)
 
-    def describe(self, meta: Mapping[str, Any]) -> dict[str, Any]:
+    def build_record(self, meta: Mapping[str, Any]) -> dict[str, Any]:
         """Return the entry of a checkpoint that is written now."""
         loader = self.dataloader
         return dict(
@@ -152,19 +158,19 @@ class _ResumableLoopMixin(BaseLoop):
         """Return what a run shares with its checkpoint: processes, batches, data and settings."""
         runner = self.runner
         if not hasattr(self, '_data'):
-            self._data = fingerprints(self.dataloader.dataset)
+            self._data = fingerprint_data(self.dataloader.dataset)
         return dict(
             world_size=get_world_size(),
             batch_size=batch_size_of(self.dataloader),
             data=self._data,
-            settings=flatten(runner.cfg),
-            schedule=self._schedule(),
+            settings=flatten_settings(runner.cfg),
+            schedule=self._schedule_settings(),
         )
 
-    def _schedule(self) -> dict[str, str]:
+    def _schedule_settings(self) -> dict[str, str]:
         given = self.runner.cfg.get('param_scheduler')
         return dict(
-            flatten(dict(param_scheduler=given), ('param_scheduler',)),
+            flatten_settings(dict(param_scheduler=given), ('param_scheduler',)),
             epoch=str(len(self.dataloader)),
             epochs=str(self.max_epochs),
             iterations=str(self.max_iters),
@@ -178,7 +184,7 @@ class _ResumableLoopMixin(BaseLoop):
             if isinstance(hook, EarlyStoppingHook)
         ]
 
-    def gather(self) -> None:
+    def gather_process_state(self) -> None:
         """Collect the state that each process has alone before a checkpoint; all must call.
 
         That is accumulated gradients, and running statistics of norms that are not synchronized.
@@ -224,7 +230,7 @@ class _ResumableLoopMixin(BaseLoop):
                 len(self.dataloader),
             )
         if self.exact:
-            self.dataloader.reseed(record['seed'], record['sampler_seed'])
+            self.dataloader.set_seeds(record['seed'], record['sampler_seed'])
         if len(record['processes']) == now['world_size']:
             self._restore_process_state(record['processes'][get_rank()])
         early = [hook for hook in self.runner.hooks if isinstance(hook, EarlyStoppingHook)]
@@ -279,7 +285,7 @@ class _ResumableLoopMixin(BaseLoop):
             buffer.copy_(value)
 
     def _is_due(self) -> bool:
-        """Whether a validation of this state comes next, and more training after it."""
+        """Return whether a validation of this state comes next, and more training after it."""
         done, end = (
             (self._iter, self._max_iters) if self.endless else (self._epoch, self._max_epochs)
         )
@@ -305,7 +311,7 @@ class _RecordHook(Hook):
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Add the record."""
-        checkpoint[RECORD] = self.loop.describe(checkpoint['meta'])
+        checkpoint[RECORD] = self.loop.build_record(checkpoint['meta'])
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Keep the record of a checkpoint that is resumed."""

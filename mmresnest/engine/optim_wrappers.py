@@ -55,7 +55,7 @@ class StepGuard:
         ]
         self.kept = [buffer.clone() for buffer in self.statistics]
 
-    def begin(self, iteration: int) -> None:
+    def begin_iteration(self, iteration: int) -> None:
         """Begin an iteration."""
         self.iteration, self.refused = iteration, False
         if self.kept and not self.waiting:
@@ -111,10 +111,10 @@ class CheckedSteps(OptimWrapper):
             super().step(**kwargs)
 
     def _is_bad(self, guard: StepGuard) -> bool:
-        """Whether a process has a loss or gradients that are not finite; all must call."""
+        """Return whether a process has a loss or gradients that are not finite; all must call."""
         bad = bad_loss = torch.tensor(False) if guard.bad is None else guard.bad
         # Gradients that overflow are part of the search for a loss scale.
-        gradients = [] if guard.searching else list(self._gradients())
+        gradients = [] if guard.searching else list(self._list_gradients())
         if gradients:
             bad = bad_loss | has_overflow(gradients).to(bad_loss.device)
         if not any_process(bad):
@@ -125,7 +125,7 @@ class CheckedSteps(OptimWrapper):
         guard.bad_gradients = guard.find_bad_gradients()
         return True
 
-    def _gradients(self) -> Iterator[Tensor]:
+    def _list_gradients(self) -> Iterator[Tensor]:
         for group in self.optimizer.param_groups:
             for weight in group['params']:
                 if weight.grad is not None:

@@ -142,7 +142,7 @@ def _load_predictor(
     """Load the model on the CPU, in its definition, ready to be copied into graphs."""
     data = options.data
     if options.demo and options.int8 is not None:  # the data of the demo are drawn if missing
-        checkpoints.read(checkpoint)
+        checkpoints.read_checkpoint(checkpoint)
         data = choose_data_folder(
             config if isinstance(config, Config) else load_config(config), data
         )

@@ -197,7 +197,7 @@ class MLflowVisBackend(TheirMLflowVisBackend):
 
 
 def _in_exception() -> bool:
-    """Whether an error is being handled."""
+    """Return whether an error is being handled."""
     return sys.exc_info()[0] is not None
 
 

@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmresnest.engine.dataloader import ResumableBatchSampler
-from mmresnest.engine.fingerprint import fingerprints, flatten, list_differences
+from mmresnest.engine.fingerprint import fingerprint_data, flatten_settings, list_differences
 from mmresnest.engine.seeding import preserve_rng, seed_all
 from mmresnest.errors import UserError
 
@@ -370,7 +370,7 @@ def test_fingerprints_see_contents_not_places(tmp_path):
             return 3
 
     def values(data):
-        return list(fingerprints(data).values())
+        return list(fingerprint_data(data).values())
 
     for name in 'ab':
         (tmp_path / name / 'img').mkdir(parents=True)
@@ -386,9 +386,9 @@ def test_fingerprints_see_contents_not_places(tmp_path):
 
 
 def test_settings_are_compared_by_name():
-    before = flatten(dict(model=dict(depth=50, stages=[dict(a=1), dict(a=2)]), work_dir='x'))
+    before = flatten_settings(dict(model=dict(depth=50, stages=[dict(a=1), dict(a=2)]), work_dir='x'))
     assert before == {'model.depth': '50', 'model.stages.0.a': '1', 'model.stages.1.a': '2'}
-    now = flatten(dict(model=dict(depth=101, stages=[dict(a=1)]), work_dir='y'))
+    now = flatten_settings(dict(model=dict(depth=101, stages=[dict(a=1)]), work_dir='y'))
     assert list_differences(before, now) == [
         ('model.depth', '50', '101'),
         ('model.stages.1.a', '2', 'not set'),

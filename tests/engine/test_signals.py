@@ -287,10 +287,10 @@ def test_what_is_wrong_is_said(given, said):
 
 
 def test_intervals(tmp_path, monkeypatch):
-    assert StopOnSignal()._interval() == 1 and StopOnSignal(interval=3)._interval() == 3
+    assert StopOnSignal()._check_interval() == 1 and StopOnSignal(interval=3)._check_interval() == 3
     monkeypatch.setattr(signals, 'is_distributed', lambda: True)
     monkeypatch.setattr('mmresnest.config.hardware.has_accelerator', lambda: True)
-    assert StopOnSignal()._interval() == 10
+    assert StopOnSignal()._check_interval() == 10
     monkeypatch.undo()
     settings = noisy.config(tmp_path, iterations=17, interval=17)
     settings['default_hooks']['signals']['interval'] = 2

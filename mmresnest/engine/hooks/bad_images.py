@@ -76,7 +76,7 @@ class SkipBadImages(Hook):
         if limit is None:
             limit = max(10, math.ceil(sum(map(len, watched)) / 100))
         self.log = BadImageLog(str(path), limit)
-        self.log.read()  # of the run before
+        self.log.read_new()  # of the run before
         self.log.iteration = runner.iter + 1
         for dataset in watched:
             dataset.log = self.log
@@ -120,7 +120,7 @@ class SkipBadImages(Hook):
         )
 
     def _warn_of_new(self, runner: Any) -> None:
-        for image, reason in self.log.read().items():
+        for image, reason in self.log.read_new().items():
             if is_main_process():
                 runner.logger.warning(f'the image {image} cannot be used and is skipped: {reason}')
 

@@ -70,7 +70,7 @@ class CheckpointHook(TheirCheckpointHook):
         return '://' not in str(self.out_dir) and self.file_client_args is None
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
-        self._save(runner, self.filename_tmpl.format(step), meta, step)
+        self._write_and_prune(runner, self.filename_tmpl.format(step), meta, step)
 
     def save_now(self, runner: Any, done: int, epoch: int) -> str:
         """Write a checkpoint out of turn; all processes must call.
@@ -89,7 +89,7 @@ class CheckpointHook(TheirCheckpointHook):
         if self.saved_at != done:
             name, meta = f'iter_{done}.pth', dict(epoch=epoch, iter=done)
             counted = name == self.filename_tmpl.format(done)
-            self._save(runner, name, meta, done if counted else None, by_epoch=False)
+            self._write_and_prune(runner, name, meta, done if counted else None, by_epoch=False)
             self._raise_failure('the run was stopped')
         return str(self.last_ckpt)
 
@@ -105,7 +105,7 @@ class CheckpointHook(TheirCheckpointHook):
                 code='file.unwritable',
             )
 
-    def _save(
+    def _write_and_prune(
         self, runner: Any, name: str, meta: dict, step: int | None, by_epoch: bool | None = None
     ) -> None:
         """Write a checkpoint, note it as the last one, and remove what it replaces.
@@ -114,7 +114,7 @@ class CheckpointHook(TheirCheckpointHook):
         turn, which the next one replaces.
         """
         hub = runner.message_hub
-        path, replaced = self._path(name), self._stopped_checkpoint(hub)
+        path, replaced = self._join_path(name), self._stopped_checkpoint(hub)
         before = {
             key: hub.runtime_info.get(key) for key in ('last_ckpt', 'keep_ckpt_ids', 'stopped_ckpt')
         }
@@ -124,7 +124,7 @@ class CheckpointHook(TheirCheckpointHook):
         hub.update_info('stopped_ckpt', name if step is None else '')
         if self.max_keep_ckpts > 0:
             hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        if not self._write(
+        if not self._try_write(
             runner,
             name,
             meta,
@@ -145,8 +145,8 @@ class CheckpointHook(TheirCheckpointHook):
                     Path(runner.work_dir) / 'last_checkpoint',
                     lambda file: file.write(path.encode()),
                 )
-            for old in {*map(self._path, outdated), replaced} - {'', path}:
-                self._remove(runner, old)
+            for old in {*map(self._join_path, outdated), replaced} - {'', path}:
+                self._remove_file(runner, old)
 
     def _count_kept(self, step: int) -> list[str]:
         """Count a checkpoint among those that are kept; return the names of those to remove."""
@@ -164,18 +164,18 @@ class CheckpointHook(TheirCheckpointHook):
         Its name may come from a stranger's checkpoint, so only such a name is used.
         """
         name = str(hub.runtime_info.get('stopped_ckpt') or '')
-        return self._path(name) if re.fullmatch(r'iter_\d+\.pth', name) else ''
+        return self._join_path(name) if re.fullmatch(r'iter_\d+\.pth', name) else ''
 
-    def _path(self, name: str) -> str:
+    def _join_path(self, name: str) -> str:
         return self.file_backend.join_path(self.out_dir, name)
 
-    def _write(self, runner: Any, name: str, meta: dict, **what: Any) -> bool:
+    def _try_write(self, runner: Any, name: str, meta: dict, **what: Any) -> bool:
         """Have the runner write a checkpoint; return whether that worked on all processes."""
         import torch
 
         loop, error = runner.train_loop, None
-        if what['save_optimizer'] and hasattr(loop, 'gather'):
-            loop.gather()
+        if what['save_optimizer'] and hasattr(loop, 'gather_process_state'):
+            loop.gather_process_state()
         self.failure = ''
         try:
             runner.save_checkpoint(
@@ -187,10 +187,10 @@ class CheckpointHook(TheirCheckpointHook):
                 **what,
             )
         except OSError as caught:
-            self.failure = f'{self._path(name)}: {caught.strerror or caught}'
+            self.failure = f'{self._join_path(name)}: {caught.strerror or caught}'
         except Exception as caught:  # the other processes must not wait for this one
             error = caught
-        if hasattr(loop, 'gather'):
+        if hasattr(loop, 'gather_process_state'):
             loop.gathered = []
         failed = torch.tensor(2 if error is not None else int(bool(self.failure)))
         all_reduce(failed, 'max')  # where the model is divided, each process writes
@@ -198,11 +198,11 @@ class CheckpointHook(TheirCheckpointHook):
             raise error
         if failed == 2:
             raise UserError(
-                f'{self._path(name)} was not written; another process says why',
+                f'{self._join_path(name)} was not written; another process says why',
                 code='file.unwritable',
             )
         if failed and not self.failure:
-            self.failure = f'{self._path(name)}: another process says why'
+            self.failure = f'{self._join_path(name)}: another process says why'
         if failed and is_main_process():
             kept = checkpoints.find_last(Path(self.out_dir)) if self._is_local else None
             runner.logger.error(
@@ -213,7 +213,7 @@ class CheckpointHook(TheirCheckpointHook):
             )
         return not failed
 
-    def _remove(self, runner: Any, path: str) -> None:
+    def _remove_file(self, runner: Any, path: str) -> None:
         with self._log_disk_errors(runner, f'{path} is no longer needed, and cannot be removed'):
             if self.file_backend.isdir(path):  # of DeepSpeed, a file for each process
                 self.file_backend.rmtree(path)
@@ -275,10 +275,10 @@ class CheckpointHook(TheirCheckpointHook):
             return False
         old = self.best_ckpt_path_dict[key] if several else self.best_ckpt_path
         name = f'best_{key}_{self.filename_tmpl.format(count)}'.replace('/', '_')
-        path = self._path(name)
+        path = self._join_path(name)
         hub.update_info(score_key, score)
         hub.update_info(path_key, path)
-        if not self._write(
+        if not self._try_write(
             runner,
             name,
             dict(meta),
@@ -293,7 +293,7 @@ class CheckpointHook(TheirCheckpointHook):
         else:
             self.best_ckpt_path = path
         if is_main_process() and old and old != path:
-            self._remove(runner, old)
+            self._remove_file(runner, old)
         runner.logger.info(
             f'The best checkpoint with {score:0.4f} {key} at {count} '
             f'{"epoch" if self.by_epoch else "iter"} is saved to {name}.'

@@ -70,7 +70,7 @@ class LivePictures(Hook):
         chosen = spread_indices(max(len(dataset) // get_world_size(), 1), self.number)
         for place, sample in enumerate(outputs, self.seen):
             if place in chosen:
-                self._draw(runner, dataset, sample)
+                self._draw_sample(runner, dataset, sample)
         self.seen += len(outputs)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
@@ -79,7 +79,7 @@ class LivePictures(Hook):
             runner.visualizer.add_image(f'predictions_{number}', image, runner.iter)
         self.drawn = []
 
-    def _draw(self, runner: Any, dataset: Any, sample: Any) -> None:
+    def _draw_sample(self, runner: Any, dataset: Any, sample: Any) -> None:
         from ...evaluation.collector import index_by_path
         from ...visualization.canvas import read_image
         from ...visualization.pictures import draw_results

@@ -145,7 +145,7 @@ class CheckNumbers(Hook):
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Tell the wrapper which iteration begins."""
         if self.guard is not None:
-            self.guard.begin(runner.iter + 1)
+            self.guard.begin_iteration(runner.iter + 1)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -308,7 +308,7 @@ class CheckNumbers(Hook):
 
 
 def _saves_now(hook: Hook, runner: Any) -> bool:
-    """Whether a hook is about to write a checkpoint of this iteration."""
+    """Return whether a hook is about to write a checkpoint of this iteration."""
     return (
         isinstance(hook, CheckpointHook)
         and not hook.by_epoch

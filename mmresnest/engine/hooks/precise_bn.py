@@ -95,7 +95,7 @@ class PreciseBN(Hook):
             self._update_norms(runner)
 
     def _next_events(self, runner: Any, batch_idx: int) -> tuple[bool, bool]:
-        """Whether this iteration is the training's last, and whether an evaluation follows."""
+        """Return whether this iteration is the last one, and whether an evaluation follows."""
         from mmengine.runner import IterBasedTrainLoop
 
         loop = runner.train_loop

@@ -91,7 +91,7 @@ class StopOnSignal(Hook):
     def before_train(self, runner: Any) -> None:
         """Listen to signals, until the end of the training."""
         self.received, self.trained = None, False
-        if not self._listen():
+        if not self._install_handlers():
             runner.logger.warning(
                 'this training does not run in the main thread, where signals '
                 'arrive: one that ends it will not save'
@@ -115,19 +115,19 @@ class StopOnSignal(Hook):
     def before_val(self, runner: Any) -> None:
         """Listen again if the last state of a training is scored after its end."""
         if self.trained:
-            self._listen()
+            self._install_handlers()
 
     def after_val(self, runner: Any) -> None:
         """Restore the handlers of signals."""
         if self.trained:
             self.restore()
 
-    def _listen(self) -> bool:
+    def _install_handlers(self) -> bool:
         self.restore()
         self.listener = os.getpid()
         try:
             for one in self.signals:
-                self.before[one] = signal.signal(one, self._receive)
+                self.before[one] = signal.signal(one, self._handle_signal)
         except ValueError:  # Python lets the main thread listen, and no other
             return False
         return True
@@ -139,7 +139,7 @@ class StopOnSignal(Hook):
             signal.signal(one, signal.SIG_DFL if handler is None else handler)
         self.before = {}
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.listener:  # a pool ends its processes so, and waits for that
             if number == signal.SIGTERM:
                 exit_by_signal(number)
@@ -159,8 +159,8 @@ class StopOnSignal(Hook):
             Stopped: the state is saved.
         """
         done = runner.train_loop.iter + 1
-        if done % self._interval() == 0 and self._on_any_process():
-            self._stop(runner, done)
+        if done % self._check_interval() == 0 and self._on_any_process():
+            self._save_and_stop(runner, done)
 
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -174,14 +174,14 @@ class StopOnSignal(Hook):
             return
         done, saving = runner.train_loop.iter, _find_checkpoint_hook(runner)
         if getattr(saving, 'saved_at', -1) == done:
-            self._leave(runner, done, str(saving.last_ckpt))
+            self._end_run(runner, done, str(saving.last_ckpt))
         if not is_distributed():
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):  # has put the averaged weights in place
                     hook._swap_ema_parameters()
-            self._stop(runner, done)
+            self._save_and_stop(runner, done)
 
-    def _interval(self) -> int:
+    def _check_interval(self) -> int:
         if self.interval is not None:
             return self.interval
         from ...config.hardware import has_accelerator
@@ -197,7 +197,7 @@ class StopOnSignal(Hook):
             self.received = signal.Signals(int(told))
         return bool(told)
 
-    def _stop(self, runner: Any, done: int) -> None:
+    def _save_and_stop(self, runner: Any, done: int) -> None:
         saving, epoch = _find_checkpoint_hook(runner), runner.epoch
         if saving is not None:
             checkpoint = saving.save_now(runner, done, epoch)
@@ -206,9 +206,9 @@ class StopOnSignal(Hook):
         # torchrun kills the other ranks as soon as one exits; rank 0 must first write
         # last_checkpoint.
         barrier()
-        self._leave(runner, done, checkpoint)
+        self._end_run(runner, done, checkpoint)
 
-    def _leave(self, runner: Any, done: int, checkpoint: str) -> None:
+    def _end_run(self, runner: Any, done: int, checkpoint: str) -> None:
         assert self.received is not None
         if is_main_process():
             runner.logger.warning(
@@ -226,7 +226,7 @@ def _find_checkpoint_hook(runner: Any) -> Any:
 
 def _save_without_hook(runner: Any, done: int, epoch: int) -> str:
     """Write a checkpoint where the config has no checkpoint hook of ours."""
-    gather = getattr(runner.train_loop, 'gather', None)
+    gather = getattr(runner.train_loop, 'gather_process_state', None)
     if gather is not None:
         gather()
     name = f'iter_{done}.pth'
