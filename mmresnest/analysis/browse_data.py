@@ -13,22 +13,22 @@ import numpy as np
 from mmengine.config import Config
 
 from ..config.checks import check_annotations
-from ..config.inspect import dataset_leaves, register, type_of
-from ..config.load import load_config, merge
+from ..config.inspect import dataset_configs, import_packages, type_of
+from ..config.load import load_config, merge_options, name_of
 from ..config.paths import check_paths
 from ..config.retarget import use_data
-from ..engine.prepare import data_for
-from ..engine.runner import building, running
+from ..engine.prepare import choose_data_folder
+from ..engine.runner import explain_build_errors, explain_run_errors
 from ..errors import UserError
 
 
-class Delivered(NamedTuple):
+class Sample(NamedTuple):
     """What the pipeline makes of an image.
 
     Attributes:
         image: H W 3, in RGB.
         objects: boxes, labels and masks, see
-            :func:`mmresnest.visualization.contact_sheet.contact_sheet`.
+            :func:`mmresnest.visualization.contact_sheet.draw_contact_sheet`.
         labels: class indices H W, if there are any.
         head: its name, and the size that it is delivered in.
     """
@@ -39,7 +39,7 @@ class Delivered(NamedTuple):
     head: str
 
 
-def browse(
+def browse_data(
     config: str | os.PathLike | Config,
     *,
     data: str | os.PathLike | None = None,
@@ -50,7 +50,7 @@ def browse(
     number: int = 24,
     seed: int = 0,
 ) -> Path:
-    """Draws images and annotations after augmentation, as a model would get them.
+    """Draw images and annotations after augmentation, as a model would get them.
 
     Args:
         config: a config, its file, or the name of one that comes with mmresnest.
@@ -68,37 +68,40 @@ def browse(
     Raises:
         UserError: if config or data cannot be used.
     """
-    from ..visualization.contact_sheet import contact_sheet
+    from ..visualization.contact_sheet import draw_contact_sheet
 
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     if demo or data is not None:
-        use_data(cfg, data_for(cfg, data))
-    merge(cfg, options)
+        use_data(cfg, choose_data_folder(cfg, data))
+    merge_options(cfg, options)
     if number < 1:
-        raise UserError(f'--number {number}: at least one image must be drawn')
+        raise UserError(f'--num-images {number}: at least one image must be drawn', code='option.value')
     if cfg.get(f'{split}_dataloader') is None:
         raise UserError(
-            f'{cfg.filename or "the config"} has no {split}_dataloader; legal splits: '
+            f'{name_of(cfg)} has no {split}_dataloader; legal splits: '
             + ', '.join(
                 name
                 for name in ('train', 'val', 'test')
                 if cfg.get(f'{name}_dataloader') is not None
-            )
+            ),
+            code='config.no-split',
         )
     name = Path(cfg.filename).stem if cfg.filename else 'config'
     target = Path(f'{name}_{split}.png' if out is None else out)
     if target.suffix != '.png':
-        raise UserError(f'--out {target}: the sheet is a .png file; name it so')
+        raise UserError(
+            f'--out {target}: the sheet is a .png file; name it so', code='option.suffix'
+        )
     check_paths(cfg, (split,))
-    register(cfg)
+    import_packages(cfg)
     check_annotations(cfg, (split,))
-    with building(cfg):
-        dataset = _build(cfg, split)
+    with explain_build_errors(cfg):
+        dataset = _build_dataset(cfg, split)
     chosen = sorted(random.Random(seed).sample(range(len(dataset)), min(number, len(dataset))))
-    with running(cfg):
+    with explain_run_errors(cfg):
         late = _is_annotated_late(cfg, split)
-        seen = [_deliver(dataset, index, seed, late) for index in chosen]
-    return contact_sheet(
+        seen = [_load_sample(dataset, index, seed, late) for index in chosen]
+    return draw_contact_sheet(
         target,
         [one.image for one in seen],
         [one.objects for one in seen],
@@ -109,30 +112,33 @@ def browse(
     )
 
 
-def _build(cfg: Config, split: str) -> Any:
-    """The data set of a split, with its pipeline."""
+def _build_dataset(cfg: Config, split: str) -> Any:
+    """Return the data set of a split, with its pipeline."""
     from mmengine.registry import DATASETS, DefaultScope
 
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
     if not len(dataset):
-        raise UserError(f'no image of {split} is left to draw; `mmresnest check-data` says why')
+        raise UserError(
+            f'no image of {split} is left to draw; `mmresnest check-data` says why',
+            code='data.no-images',
+        )
     return dataset
 
 
 def _is_annotated_late(cfg: Config, split: str) -> bool:
-    """Whether annotations are loaded behind the resizing, as pipelines for testing do.
+    """Return whether annotations are loaded behind the resizing, as pipelines for testing do.
 
     Predictions are scaled back before they are scored, and annotations are left as they are.
     """
-    leaf = dataset_leaves(cfg[f'{split}_dataloader'].dataset)[0]
+    leaf = dataset_configs(cfg[f'{split}_dataloader'].dataset)[0]
     types = [type_of(step) for step in leaf.get('pipeline') or ()]
     resized = next((at for at, name in enumerate(types) if 'Resize' in name), len(types))
     return any(name.startswith('Load') and 'Annotations' in name for name in types[resized:])
 
 
-def _deliver(dataset: Any, index: int, seed: int, late: bool) -> Delivered:
-    """One image through the pipeline, its chance a matter of seed and number alone."""
+def _load_sample(dataset: Any, index: int, seed: int, late: bool) -> Sample:
+    """Load one image through the pipeline; what is random depends on seed and index alone."""
     import cv2
     import torch
 
@@ -144,39 +150,42 @@ def _deliver(dataset: Any, index: int, seed: int, late: bool) -> Delivered:
     if not isinstance(inputs, torch.Tensor) or inputs.ndim != 3 or sample is None:
         raise UserError(
             'the pipeline delivers no single image with its annotations: it must end '
-            'in PackDetInputs or PackSegInputs, and not branch'
+            'in PackDetInputs or PackSegInputs, and not branch',
+            code='config.pipeline',
         )
     labels = None
     if 'gt_sem_seg' in sample:
         # mmseg calls the tensor `data`, mmdet `sem_seg`.
         held = sample.gt_sem_seg
         labels = np.asarray(held.data if 'data' in held else held.sem_seg).squeeze(0)
-    image, meta = _rgb(inputs.numpy()), sample.metainfo
+    image, meta = _to_rgb(inputs.numpy()), sample.metainfo
     head = f'{Path(meta.get("img_path", str(index))).name}: {image.shape[1]} x {image.shape[0]}'
     if late and 'ori_shape' in meta:
         image = cv2.resize(np.ascontiguousarray(image), meta['ori_shape'][1::-1])
-    return Delivered(image, _objects(sample, masks=labels is None), labels, head)
+    return Sample(image, _read_objects(sample, masks=labels is None), labels, head)
 
 
-def _rgb(inputs: np.ndarray) -> np.ndarray:
-    """An image H W 3 from the tensor of the pipeline, 3 H W in BGR, before it is normalised."""
+def _to_rgb(inputs: np.ndarray) -> np.ndarray:
+    """Return an image H W 3 from the pipeline's tensor, 3 H W in BGR, before normalization."""
     image = np.moveaxis(inputs, 0, 2)
     if image.dtype != np.uint8 and image.min() >= -1 and image.max() <= 256:
         image = image.clip(0, 255).astype(np.uint8)  # photometric augmentation makes floats
     return image[:, :, ::-1] if image.shape[2] == 3 else image[:, :, :1]
 
 
-def _objects(sample: Any, masks: bool) -> dict[str, np.ndarray]:
-    """Boxes, labels and masks of a sample, and which of them no loss counts."""
+def _read_objects(sample: Any, masks: bool) -> dict[str, np.ndarray]:
+    """Return boxes, labels and masks of a sample, and which of them no loss counts."""
     parts = [
         (sample.get(key), ignored)
         for key, ignored in (('gt_instances', False), ('ignored_instances', True))
     ]
     parts = [(part, ignored) for part, ignored in parts if part is not None and 'labels' in part]
-    boxes = [_array(part.bboxes).reshape(-1, 4) for part, _ in parts]
+    boxes = [_to_array(part.bboxes).reshape(-1, 4) for part, _ in parts]
     found = {
         'boxes': np.concatenate([np.zeros((0, 4)), *boxes]),
-        'labels': np.concatenate([np.zeros(0, int), *(_array(part.labels) for part, _ in parts)]),
+        'labels': np.concatenate(
+            [np.zeros(0, int), *(_to_array(part.labels) for part, _ in parts)]
+        ),
         'ignored': np.concatenate(
             [np.zeros(0, bool), *(np.full(len(part.labels), ignored) for part, ignored in parts)]
         ),
@@ -188,5 +197,5 @@ def _objects(sample: Any, masks: bool) -> dict[str, np.ndarray]:
     return found
 
 
-def _array(value: Any) -> np.ndarray:
+def _to_array(value: Any) -> np.ndarray:
     return np.asarray(value.tensor if hasattr(value, 'tensor') else value)

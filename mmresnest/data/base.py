@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import UserError
+from .checks.findings import Finding
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 MASK_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff')
 IGNORED = 255
 """The value of a mask's pixels that no loss and no score counts."""
 
-_CHECKED_IMAGES = 1000
-
-logger = logging.getLogger(__name__)
+SPLITS = ('train', 'val', 'test')
+JSON_NAMES = (
+    '{split}.json',
+    'annotations/{split}.json',
+    'annotations/instances_{split}.json',
+    'annotations/instances_{split}2017.json',
+)
+"""Where the annotations of boxes and instance masks may be."""
+PANOPTIC_NAMES = (
+    'panoptic_{split}.json',
+    'annotations/panoptic_{split}.json',
+    'annotations/panoptic_{split}2017.json',
+)
+IMAGE_FOLDERS = ('{split}', '{split}2017', 'images/{split}', 'images', '')
 
 
 @dataclass(frozen=True)
@@ -77,11 +87,11 @@ class DataFolder:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images by split."""
+        """Return the number of images by split."""
         return {name: split.image_count for name, split in self.splits.items()}
 
     def split(self, name: str) -> Split:
-        """The split of that name; ``val`` stands in for a missing ``test``."""
+        """Return the split of that name; ``val`` stands in for a missing ``test``."""
         return self.splits['val' if name == 'test' and not self.has_test else name]
 
     def __str__(self) -> str:
@@ -89,13 +99,18 @@ class DataFolder:
         return f'{self.root} ({self.kind}: {counts} images; {len(self.classes)} classes)'
 
 
-def _first(root: Path, patterns: Iterable[str], split: str) -> Path | None:
-    """The first of the named files that exists."""
+Reading = Generator[Finding, None, DataFolder]
+"""The reading of a folder: yields what is wrong with it, and returns what it holds."""
+
+
+def find_first(root: Path, patterns: Iterable[str], split: str) -> Path | None:
+    """Return the first of the named files that exists."""
     paths = (root / pattern.format(split=split) for pattern in patterns)
     return next((path for path in paths if path.is_file()), None)
 
 
-def _what_is_there(root: Path) -> str:
+def describe_contents(root: Path) -> str:
+    """Return what a folder holds, for the end of a message."""
     names = sorted(entry.name + ('/' if entry.is_dir() else '') for entry in root.iterdir())
     if not names:
         return 'The folder is empty'
@@ -103,25 +118,16 @@ def _what_is_there(root: Path) -> str:
     return 'It holds: ' + ', '.join(names[:8]) + more
 
 
-def _relative(path: Path, root: Path) -> str:
+def make_relative(path: Path, root: Path) -> str:
+    """Return a path as seen from the root, empty for the root itself."""
     text = path.relative_to(root).as_posix()
     return '' if text == '.' else text
 
 
-def _files(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
-    """Names of the files below a folder, relative to it, that end in one of the suffixes."""
+def list_files(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
+    """Yield names of the files below a folder, relative to it, that end in one of the suffixes."""
     for where, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         for name in sorted(names):
             if name.lower().endswith(tuple(suffixes)) and not name.startswith('.'):
                 yield (Path(where) / name).relative_to(folder).as_posix()
-
-
-def _within(values: dict[int, Path], classes: Sequence[str], where: Path) -> None:
-    beyond = sorted(value for value in values if len(classes) <= value != IGNORED)
-    if beyond:
-        raise UserError(
-            f'{where}: there are {len(classes)} classes, and the mask '
-            f'{values[beyond[0]]} holds the label {beyond[0]}; labels run from 0 to '
-            f'{len(classes) - 1}, and {IGNORED} is left out'
-        )

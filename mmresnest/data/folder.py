@@ -22,9 +22,10 @@ import os
 from pathlib import Path
 
 from ..errors import UserError
-from .ade20k_folder import _read_ade20k
-from .base import DataFolder, _first, _what_is_there
-from .coco_folder import JSON_NAMES, PANOPTIC_NAMES, _read_coco, _read_panoptic
+from .ade20k_folder import read_ade20k
+from .base import JSON_NAMES, PANOPTIC_NAMES, DataFolder, Reading, describe_contents, find_first
+from .checks.findings import Finding
+from .coco_folder import read_coco, read_panoptic
 
 _LAYOUTS = (
     'expected train.json, val.json and images in train/ and val/ (COCO), '
@@ -33,17 +34,13 @@ _LAYOUTS = (
 )
 
 
-def read_folder(
-    path: str | os.PathLike, kind: str | None = None, lenient: bool = False
-) -> DataFolder:
-    """Reads a data folder.
+def read_folder(path: str | os.PathLike, kind: str | None = None) -> DataFolder:
+    """Read a data folder that a run will use.
 
     Args:
         path: the folder.
         kind: ``coco``, ``panoptic`` or ``ade20k``, as the task wants it; by default the first of
             ``coco``, ``ade20k`` and ``panoptic`` that the folder holds.
-        lenient: find out classes and files as far as that can be done, and leave what is wrong with
-            them to an audit.
 
     Returns:
         its classes, files and counts.
@@ -51,25 +48,67 @@ def read_folder(
     Raises:
         UserError: if the folder or its annotations are missing or cannot be used.
     """
+    reading = _start_reading(path, kind)
+    while True:
+        try:
+            found = next(reading)
+        except StopIteration as end:
+            return end.value
+        if found.is_error:
+            raise found.to_error()
+
+
+def scan_folder(
+    path: str | os.PathLike, kind: str | None = None
+) -> tuple[DataFolder, list[Finding]]:
+    """Read a data folder as far as that can be done, and collect what is wrong with it.
+
+    Args:
+        path: the folder.
+        kind: see :func:`read_folder`.
+
+    Returns:
+        its classes, files and counts, and the findings.
+
+    Raises:
+        UserError: if there are no annotations to read.
+    """
+    reading, findings = _start_reading(path, kind), []
+    while True:
+        try:
+            findings.append(next(reading))
+        except StopIteration as end:
+            return end.value, findings
+
+
+def _start_reading(path: str | os.PathLike, kind: str | None) -> Reading:
     root = Path(path).expanduser().absolute()
     if not root.exists():
-        raise UserError(f'the data folder {root} does not exist; {_LAYOUTS}')
+        raise UserError(f'the data folder {root} does not exist; {_LAYOUTS}', code='data.missing')
     if not root.is_dir():
-        raise UserError(f'{root} is a file, and the data must be a folder; {_LAYOUTS}')
-    kind = kind or _kind_of(root)
-    if kind not in _READERS:
-        raise UserError(f'unknown kind of data folder {kind!r}; legal: ' + ', '.join(_READERS))
-    return _READERS[kind](root, lenient)
+        raise UserError(
+            f'{root} is a file, and the data must be a folder; {_LAYOUTS}', code='data.not-a-folder'
+        )
+    kind = kind or _find_kind(root)
+    if kind not in READERS:
+        raise UserError(
+            f'unknown kind of data folder {kind!r}; legal: ' + ', '.join(READERS),
+            code='option.unknown',
+        )
+    return READERS[kind](root)
 
 
-def _kind_of(root: Path) -> str:
-    if _first(root, JSON_NAMES, 'train'):
+def _find_kind(root: Path) -> str:
+    if find_first(root, JSON_NAMES, 'train'):
         return 'coco'
     if (root / 'annotations' / 'train').is_dir():
         return 'ade20k'
-    if _first(root, PANOPTIC_NAMES, 'train'):
+    if find_first(root, PANOPTIC_NAMES, 'train'):
         return 'panoptic'
-    raise UserError(f'no annotations in {root}; {_LAYOUTS}. {_what_is_there(root)}')
+    raise UserError(
+        f'no annotations in {root}; {_LAYOUTS}. {describe_contents(root)}',
+        code='data.no-annotations',
+    )
 
 
-_READERS = {'coco': _read_coco, 'ade20k': _read_ade20k, 'panoptic': _read_panoptic}
+READERS = {'coco': read_coco, 'ade20k': read_ade20k, 'panoptic': read_panoptic}

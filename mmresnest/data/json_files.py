@@ -7,45 +7,47 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .checks.coco import FIELDS
-from .checks.images import without_collecting
-
-_CACHED_FROM = 1000
+from .checks.images import pause_garbage_collection
+from .checks.rows import FIELDS
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a json file.
+    """Return the object in a json file.
 
     Raises:
         UserError: if it cannot be read, or is none.
     """
     try:
-        with path.open(encoding='utf-8') as file, without_collecting():
+        with path.open(encoding='utf-8') as file, pause_garbage_collection():
             table = json.load(file)
     except json.JSONDecodeError as error:
         raise UserError(
             f'{path} is not valid json: {error.msg} at line {error.lineno}, column '
             f'{error.colno}; export it again, or download it again if it is cut '
-            'off'
+            'off',
+            code='data.json',
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(
-            f'{path} is not text in UTF-8 (byte {error.start}); export it again'
+            f'{path} is not text in UTF-8 (byte {error.start}); export it again', code='data.json'
         ) from None
     except OSError as error:
-        raise UserError(f'{path} cannot be read: {error.strerror}') from None
+        raise UserError(f'{path} cannot be read: {error.strerror}', code='data.json') from None
     except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
-        raise UserError(f'{path} cannot be read: {error}; export it again') from None
+        raise UserError(
+            f'{path} cannot be read: {error}; export it again', code='data.json'
+        ) from None
     if not isinstance(table, dict):
         raise UserError(
             f'{path} holds a {type(table).__name__}, and a COCO file is an object with '
-            'the fields images, annotations and categories'
+            'the fields images, annotations and categories',
+            code='data.json',
         )
     return table
 
 
 def peek_json(path: Path, most: int, window: int = 2**24) -> dict[str, Any]:
-    """What can be had of a COCO file without reading all of it, which takes tens of seconds.
+    """Read the beginnings of a COCO file: all of it takes tens of seconds.
 
     Looks for the lists by their names, wherever they stand, and reads the categories and the first
     rows of the others. A name that stands deeper in the file can mislead it, so that what it says
@@ -73,12 +75,12 @@ def peek_json(path: Path, most: int, window: int = 2**24) -> dict[str, Any]:
             if key >= 0:
                 start = text.find(b'[', key)
                 part = text[start + 1 : start + window].decode('utf-8', 'ignore')
-                table[name] = _rows(part, None if name == 'categories' else most)
+                table[name] = _parse_rows(part, None if name == 'categories' else most)
     return table
 
 
-def _rows(text: str, most: int | None) -> list[Any]:
-    """The first objects of a list, from behind its bracket."""
+def _parse_rows(text: str, most: int | None) -> list[Any]:
+    """Return the first objects of a list, from behind its bracket."""
     rows: list[Any] = []
     at, decoder = 0, json.JSONDecoder()
     while most is None or len(rows) < most:

@@ -15,7 +15,7 @@ from ..config.checks.classes import list_class_counts, reads_texts
 from ..config.checks.part import Names
 from ..config.hardware import replace_sync_norms
 from ..config.inspect import dataset_configs, import_packages, model_of, task_of
-from ..config.load import load_config, merge_options
+from ..config.load import load_config, merge_options, name_of
 from ..config.retarget import drop_semantic_branch, set_classes, use_data
 from ..errors import UserError
 from ..utils.text import format_some
@@ -52,7 +52,7 @@ def configure_for_checkpoint(
     model = model_of(cfg)
     if reads_texts(model):
         raise UserError(
-            f'the model of {cfg.filename or "the config"} is prompted with '
+            f'the model of {name_of(cfg)} is prompted with '
             'class names, which predict does not give; use the demo of mmdet for it',
             code='model.prompted',
         )
@@ -139,7 +139,7 @@ def find_test_dataloader(cfg: Config) -> Mapping:
         if loader is not None:
             return loader
     raise UserError(
-        f'{cfg.filename or "the config"} has no test_dataloader, whose pipeline says '
+        f'{name_of(cfg)} has no test_dataloader, whose pipeline says '
         'how an image is prepared; give a whole config',
         code='config.incomplete',
     )

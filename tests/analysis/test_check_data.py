@@ -20,14 +20,14 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mmresnest.analysis.check_data import audit
+from mmresnest.analysis.check_data import check_data
 from mmresnest.cli import main
 from mmresnest.config.checks import check_annotations
-from mmresnest.config.inspect import register
+from mmresnest.config.inspect import import_packages
 from mmresnest.data.checks import images
 from mmresnest.data.checks.findings import ERROR, KINDS, WARNING
-from mmresnest.data.checks.repair import is_mendable
-from mmresnest.data.shapes.dataset import draw
+from mmresnest.data.checks.repair import is_repairable
+from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.errors import UserError
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
@@ -35,6 +35,16 @@ pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unf
 
 SQUARE = [[10, 10, 20, 10, 20, 20, 10, 20]]
 TABLES = {'detection': '{}.json', 'instance': '{}.json', 'panoptic': 'panoptic_{}.json'}
+
+OF_FOLDERS = {
+    'categories-differ',
+    'images-mixed',
+    'label-far',
+    'label-suffixes',
+    'labels-ignored',
+    'labels-none',
+}
+"""Kinds of which tests/data/test_folder.py has the folders."""
 
 
 class World:
@@ -49,7 +59,7 @@ class World:
     def audit(self, **more):
         if self.file is not None:
             self.file.write_text(json.dumps(self.table))
-        return audit(self.cfg, **{'splits': ('train',), **more})
+        return check_data(self.cfg, **{'splits': ('train',), **more})
 
     def image(self, number=1) -> Path:
         folder = self.root / ('images/train' if self.file is None else 'train')
@@ -431,13 +441,13 @@ def test_kinds(shapes, tmp_path, kind, task, spoil, said, outcome):
         each_set(ann_file='list.txt')(world.cfg)
     report = world.audit(splits=splits)
     found = [one for _, one in report.findings if one.kind == kind]
-    assert found and said in found[0].message, report.text()
-    assert found[0].count >= 1 and found[0].remedy and said in report.text()
+    assert found and said in found[0].message, report.format_text()
+    assert found[0].count >= 1 and found[0].remedy and said in report.format_text()
     if outcome == TOLD:
-        assert found[0].severity == WARNING and not report.errors, report.text()
+        assert found[0].severity == WARNING and not report.errors, report.format_text()
     elif outcome == STAYS:
         assert found[0].severity == ERROR
-        assert task == 'panoptic' or not is_mendable(found[0])
+        assert task == 'panoptic' or not is_repairable(found[0])
     else:
         before = {path: path.read_bytes() for path in root.glob('*.json')}
         mended = audit_mended(world, tmp_path / 'out.json', splits)
@@ -448,7 +458,7 @@ def test_kinds(shapes, tmp_path, kind, task, spoil, said, outcome):
 def audit_mended(world, out, splits):
     """Mends, and looks over what was written: in mmresnest, pycocotools and mmdet."""
     report = world.audit(splits=splits, fix=out)
-    assert report.written == [out] and f'written: {out}' in report.text()
+    assert report.written == [out] and f'written: {out}' in report.format_text()
     for name in splits:
         world.cfg[f'{name}_dataloader'].dataset.ann_file = str(out)
     world.file = None
@@ -463,7 +473,7 @@ def audit_mended(world, out, splits):
 
 
 def test_every_kind_is_in_the_table():
-    assert {one[0] for one in BAD} == set(KINDS) and len(BAD) >= 60
+    assert {one[0] for one in BAD} | OF_FOLDERS == set(KINDS) and len(BAD) >= 60
     outcomes = {(one[0], one[4]) for one in BAD}
     for kind, words in KINDS.items():
         if not words.repair:
@@ -474,8 +484,8 @@ def test_every_kind_is_in_the_table():
 @pytest.mark.parametrize('task', ['detection', 'instance', 'panoptic', 'semantic'])
 @pytest.mark.parametrize('every', [False, True])
 def test_nothing_is_wrong_with_good_data(shapes, task, every):
-    report = audit(pointed(task, shapes), every=every)
-    assert not report.findings and report.text().endswith(
+    report = check_data(pointed(task, shapes), every=every)
+    assert not report.findings and report.format_text().endswith(
         f'0 errors, 0 warnings ({pointed(task, shapes).filename})'
     )
 
@@ -502,7 +512,7 @@ def test_mending_says_how_many_and_keeps_what_it_does_not_know(shapes, tmp_path)
     )
     world.table['info'] = {'by': 'Zoë'}
     report = world.audit(fix=tmp_path / 'new' / 'a.json')
-    text = report.text()
+    text = report.format_text()
     assert '1 annotations dropped (box-empty)' in text
     assert '1 images dropped (image-missing)' in text
     new = json.loads((tmp_path / 'new' / 'a.json').read_text())
@@ -553,12 +563,12 @@ def test_several_files_go_into_a_folder(shapes, tmp_path):
 
 def test_what_cannot_be_mended(shapes, tmp_path):
     with pytest.raises(UserError, match='reads none; leave it out'):
-        audit(pointed('semantic', shapes), fix=tmp_path / 'out.json')
-    report = audit(pointed('detection', shapes), fix=tmp_path / 'out.json')
-    assert 'nothing that --fix could mend' in report.text() and not report.written
+        check_data(pointed('semantic', shapes), fix=tmp_path / 'out.json')
+    report = check_data(pointed('detection', shapes), fix=tmp_path / 'out.json')
+    assert 'nothing that --fix could mend' in report.format_text() and not report.written
     world = spoilt(shapes, tmp_path, rows(bbox=[1, 1, 0, 0]))
     report = world.audit(fix=tmp_path / 'out.json')
-    assert report.errors and 'nothing that can be used would be left' in report.text()
+    assert report.errors and 'nothing that can be used would be left' in report.format_text()
     assert not (tmp_path / 'out.json').exists()
 
 
@@ -571,16 +581,19 @@ def test_a_sample_or_all(shapes, tmp_path, monkeypatch):
     for path in (world.root / 'train').iterdir():
         path.write_bytes(b'')
     first, second = world.audit(), world.audit()
-    assert first.text() == second.text() and '2 of 2 images are files of no bytes' in first.text()
-    assert '2 of 4 images were read; --all reads all' in first.text()
-    assert '4 of 4 images are files of no bytes' in world.audit(every=True).text()
+    assert (
+        first.format_text() == second.format_text()
+        and '2 of 2 images are files of no bytes' in first.format_text()
+    )
+    assert '2 of 4 images were read; --all reads all' in first.format_text()
+    assert '4 of 4 images are files of no bytes' in world.audit(every=True).format_text()
 
 
 def test_the_same_bytes_under_another_name_are_found_in_all(shapes, tmp_path):
     world = spoilt(shapes, tmp_path)
     shutil.copy(world.image(2), world.root / 'val' / '000000.jpg')
-    assert 'leak' not in world.audit(splits=('train', 'val')).text()
-    text = world.audit(splits=('train', 'val'), every=True).text()
+    assert 'leak' not in world.audit(splits=('train', 'val')).format_text()
+    text = world.audit(splits=('train', 'val'), every=True).format_text()
     assert '1 of 4 images of train are also in val, such as' in text and '000002.jpg' in text
 
 
@@ -588,17 +601,23 @@ def test_other_data_sets_are_left_alone_and_that_is_said(shapes):
     cfg = pointed('detection', shapes)
     cfg.train_dataloader.dataset.type = 'CityscapesDataset'
     cfg.val_dataloader.dataset.backend_args = dict(backend='petrel')
-    report = audit(cfg, splits=('train', 'val'))
+    report = check_data(cfg, splits=('train', 'val'))
     assert not report.findings
     assert report.notes[0].startswith('train: CityscapesDataset is left alone')
     assert report.notes[1].startswith('val: CocoDataset is left alone')
 
 
-def test_a_bar_for_many(monkeypatch, capfd):
-    monkeypatch.setattr(images, '_TRACKED_FROM', 2)
-    assert list(images.look_at_all(lambda path: path, [1, 2, 3], 'reading 3 images')) == [1, 2, 3]
-    seen = capfd.readouterr()
-    assert 'reading 3 images' in seen.err and not seen.out
+@pytest.mark.parametrize('least, shown', [(2, True), (4, False)])
+def test_a_bar_for_many(monkeypatch, least, shown):
+    asked, show = [], images.show_progress
+    monkeypatch.setattr(
+        images,
+        'show_progress',
+        lambda *given, **how: asked.append((*given, how)) or show(*given, **how),
+    )
+    monkeypatch.setattr(images, '_TRACKED_FROM', least)
+    assert list(images.map_files(lambda path: path, [1, 2, 3], 'reading 3 images')) == [1, 2, 3]
+    assert asked == [(3, 'reading 3 images', dict(lines=False, shown=shown))]
 
 
 # ---- the command ---------------------------------------------------------------------------------
@@ -657,8 +676,8 @@ def test_the_command(shapes, tmp_path, capsys):
 def test_a_folder_that_training_refuses_can_be_looked_at(shapes, tmp_path, task, place, spoil):
     root = Path(shutil.copytree(shapes, tmp_path / 'data'))
     spoil(root / place)
-    report = audit(pointed(task, shapes), data=root)
-    assert report.errors, report.text()
+    report = check_data(pointed(task, shapes), data=root)
+    assert report.errors, report.format_text()
     assert all(str(root) in one.message for one in report.errors)
 
 
@@ -705,7 +724,7 @@ def fuzz(count: int, seed: int) -> Counter:
     """
     chance, seen = random.Random(seed), Counter()
     with tempfile.TemporaryDirectory() as folder:
-        root = draw(
+        root = draw_dataset(
             Path(folder) / 'data',
             train=2,
             val=1,
@@ -731,7 +750,7 @@ def fuzz(count: int, seed: int) -> Counter:
 
 
 def _build_what_passes(cfg: Config) -> None:
-    register(cfg)
+    import_packages(cfg)
     with contextlib.suppress(UserError):
         check_annotations(cfg, ('train',))
         with (
@@ -745,21 +764,21 @@ def _build_what_passes(cfg: Config) -> None:
 
 def _look_and_mend(world: World, out: Path, as_folder: bool) -> str:
     cfg, coco = world.cfg, world.task != 'panoptic'
-    report = audit(
+    report = check_data(
         cfg,
         splits=('train',),
         fix=out if coco else None,
         force=True,
         data=world.root if as_folder else None,
     )
-    json.dumps(report.as_json())
-    report.text().encode()
+    json.dumps(report.to_json())
+    report.format_text().encode()
     if not report.written:
         return 'found' if report.findings else 'clean'
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
     cfg.train_dataloader.dataset.ann_file = str(out)
-    again = audit(cfg, splits=('train',))
-    left = [one.message for _, one in again.findings if is_mendable(one)]
+    again = check_data(cfg, splits=('train',))
+    left = [one.message for _, one in again.findings if is_repairable(one)]
     assert not left, left
     if not again.errors:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -822,11 +841,11 @@ def test_polygons_and_run_lengths_are_measured_as_pycocotools_does():
     """Extents by which a mask is found to be far, against those that pycocotools decodes."""
     from pycocotools import mask as coco
 
-    from mmresnest.data.checks.masks import _unpack
+    from mmresnest.data.checks.masks import unpack_counts
 
     chance = np.random.default_rng(0)
     for _ in range(20):
         coded = coco.encode(np.asfortranarray(chance.random((30, 20)) < 0.3, np.uint8))
-        runs = list(_unpack(coded['counts'].decode()))
+        runs = list(unpack_counts(coded['counts'].decode()))
         plain = np.repeat(np.arange(len(runs)) % 2, runs).reshape(20, 30).T
         assert (plain == coco.decode(coded)).all()

@@ -15,9 +15,11 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from mmresnest.config import checks
-from mmresnest.config.inspect import LOADERS, dataset_leaves, register
+from mmresnest.config.checks.classes import check_heads, list_class_counts
+from mmresnest.config.checks.part import Names
+from mmresnest.config.inspect import LOADERS, dataset_configs, import_packages
 from mmresnest.config.load import load_config
-from mmresnest.data.shapes.dataset import draw
+from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.data.shapes.drawing import CLASSES
 from mmresnest.engine.prepare import prepare
 from mmresnest.engine.test import test as score
@@ -507,8 +509,8 @@ def test_no_annotations(data, kind, name):
         table(name, lambda rows: rows.update(annotations=[]))(data, split)
     cfg = pointed(kind, data)
     with pytest.raises(UserError, match=r"train\.json: the list 'annotations' is .*learn from"):
-        prepare(cfg, ('train',), work_dir=data / 'work')
-    prepare(cfg, ('test',), work_dir=data / 'work')
+        prepare(cfg, splits=('train',), work_dir=data / 'work')
+    prepare(cfg, splits=('test',), work_dir=data / 'work')
 
 
 # ---- data for another task -----------------------------------------------------------------------
@@ -538,7 +540,7 @@ def test_no_annotations(data, kind, name):
     ],
 )
 def test_data_for_another_task(tmp_path, how, kind, layout, said):
-    root = draw(
+    root = draw_dataset(
         tmp_path / 'data', train=1, val=1, test=0, size=(64, 64), layouts=layout, progress=False
     )
     cfg, work = pointed(kind, root), tmp_path / 'work'
@@ -553,13 +555,13 @@ def test_options_after_data_and_demo(shapes, tmp_path, monkeypatch):
     """They can contradict data that were read, and are held against them too."""
     wrong = {f'{HEAD}.num_classes': 80}
     with pytest.raises(UserError, match='num_classes is 80, and must be 6'):
-        train(LEAVES['detection'], data=shapes, options=wrong, work_dir=tmp_path / 'work')
+        train(LEAVES['detection'], data=shapes, cfg_options=wrong, work_dir=tmp_path / 'work')
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'shapes').symlink_to(shapes)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('mmresnest.engine.prepare.drawn_data', lambda *_: shapes)
+    monkeypatch.setattr('mmresnest.engine.prepare.draw_embedded_data', lambda *_: shapes)
     with pytest.raises(UserError, match='num_classes is 80, and must be 6'):
-        train(LEAVES['detection'], demo=True, options=wrong, work_dir=tmp_path / 'work')
+        train(LEAVES['detection'], demo=True, cfg_options=wrong, work_dir=tmp_path / 'work')
     assert not (tmp_path / 'work').exists()
 
 
@@ -646,7 +648,7 @@ def test_good_input_passes(data, tmp_path, monkeypatch, run, kind, spoil, change
         monkeypatch.setattr(checks, 'read_json', None)  # no second look is needed
     for split in ('train', 'test') if spoil is not None else ():
         spoil(data, split)
-    cfg = prepare(pointed(kind, data, change), ('train', 'val', 'test'), work_dir=tmp_path / 'work')
+    cfg = prepare(pointed(kind, data, change), splits=('train', 'val', 'test'), work_dir=tmp_path / 'work')
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         for leaf in leaves(cfg):
             leaf.serialize_data = False  # collects garbage for a second
@@ -657,7 +659,7 @@ def test_good_input_passes(data, tmp_path, monkeypatch, run, kind, spoil, change
 def test_labels_follow_the_file(shapes):
     """Why classes in another order are refused: mmdet numbers them as the file does."""
     cfg = pointed('detection', shapes, each_set(classes=CLASSES[::-1]))
-    register(cfg)
+    import_packages(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
     assert dataset.metainfo['classes'] == CLASSES[::-1] and dataset.cat_ids == [1, 2, 3, 4, 5, 6]
@@ -682,13 +684,13 @@ def test_masks_that_the_pipeline_passes_over(shapes, tmp_path):
         shapes,
         lambda cfg: [step.update(poly2mask=False) for step in annotations_of(cfg)],
     )
-    register(cfg)
+    import_packages(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         sample = DATASETS.build(cfg.train_dataloader.dataset)[0]['data_samples']
     assert not len(sample.gt_instances) and len(sample.ignored_instances)
     with pytest.raises(UserError, match=r'annotations have run lengths .*poly2mask=True there'):
-        prepare(cfg, ('train',), work_dir=tmp_path)
-    cfg = prepare(LEAVES['instance'], ('train',), data=shapes, work_dir=tmp_path)
+        prepare(cfg, splits=('train',), work_dir=tmp_path)
+    cfg = prepare(LEAVES['instance'], splits=('train',), data=shapes, work_dir=tmp_path)
     assert [step.poly2mask for step in annotations_of(cfg) if 'poly2mask' in step] == [True]
 
 
@@ -697,23 +699,23 @@ def test_splits_in_different_orders(data, tmp_path):
     table('val.json', lambda rows: rows['categories'].reverse())(data, 'val')
     cfg = pointed('detection', data)
     cfg.val_dataloader.dataset.metainfo.classes = CLASSES[::-1]
-    prepare(cfg, ('val',), work_dir=tmp_path)
+    prepare(cfg, splits=('val',), work_dir=tmp_path)
     with pytest.raises(
         UserError,
         match="val_dataloader.dataset reads 'cross' as label 0, and .*"
         "train_dataloader.dataset 'disk'.*same metainfo",
     ):
-        prepare(cfg, ('train', 'val'), work_dir=tmp_path)
+        prepare(cfg, splits=('train', 'val'), work_dir=tmp_path)
 
 
 def test_what_is_passed_over_is_told(data, tmp_path, monkeypatch):
     """Boxes that mmdet leaves out stop no run, and are not left out in silence."""
     said = []
     monkeypatch.setattr(checks, 'print_log', lambda *arguments: said.append(arguments))
-    prepare(pointed('detection', data), ('train',), work_dir=tmp_path)
+    prepare(pointed('detection', data), splits=('train',), work_dir=tmp_path)
     assert not said
     table('train.json', lambda rows: rows['annotations'][1]['bbox'].__setitem__(2, 0))(data, '')
-    prepare(pointed('detection', data), ('train',), work_dir=tmp_path)
+    prepare(pointed('detection', data), splits=('train',), work_dir=tmp_path)
     ((text, _, level),) = said
     assert level == logging.WARNING and '1 of ' in text and 'without area' in text
     assert 'mmresnest check-data' in text and '--fix' in text
@@ -730,7 +732,7 @@ def test_plain_options_train_and_test(shapes, tmp_path, kind):
                 for split, index in (('train', 1), ('val', 2), ('test', 2))
             }
         )
-    result = train(path, options=given, work_dir=tmp_path / 'work', seed=0)
+    result = train(path, cfg_options=given, work_dir=tmp_path / 'work', seed=0)
     main = {
         'semantic': 'mIoU',
         'panoptic': 'coco_panoptic/PQ',
@@ -738,7 +740,7 @@ def test_plain_options_train_and_test(shapes, tmp_path, kind):
         'detection': 'coco/bbox_mAP',
     }[kind]
     assert main in result.metrics
-    assert main in score(path, result.checkpoint, options=given, work_dir=tmp_path).metrics
+    assert main in score(path, result.checkpoint, cfg_options=given, work_dir=tmp_path).metrics
 
 
 @pytest.mark.parametrize(
@@ -757,16 +759,16 @@ def test_plain_options_train_and_test(shapes, tmp_path, kind):
 def test_heads_of_other_models(name, held):
     """Those of upstream's configs agree with their data, and are looked at where they should be."""
     cfg = load_config(name)
-    register(cfg)
-    leaf = dataset_leaves(cfg.train_dataloader.dataset)[0]
-    count = len(checks.Names.of(cfg, leaf, 'train').classes)
+    import_packages(cfg)
+    leaf = dataset_configs(cfg.train_dataloader.dataset)[0]
+    count = len(Names.read(cfg, leaf).classes)
     things = 80 if count == 133 else count
-    assert not list(checks._look_at_heads(cfg, count, things, '', ''))
+    assert not list(check_heads(cfg, count, things, '', ''))
     refused = 0
-    for head, key, number in list(checks.class_counts(cfg.model, 'model')):
+    for head, key, number in list(list_class_counts(cfg.model, 'model')):
         spoilt = Config(cfg.to_dict())
         spoilt.merge_from_dict({f'{head}.{key}'.replace('[', '.').replace(']', ''): number + 1})
-        for found in checks._look_at_heads(spoilt, count, things, '', ''):
+        for found in check_heads(spoilt, count, things, '', ''):
             assert f'{head}.{key} is {number + 1}, and must be {number}' in found.said
             assert found.stops
             refused += 1

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmresnest.data import ade20k_folder, json_files
-from mmresnest.data.folder import read_folder
+from mmresnest.data import json_files
+from mmresnest.data.checks import images, labels
+from mmresnest.data.folder import read_folder, scan_folder
 from mmresnest.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data'
@@ -132,11 +133,19 @@ def put(name, key, value):
 @pytest.mark.parametrize(
     'split, spoil, said',
     [
-        ('train', lambda rows: rows.pop('images'), ['train.json', "no list 'images'"]),
-        ('train', lambda rows: rows.update(images=[]), ['train.json', 'no images']),
+        ('train', lambda rows: rows.pop('images'), ['train.json', "the list 'images' is missing"]),
+        (
+            'train',
+            lambda rows: rows.update(images=[]),
+            ['train.json', "'images' is missing or empty"],
+        ),
         ('train', lambda rows: rows.update(annotations=[]), ['train.json', 'nothing to learn']),
         ('val', lambda rows: rows.update(annotations=[]), ['val.json', 'nothing to score']),
-        ('train', lambda rows: rows.update(categories=[]), ['train.json', 'no categories']),
+        (
+            'train',
+            lambda rows: rows.update(categories=[]),
+            ['train.json', "'categories' is missing or"],
+        ),
         ('train', drop('annotations', 'area'), ['train.json', "'area'", 'width * height']),
         ('val', drop('annotations', 'iscrowd'), ['val.json', "'iscrowd'", '"iscrowd": 0']),
         ('train', drop('annotations', 'bbox'), ['train.json', "'bbox'"]),
@@ -144,15 +153,15 @@ def put(name, key, value):
         (
             'train',
             put('annotations', 'id', 2),
-            ['train.json', 'ids of annotations', 'more than once'],
+            ['train.json', '2 annotations have an "id" that an annotation before'],
         ),
-        ('train', put('annotations', 'image_id', 99), ['image_id', '99', 'not among the images']),
+        ('train', put('annotations', 'image_id', 99), ['"image_id" that no image has', '99']),
         (
             'train',
             put('annotations', 'category_id', 4),
-            ['category_id 4', 'not among the categories'],
+            ['"category_id" that no category has', 'train.json'],
         ),
-        ('train', put('categories', 'name', 'dog'), ['two categories', "'dog'"]),
+        ('train', put('categories', 'name', 'dog'), ['a name that a category before', "'dog'"]),
         (
             'val',
             lambda rows: rows['categories'].reverse(),
@@ -292,6 +301,34 @@ def test_masks_that_do_not_match(tmp_path, spoil, said):
         assert part in str(caught.value)
 
 
+def test_findings_of_folders_have_codes_and_reading_goes_on(tmp_path):
+    """One reader: strict, it raises the first error, and otherwise it collects them all."""
+    coloured = {'train': MASKS['train'], 'val': {'c': [0, 254]}}
+    root = write_masks(tmp_path / 'far', coloured)
+    (root / 'images/val/x.bmp').touch()
+    folder, findings = scan_folder(root)
+    assert folder.counts == {'train': 2, 'val': 1}
+    assert [one.kind for one in findings] == ['images-mixed', 'label-missing', 'label-far']
+    with pytest.raises(UserError) as caught:
+        read_folder(root)
+    assert caught.value.code == 'data.images-mixed'
+    root = write_masks(tmp_path / 'suffixes', {'train': MASKS['train']})
+    write_masks(root, {'val': MASKS['val']}, '.png', '.tif')
+    assert [one.kind for one in scan_folder(root)[1]] == ['label-suffixes']
+    root = write_masks(tmp_path / 'ignored', {'train': {'a': [255]}, 'val': {'c': [255]}})
+    folder, findings = scan_folder(root)
+    assert [one.kind for one in findings] == ['labels-ignored'] and len(folder.classes) == 1
+    root = write_panoptic(tmp_path / 'panoptic', train=panoptic_table('a'), val=panoptic_table('b'))
+    (root / 'panoptic_val').rename(root / 'away')
+    assert [one.kind for one in scan_folder(root, 'panoptic')[1]] == ['labels-none']
+    other = table('b')
+    other['categories'].reverse()
+    root = write_coco(tmp_path / 'coco', train=table('a'), val=other)
+    folder, findings = scan_folder(root)
+    assert [one.kind for one in findings] == ['categories-differ']
+    assert folder.classes == ('cat', 'dog') and folder.counts == {'train': 2, 'val': 2}
+
+
 def test_masks_with_other_values(tmp_path):
     coloured = Image.fromarray(np.zeros((2, 2, 3), np.uint8))
     write_masks(tmp_path, MASKS | {'val': {'c': coloured}})
@@ -314,11 +351,13 @@ def test_test_masks_have_no_further_class(tmp_path):
 def test_many_masks_are_read_once(tmp_path, monkeypatch):
     write_masks(tmp_path / 'set', MASKS)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    monkeypatch.setattr(ade20k_folder, '_CACHED_FROM', 2)
+    monkeypatch.setattr(labels, '_CACHED_FROM', 2)
     first = read_folder(tmp_path / 'set')
     opened = []
     monkeypatch.setattr(
-        ade20k_folder, '_values', lambda path, lenient: opened.append(path) or [0, 1, 2]
+        labels,
+        'read_label_file',
+        lambda path: opened.append(path) or images.ImageFile(values=(0, 1, 2)),
     )
     assert read_folder(tmp_path / 'set') == first and not opened
     write_masks(tmp_path / 'set', {'val': {'c': [2, 1, 1, 1]}})
@@ -434,14 +473,14 @@ def of_segment(key, value=None):
             ['panoptic_val.json', 'segment 1 of image 0', 'category_id 99', 'categories [3, 7]'],
         ),
         ('val', lambda rows: rows['categories'].reverse(), ['differ', "id 7 'cat'", "id 3 'sky'"]),
-        ('train', put('categories', 'name', 'sky'), ['two categories', "'sky'"]),
+        ('train', put('categories', 'name', 'sky'), ['a name that a category before', "'sky'"]),
     ],
 )
 def test_panoptic_that_cannot_be_used(tmp_path, split, spoil, said):
     tables = {'train': panoptic_table(), 'val': panoptic_table('b')}
     write_panoptic(tmp_path, **tables)
     spoil(tables[split])
-    if 'two categories' in said:  # in both, or they would differ
+    if 'a name that a category before' in said:  # in both, or they would differ
         spoil(tables['val'])
     for name, rows in tables.items():
         (tmp_path / f'panoptic_{name}.json').write_text(json.dumps(rows))

@@ -15,7 +15,7 @@ from mmdet.evaluation.functional import INSTANCE_OFFSET, panoptic_utils
 
 from mmresnest.compat import panopticapi
 from mmresnest.compat.panopticapi import OFFSET, VOID, PQStat, id2rgb, rgb2id
-from mmresnest.data.shapes.dataset import draw
+from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.data.shapes.drawing import CLASSES
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # mmdet's own future
@@ -208,7 +208,7 @@ def test_nothing_else_is_found():
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('data') / 'shapes'
-    return draw(folder, train=0, val=4, test=0, size=(96, 80), layouts='panoptic', progress=False)
+    return draw_dataset(folder, train=0, val=4, test=0, size=(96, 80), layouts='panoptic', progress=False)
 
 
 NAMES = (*CLASSES, 'background')

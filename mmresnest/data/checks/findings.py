@@ -21,8 +21,8 @@ class Kind:
     """One way in which data can be wrong.
 
     Attributes:
-        says: what is wrong, behind the number of rows or files; empty where every finding has
-            words of its own.
+        says: what is wrong: of rows and files what follows their number, otherwise a sentence with
+            fields for :func:`make_finding`; empty where every finding has words of its own.
         remedy: what to do; likewise.
         severity: ``error`` where scores or weights suffer, ``warning`` where it may be meant.
         stops: whether a run is refused: it would end in a traceback, or learn other classes than
@@ -45,24 +45,48 @@ _RELABEL = 'write the masks again with one channel of class indices'
 
 # fmt: off
 KINDS: dict[str, Kind] = {
-    # ---- classes of the config
-    'class-list': Kind(stops=True),
-    'class-twice': Kind(stops=True),
+    # classes of the config
+    'class-list': Kind('metainfo.{key} of {where} is the string {value!r}, which would be taken '
+                       'for the names {letters} ...',
+                       'write a list, for one class with a comma: ({value!r},). It may also be a '
+                       'file with one name a line, and there is none of this name', stops=True),
+    'class-twice': Kind('metainfo.classes of {where} names {names} more than once',
+                        'name each class once', stops=True),
     'class-misspelt': Kind(stops=True),
     'class-missing': Kind(stops=True),
-    'class-order': Kind(stops=True),
-    'class-unknown': Kind(stops=True),
-    'class-extra': Kind(severity=WARNING),
-    'split-order': Kind(stops=True),
-    'head-classes': Kind(stops=True),
-    'thing-classes': Kind(stops=True),
-    'thing-order': Kind(stops=True),
-    # ---- lists, fields and ids of an annotation file
-    'list-missing': Kind(stops=True),
+    'class-order': Kind('metainfo.classes of {where} and {path} name classes in different orders. '
+                        'Labels follow the file and names the config, so that {ours!r} would be '
+                        'called {theirs!r}', '{line}', stops=True),
+    'class-unknown': Kind('metainfo.classes of {where} names {names} that {type} lacks, which has '
+                          '{known}; {near}', 'for classes of your own take type=BaseSegDataset',
+                          stops=True),
+    'class-extra': Kind('{path} has {names} that {where} does not read',
+                        'nothing, if that is meant; otherwise {line}', WARNING),
+    'split-order': Kind('{second} reads {theirs} as label {label}, and {first} {ours}: what is '
+                        'learnt as the one would be scored as the other',
+                        'give both the same metainfo, and their files the same order of '
+                        'categories', stops=True),
+    'head-classes': Kind('{head}.{key} is {number}, and must be {wanted}: {reason}', '{line}',
+                         stops=True),
+    'thing-classes': Kind('metainfo.thing_classes of {where} names {names}, and by "isthing" of '
+                          '{path} they are {things}', 'name those', stops=True),
+    'thing-order': Kind('{path}: the categories must list all things (isthing 1) before all stuff '
+                        '(isthing 0), and {stuff} stands before {thing}', 'reorder the list',
+                        stops=True),
+    # lists, fields and ids of an annotation file
+    'list-missing': Kind('{path}: the list {name!r} is missing or empty, so there is nothing to '
+                         '{purpose}', 'export the file again{or_name}', stops=True),
+    'categories-differ': Kind('the categories of {first} and {second} differ: entry {entry} is '
+                              '{ours} in the one and {theirs} in the other',
+                              'copy the categories list of {first} into {second}, and correct the '
+                              'category_id of its annotations if they change', stops=True),
     'field-missing': Kind(stops=True, repair='drop'),
     'area-missing': Kind(stops=True, repair='area'),
     'iscrowd-missing': Kind(stops=True, repair='iscrowd'),
-    'annotation-kind': Kind(stops=True),
+    'annotation-kind': Kind('{path} has panoptic annotations ("segments_info"), and {where} reads '
+                            'boxes', 'name an instances file in ann_file, or choose a config for '
+                            'panoptic segmentation, such as panoptic_fpn_resnest50_fpn',
+                            stops=True),
     'id-type': Kind('have an "id" that is no number and no text', 'number them', stops=True,
                     repair='renumber'),
     'id-zero': Kind('have the "id" 0, which pycocotools takes for no match when it scores',
@@ -90,10 +114,13 @@ KINDS: dict[str, Kind] = {
                           repair='drop'),
     'category-unknown': Kind('have a "category_id" that no category has, and are passed over',
                              f'add the category, or {_DROPPED}', repair='drop'),
-    'category-gap': Kind('ids are left out between the first and the last category',
+    'category-gap': Kind('{path}: {left} ids are left out between the first and the last category, '
+                         'such as {free}',
                          'nothing, if that is meant: labels are positions in the list', WARNING),
-    'set-empty': Kind(stops=True),
-    # ---- boxes
+    'set-empty': Kind('{path}: filter_cfg of {where} leaves none of {count} images: none is at '
+                      'least {least} pixels wide and high{with_object}',
+                      'lower min_size, or correct classes and annotations', stops=True),
+    # boxes
     'box-type': Kind('have a "bbox" that is no list of four numbers [x, y, width, height]',
                      _DROPPED, stops=True, repair='drop'),
     'box-nonfinite': Kind('have a "bbox" with a number that is not finite', _DROPPED,
@@ -123,9 +150,15 @@ KINDS: dict[str, Kind] = {
                        WARNING),
     'iscrowd-value': Kind('have an "iscrowd" other than 0 and 1', '--fix writes 0 or 1',
                           repair='iscrowd'),
-    # ---- instance masks
-    'mask-missing': Kind(stops=True, repair='drop'),
-    'mask-form': Kind(stops=True),
+    # instance masks
+    'mask-missing': Kind('have no "segmentation"',
+                         'add the masks, which {config} learns, or choose a config that needs '
+                         'boxes only, such as '
+                         'faster_rcnn_resnest50_fpn; --fix drops the annotations', stops=True,
+                         repair='drop'),
+    'mask-form': Kind('have run lengths for a mask, and step {step} of the pipeline of {dataset} '
+                      'reads polygons only (poly2mask=False), so that they are passed over',
+                      'set poly2mask=True there, or give --data DIR, which does', stops=True),
     'mask-type': Kind('have a "segmentation" that is neither a list of polygons nor run lengths',
                       _DROPPED, repair='mask'),
     'mask-odd': Kind('have a polygon with an odd number of coordinates', _POLYGONS,
@@ -140,11 +173,15 @@ KINDS: dict[str, Kind] = {
                      'see whether both are of the same object', WARNING),
     'segments-type': Kind('have a "segments_info" that is no list',
                           'list the segments of the image', stops=True),
-    'segment-category': Kind(stops=True),
+    'segment-category': Kind('{path}: the segment {id} of image {image} has category_id '
+                             '{category}, which is not among the categories {known}',
+                             'add it there', stops=True),
     'segment-ids': Kind('hold other colours than "segments_info" of the image lists',
                         'write mask and list again from the same source'),
-    # ---- image files
-    'image-missing': Kind(stops=True, repair='drop'),
+    # image files
+    'image-missing': Kind('{path} lists images of which {count} of {total} looked for do not '
+                          'exist, such as {example}',
+                          'put them there, or correct {setting}', stops=True, repair='drop'),
     'image-empty': Kind('are files of no bytes', _FILES, repair='drop'),
     'image-unreadable': Kind('cannot be read as images', _FILES, repair='drop'),
     'image-truncated': Kind('are cut off', _FILES, repair='drop'),
@@ -153,16 +190,32 @@ KINDS: dict[str, Kind] = {
                        'anything else is mended'),
     'image-turned': Kind('are annotated as they lie in the file, and are turned when they are read '
                          '(EXIF)', 'annotate them as shown, or take the EXIF orientation out'),
-    'leak': Kind(severity=WARNING),
-    # ---- label images
-    'dataset-settings': Kind(stops=True),
-    'images-none': Kind(stops=True),
+    'leak': Kind('{count} of {total} images of {split} are also in {other}, such as {example}, '
+                 'which is {same}', 'take them out of one of the two: scores of what was learnt by '
+                 'heart say nothing', WARNING),
+    # label images
+    'dataset-settings': Kind('{where} cannot be built: {error}', 'correct its settings',
+                             stops=True),
+    'images-none': Kind('no images in {folder} with names ending in {suffix}',
+                        'correct {setting}', stops=True),
+    'images-mixed': Kind('the images of {folder} are of several kinds ({kinds})',
+                         'convert them to one', stops=True),
+    'labels-none': Kind(stops=True),
     'label-missing': Kind(stops=True),
-    'label-suffix': Kind(stops=True),
-    'label-reduce': Kind(stops=True),
+    'label-suffix': Kind('none of {total} masks looked for exists, such as {example}, and beside '
+                         'it is {near}', 'write seg_map_suffix={suffix!r} in {where}', stops=True),
+    'label-suffixes': Kind('images and masks end in {ours} in train, and in {theirs} in {split} '
+                           '({folder})', 'use the same in all', stops=True),
+    'label-reduce': Kind('reduce_zero_label is {data} in {where} and {step} in LoadAnnotations of '
+                         'its pipeline', 'leave it out of the pipeline', stops=True),
     'label-unreadable': Kind(remedy='write the mask again', stops=True),
     'label-colours': Kind(remedy=_RELABEL, stops=True),
     'label-value': Kind(stops=True),
+    'label-far': Kind('the masks of {folder} hold the values {values}: that looks like colours '
+                      '(such as {example})', 'a pixel must hold the index of its class, 0, 1, 2 '
+                      '...', stops=True),
+    'labels-ignored': Kind('the masks of {folder} hold nothing but {value}, which is left out',
+                           'label the images', stops=True),
     'label-size': Kind('have another size than their image', 'make each from its image again'),
     'label-ignored': Kind('hold nothing but the value that is left out', 'leave such images out, '
                           'or label them', WARNING),
@@ -196,26 +249,54 @@ class Finding:
     rows: Sequence[int] = ()
 
     @property
+    def is_error(self) -> bool:
+        """Whether scores or weights suffer."""
+        return self.severity == ERROR
+
+    @property
     def stops(self) -> bool:
         """Whether a run is refused for it."""
-        return self.severity == ERROR and KINDS[self.kind].stops
+        return self.is_error and KINDS[self.kind].stops
 
     @property
     def message(self) -> str:
         """All of it in a sentence."""
         return f'{self.said}; {self.remedy}'
 
+    def to_error(self) -> UserError:
+        """Return the error that refuses data for it."""
+        return UserError(self.message, code=f'data.{self.kind}')
 
-def finding(kind: str, said: str, remedy: str = '', *, severity: str = '', **more: Any) -> Finding:
-    """A finding in words of its own; what is left out is the kind's."""
+
+def make_finding(
+    kind: str,
+    said: str = '',
+    remedy: str = '',
+    *,
+    severity: str = '',
+    count: int = 1,
+    example: Any = '',
+    place: str = '',
+    rows: Sequence[int] = (),
+    **facts: Any,
+) -> Finding:
+    """Return a finding in the words of its kind, which name the facts, or in words of its own."""
     row = KINDS[kind]
-    more['example'] = _printable(more.get('example', ''))
+    facts |= dict(count=count, example=example)
+    said, remedy = said or row.says.format(**facts), remedy or row.remedy.format(**facts)
     return Finding(
-        kind, _printable(said), _printable(remedy or row.remedy), severity or row.severity, **more
+        kind,
+        _escape(said),
+        _escape(remedy),
+        severity or row.severity,
+        count,
+        _escape(str(example)),
+        place,
+        rows,
     )
 
 
-def of_rows(
+def make_rows_finding(
     kind: str,
     where: Any,
     place: str,
@@ -224,12 +305,21 @@ def of_rows(
     example: Any,
     *,
     severity: str = '',
+    **facts: Any,
 ) -> Finding:
-    """A finding in the words of the table, about rows of a list or files of a set."""
-    shown = brief(example)
-    said = f'{where}: {len(rows)} of {total} {place} {KINDS[kind].says}, such as {shown}'
-    return finding(
-        kind, said, severity=severity, count=len(rows), example=shown, place=place, rows=rows
+    """Return a finding about rows of a list, or about files of a set."""
+    shown = shorten(example)
+    says = KINDS[kind].says.format(**facts) if facts else KINDS[kind].says
+    said = f'{where}: {len(rows)} of {total} {place} {says}, such as {shown}'
+    return make_finding(
+        kind,
+        said,
+        severity=severity,
+        count=len(rows),
+        example=shown,
+        place=place,
+        rows=rows,
+        **facts,
     )
 
 
@@ -239,29 +329,27 @@ _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlevel = 3
 
 
-def brief(value: Any, most: int = 160) -> str:
-    """A value for a message: short, printable, whatever it is."""
-    return _printable((value if isinstance(value, str) else _SHORT.repr(value))[:most])
+def shorten(value: Any, most: int = 160) -> str:
+    """Return a value for a message: short, printable, whatever it is."""
+    return _escape((value if isinstance(value, str) else _SHORT.repr(value))[:most])
 
 
-def _printable(text: str) -> str:
-    """A text of which a terminal shows every letter: json can hold halves of letters, too."""
-    return (
-        text
-        if text.isprintable()
-        else ''.join(
-            letter if letter.isprintable() else letter.encode('unicode_escape').decode()
-            for letter in text
-        )
+def _escape(text: str) -> str:
+    """Return a text of which a terminal shows every letter: json can hold halves of letters."""
+    if text.isprintable():
+        return text
+    return ''.join(
+        letter if letter.isprintable() else letter.encode('unicode_escape').decode()
+        for letter in text
     )
 
 
 def raise_first(findings: Iterable[Finding]) -> None:
-    """Refuses what a run cannot bear.
+    """Refuse what a run cannot bear.
 
     Raises:
         UserError: the first finding that stops a run.
     """
     for one in findings:
         if one.stops:
-            raise UserError(one.message)
+            raise one.to_error()

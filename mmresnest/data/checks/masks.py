@@ -1,4 +1,4 @@
-"""Instance masks in COCO's two forms, polygons and run lengths, looked over.
+"""Check instance masks in COCO's two forms, polygons and run lengths.
 
 pycocotools reads run lengths in C and believes them, so that they are unpacked here first.
 """
@@ -11,15 +11,26 @@ from typing import Any
 
 import numpy as np
 
+MASK_KINDS = (
+    'mask-type',
+    'mask-odd',
+    'mask-points',
+    'mask-number',
+    'mask-rle',
+    'mask-size',
+    'mask-empty',
+    'mask-far',
+)
+"""Kinds of findings about the mask of an object."""
 _CHUNK = 2**15
 _FAR = 0.1
 """Share of a box's side by which its mask may leave it."""
 
 
-def look_over_masks(
+def find_mask_faults(
     masks: Sequence[Any], sizes: np.ndarray, boxes: np.ndarray
 ) -> dict[str, list[int]]:
-    """What is wrong with masks.
+    """Return what is wrong with masks.
 
     Args:
         masks: of each object, what is not empty under ``segmentation``.
@@ -32,16 +43,16 @@ def look_over_masks(
     found: dict[str, list[int]] = {}
     extents = np.full((len(masks), 4), np.nan)
     for start in range(0, len(masks), _CHUNK):
-        _look_over_polygons(masks[start : start + _CHUNK], start, found, extents)
+        _check_polygons(masks[start : start + _CHUNK], start, found, extents)
     coded = [at for at, mask in enumerate(masks) if isinstance(mask, dict)]
     for at in coded:
-        kind = _run_lengths(masks[at], sizes[at])
+        kind = _find_rle_fault(masks[at], sizes[at])
         if kind:
             found.setdefault(kind, []).append(at)
     wrong = set(chain.from_iterable(found.values()))
     sound = [at for at in coded if at not in wrong]
     if sound:
-        extents[sound] = _extents([masks[at] for at in sound])
+        extents[sound] = _measure_rles([masks[at] for at in sound])
     with np.errstate(invalid='ignore', over='ignore'):
         slack = np.maximum(2, _FAR * boxes[:, 2:].max(1, initial=0))[:, None]
         far = (
@@ -52,8 +63,8 @@ def look_over_masks(
     return found
 
 
-def is_coded(row: Any) -> bool:
-    """Whether an object, other than a crowd, has run lengths and no polygons."""
+def has_run_lengths(row: Any) -> bool:
+    """Return whether an object, other than a crowd, has run lengths and no polygons."""
     return (
         isinstance(row, dict)
         and isinstance(row.get('segmentation'), dict)
@@ -61,8 +72,8 @@ def is_coded(row: Any) -> bool:
     )
 
 
-def polygon_fault(polygon: Any) -> str:
-    """The kind of what is wrong with one polygon; empty if nothing is."""
+def find_polygon_fault(polygon: Any) -> str:
+    """Return the kind of what is wrong with one polygon; empty if nothing is."""
     if not isinstance(polygon, list):
         return 'mask-type'
     if any(type(one) not in (int, float) for one in polygon):
@@ -71,11 +82,11 @@ def polygon_fault(polygon: Any) -> str:
         return 'mask-odd'
     if len(polygon) < 6:
         return 'mask-points'
-    return '' if _flat([polygon]) is not None else 'mask-number'
+    return '' if _flatten([polygon]) is not None else 'mask-number'
 
 
-def _flat(polygons: Sequence[list]) -> np.ndarray | None:
-    """All coordinates in a row, if they are finite numbers."""
+def _flatten(polygons: Sequence[list]) -> np.ndarray | None:
+    """Return all coordinates in a row, if they are finite numbers."""
     if not set(map(type, chain.from_iterable(polygons))) <= {int, float}:
         return None
     try:
@@ -85,14 +96,14 @@ def _flat(polygons: Sequence[list]) -> np.ndarray | None:
     return flat if np.isfinite(flat).all() else None
 
 
-def _look_over_polygons(
+def _check_polygons(
     masks: Sequence[Any], start: int, found: dict[str, list[int]], extents: np.ndarray
 ) -> None:
-    """Looks at the polygons of a part of the masks, all together where they are sound."""
+    """Check the polygons of a part of the masks, all together where they are sound."""
     owners, polygons = [], []
     for at, mask in enumerate(masks, start):
         if isinstance(mask, list):
-            faults = [fault for fault in map(_shape_fault, mask) if fault]
+            faults = [fault for fault in map(_find_length_fault, mask) if fault]
             if not faults:
                 owners += [at] * len(mask)
                 polygons += mask
@@ -102,16 +113,16 @@ def _look_over_polygons(
             found.setdefault(fault, []).append(at)
     if not polygons:
         return
-    flat = _flat(polygons)
+    flat = _flatten(polygons)
     if flat is None:
-        bad = {owner for owner, polygon in zip(owners, polygons) if polygon_fault(polygon)}
+        bad = {owner for owner, polygon in zip(owners, polygons) if find_polygon_fault(polygon)}
         found.setdefault('mask-number', []).extend(sorted(bad))
         kept = [at for at, owner in enumerate(owners) if owner not in bad]
         owners, polygons = [owners[at] for at in kept], [polygons[at] for at in kept]
-        flat = _flat(polygons)
+        flat = _flatten(polygons)
         if flat is None or not len(flat):
             return
-    _measure(
+    _measure_polygons(
         flat.reshape(-1, 2),
         np.array([len(one) // 2 for one in polygons]),
         np.array(owners),
@@ -120,21 +131,21 @@ def _look_over_polygons(
     )
 
 
-def _shape_fault(polygon: Any) -> str:
-    """What the length of a polygon tells; its numbers are looked at together."""
+def _find_length_fault(polygon: Any) -> str:
+    """Return what the length of a polygon tells; its numbers are looked at together."""
     if type(polygon) is list and len(polygon) >= 6 and not len(polygon) % 2:
         return ''
-    return polygon_fault(polygon)
+    return find_polygon_fault(polygon)
 
 
-def _measure(
+def _measure_polygons(
     points: np.ndarray,
     counts: np.ndarray,
     owners: np.ndarray,
     found: dict[str, list[int]],
     extents: np.ndarray,
 ) -> None:
-    """Areas and extents of polygons, joined for each owner."""
+    """Measure areas and extents of polygons, joined for each owner."""
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     after = np.arange(1, len(points) + 1)
     after[np.cumsum(counts) - 1] = first  # the last point is joined to the first
@@ -151,11 +162,8 @@ def _measure(
     extents[who] = np.concatenate([low, high], 1)
 
 
-# ---- run lengths ---------------------------------------------------------------------------------
-
-
-def _run_lengths(mask: Mapping[str, Any], size: np.ndarray) -> str:
-    """The kind of what is wrong with run lengths; empty if nothing is."""
+def _find_rle_fault(mask: Mapping[str, Any], size: np.ndarray) -> str:
+    """Return the kind of what is wrong with run lengths; empty if nothing is."""
     own, counts = mask.get('size'), mask.get('counts')
     if not (
         isinstance(own, list)
@@ -166,7 +174,7 @@ def _run_lengths(mask: Mapping[str, Any], size: np.ndarray) -> str:
     if np.isfinite(size).all() and (own[1], own[0]) != tuple(size):
         return 'mask-size'
     if isinstance(counts, str):
-        runs = list(_unpack(counts))
+        runs = list(unpack_counts(counts))
     elif isinstance(counts, list):
         runs = counts
     else:
@@ -178,8 +186,8 @@ def _run_lengths(mask: Mapping[str, Any], size: np.ndarray) -> str:
     return '' if any(runs[1::2]) else 'mask-empty'
 
 
-def _unpack(text: str) -> Iterator[int]:
-    """The runs in COCO's text form: six bits a character; from the fourth run on, the
+def unpack_counts(text: str) -> Iterator[int]:
+    """Yield the runs in COCO's text form: six bits a character; from the fourth run on, the
     difference to the run two before.
 
     A text that is none yields -1.
@@ -205,8 +213,8 @@ def _unpack(text: str) -> Iterator[int]:
         yield -1
 
 
-def _extents(masks: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """x0 y0 x1 y1 of masks that are sound: N 4."""
+def _measure_rles(masks: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Return x0 y0 x1 y1 of masks that are sound: N 4."""
     from pycocotools import mask as coco
 
     coded = [

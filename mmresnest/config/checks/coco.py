@@ -1,0 +1,145 @@
+"""Check a COCO annotation file against the config that reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...data.checks.coco import check_categories, check_fields, check_ids, check_images
+from ...data.checks.findings import Finding, make_finding, make_rows_finding
+from ...data.checks.masks import has_run_lengths
+from ...data.checks.objects import check_objects
+from ...data.checks.panoptic import check_segments, list_segments
+from ...data.checks.rows import FIELDS, get_rows, has_fields
+from ..inspect import task_of
+from .classes import check_classes, select_categories
+from .part import SAMPLED, Part
+
+
+def check_table(part: Part, table: dict[str, Any], whole: bool) -> Iterator[Finding]:
+    """Yield what is wrong with an annotation file, and between it and the config.
+
+    Args:
+        part: the data set.
+        table: what the file holds.
+        whole: whether that is all of it.
+    """
+    path, panoptic = part.path, part.kind == 'panoptic'
+    # Images to be submitted elsewhere come without annotations.
+    for name in ('images', 'categories', *(('annotations',) if part.split != 'test' else ())):
+        if not get_rows(table, name):
+            yield make_finding(
+                'list-missing',
+                path=path,
+                name=name,
+                purpose='learn from' if part.split == 'train' else 'score against',
+                or_name=f', or name another in ann_file of {part.where}',
+                example=name,
+            )
+    images, categories = get_rows(table, 'images'), get_rows(table, 'categories')
+    keys = (*FIELDS['categories'], *(('isthing',) if panoptic else ()))
+    yield from check_fields(path, 'images', images, FIELDS['images'])
+    yield from check_fields(path, 'categories', categories, keys)
+    yield from check_ids(path, 'images', images)
+    yield from check_ids(path, 'categories', categories)
+    yield from check_images(path, images)
+    yield from check_categories(path, categories)
+    sound = [row for row in categories if has_fields(row, *keys)]
+    if sound:
+        yield from check_classes(part, sound)
+    if get_rows(table, 'annotations'):
+        check = _check_segments if panoptic else _check_objects
+        yield from check(part, table, whole)
+
+
+def _check_objects(part: Part, table: dict[str, Any], whole: bool) -> Iterator[Finding]:
+    rows, path = get_rows(table, 'annotations'), part.path
+    if has_fields(rows[0], 'segments_info'):
+        yield make_finding('annotation-kind', path=path, where=part.where)
+        return
+    # What mmdet and pycocotools ask of every row; the flag only matters to the score.
+    fields = FIELDS['annotations'][: -1 if part.split == 'train' else None]
+    yield from check_fields(path, 'annotations', rows, fields)
+    masks = task_of(part.cfg) == 'instance'
+    if masks:
+        yield from _check_masks(part, rows)
+    if whole:
+        yield from check_ids(path, 'annotations', rows)
+        yield from check_objects(path, table, masks='needed' if masks else 'there')
+
+
+def _check_masks(part: Part, rows: list[Any]) -> Iterator[Finding]:
+    """Yield objects without a mask, or with one of a form that the pipeline does not read."""
+    bare, coded = (
+        [at for at, row in enumerate(rows) if isinstance(row, dict) and test(row)]
+        for test in (lambda row: not row.get('segmentation'), has_run_lengths)
+    )
+    if bare:
+        yield make_rows_finding(
+            'mask-missing',
+            part.path,
+            'annotations',
+            bare,
+            len(rows),
+            str(rows[bare[0]].get('id'))[:80],
+            config=part.cfg.filename or 'the config',
+        )
+    steps = enumerate(part.leaf.get('pipeline') or ())
+    plain = [at for at, step in steps if step.get('with_mask') and step.get('poly2mask') is False]
+    # mmdet passes over such objects in silence.
+    if part.split == 'train' and coded and plain:
+        yield make_rows_finding(
+            'mask-form',
+            part.path,
+            'annotations',
+            coded,
+            len(rows),
+            str(rows[coded[0]].get('id'))[:80],
+            step=plain[0],
+            dataset=part.where,
+        )
+
+
+def _check_segments(part: Part, table: dict[str, Any], whole: bool) -> Iterator[Finding]:
+    categories = [row for row in get_rows(table, 'categories') if has_fields(row, 'id', 'name')]
+    known = [row['id'] for row in select_categories(part, categories)]
+    yield from check_segments(part.path, table, known)
+    if whole:
+        rows = list_segments(get_rows(table, 'annotations'))
+        yield from check_ids(part.path, 'segments', rows)
+        yield from check_objects(part.path, table, place='segments', rows=rows)
+
+
+def check_listed_images(part: Part, table: dict[str, Any]) -> Iterator[Finding]:
+    """Yield listed images that are not there, by a sample of them."""
+    rows = [row for row in get_rows(table, 'images') if has_fields(row, 'file_name')]
+    step = max(1, len(rows) // SAMPLED)
+    sample = [part.folder('img') / str(row['file_name']) for row in rows[::step]]
+    lost = [path for path in sample if not os.path.isfile(path)]
+    yield from report_lost_images(part, lost, len(sample))
+
+
+def report_lost_images(
+    part: Part, lost: list[Path], total: int, rows: list[int] | None = None
+) -> Iterator[Finding]:
+    """Yield that images which an annotation file lists are not there.
+
+    Args:
+        part: the data set.
+        lost: the images.
+        total: how many were looked for.
+        rows: where they stand in the list.
+    """
+    if lost:
+        yield make_finding(
+            'image-missing',
+            path=part.path,
+            total=total,
+            setting=f'data_prefix of {part.where}',
+            count=len(lost),
+            example=lost[0],
+            place='' if rows is None else 'images',
+            rows=rows or (),
+        )
