@@ -28,7 +28,7 @@ from .models.fast.convolution import PackedConv2d, fold_norm
 from .models.fast.guards import has_hooks, is_known, is_zero_padded
 from .models.trunk import ResTrunk, to_memory_format
 
-__all__ = ['compile_backbone', 'fold', 'fuse', 'keep_memory', 'uncompiled']
+__all__ = ['compile_backbone', 'fold', 'fuse', 'keep_memory', 'compile_disabled']
 
 Model = TypeVar('Model', bound=nn.Module)
 
@@ -74,7 +74,8 @@ def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model
     if training:
         raise UserError(
             f'fuse: the model is in training mode ({training[0]}), where norms depend '
-            f'on the batch and cannot be folded; call model.eval() first'
+            f'on the batch and cannot be folded; call model.eval() first',
+            code='model.training-mode',
         )
     if not inplace:
         model = copy.deepcopy(model)
@@ -178,6 +179,8 @@ class MergedRes2NetBottleneck(Bottleneck):
         conv: the convolution of all splits but the last.
     """
 
+    pool: nn.Module
+
     def __init__(self, block: Res2NetBottleneck, conv: nn.Conv2d):
         nn.Module.__init__(self)  # the modules are there: none is made to be replaced
         for name, module in block.named_children():
@@ -259,14 +262,15 @@ def one_graph_for_all_sizes() -> None:
     if not hasattr(_config, 'use_duck_shape'):
         raise UserError(
             'compiling for all sizes (--compile) takes torch 2.5 or newer, and this '
-            f'is {torch.__version__}; update it, or compile with dynamic=False'
+            f'is {torch.__version__}; update it, or compile with dynamic=False',
+            code='package.too-old',
         )
     _config.use_duck_shape = False
 
 
 @contextmanager
-def uncompiled(model: nn.Module) -> Iterator[None]:
-    """Has modules run as they are written, though they were compiled.
+def compile_disabled(model: nn.Module) -> Iterator[None]:
+    """Have modules run as they are written, though they were compiled.
 
     Compiled code calls no norms that could be watched, and a batch of one would be another graph.
     """
@@ -301,11 +305,13 @@ def keep_memory() -> None:
     except (OSError, AttributeError):
         raise UserError(
             'keep_memory sets what glibc does, the C library of most Linux systems, '
-            'and it is not here; leave it (--keep-memory) out'
+            'and it is not here; leave it (--no-malloc-trim) out',
+            code='system.no-glibc',
         ) from None
     for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, PAD)):
         if not mallopt(name, value):
             raise UserError(
                 f'keep_memory: mallopt of the C library refuses its setting {name}; '
-                'leave it (--keep-memory) out'
+                'leave it (--no-malloc-trim) out',
+                code='system.no-glibc',
             )

@@ -19,11 +19,10 @@ from torch import nn
 
 from ..errors import ArgumentError, nearest
 from ..registry import MODELS
-from . import fast
+from . import fast, weights
 from .blocks import conv3x3
 from .trunk import ResTrunk, legal_arguments
 from .variants import R152, VARIANTS, variant
-from .weights import hub, loading
 
 NORMS = ('BN', 'BN2d', 'SyncBN', 'GN')
 DCNS = ('DCN', 'DCNv2')
@@ -88,52 +87,64 @@ class Backbone(ResTrunk, BaseModule):
             args[DIALECT.get(name, name)] = value
         refuse_unknown(self.dialect(args['kind']), args, type(self).__name__)
         if num_stages not in (1, 2, 3, 4):
-            raise ArgumentError(f'num_stages={num_stages} is not supported; legal: 1, 2, 3, 4')
+            raise ArgumentError(
+                f'num_stages={num_stages} is not supported; legal: 1, 2, 3, 4',
+                code='argument.value',
+            )
         args['depths'] = args['depths'][:num_stages]
         args.setdefault('out_indices', tuple(range(num_stages)))
         if plugins is not None:
-            raise ArgumentError('plugins is not supported; legal: None')
+            raise ArgumentError('plugins is not supported; legal: None', code='argument.value')
         if conv_cfg is not None and conv_cfg.get('type') not in (None, 'Conv', 'Conv2d'):
             raise ArgumentError(
                 f'conv_cfg={conv_cfg} is not supported; legal: None, '
-                f"dict(type='Conv2d'); deformable convolutions are dcn="
+                f"dict(type='Conv2d'); deformable convolutions are dcn=",
+                code='argument.value',
             )
-        args['stem'] = stem_of(args.get('stem', 64), stem_channels, deep_stem)
+        args['stem'] = stem_widths(args.get('stem', 64), stem_channels, deep_stem)
         if style is not None:
-            args['stride_in_1x1'] = caffe(style, args['kind'])
+            args['stride_in_1x1'] = is_caffe_style(style, args['kind'])
         if args.get('compat') == 'mm' and args['kind'] == 'split' and args.get('groups', 1) == 1:
             args['base_width'] = 64  # mmdet and mmseg ignore base_width without groups
         super().__init__(
-            norm=norm_maker(norm_cfg), convs3x3=conv_makers(dcn, stage_with_dcn), **args
+            norm=make_norm_builder(norm_cfg),
+            convs3x3=make_conv_builders(dcn, stage_with_dcn),
+            **args,
         )
         if pretrained is not None:
             if init_cfg is not None:
-                raise ArgumentError('pretrained and init_cfg cannot both be given; keep init_cfg')
+                raise ArgumentError(
+                    'pretrained and init_cfg cannot both be given; keep init_cfg',
+                    code='argument.conflict',
+                )
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         self.init_cfg = init_cfg
         self.arch = arch
         if args.get('compat') is None:  # 'mm' asks for mmdet's bits
             fast.enable(self)
-        loading.convert_on_load(self, say)
+        weights.convert_on_load(self, log_to_run)
 
     @classmethod
     def network(cls, arch: str | None, depth: int | None) -> dict[str, Any]:
-        """The trunk's arguments for a row of the table or for a depth."""
+        """Return the trunk's arguments for a row of the table or for a depth."""
         if arch is not None:
             if depth is not None:
                 raise ArgumentError(
-                    f'arch={arch!r} and depth={depth} cannot both be given; keep arch'
+                    f'arch={arch!r} and depth={depth} cannot both be given; keep arch',
+                    code='argument.conflict',
                 )
             return variant(arch, cls.__name__).trunk
         if depth is None:
             raise ArgumentError(
                 f'{cls.__name__} needs arch= (a published network) or depth=; '
-                f'{nearest("", [*cls.networks.values()][:1])}'
+                f'{nearest("", [*cls.networks.values()][:1])}',
+                code='argument.needed',
             )
         if depth not in cls.networks:
             raise ArgumentError(
                 f'depth={depth!r} is not a {cls.__name__}; legal: '
-                f'{", ".join(map(str, cls.networks))}'
+                f'{", ".join(map(str, cls.networks))}',
+                code='argument.value',
             )
         row = cls.networks[depth]
         if isinstance(row, tuple):
@@ -142,7 +153,7 @@ class Backbone(ResTrunk, BaseModule):
 
     @classmethod
     def dialect(cls, kind: str) -> set[str]:
-        """Every argument name that a network of this class obeys."""
+        """Return every argument name that a network of this class obeys."""
         own = {
             'arch',
             'depth',
@@ -161,28 +172,28 @@ class Backbone(ResTrunk, BaseModule):
         return own | set(DIALECT) | legal_arguments(kind) - {'norm', 'convs3x3'}
 
     def init_weights(self) -> None:
-        """Mmengine's entry point; ``Pretrained`` is loaded strictly, the rest is mmengine's."""
-        source = pretrained_in(self.init_cfg)
+        """Load ``Pretrained`` strictly, and leave the rest to mmengine, which calls this."""
+        source = pretrained_config(self.init_cfg)
         if source is not None:
             if not self.is_init:
                 content, checkpoint = None, source['checkpoint']
                 if '://' in checkpoint and not checkpoint.startswith(
-                    (hub.SCHEME, 'http://', 'https://')
+                    (weights.SCHEME, 'http://', 'https://')
                 ):
                     content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-                say(str(loading.load(self, checkpoint, source.get('prefix'), content)))
+                log_to_run(str(weights.load(self, checkpoint, source.get('prefix'), content)))
                 self._is_init = True
             return
         super().init_weights()
 
 
-def say(line: str) -> None:
-    """Puts the report of a loading into the log of the run."""
+def log_to_run(line: str) -> None:
+    """Put the report of a loading into the log of the run."""
     print_log(line, logger='current')
 
 
-def pretrained_in(init_cfg: dict | list | None) -> dict | None:
-    """The initialisation from a checkpoint, if it is one.
+def pretrained_config(init_cfg: dict | list | None) -> dict | None:
+    """Return the initialization from a checkpoint, if it is one.
 
     Raises:
         ArgumentError: it names no checkpoint, or other initialisations stand beside it.
@@ -199,57 +210,68 @@ def pretrained_in(init_cfg: dict | list | None) -> dict | None:
     if found is not None and len(configs) > 1:
         raise ArgumentError(
             'init_cfg: Pretrained fills every tensor, so whatever stands beside it '
-            "has no effect; keep dict(type='Pretrained', checkpoint=...) alone"
+            "has no effect; keep dict(type='Pretrained', checkpoint=...) alone",
+            code='argument.conflict',
         )
     if found is not None and not isinstance(found.get('checkpoint'), str):
         raise ArgumentError(
-            "init_cfg: Pretrained needs checkpoint=, a path, a URL or 'mmresnest://<arch>'"
+            "init_cfg: Pretrained needs checkpoint=, a path, a URL or 'mmresnest://<arch>'",
+            code='argument.needed',
         )
     return found
 
 
 def refuse_unknown(legal: set[str], given: dict[str, Any], name: str) -> None:
-    """Raises for the first argument that the network would not obey."""
+    """Raise for the first argument that the network would not obey."""
     for argument in given:
         if argument not in legal:
             raise ArgumentError(
-                f'{argument!r} is not an argument of {name}; {nearest(argument, sorted(legal))}'
+                f'{argument!r} is not an argument of {name}; {nearest(argument, sorted(legal))}',
+                code='argument.unknown',
             )
 
 
-def stem_of(stem: Any, channels: int | None, deep: bool | None) -> Any:
-    """The trunk's ``stem`` from the words of mmdet: channels after it, and whether it is deep."""
+def stem_widths(stem: Any, channels: int | None, deep: bool | None) -> Any:
+    """Return the trunk's ``stem`` from mmdet's words: channels after it, and if it is deep."""
     was_deep = not isinstance(stem, int)
     if channels is None:
         channels = stem[-1] if was_deep else stem
     elif channels < 2 or channels % 2:
-        raise ArgumentError(f'stem_channels={channels} must be even and above 0')
+        raise ArgumentError(
+            f'stem_channels={channels} must be even and above 0', code='argument.value'
+        )
     deep = was_deep if deep is None else deep
     if deep is was_deep and channels == (stem[-1] if was_deep else stem):
         return stem
     return (channels // 2, channels // 2, channels) if deep else channels
 
 
-def caffe(style: str, kind: str) -> bool:
-    """Whether the first 1x1 takes the stride."""
+def is_caffe_style(style: str, kind: str) -> bool:
+    """Return whether the first 1x1 takes the stride."""
     if style not in ('pytorch', 'caffe'):
-        raise ArgumentError(f"style={style!r} is unknown; legal: 'pytorch', 'caffe'")
+        raise ArgumentError(
+            f"style={style!r} is unknown; legal: 'pytorch', 'caffe'", code='argument.value'
+        )
     if style == 'caffe' and kind in ('split', 'res2'):
         raise ArgumentError(
             "style='caffe' does not exist for this network: the stride of its "
-            "blocks is part of the 3x3; legal: 'pytorch'"
+            "blocks is part of the 3x3; legal: 'pytorch'",
+            code='argument.value',
         )
     return style == 'caffe'
 
 
-def norm_maker(norm_cfg: dict | None):
-    """Channels -> norm layer, as ``norm_cfg`` describes it."""
+def make_norm_builder(norm_cfg: dict | None):
+    """Return a function, channels -> norm layer, as ``norm_cfg`` describes it."""
     config = dict(norm_cfg or dict(type='BN'))
     if config.get('type') not in NORMS:
-        raise ArgumentError(f'norm_cfg={config} is not supported; legal types: {", ".join(NORMS)}')
-    if config['type'] == 'SyncBN' and not synchronises():
+        raise ArgumentError(
+            f'norm_cfg={config} is not supported; legal types: {", ".join(NORMS)}',
+            code='argument.value',
+        )
+    if config['type'] == 'SyncBN' and not can_synchronize():
         config['type'] = 'BN'
-        say_once('norm_cfg: SyncBN needs several processes with a GPU each; using BN instead')
+        warn_once('norm_cfg: SyncBN needs several processes with a GPU each; using BN instead')
 
     def norm(channels: int) -> nn.Module:
         try:
@@ -257,14 +279,15 @@ def norm_maker(norm_cfg: dict | None):
         except ValueError as error:
             raise ArgumentError(
                 f'norm_cfg={config} does not fit a layer of {channels} channels '
-                f'({error}); choose num_groups that divides it, or BN'
+                f'({error}); choose num_groups that divides it, or BN',
+                code='argument.value',
             ) from error
 
     return norm
 
 
-def synchronises() -> bool:
-    """Whether SyncBN has something to synchronise and can do so."""
+def can_synchronize() -> bool:
+    """Return whether SyncBN has something to synchronise and can do so."""
     distributed = torch.distributed
     return (
         torch.cuda.is_available()
@@ -277,28 +300,33 @@ def synchronises() -> bool:
 _said: set[str] = set()
 
 
-def say_once(message: str) -> None:
-    """Warns, the first time."""
+def warn_once(message: str) -> None:
+    """Warn, the first time."""
     if message not in _said:
         _said.add(message)
         print_log('mmresnest: ' + message, logger='current', level=logging.WARNING)
 
 
-def conv_makers(dcn: dict | None, stages: Sequence[bool]):
-    """One maker of 3x3 convolutions per stage, or None where all are plain."""
+def make_conv_builders(dcn: dict | None, stages: Sequence[bool]):
+    """Return one maker of 3x3 convolutions per stage, or None where all are plain."""
     if dcn is None:
         if any(stages):
             raise ArgumentError(
-                "stage_with_dcn is given without dcn; write dcn=dict(type='DCNv2', deform_groups=1)"
+                'stage_with_dcn is given without dcn; write '
+                "dcn=dict(type='DCNv2', deform_groups=1)",
+                code='argument.conflict',
             )
         return None
     config = dict(dcn)  # the config is the caller's: never popped from
     fallback = config.pop('fallback_on_stride', False)
     if config.get('type') not in DCNS:
-        raise ArgumentError(f'dcn={dcn} is not supported; legal types: {", ".join(DCNS)}')
+        raise ArgumentError(
+            f'dcn={dcn} is not supported; legal types: {", ".join(DCNS)}', code='argument.value'
+        )
     if len(stages) != 4:
         raise ArgumentError(
-            f'stage_with_dcn={tuple(stages)} must have one entry for each of the 4 stages'
+            f'stage_with_dcn={tuple(stages)} must have one entry for each of the 4 stages',
+            code='argument.value',
         )
 
     def deformable(

@@ -10,10 +10,10 @@ import os
 from typing import Any
 
 from ..errors import UserError
-from . import fast
+from . import fast, weights
 from .trunk import ResTrunk
 from .variants import list_archs, variant
-from .weights import hub, loading
+from .weights import loading
 
 __all__ = ['build_backbone', 'list_archs']
 
@@ -21,7 +21,7 @@ __all__ = ['build_backbone', 'list_archs']
 def build_backbone(
     arch: str, *, pretrained: bool | str | os.PathLike = False, **trunk: Any
 ) -> ResTrunk:
-    """Builds a published network that returns one map per stage.
+    """Build a published network that returns one map per stage.
 
     Args:
         arch: its name, one of ``list_archs()``.
@@ -42,14 +42,15 @@ def build_backbone(
     network = ResTrunk(**{**row.trunk, **trunk})
     if trunk.get('compat') is None:  # 'mm' asks for mmdet's bits
         fast.enable(network)
-    loading.convert_on_load(network)
+    weights.convert_on_load(network)
     if pretrained is True:
         if not row.weights:
             raise UserError(
                 f'no weights were published for {row.name}; '
-                f'give pretrained=False, or the path of a checkpoint of yours'
+                f'give pretrained=False, or the path of a checkpoint of yours',
+                code='weights.unpublished',
             )
-        pretrained = hub.SCHEME + row.name
+        pretrained = weights.SCHEME + row.name
     if pretrained:
-        loading.log(str(loading.load(network, os.fspath(pretrained))))
+        loading.log_report(str(weights.load(network, os.fspath(pretrained))))
     return network

@@ -66,41 +66,57 @@ class TrunkSpec:
     def __post_init__(self) -> None:
         """Refuse what cannot be built, before anything is built."""
         if self.kind not in KINDS:
-            raise ArgumentError(f'kind={self.kind!r} is unknown; {nearest(self.kind, KINDS)}')
+            raise ArgumentError(
+                f'kind={self.kind!r} is unknown; {nearest(self.kind, KINDS)}', code='argument.value'
+            )
         stages, out_indices = len(self.depths), tuple(self.out_indices)
         if not 1 <= stages <= 4:
-            raise ArgumentError(f'num_stages={stages} is not supported; legal: 1, 2, 3, 4')
+            raise ArgumentError(
+                f'num_stages={stages} is not supported; legal: 1, 2, 3, 4', code='argument.value'
+            )
         for name, values in (('strides', self.strides), ('dilations', self.dilations)):
             if len(values) < stages or any(value < 1 for value in values):
                 raise ArgumentError(
                     f'{name}={tuple(values)} must give a number above 0 for each of '
-                    f'the {stages} stages'
+                    f'the {stages} stages',
+                    code='argument.value',
                 )
         if not out_indices or out_indices != tuple(sorted(set(out_indices) & set(range(stages)))):
             raise ArgumentError(
                 f'out_indices={out_indices} must be ascending stage indices; '
-                f'legal: {", ".join(map(str, range(stages)))}'
+                f'legal: {", ".join(map(str, range(stages)))}',
+                code='argument.value',
             )
         if not -1 <= self.frozen_stages <= stages:
             raise ArgumentError(
                 f'frozen_stages={self.frozen_stages} is not supported; legal: -1 (nothing), '
-                f'0 (the stem) to {stages}'
+                f'0 (the stem) to {stages}',
+                code='argument.value',
             )
         if not 0 <= self.drop_path_rate < 1:
-            raise ArgumentError(f'drop_path_rate={self.drop_path_rate} must lie in [0, 1)')
+            raise ArgumentError(
+                f'drop_path_rate={self.drop_path_rate} must lie in [0, 1)', code='argument.value'
+            )
         if self.compat not in (None, 'mm'):
-            raise ArgumentError(f"compat={self.compat!r} is unknown; legal: None, 'mm'")
+            raise ArgumentError(
+                f"compat={self.compat!r} is unknown; legal: None, 'mm'", code='argument.value'
+            )
         if self.multi_grid is not None and len(self.multi_grid) != self.depths[-1]:
             raise ArgumentError(
                 f'multi_grid={tuple(self.multi_grid)} must give one dilation for each of '
-                f'the {self.depths[-1]} blocks of the last stage'
+                f'the {self.depths[-1]} blocks of the last stage',
+                code='argument.value',
             )
         if not isinstance(self.stem, int) and len(self.stem) != 3:
-            raise ArgumentError(f'stem={tuple(self.stem)} must be one width (7x7) or three (deep)')
+            raise ArgumentError(
+                f'stem={tuple(self.stem)} must be one width (7x7) or three (deep)',
+                code='argument.value',
+            )
         for name in self.block.keys() - block_arguments(self.kind):
             raise ArgumentError(
                 f'{name!r} is not an argument of a {self.kind!r} network; '
-                f'{nearest(name, sorted(legal_arguments(self.kind)))}'
+                f'{nearest(name, sorted(legal_arguments(self.kind)))}',
+                code='argument.unknown',
             )
 
     @property

@@ -458,9 +458,12 @@ def variant(arch: str, type: str | None = None) -> Variant:
     """
     row = VARIANTS.get(ALIASES.get(arch, arch)) if isinstance(arch, str) else None
     if row is None:
-        raise ArgumentError(f'arch={arch!r} is unknown; {nearest(arch, list_archs(type))}')
+        raise ArgumentError(
+            f'arch={arch!r} is unknown; {nearest(arch, list_archs(type))}', code='argument.value'
+        )
     if type not in (None, row.type):
         raise ArgumentError(
-            f"arch={arch!r} is a {row.type}, not a {type}; write type='mmresnest.{row.type}'"
+            f"arch={arch!r} is a {row.type}, not a {type}; write type='mmresnest.{row.type}'",
+            code='argument.value',
         )
     return row

@@ -52,7 +52,7 @@ def test_it_trains_and_scores_as_without(shapes, tmp_path, counter, kind):
         folder = tmp_path / str(compiled)
         run = train(path, data=shapes, work_dir=folder, seed=0, compile=compiled)
         scored = score(path, run.checkpoint, data=shapes, work_dir=folder, compile=compiled)
-        weights[compiled] = checkpoints.read(run.checkpoint)['state_dict']
+        weights[compiled] = checkpoints.read_checkpoint(run.checkpoint)['state_dict']
         metrics[compiled] = run.metrics.keys(), scored.metrics.keys()
         logs[compiled] = ''.join(log.read_text() for log in folder.glob('*/*.log'))
         # In training and in evaluation one graph of the backbone, and one of a detector's neck.

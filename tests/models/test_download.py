@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -32,6 +33,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_error(416)
         self.send_response(206 if start else 200)
         if start:
+            if how == 'elsewhere':
+                start -= 1
             self.send_header('Content-Range', f'bytes {start}-{len(content) - 1}/{len(content)}')
         self.send_header('Content-Length', str(len(content) - start))
         self.end_headers()
@@ -68,7 +71,7 @@ def fetch(server, tmp_path, monkeypatch):
 
     def fetch(*ways, sha256=SHA, name='file.pth'):
         urls = [f'http://127.0.0.1:{server.server_port}/{way}/{name}' for way in ways]
-        return download.fetch(urls, tmp_path, 'resnest50', [sha256] * len(urls))
+        return download.fetch_file(urls, tmp_path, 'resnest50', [sha256] * len(urls))
 
     fetch.asked, fetch.folder = server.asked, tmp_path
     return fetch
@@ -138,7 +141,7 @@ def test_the_next_mirror_goes_on_where_the_first_broke_off(fetch, monkeypatch):
 
 def test_no_server_at_all(tmp_path):
     with pytest.raises(UserError, match='cannot be fetched: .*127.0.0.1:9/.*put it into'):
-        download.fetch(['http://127.0.0.1:9/a-12345678.pth'], tmp_path, 'x', [None])
+        download.fetch_file(['http://127.0.0.1:9/a-12345678.pth'], tmp_path, 'x', [None])
 
 
 # ---- through weights -----------------------------------------------------------------------------
@@ -150,14 +153,13 @@ def test_urls_go_through_the_cache(server, tmp_path, monkeypatch):
     base = f'http://127.0.0.1:{server.server_port}'
     hashed = f'{base}/good/some-{SHA}.pth?download=true'
     for _ in range(2):
-        path, fetched = hub.locate(hashed)
+        path, fetched = hub.locate_checkpoint(hashed)
         assert fetched and path == tmp_path / 'checkpoints' / f'some-{SHA}.pth'
     assert len(server.asked) == 1
-    path.write_bytes(CONTENT[:100])
-    with pytest.raises(UserError, match='delete it and fetch it again'):
-        hub.locate(hashed)
+    path.write_bytes(CONTENT[:100])  # damaged, or another file: it is fetched again
+    assert whole(hub.locate_checkpoint(hashed)[0]) and len(server.asked) == 2
     # names without a hash may mean another file on another host
-    path, _ = hub.locate(f'{base}/good/model.pth')
+    path, _ = hub.locate_checkpoint(f'{base}/good/model.pth')
     assert path.parent.name == f'127.0.0.1_{server.server_port}' and path.name == 'model.pth'
 
 
@@ -172,7 +174,7 @@ def test_urls_go_through_the_cache(server, tmp_path, monkeypatch):
     ],
 )
 def test_the_hash_in_a_name(name, wanted):
-    assert hub.hash_in('https://host/path/' + name) == wanted
+    assert hub.hash_in_name('https://host/path/' + name) == wanted
 
 
 def test_a_download_is_never_trusted(server, tmp_path, monkeypatch):
@@ -180,14 +182,26 @@ def test_a_download_is_never_trusted(server, tmp_path, monkeypatch):
     monkeypatch.setenv(TRUST, '1')
     server.asked = []
     seen = []
-    monkeypatch.setattr(reader, 'parse', lambda path, trusted: seen.append(trusted))
-    reader.read(f'http://127.0.0.1:{server.server_port}/good/model.pth')
-    reader.read(str(next(tmp_path.rglob('model.pth'))))
+    monkeypatch.setattr(reader, 'parse_checkpoint', lambda path, trusted: seen.append(trusted))
+    reader.read_checkpoint(f'http://127.0.0.1:{server.server_port}/good/model.pth')
+    reader.read_checkpoint(str(next(tmp_path.rglob('model.pth'))))
     assert seen == [False, True]
 
 
-def test_one_process_fetches_for_a_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    monkeypatch.setenv('LOCAL_RANK', '1')
-    with pytest.raises(UserError, match='the process that fetches the weights failed'):
-        hub.download(('http://127.0.0.1:9/a-1234567a.pth',), 'x')
+def test_a_server_that_sends_another_part_than_was_asked_for(fetch):
+    (fetch.folder / 'file.pth.part').write_bytes(CONTENT[:1000])
+    assert whole(fetch('elsewhere'))
+    assert fetch.asked == [('elsewhere', 'bytes=1000-'), ('elsewhere', None)]
+
+
+@pytest.mark.parametrize('known', [True, False], ids=['hash', 'no-hash'])
+def test_processes_that_want_the_same_file_take_turns(fetch, known):
+    """One fetches it and the others find it, whatever is left of an earlier run."""
+    sha256 = SHA if known else None
+    (fetch.folder / 'file.pth.part').write_bytes(b'x' * 1000)
+    with ThreadPoolExecutor(8) as pool:
+        ways = ['cut'] * 8
+        paths = list(pool.map(lambda way: fetch(way, sha256=sha256), ways))
+    assert all(map(whole, paths)) and len(set(paths)) == 1
+    # what lay there was no beginning of it: once more where only the hash can tell
+    assert len(fetch.asked) == (3 if known else 2)

@@ -6,8 +6,8 @@ from helpers import published
 from helpers.tiers import mark_slow
 
 import mmresnest
+from mmresnest.models import weights
 from mmresnest.models.variants import VARIANTS
-from mmresnest.models.weights import loading
 
 
 def is_smallest(name):
@@ -29,7 +29,7 @@ def test_published_features(name, tmp_path):
     ).eval()
     file = tmp_path / 'weights.pth'
     torch.save(published.checkpoint(name), file)
-    report = loading.load(network, str(file))
+    report = weights.load(network, str(file))
     assert report.filled == report.total == len(network.state_dict())
     classifier = sum(
         tensor.numel()

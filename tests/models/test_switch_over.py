@@ -26,9 +26,9 @@ from mmseg.structures import SegDataSample
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmresnest.config.demo import narrow_detector, narrow_segmentor, walk
-from mmresnest.config.hardware import settle_norms
-from mmresnest.config.inspect import register, task_of
+from mmresnest.config.demo import narrow_detector, narrow_segmentor
+from mmresnest.config.hardware import configure_norms
+from mmresnest.config.inspect import import_packages, iterate_dicts, task_of
 from mmresnest.config.load import load_config, shipped_folder
 from mmresnest.models import backbones
 
@@ -52,8 +52,8 @@ every = pytest.mark.parametrize('name', PUBLISHED)
 
 def load(name: str) -> Config:
     cfg = load_config(name)
-    register(cfg)
-    settle_norms(cfg, distributed=False)  # as every tool does
+    import_packages(cfg)
+    configure_norms(cfg, distributed=False)  # as every tool does
     return cfg
 
 
@@ -72,7 +72,7 @@ def narrow(cfg: Config) -> None:
         narrow_segmentor(cfg.model, SIZE)
         return
     narrow_detector(cfg.model)
-    for node in walk(cfg.model.train_cfg.get('rcnn')):
+    for node in iterate_dicts(cfg.model.train_cfg.get('rcnn')):
         if 'num' in node:
             node.num = ROIS
 

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmresnest.errors import ArgumentError
 from mmresnest.models.trunk import ResTrunk
 from mmresnest.models.variants import ALIASES, ALTERNATIVES, TABLE, VARIANTS, list_archs, variant
-from mmresnest.models.weights.loading import LAYOUTS
+from mmresnest.models.weights import LAYOUTS
 
 LICENCES = {'Apache-2.0', 'BSD-3-Clause', 'CC-BY-NC-4.0', 'CC-BY-NC-SA-4.0', 'unknown'}
 CLASSIFIER = 2048 * 1000  # the 1000-way classifier that the figures include

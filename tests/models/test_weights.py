@@ -20,9 +20,9 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 import mmresnest
 from mmresnest.cli import main
 from mmresnest.errors import UserError
-from mmresnest.models import backbones
+from mmresnest.models import backbones, weights
 from mmresnest.models.variants import VARIANTS
-from mmresnest.models.weights import convert, download, hub, loading, reader
+from mmresnest.models.weights import download, hub, reader
 from mmresnest.security import torch_load
 from mmresnest.utils.env import TRUST
 
@@ -54,40 +54,44 @@ def names(case: str) -> dict[str, str]:
     return {key: key for key in published.CASES[case]['state_dict']}
 
 
-@pytest.mark.parametrize('layout', loading.LAYOUTS)
+@pytest.mark.parametrize('layout', weights.LAYOUTS)
 @pytest.mark.parametrize('name', published.CASES)
 def test_conversion_is_total_and_reversible(name, layout):
     source = names(name)
     if layout == 'detectron2' and name.startswith(('res2', 'se', 'legacy')):
         with pytest.raises(UserError, match='no such network'):  # neither SE nor Res2Net there
-            loading.convert(source, layout)
+            weights.convert(source, layout)
         return
-    converted = loading.convert(source, layout)
+    converted = weights.convert(source, layout)
     assert sorted(converted.values()) == sorted(source)
-    found = loading.recognise(source).layout
-    assert loading.convert(converted, found) == source
-    assert loading.recognise(converted).layout in (layout, found, 'official')  # shared names
+    found = weights.recognize_backbone(source).layout
+    assert weights.convert(converted, found) == source
+    assert weights.recognize_backbone(converted).layout in (
+        layout,
+        found,
+        'official',
+    )  # shared names
 
 
 @pytest.mark.parametrize('name', ['resnest14', 'resnet50', 'resnet50d'])
 def test_any_layout_from_any_other(name):
     source = names(name)
-    for one in loading.LAYOUTS:
-        for two in loading.LAYOUTS:
-            way = loading.convert(loading.convert(source, one), two)
-            assert loading.convert(way, 'official') == source, (one, two)
+    for one in weights.LAYOUTS:
+        for two in weights.LAYOUTS:
+            way = weights.convert(weights.convert(source, one), two)
+            assert weights.convert(way, 'official') == source, (one, two)
 
 
 def test_layouts_by_other_names():
-    assert loading.convert(names('resnest14'), 'timm') == names('resnest14')
-    assert 'stem.0.weight' in loading.convert(names('resnest14'), 'MMSeg')
+    assert weights.convert(names('resnest14'), 'timm') == names('resnest14')
+    assert 'stem.0.weight' in weights.convert(names('resnest14'), 'MMSeg')
 
 
 def test_an_unknown_key_is_refused(official):
     with pytest.raises(UserError, match='layer9x'):
-        loading.convert({**official, 'layer9x.weight': torch.zeros(1)})
+        weights.convert({**official, 'layer9x.weight': torch.zeros(1)})
     with pytest.raises(UserError, match='nearest|legal: cadene'):
-        loading.convert(official, 'keras')
+        weights.convert(official, 'keras')
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.backbone.'])
@@ -100,7 +104,7 @@ def test_wrapped_and_prefixed(tmp_path, official, prefix, wrapper):
     }
     file = save(tmp_path, state if wrapper is None else {wrapper: state, 'epoch': 3})
     built = network()
-    report = loading.load(built, file)
+    report = weights.load(built, file)
     assert report.filled == report.total == len(built.state_dict())
     assert torch.equal(built.stem[0].weight, official['conv1.0.weight'])
 
@@ -111,11 +115,11 @@ def test_a_detector_s_checkpoint_fills_its_backbone(tmp_path, official):
         'backbone.' + key: value for key, value in official.items() if not key.startswith('fc.')
     }
     state['neck.conv.weight'] = torch.zeros(3)
-    report = loading.load(network(), save(tmp_path, state))
+    report = weights.load(network(), save(tmp_path, state))
     assert report.filled == report.total and report.left_out == ()
     state['backbone.wheel.weight'] = torch.zeros(3)
     with pytest.raises(UserError, match='1 tensors of the file are not .* such as wheel.weight'):
-        loading.load(network(), save(tmp_path, state))
+        weights.load(network(), save(tmp_path, state))
 
 
 def test_through_load_state_dict_at_any_prefix(official):
@@ -134,7 +138,7 @@ def test_through_load_state_dict_at_any_prefix(official):
 
 def test_wrapped_twice(tmp_path, official):
     file = save(tmp_path, dict(model=dict(state_dict=official), state_dict_ema=None))
-    assert loading.load(network(), file).left_out == ('fc',)
+    assert weights.load(network(), file).left_out == ('fc',)
 
 
 def test_through_init_cfg(tmp_path, official):
@@ -162,26 +166,26 @@ def test_through_init_cfg(tmp_path, official):
 )
 def test_what_does_not_fill_the_network_is_refused(tmp_path, official, change, said):
     with pytest.raises(UserError, match=said):
-        loading.load(network(), save(tmp_path, change(official)))
+        weights.load(network(), save(tmp_path, change(official)))
 
 
 def test_a_foreign_network_is_named(tmp_path, official):
     with pytest.raises(UserError, match="looks like arch='resnest14'"):
-        loading.load(network('resnest26'), save(tmp_path, official))
+        weights.load(network('resnest26'), save(tmp_path, official))
 
 
 def test_nothing_is_changed_by_a_refusal(tmp_path, official):
     built = network('resnest26')
     before = {key: value.clone() for key, value in built.state_dict().items()}
     with pytest.raises(UserError):
-        loading.load(built, save(tmp_path, official))
+        weights.load(built, save(tmp_path, official))
     assert equal(before, built.state_dict())
 
 
 @pytest.mark.parametrize('channels', [1, 2, 4, 6])
 def test_other_image_channels(tmp_path, official, channels):
     built = network(in_channels=channels).eval()
-    loading.load(built, save(tmp_path, official))
+    weights.load(built, save(tmp_path, official))
     rgb = official['conv1.0.weight']
     assert built.stem[0].weight.shape[1] == channels
     grey = torch.randn(1, 1, 32, 32)
@@ -192,7 +196,7 @@ def test_other_image_channels(tmp_path, official, channels):
 
 
 def test_the_stage_that_is_not_built_is_left_out_by_name(tmp_path, official):
-    report = loading.load(network(out_indices=(0, 2)), save(tmp_path, official))
+    report = weights.load(network(out_indices=(0, 2)), save(tmp_path, official))
     assert report.left_out == ('fc', 'layer4')
     assert 'left out fc, layer4' in str(report)
 
@@ -203,7 +207,7 @@ def test_a_truncated_file_is_refused(tmp_path, official, size):
     torch.save(official, path)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(UserError, match='cannot be read'):
-        loading.load(network(), str(path))
+        weights.load(network(), str(path))
 
 
 def test_code_in_a_pickle_is_not_run(tmp_path):
@@ -214,17 +218,17 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
     path = tmp_path / 'file.pth'
     path.write_bytes(pickle.dumps(dict(weight=Gadget())))
     with pytest.raises(UserError, match='not a checkpoint'):
-        loading.load(network(), str(path))
+        weights.load(network(), str(path))
     torch.save(dict(weight=Gadget()), path)
     with pytest.raises(UserError, match='run code'):
-        loading.load(network(), str(path))
+        weights.load(network(), str(path))
     assert not (tmp_path / 'ran').exists()
 
 
 def test_a_published_name_must_have_its_hash(tmp_path, official):
     name = VARIANTS['resnest14'].weights[0].file
     with pytest.raises(UserError, match='sha256 begins'):
-        loading.load(network(), save(tmp_path, official, name))
+        weights.load(network(), save(tmp_path, official, name))
 
 
 def test_published_weights_come_from_the_cache(tmp_path, official, monkeypatch):
@@ -258,24 +262,24 @@ def test_offline_says_what_to_put_where(tmp_path, monkeypatch):
 
 def test_keys_of_mmpretrain():
     """As its classes name them: read off mmpretrain's resnet.py, resnest.py and seresnet.py."""
-    keys = loading.convert(names('resnest50'), 'mmpretrain')
+    keys = weights.convert(names('resnest50'), 'mmpretrain')
     assert keys['backbone.stem.0.conv.weight'] == 'conv1.0.weight'
     assert keys['backbone.stem.2.bn.running_var'] == 'bn1.running_var'
     assert keys['backbone.layer1.0.downsample.0.weight'] == 'layer1.0.downsample.1.weight'
     assert keys['backbone.layer2.0.downsample.2.bias'] == 'layer2.0.downsample.2.bias'
     assert keys['head.fc.bias'] == 'fc.bias'
-    keys = loading.convert(names('seresnet50'), 'mmpretrain')
+    keys = weights.convert(names('seresnet50'), 'mmpretrain')
     assert keys['backbone.layer1.0.se_layer.conv1.conv.bias'] == 'layer1.0.se.fc1.bias'
-    keys = loading.convert(names('res2net50_v1b_26w_4s'), 'mmpretrain')  # layers of its own
+    keys = weights.convert(names('res2net50_v1b_26w_4s'), 'mmpretrain')  # layers of its own
     assert keys['backbone.layer1.0.downsample.2.bias'] == 'layer1.0.downsample.2.bias'
-    keys = loading.convert(names('resnet50'), 'mmpretrain')
-    found = loading.recognise(keys)
+    keys = weights.convert(names('resnet50'), 'mmpretrain')
+    found = weights.recognize_backbone(keys)
     assert (found.layout, found.prefix) == ('mmpretrain', 'backbone.')
 
 
 def test_keys_of_detectron2():
     """As the ResNeSt authors' resnest/d2 names them."""
-    keys = loading.convert(names('resnest50'), 'detectron2')
+    keys = weights.convert(names('resnest50'), 'detectron2')
     assert keys['stem.conv1_1.weight'] == 'conv1.0.weight'
     assert keys['stem.conv1_3.norm.weight'] == 'bn1.weight'
     assert keys['res2.0.conv1.norm.bias'] == 'layer1.0.bn1.bias'
@@ -283,7 +287,7 @@ def test_keys_of_detectron2():
     assert keys['res3.0.shortcut.weight'] == 'layer2.0.downsample.1.weight'
     assert keys['res3.0.shortcut.norm.weight'] == 'layer2.0.downsample.2.weight'
     assert keys['linear.weight'] == 'fc.weight'
-    keys = loading.convert(names('resnet50'), 'detectron2')
+    keys = weights.convert(names('resnet50'), 'detectron2')
     assert keys['stem.conv1.norm.weight'] == 'bn1.weight'
     assert keys['res2.0.shortcut.weight'] == 'layer1.0.downsample.0.weight'
 
@@ -297,7 +301,7 @@ def test_group_norm_is_spelt_gn_by_mm():
     ours = backbones.ResNeSt(**{**arguments, 'out_indices': (0, 1, 2, 3)})
     ours.load_state_dict(theirs.state_dict(), strict=True)
     assert torch.equal(ours.layer1[0].conv2.bn0.weight, theirs.layer1[0].conv2.gn0.weight)
-    assert loading.convert(loading.convert(theirs.state_dict()), 'mmdet-gn').keys() == (
+    assert weights.convert(weights.convert(theirs.state_dict()), 'mmdet-gn').keys() == (
         theirs.state_dict().keys()
     )
 
@@ -316,7 +320,7 @@ def test_group_norm_of_mmpretrain():
                 for key, value in ours.state_dict().items()
             }
         )
-        state = loading.convert(ours.state_dict(), 'mmpretrain-gn')
+        state = weights.convert(ours.state_dict(), 'mmpretrain-gn')
         deep = 'backbone.conv1.weight' not in state
         assert ('backbone.stem.2.gn.weight' if deep else 'backbone.gn1.weight') in state
         assert 'backbone.layer4.0.gn3.bias' in state
@@ -327,7 +331,7 @@ def test_group_norm_of_mmpretrain():
         )
         assert ('backbone.layer2.0.downsample.2.weight' in state) is deep
         if deep or 'se' in arch:
-            found = loading.recognise(state)
+            found = weights.recognize_backbone(state)
             assert (found.layout, found.prefix) == ('mmpretrain-gn', 'backbone.')
         twin = Detector(network(arch, norm=norm))
         assert not equal(ours.state_dict(), twin.backbone.state_dict())
@@ -338,7 +342,7 @@ def test_group_norm_of_mmpretrain():
     from mmcv.cnn import ConvModule
 
     theirs = ConvModule(3, 32, 3, 2, 1, norm_cfg=dict(type='GN', num_groups=8)).state_dict()
-    state = loading.convert(network(norm=norm).state_dict(), 'mmpretrain-gn')
+    state = weights.convert(network(norm=norm).state_dict(), 'mmpretrain-gn')
     assert theirs.keys() == {
         key.removeprefix('backbone.stem.0.') for key in state if key.startswith('backbone.stem.0.')
     }
@@ -351,7 +355,7 @@ DEFORMABLE = dict(dcn=dict(type='DCNv2', deform_groups=2), stage_with_dcn=(False
 @pytest.fixture(scope='module')
 def forked() -> dict:
     """resnest14 with deformable convolutions, in the layout of detectron2's fork."""
-    state = dict(loading.convert(published.checkpoint('resnest14'), 'detectron2'))
+    state = dict(weights.convert(published.checkpoint('resnest14'), 'detectron2'))
     for stage, channels in ((3, 128), (4, 256), (5, 512)):
         for name, shape in (('weight', [54, channels // 2, 3, 3]), ('bias', [54])):
             key = f'res{stage}.0.conv2_offset.{name}'
@@ -362,7 +366,7 @@ def forked() -> dict:
 def test_offsets_of_detectron2_become_ours(tmp_path, forked):
     """The function of the fork's code, written out, is the function of ours after loading."""
     built = backbones.ResNeSt('resnest14', **DEFORMABLE).eval()
-    report = loading.load(built, save(tmp_path, dict(model=forked)))
+    report = weights.load(built, save(tmp_path, dict(model=forked)))
     assert report.filled == report.total == len(built.state_dict())
     again = Detector(backbones.ResNeSt('resnest14', **DEFORMABLE))
     again.load_state_dict(
@@ -398,39 +402,39 @@ def test_offsets_of_detectron2_become_ours(tmp_path, forked):
 
 
 def test_offsets_of_detectron2_there_and_back(tmp_path, forked):
-    ours = loading.convert(forked)
+    ours = weights.convert(forked)
     assert ours['layer2.0.conv2.conv.conv_offset.weight'].shape == (54, 128, 3, 3)
-    back = loading.convert(ours, 'detectron2')
+    back = weights.convert(ours, 'detectron2')
     assert equal(back, forked)
     key = 'layer3.0.conv2.conv.conv_offset.weight'
     with pytest.raises(UserError, match=f'{key}.*deformable group made from its own'):
-        loading.convert({**ours, key: torch.ones(54, 256, 3, 3)}, 'detectron2')
+        weights.convert({**ours, key: torch.ones(54, 256, 3, 3)}, 'detectron2')
     with pytest.raises(UserError, match=f'{key}.*do not go with a map of 256'):
-        loading.convert({**forked, 'res4.0.conv2_offset.weight': torch.ones(54, 100, 3, 3)})
+        weights.convert({**forked, 'res4.0.conv2_offset.weight': torch.ones(54, 100, 3, 3)})
     for single, shape in ((27, (27, 256, 3, 3)), (18, (18, 256, 3, 3)), (36, (36, 128, 3, 3))):
         one = {
             **forked,
             'res4.0.conv2_offset.weight': torch.randn(shape),
             'res4.0.conv2_offset.bias': torch.randn(single),
         }
-        assert loading.convert(one)[key].shape == (single, 256, 3, 3)
-        assert equal(loading.convert(loading.convert(one), 'detectron2'), one)
+        assert weights.convert(one)[key].shape == (single, 256, 3, 3)
+        assert equal(weights.convert(weights.convert(one), 'detectron2'), one)
 
 
 def test_offsets_of_a_plain_network_are_detectron2_s_own(tmp_path):
     """There the convolution that makes them sees all channels, as ours; grouped, it is refused."""
-    state = dict(loading.convert(published.checkpoint('resnet50'), 'detectron2'))
+    state = dict(weights.convert(published.checkpoint('resnet50'), 'detectron2'))
     state['res5.2.conv2_offset.weight'] = torch.randn(54, 512, 3, 3)
-    ours = loading.convert(state)
+    ours = weights.convert(state)
     assert torch.equal(
         ours['layer4.2.conv2.conv_offset.weight'], state['res5.2.conv2_offset.weight']
     )
-    assert equal(loading.convert(ours, 'detectron2'), state)
+    assert equal(weights.convert(ours, 'detectron2'), state)
     state['res5.2.conv2_offset.weight'] = torch.randn(54, 256, 3, 3)
     dcn = dict(dcn=DEFORMABLE['dcn'], stage_with_dcn=(False, False, False, True))
     for call in (
-        lambda: loading.convert(state),
-        lambda: loading.load(backbones.ResNet('resnet50', **dcn), save(tmp_path, state)),
+        lambda: weights.convert(state),
+        lambda: weights.load(backbones.ResNet('resnet50', **dcn), save(tmp_path, state)),
     ):
         with pytest.raises(UserError, match=r'layer4\.2\.conv2\.conv_offset.*grouped convolution'):
             call()
@@ -443,23 +447,23 @@ def test_deformable_and_plain_networks_are_told_apart(tmp_path, forked, official
         match=r"write dcn=dict\(type='DCNv2', deform_groups=2\), "
         r'stage_with_dcn=\(False, True, True, True\)',
     ):
-        loading.load(network(), file)
+        weights.load(network(), file)
     with pytest.raises(UserError, match='leave out dcn'):
-        loading.load(
+        weights.load(
             backbones.ResNeSt('resnest14', **DEFORMABLE), save(tmp_path, official, 'b.pth')
         )
     wrong = backbones.ResNeSt(
         'resnest14', **{**DEFORMABLE, 'dcn': dict(type='DCN', deform_groups=2)}
     )
     with pytest.raises(UserError, match='deform_groups=2'):
-        loading.load(wrong, file)
+        weights.load(wrong, file)
 
 
 @pytest.mark.parametrize('layout', ['mmpretrain', 'detectron2', 'mmdet'])
 def test_every_layout_fills_a_network(tmp_path, official, layout):
     built = network()
-    converted = loading.convert(official, layout)
-    report = loading.load(built, save(tmp_path, dict(model=converted)))
+    converted = weights.convert(official, layout)
+    report = weights.load(built, save(tmp_path, dict(model=converted)))
     assert report.filled == report.total and report.left_out == ('fc',)
     assert report.layout == layout
     assert torch.equal(built.layer4[0].downsample[2].bias, official['layer4.0.downsample.2.bias'])
@@ -470,7 +474,7 @@ def test_every_layout_fills_a_network(tmp_path, official, layout):
             for key, value in converted.items()
             if not key.startswith('linear.')
         }
-        loading.load(built, save(tmp_path, dict(model=state)))
+        weights.load(built, save(tmp_path, dict(model=state)))
         assert torch.equal(built.stem[0].weight, official['conv1.0.weight'])
 
 
@@ -486,18 +490,18 @@ def test_weights_of_the_ceil_mode_pool_are_refused_elsewhere(tmp_path, caffe):
     padded = backbones.SEResNeXt(depth=26)
     advice = "write arch='legacy_seresnext26_32x4d'"
     with pytest.raises(UserError, match=advice):
-        loading.load(padded, save(tmp_path, caffe))
+        weights.load(padded, save(tmp_path, caffe))
     with pytest.raises(UserError, match=advice):
         padded.load_state_dict(dict(caffe), strict=False)
     legacy = network('legacy_seresnext26_32x4d')
-    loading.load(legacy, save(tmp_path, caffe))
+    weights.load(legacy, save(tmp_path, caffe))
     legacy.load_state_dict(caffe, strict=True)
     # What was converted, or saved by us, says so itself.
     file = str(tmp_path / 'converted.pth')
-    convert.convert_file(save(tmp_path, caffe), file, 'mmdet')
-    loading.load(legacy, file)
+    weights.convert_file(save(tmp_path, caffe), file, 'mmdet')
+    weights.load(legacy, file)
     with pytest.raises(UserError, match=advice):
-        loading.load(padded, file)
+        weights.load(padded, file)
     detector = torch.nn.ModuleDict(dict(backbone=padded))
     state = torch.nn.ModuleDict(dict(backbone=legacy)).state_dict()
     with pytest.raises(UserError, match=advice):
@@ -511,8 +515,8 @@ def test_a_published_file_name_tells_a_fast_network(tmp_path, monkeypatch):
     monkeypatch.setitem(hub.PUBLISHED, name, '')
     file = save(tmp_path, published.checkpoint('resnest50_fast_2s1x64d'), name)
     with pytest.raises(UserError, match="write arch='resnest50_fast_2s1x64d'"):
-        loading.load(network('resnest50'), file)
-    report = loading.load(network('resnest50_fast_2s1x64d'), file)
+        weights.load(network('resnest50'), file)
+    report = weights.load(network('resnest50_fast_2s1x64d'), file)
     assert report.filled == report.total
 
 
@@ -524,21 +528,21 @@ def test_files_of_the_mm_zoos_get_advice(tmp_path):
     }
     file = save(tmp_path, state, 'faster_rcnn_r2_20200101_000000-0123abcd.pth')
     said = [
-        str(loading.load(network('res2net50_v1b_26w_4s', compat=compat), file))
+        str(weights.load(network('res2net50_v1b_26w_4s', compat=compat), file))
         for compat in (None, 'mm')
     ]
     assert "compat='mm'" in said[0] and 'compat' not in said[1]
-    assert 'compat' not in str(loading.load(network('res2net50_v1b_26w_4s'), save(tmp_path, state)))
+    assert 'compat' not in str(weights.load(network('res2net50_v1b_26w_4s'), save(tmp_path, state)))
 
 
 def test_so_do_dilated_networks_alone(tmp_path, official):
     file = save(tmp_path, official, 'resnest14_d2-0123abcd.pth')
     dilated = network(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
-    assert "compat='mm'" in str(loading.load(dilated, file))
-    assert 'compat' not in str(loading.load(network(), file))
-    file = save(tmp_path, dict(loading.convert(official, 'detectron2')))
-    assert "compat='mm'" in str(loading.load(dilated, file))
-    assert 'compat' not in str(loading.load(network(), file))
+    assert "compat='mm'" in str(weights.load(dilated, file))
+    assert 'compat' not in str(weights.load(network(), file))
+    file = save(tmp_path, dict(weights.convert(official, 'detectron2')))
+    assert "compat='mm'" in str(weights.load(dilated, file))
+    assert 'compat' not in str(weights.load(network(), file))
 
 
 @pytest.mark.parametrize('way', ['init_cfg', 'load_from'])
@@ -686,7 +690,7 @@ def test_unbuilt_stages_are_left_out_of_a_detector_by_name(official, monkeypatch
 def test_a_stem_of_other_channels_is_adapted_and_said(tmp_path, official):
     built = network(in_channels=4)
     assert 'stem.0.weight adapted from 3 to 4 image channels' in str(
-        loading.load(built, save(tmp_path, official))
+        weights.load(built, save(tmp_path, official))
     )
     again = network(in_channels=4)
     again.load_state_dict(official, strict=True)
@@ -728,8 +732,8 @@ def test_safetensors(tmp_path, official):
     text = json.dumps({'__metadata__': {'format': 'pt'}, **header}).encode()
     path = tmp_path / 'file.safetensors'
     path.write_bytes(len(text).to_bytes(8, 'little') + text + data)
-    assert equal(reader.read(str(path)), official)
-    report = loading.load(network(), str(path))
+    assert equal(reader.read_checkpoint(str(path)), official)
+    report = weights.load(network(), str(path))
     assert report.filled == report.total
     whole = path.read_bytes()
     for broken in (
@@ -741,7 +745,7 @@ def test_safetensors(tmp_path, official):
     ):
         path.write_bytes(broken)
         with pytest.raises(UserError, match='cannot be read as a safetensors'):
-            reader.read(str(path))
+            reader.read_checkpoint(str(path))
 
 
 def test_without_its_library_safetensors_are_refused(tmp_path, official, monkeypatch):
@@ -749,10 +753,10 @@ def test_without_its_library_safetensors_are_refused(tmp_path, official, monkeyp
     path = tmp_path / 'file.safetensors'
     path.write_bytes(b'')
     with pytest.raises(UserError, match='pip install safetensors'):
-        reader.read(str(path))
+        reader.read_checkpoint(str(path))
     monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
     with pytest.raises(UserError, match='pip install safetensors'):
-        convert.convert_file(save(tmp_path, official), str(path), 'mmdet', force=True)
+        weights.convert_file(save(tmp_path, official), str(path), 'mmdet', force=True)
     assert path.read_bytes() == b''
 
 
@@ -762,7 +766,7 @@ def test_mmengine_s_histories_are_read_past(tmp_path, official):
     history = HistoryBuffer()
     history.update(1.0)
     content = dict(state_dict=official, message_hub=dict(log_scalars={'loss': history}))
-    report = loading.load(network(), save(tmp_path, content))
+    report = weights.load(network(), save(tmp_path, content))
     assert report.filled == report.total
 
 
@@ -773,14 +777,14 @@ class Options:
 def test_objects_need_trust_which_is_asked_for(tmp_path, official, monkeypatch, capsys):
     file = save(tmp_path, dict(state_dict=official, args=Options()))
     with pytest.raises(UserError, match='Options, which could run code.*--trust-checkpoint'):
-        loading.load(network(), file)
+        weights.load(network(), file)
     out = str(tmp_path / 'out.pth')
     assert main.main(['convert', file, out, '--to', 'mmdet']) == 2
     assert '--trust-checkpoint' in capsys.readouterr().err
     assert main.main(['convert', file, out, '--to', 'mmdet', '--trust-checkpoint']) == 0
     assert TRUST not in os.environ
     monkeypatch.setenv(TRUST, '1')
-    assert loading.load(network(), file).filled
+    assert weights.load(network(), file).filled
 
 
 def test_mmengine_s_downloads_are_never_trusted(tmp_path, monkeypatch):
@@ -800,7 +804,7 @@ def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path):
         for name in one.namelist():
             two.writestr(name, one.read(name))
     with pytest.raises(UserError, match='unpacks to'):
-        reader.read(str(squeezed))
+        reader.read_checkpoint(str(squeezed))
 
 
 # ---- conversion of files ------------------------------------------------------------------------
@@ -817,7 +821,7 @@ def test_a_file_there_and_back(tmp_path, official, layout, suffix, capsys):
     said = capsys.readouterr().out
     assert said == f'{one}: {len(official)} tensors, from the official to the {layout} layout\n'
     assert main.main(['convert', one, two, '--to', 'timm']) == 0
-    assert equal(reader.read(two), official)
+    assert equal(reader.read_checkpoint(two), official)
     assert {path.name for path in tmp_path.iterdir()} == {
         'file.pth',
         f'one{suffix}',
@@ -826,12 +830,12 @@ def test_a_file_there_and_back(tmp_path, official, layout, suffix, capsys):
 
 
 def test_a_detector_s_backbone_is_taken_out(tmp_path, official):
-    line = convert.convert_file(
+    line = weights.convert_file(
         save(tmp_path, detector_state(official)), str(tmp_path / 'out.pth'), 'mmseg'
     )
     assert line.endswith('from the official to the mmdet layout, left out head')
     built = network()
-    built.load_state_dict(reader.read(str(tmp_path / 'out.pth')), strict=True)
+    built.load_state_dict(reader.read_checkpoint(str(tmp_path / 'out.pth')), strict=True)
     assert torch.equal(built.stem[0].weight, official['conv1.0.weight'])
 
 
@@ -843,10 +847,10 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, official
         ((save(tmp_path, dict(a=torch.ones(1)), 'b.pth'), out, 'mmdet'), 'no network'),
     ]:
         with pytest.raises(UserError, match=said):
-            convert.convert_file(*map(str, arguments))
+            weights.convert_file(*map(str, arguments))
     out.write_text('mine')
     with pytest.raises(UserError, match='--force'):
-        convert.convert_file(source, str(out), 'mmdet')
+        weights.convert_file(source, str(out), 'mmdet')
     assert out.read_text() == 'mine'
 
     def fail(*_):
@@ -855,10 +859,10 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, official
     with monkeypatch.context() as patch:
         patch.setattr(torch, 'save', fail)
         with pytest.raises(OSError, match='disk full'):
-            convert.convert_file(source, str(out), 'mmdet', force=True)
+            weights.convert_file(source, str(out), 'mmdet', force=True)
     assert out.read_text() == 'mine'
-    convert.convert_file(source, str(out), 'mmdet', force=True)
-    assert len(reader.read(str(out))) == len(official)
+    weights.convert_file(source, str(out), 'mmdet', force=True)
+    assert len(reader.read_checkpoint(str(out))) == len(official)
     assert {path.name for path in tmp_path.iterdir()} == {'file.pth', 'b.pth', 'out.pth'}
 
 

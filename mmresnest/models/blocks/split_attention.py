@@ -47,7 +47,8 @@ class SplitAttention(ConvNormAct, nn.Module):
         if radix < 1 or channels % (groups * radix):
             raise ArgumentError(
                 f'radix={radix} with groups={groups} cannot cut {channels} '
-                f'channels: radix * groups must divide them'
+                f'channels: radix * groups must divide them',
+                code='argument.value',
             )
         self.channels, self.groups, self.radix = channels, groups, radix
         self.sum_splits_first = sum_splits_first

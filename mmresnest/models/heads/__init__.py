@@ -37,37 +37,38 @@ class ScaledGradient(nn.Module):
         super().__init__()
         if not 0 < scale <= 1:
             raise ArgumentError(
-                f'scale={scale} is a share of the gradient; legal: above 0, at most 1'
+                f'scale={scale} is a share of the gradient; legal: above 0, at most 1',
+                code='argument.value',
             )
         self.extractor = ROOT.build(extractor)
         self.scale = scale
 
     @property
     def num_inputs(self) -> int:
-        """How many levels of the pyramid are read; asked for by the heads."""
+        """Return how many levels of the pyramid are read; the heads ask for it."""
         return self.extractor.num_inputs
 
     @property
     def out_channels(self) -> int:
-        """Channels of a region's features."""
+        """Return the channels of a region's features."""
         return self.extractor.out_channels
 
     @property
     def featmap_strides(self) -> list[int]:
-        """Strides of the levels, in pixels."""
+        """Return the strides of the levels, in pixels."""
         return self.extractor.featmap_strides
 
     def forward(self, feats: tuple[Tensor, ...], rois: Tensor, *args: Any) -> Tensor:
-        """Maps, each B C H W, and R 5 regions -> R C h w."""
+        """Extract features: maps, each B C H W, and R 5 regions -> R C h w."""
         y = self.extractor(feats, rois, *args)  # R C h w
         if y.requires_grad and self.scale < 1:
-            y.register_hook(self.weaken)
+            y.register_hook(self.scale_gradient)
         return y
 
-    def weaken(self, gradient: Tensor) -> Tensor:
-        """R C h w -> the same, smaller."""
+    def scale_gradient(self, gradient: Tensor) -> Tensor:
+        """Scale a gradient: R C h w -> the same."""
         return gradient * self.scale
 
     def extra_repr(self) -> str:
-        """The scale, for ``print``."""
+        """Return the scale, for ``print``."""
         return f'scale={self.scale:.3f}'

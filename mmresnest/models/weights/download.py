@@ -53,7 +53,8 @@ def fetch_file(urls: Sequence[str], folder: Path, what: str, hashes: Sequence[st
     raise UserError(
         f'the weights of {what} cannot be fetched: {"; ".join(failures)}. Fetch '
         f'{names} on a machine that is online and put it into {folder}, or '
-        f'train from random weights with --from-scratch'
+        f'train from random weights with --from-scratch',
+        code='weights.download-failed',
     )
 
 

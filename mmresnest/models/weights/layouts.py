@@ -30,7 +30,7 @@ BLOCKS: Pair = ('layer#.#.*', 'layer#.#.*')
 STAGES = range(1, 5)
 
 
-class Change(NamedTuple):
+class ValueMapping(NamedTuple):
     """How a publisher's tensor becomes ours, and ours becomes his; both raise UserError.
 
     Both are given the tensor and the channels of the map that its block mixes.
@@ -52,7 +52,7 @@ class Layout:
     #: further rules, tried first, where shortcuts are of this form (see ``Form.shortcut``)
     shortcuts: Mapping[str, Pairs] = field(default_factory=dict)
     #: our key -> what else differs in its value
-    values: Mapping[str, Change] = field(default_factory=dict)
+    values: Mapping[str, ValueMapping] = field(default_factory=dict)
     #: further rules, tried first, where attention splits the map, and where it does not
     split: tuple[Pairs, Pairs] = ((), ())
     stage: str = 'layer1.0.'  # how the keys of the first stage begin
@@ -60,7 +60,7 @@ class Layout:
     outer: str = ''  # where a classifier's checkpoint has the backbone
 
 
-class Form(NamedTuple):
+class ArchTraits(NamedTuple):
     """What of a network decides how its keys are spelt."""
 
     deep: bool  # three convolutions in the stem
@@ -68,7 +68,7 @@ class Form(NamedTuple):
     split: bool  # split attention
 
     def pairs(self, layout: Layout) -> Pairs:
-        """The rules of a layout for such a network."""
+        """Return the rules of a layout for such a network."""
         return (
             *(layout.deep if self.deep else layout.plain),
             *layout.shortcuts.get(self.shortcut, ()),
@@ -78,7 +78,7 @@ class Form(NamedTuple):
 
 
 def conv_norms(theirs_conv: str, theirs_norm: str, start: int = 1) -> Pairs:
-    """The three convolutions and norms of a deep stem, numbered by the publisher from ``start``."""
+    """Return the pairs of a deep stem, whose layers the publisher numbers from ``start``."""
     return tuple(
         pair
         for index in range(3)
@@ -96,7 +96,7 @@ def of_stages(*pairs: Pair) -> Pairs:
     )
 
 
-def projection(conv: int) -> Pairs:
+def shortcut_pairs(conv: int) -> Pairs:
     """detectron2's shortcut, where its convolution is our ``downsample.<conv>``."""
     return of_stages(
         ('res{}.#.shortcut.weight', f'layer{{}}.#.downsample.{conv}.weight'),
@@ -113,8 +113,8 @@ def projection(conv: int) -> Pairs:
 #   W[o, c] = W_G[o, c - g C / G]    where g = floor(o G / O) = floor(c G / C),    else 0
 
 
-def whole(weight: Tensor, channels: int) -> Tensor:
-    """O C/G 3 3 -> O C 3 3."""
+def ungroup_offsets(weight: Tensor, channels: int) -> Tensor:
+    """Fill a grouped weight up with zeros: O C/G 3 3 -> O C 3 3."""
     share = weight.shape[1]
     if share == channels:
         return weight
@@ -122,7 +122,8 @@ def whole(weight: Tensor, channels: int) -> Tensor:
     if share * groups != channels or len(weight) % groups:
         raise UserError(
             f'offsets by a convolution of shape {tuple(weight.shape)} do not go with '
-            f'a map of {channels} channels'
+            f'a map of {channels} channels',
+            code='weights.layout',
         )
     result = weight.new_zeros((len(weight), channels, *weight.shape[2:]))
     for rows, block, at in zip(result.chunk(groups), weight.chunk(groups), range(groups)):
@@ -130,8 +131,8 @@ def whole(weight: Tensor, channels: int) -> Tensor:
     return result
 
 
-def grouped(weight: Tensor, channels: int) -> Tensor:
-    """O C 3 3 -> O C/G 3 3; O is 27 G where there are masks (DCNv2), else 18 G."""
+def group_offsets(weight: Tensor, channels: int) -> Tensor:
+    """Cut the zeros off again: O C 3 3 -> O C/G 3 3; O is 27 G with masks (DCNv2), else 18 G."""
     for per_group in (27, 18):
         groups, rest = divmod(len(weight), per_group)
         if rest or channels % groups:
@@ -139,20 +140,22 @@ def grouped(weight: Tensor, channels: int) -> Tensor:
         blocks = torch.cat(
             [rows.chunk(groups, 1)[at] for at, rows in enumerate(weight.chunk(groups))]
         )
-        if torch.equal(whole(blocks, channels), weight):
+        if torch.equal(ungroup_offsets(blocks, channels), weight):
             return blocks.contiguous()
     raise UserError(
         f'a convolution of shape {tuple(weight.shape)} that makes offsets from all '
-        f'channels: the detectron2 layout has each deformable group made from its own'
+        f'channels: the detectron2 layout has each deformable group made from its own',
+        code='weights.layout',
     )
 
 
-def of_all_channels(weight: Tensor, channels: int) -> Tensor:
-    """The same: without split attention detectron2 itself makes offsets from all channels."""
+def keep_ungrouped(weight: Tensor, channels: int) -> Tensor:
+    """Return the same: without split attention detectron2's offsets see all channels, too."""
     if weight.shape[1] != channels:
         raise UserError(
             f'offsets by a grouped convolution of shape {tuple(weight.shape)} could '
-            f'not be written back: only networks with split attention have them'
+            f'not be written back: only networks with split attention have them',
+            code='weights.layout',
         )
     return weight
 
@@ -209,11 +212,12 @@ LAYOUTS: Mapping[str, Layout] = {
     'detectron2': Layout(
         deep=conv_norms('stem.conv1_{}', 'stem.conv1_{}.norm')[::-1],
         plain=(('stem.conv1.norm.*', 'bn1.*'), ('stem.conv1.weight', 'conv1.weight')),
-        shortcuts={'pooled': projection(1), 'strided': projection(0)},
+        shortcuts={'pooled': shortcut_pairs(1), 'strided': shortcut_pairs(0)},
         split=(of_stages(('res{}.#.conv2_offset.*', 'layer{}.#.conv2.conv.conv_offset.*')),
                of_stages(('res{}.#.conv2_offset.*', 'layer{}.#.conv2.conv_offset.*'))),
-        values={'layer#.#.conv2.conv.conv_offset.weight': Change(whole, grouped),
-                'layer#.#.conv2.conv_offset.weight': Change(of_all_channels, of_all_channels)},
+        values={
+            'layer#.#.conv2.conv.conv_offset.weight': ValueMapping(ungroup_offsets, group_offsets),
+            'layer#.#.conv2.conv_offset.weight': ValueMapping(keep_ungrouped, keep_ungrouped)},
         rest=of_stages(*NORM_IN_CONV, ('res{}.#.conv2.*', 'layer{}.#.conv2.*')),
         marks=('stem.conv1_1.weight', 'stem.conv1.weight'), stage='res2.0.', head='linear.'),
     # mmdet, mmseg and mmpretrain name a norm of a block by its kind; we always write bn
@@ -254,26 +258,29 @@ OURS = re.compile(
 
 
 def layout_named(name: str) -> str:
-    """The key of LAYOUTS that a user's word stands for.
+    """Return the key of LAYOUTS that a user's word stands for.
 
     Raises:
         UserError: there is no such layout.
     """
     found = OTHER_NAMES.get(name.lower(), name.lower())
     if found not in LAYOUTS:
-        raise UserError(f'layout {name!r} is unknown; {nearest(name, [*LAYOUTS, *OTHER_NAMES])}')
+        raise UserError(
+            f'layout {name!r} is unknown; {nearest(name, [*LAYOUTS, *OTHER_NAMES])}',
+            code='option.unknown',
+        )
     return found
 
 
-class Match(NamedTuple):
+class BackboneMatch(NamedTuple):
     """Where in a checkpoint a backbone is, and how it is spelt."""
 
     prefix: str
     layout: str
-    form: Form
+    form: ArchTraits
 
     def native(self, key: str) -> str | None:
-        """Our spelling of a key of the checkpoint; None for what is not the network's.
+        """Return our spelling of a key of the checkpoint; None for what is not the network's.
 
         Raises:
             UserError: the key lies within the network, and the layout has no such key.
@@ -284,18 +291,18 @@ class Match(NamedTuple):
             return CLASSIFIER + key[len(root + layout.head) :]
         if not key.startswith(self.prefix):
             return None
-        return rename(key[len(self.prefix) :], self.layout, self.form)
+        return rename_key(key[len(self.prefix) :], self.layout, self.form)
 
     def knows(self, key: str) -> bool:
-        """Whether :meth:`native` has a name for it."""
+        """Return whether :meth:`native` has a name for it."""
         try:
             return self.native(key) is not None
         except UserError:
             return False
 
 
-def recognise(keys: Iterable[str]) -> Match | None:
-    """Finds a backbone among the keys of a checkpoint, at any prefix; None if there is none."""
+def recognize_backbone(keys: Iterable[str]) -> BackboneMatch | None:
+    """Find a backbone among the keys of a checkpoint, at any prefix; None if there is none."""
     keys = set(keys)
     for name, layout in LAYOUTS.items():
         for mark in layout.marks:
@@ -304,7 +311,8 @@ def recognise(keys: Iterable[str]) -> Match | None:
                 for key in keys
                 if key.endswith(mark) and (key == mark or key[-len(mark) - 1] == '.')
             ]
-            # the block's own conv1.weight ends like the stem's: a stage must stand beside it
+            # `layer1.0.conv1.weight` also ends in `conv1.weight`: accept a prefix only if the
+            # keys of a stage stand below it, too
             for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix)):
                 if any(key.startswith(prefix + layout.stage) for key in keys):
                     # mmpretrain's plain networks differ by their classifier alone
@@ -313,12 +321,12 @@ def recognise(keys: Iterable[str]) -> Match | None:
                         name = {'official': 'mmpretrain', 'mmdet-gn': 'mmpretrain-gn'}.get(
                             name, name
                         )
-                    return Match(prefix, name, form_of(prefix, keys))
+                    return BackboneMatch(prefix, name, traits_of(prefix, keys))
     return None
 
 
-def form_of(prefix: str, keys: set[str]) -> Form:
-    """What the keys, in any layout, say of the network."""
+def traits_of(prefix: str, keys: set[str]) -> ArchTraits:
+    """Return what the keys, in any layout, say of the network."""
 
     def has(*names: str) -> bool:
         return any(prefix + name in keys for name in names)
@@ -336,17 +344,17 @@ def form_of(prefix: str, keys: set[str]) -> Form:
     )
     split = has('layer1.0.conv2.conv.weight', 'res2.0.conv2.conv.weight')
     if pooled and has('layer1.0.convs.0.weight'):
-        return Form(deep, 'ladder', split)
-    return Form(deep, 'pooled' if pooled else 'strided', split)
+        return ArchTraits(deep, 'ladder', split)
+    return ArchTraits(deep, 'pooled' if pooled else 'strided', split)
 
 
 def pattern_of(spelling: str) -> re.Pattern:
-    """What ``#`` and ``*`` stand for, as groups."""
+    """Return what ``#`` and ``*`` stand for, as groups."""
     return re.compile(re.escape(spelling).replace(r'\#', r'(\d+)').replace(r'\*', '(.+)'))
 
 
-def exchange(native: Mapping[str, Any], layout: str, reverse: bool = False) -> dict[str, Any]:
-    """Values by our names, as a layout has them to ours, or back.
+def convert_values(native: Mapping[str, Any], layout: str, reverse: bool = False) -> dict[str, Any]:
+    """Return values by our names, as a layout has them to ours, or back.
 
     Raises:
         UserError: a tensor that the other side cannot hold.
@@ -361,13 +369,15 @@ def exchange(native: Mapping[str, Any], layout: str, reverse: bool = False) -> d
                 try:
                     result[key] = (change.write if reverse else change.read)(value, len(mixed))
                 except UserError as error:
-                    raise UserError(f'{key}: {error}') from None
+                    raise UserError(f'{key}: {error}', code='weights.layout') from None
     return result
 
 
 @cache
-def rules_of(layout: str, form: Form, reverse: bool = False) -> tuple[tuple[re.Pattern, str], ...]:
-    """A layout's pairs as patterns and the templates to fill from their groups."""
+def rules_of(
+    layout: str, form: ArchTraits, reverse: bool = False
+) -> tuple[tuple[re.Pattern, str], ...]:
+    """Return a layout's pairs as patterns and the templates to fill from their groups."""
     rules = []
     for theirs, ours in form.pairs(LAYOUTS[layout]):
         source, target = (ours, theirs) if reverse else (theirs, ours)
@@ -375,8 +385,8 @@ def rules_of(layout: str, form: Form, reverse: bool = False) -> tuple[tuple[re.P
     return tuple(rules)
 
 
-def rename(key: str, layout: str, form: Form, reverse: bool = False) -> str:
-    """One key of a network of some form, from a layout to ours, or back.
+def rename_key(key: str, layout: str, form: ArchTraits, reverse: bool = False) -> str:
+    """Return one key of a network of some form, from a layout to ours, or back.
 
     Raises:
         UserError: the layout has no such key.
@@ -385,11 +395,11 @@ def rename(key: str, layout: str, form: Form, reverse: bool = False) -> str:
         match = pattern.fullmatch(key)
         if match:
             return template.format(*match.groups())
-    raise UserError(f'{key!r} is not a key of the {layout} layout')
+    raise UserError(f'{key!r} is not a key of the {layout} layout', code='weights.unknown-keys')
 
 
 def convert(state: Mapping[str, Value], to: str = 'mmdet') -> dict[str, Value]:
-    """A network's state dict in another layout; keys outside the network are refused.
+    """Return a network's state dict in another layout; keys outside the network are refused.
 
     A classifier is carried over, a prefix is not; mmpretrain's own is written.
 
@@ -402,11 +412,12 @@ def convert(state: Mapping[str, Value], to: str = 'mmdet') -> dict[str, Value]:
             network that the other layout cannot spell.
     """
     to = layout_named(to)
-    found = recognise(state)
+    found = recognize_backbone(state)
     if found is None:
         raise UserError(
             'no network of this package is recognised by its keys, which begin '
-            + ', '.join(list(state)[:3])
+            + ', '.join(list(state)[:3]),
+            code='weights.unknown-keys',
         )
     layout = LAYOUTS[to]
     spelt: dict[str, str] = {}  # our key -> its own
@@ -414,26 +425,32 @@ def convert(state: Mapping[str, Value], to: str = 'mmdet') -> dict[str, Value]:
     for key, value in state.items():
         ours = found.native(key)
         if ours is None or not OURS.fullmatch(ours):
-            raise UserError(f'{key!r} is not a key of the {found.layout} layout')
+            raise UserError(
+                f'{key!r} is not a key of the {found.layout} layout', code='weights.unknown-keys'
+            )
         spelt[ours], native[ours] = key, value
     converted: dict[str, Value] = {}
-    for ours, value in exchange(exchange(native, found.layout), to, reverse=True).items():
+    for ours, value in convert_values(
+        convert_values(native, found.layout), to, reverse=True
+    ).items():
         try:
             theirs = (
                 layout.head + ours[len(CLASSIFIER) :]
                 if ours.startswith(CLASSIFIER)
-                else layout.outer + rename(ours, to, found.form, reverse=True)
+                else layout.outer + rename_key(ours, to, found.form, reverse=True)
             )
         except UserError:
             raise UserError(
                 f'the {to} layout has no name for {spelt[ours]!r}: its publisher has '
-                f'no such network'
+                f'no such network',
+                code='weights.layout',
             ) from None
         converted[theirs] = value
-    back = recognise(converted)
+    back = recognize_backbone(converted)
     if len(converted) < len(state) or back is None or back.form != found.form:
         raise UserError(
             f'the {to} layout cannot spell this network so that it could be read back: '
-            f'its publisher has no such network'
+            f'its publisher has no such network',
+            code='weights.layout',
         )
     return converted

@@ -9,45 +9,93 @@ as everywhere in PyTorch; so does a checkpoint that has nothing at all under the
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from ...errors import UserError
-from .convert import convert_file
-from .hub import PUBLISHED, SCHEME, fetch, locate, trusted
-from .layouts import CLASSIFIER, LAYOUTS, convert, exchange, recognise
-from .match import ZOO, Report, Say, adapt_stem, compare, facts_of, fit, known_facts, zoo_advice
-from .reader import NOTE, notes_in, parse, read, tensors_of, unwrap
+from .hub import is_trusted, locate_checkpoint
+from .layouts import convert_values, recognize_backbone
+from .match import (
+    ZOO,
+    Facts,
+    LoadReport,
+    Say,
+    adapt_stem,
+    compare_tensors,
+    facts_of,
+    known_facts,
+    match_state_dict,
+    zoo_advice,
+)
+from .reader import METADATA_KEY, notes_in, parse_checkpoint, tensors_of, unwrap_checkpoint
 
-__all__ = [
-    'CLASSIFIER',
-    'LAYOUTS',
-    'PUBLISHED',
-    'SCHEME',
-    'Report',
-    'convert',
-    'convert_file',
-    'convert_on_load',
-    'fetch',
-    'load',
-    'read',
-    'recognise',
-]
+__all__ = ['convert_on_load', 'load']
 
 
-# ... through load_state_dict ---------------------------------------------------------------------
-
-
-def log(line: str) -> None:
-    """Where a report goes without an mm library."""
+def log_report(line: str) -> None:
+    """Log a report where there is no mm library."""
     logging.getLogger('mmresnest').info(line)
 
 
-def convert_on_load(trunk: nn.Module, say: Say = log) -> None:
-    """Lets ``load_state_dict`` of a trunk, or of whatever contains it, take any layout.
+@dataclass(frozen=True)
+class Source:
+    """Where tensors come from."""
+
+    name: str  # for messages
+    layout: str
+    noted: Facts | None  # what the network that they were saved from has noted
+    file: str = ''  # the name of the file, or its URL, where that is known
+
+    @property
+    def is_zoo(self) -> bool:
+        """Whether another toolbox's own class was trained, as far as can be told."""
+        if self.noted is not None:
+            return False
+        if self.layout == 'detectron2':
+            return True
+        if not self.file:
+            return self.layout == 'mmdet'
+        return bool(ZOO.search(self.file)) or self.file.startswith('open-mmlab://')
+
+
+def fit_tensors(
+    trunk: nn.Module,
+    native: Mapping[str, Tensor],
+    source: Source,
+    partly: bool = False,
+    beside: Iterable[str] = (),
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Return what ``load_state_dict`` of a trunk is to be given, and what to report of it.
+
+    Args:
+        trunk: the network.
+        native: tensors by our names.
+        source: where they come from.
+        partly: let PyTorch judge what is missing or of another shape.
+        beside: what else the source holds, by name.
+
+    Raises:
+        UserError: see :func:`~.match.match_state_dict`.
+    """
+    known = known_facts(source.file.rpartition('/')[2], source.layout, source.noted)
+    tensors, left_out, notes = match_state_dict(trunk, native, source.name, known, partly)
+    own = trunk.state_dict()
+    return tensors, LoadReport(
+        source.name,
+        source.layout,
+        len(own.keys() & tensors.keys()),
+        len(own),
+        tuple(sorted({*left_out, *beside})),
+        notes + zoo_advice(trunk, source.is_zoo),
+    )
+
+
+def convert_on_load(trunk: nn.Module, say: Say = log_report) -> None:
+    """Let ``load_state_dict`` of a trunk, or of whatever contains it, take any layout.
 
     Args:
         trunk: the network.
@@ -59,8 +107,8 @@ def convert_on_load(trunk: nn.Module, say: Say = log) -> None:
 
 
 def note_facts(trunk: nn.Module, state: Mapping[str, Tensor], prefix: str, metadata: dict) -> None:
-    """Notes in a state dict what its tensors do not show, for :func:`known_facts`."""
-    metadata[NOTE] = facts_of(trunk)
+    """Note in a state dict what its tensors do not show, for :func:`~.match.known_facts`."""
+    metadata[METADATA_KEY] = facts_of(trunk)
 
 
 def on_load(
@@ -71,61 +119,53 @@ def on_load(
     *_: Any,
     say: Say,
 ) -> None:
-    """Rewrites, in place, what ``load_state_dict`` is about to read.
+    """Rewrite, in place, what ``load_state_dict`` is about to read.
 
     Whether it was asked to be strict is not told: torch and mmengine pass True to every hook and
     judge at the end. But a part is loaded on purpose by asking the network itself, so a prefix
     tells: below one, everything must be filled.
 
     Raises:
-        UserError: see :func:`fit`.
+        UserError: see :func:`fit_tensors`.
     """
     full = {key[len(prefix) :]: key for key in state if key.startswith(prefix)}
     if not full:  # heads alone, say: nothing is claimed for the backbone
         return
     if any(hasattr(weight, 'ds_id') for weight in trunk.parameters()):
         return  # DeepSpeed at stage 3: weights are elsewhere, these empty
-    given = {short: state[key] for short, key in full.items()}
-    noted = metadata.get(NOTE)
-    source = f'{prefix}* of the checkpoint' if prefix else 'the state dict'
-    layout, native = by_our_names(trunk, given)
-    if layout is None:
-        if not prefix:
-            return  # no network: PyTorch tells
-        layout = 'mmdet'
+    layout, native = to_native_keys(trunk, {short: state[key] for short, key in full.items()})
+    if layout is None and not prefix:
+        return  # no network: PyTorch tells
+    name = f'{prefix}* of the checkpoint' if prefix else 'the state dict'
+    source = Source(name, layout or 'mmdet', metadata.get(METADATA_KEY))
     try:
-        tensors, left_out, notes = fit(
-            trunk, native, source, known_facts('', layout, noted), partly=not prefix
-        )
+        tensors, report = fit_tensors(trunk, native, source, partly=not prefix)
     except UserError as error:
         if prefix:
             raise UserError(
                 f'{error}. To load a part on purpose, load it into the backbone itself '
-                f'with strict=False'
+                f'with strict=False',
+                code=error.code,
             ) from error
         raise
     for key in full.values():
         del state[key]
     state.update({prefix + key: value for key, value in tensors.items()})
-    if prefix or left_out or notes:
-        own = trunk.state_dict()
-        notes += zoo_advice(trunk, layout in ('mmdet', 'detectron2') and noted is None)
-        say(
-            str(Report(source, layout, len(own.keys() & tensors.keys()), len(own), left_out, notes))
-        )
+    if prefix or report.left_out or report.notes:
+        say(str(report))
 
 
-def by_our_names(
+def to_native_keys(
     trunk: nn.Module, given: Mapping[str, Tensor]
 ) -> tuple[str | None, dict[str, Tensor]]:
-    """The layout of a network's state dict, and its tensors by our names.
+    """Return the layout of a network's state dict, and its tensors by our names.
 
     Keys that the layout does not know stay as they are, as do all where no layout is recognised,
     which is then None. What has the trunk's own names needs none.
     """
-    if not compare(trunk.state_dict(), given):
+    if not compare_tensors(trunk.state_dict(), given):
         return 'mmdet', dict(given)
-    found = recognise(given)
+    found = recognize_backbone(given)
     if found is None or found.prefix:
         return None, dict(given)
     if found.layout == 'mmdet':
@@ -133,11 +173,11 @@ def by_our_names(
     native = {
         found.native(key) or key if found.knows(key) else key: value for key, value in given.items()
     }
-    return found.layout, exchange(native, found.layout)
+    return found.layout, convert_values(native, found.layout)
 
 
-def expected(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A whole model's state dict as its backbones will take it: renamed, and stems adapted.
+def adapt_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a whole model's state dict as its backbones take it: renamed, and stems adapted.
 
     Nothing is judged: what does not fit is still there, or still missing.
     """
@@ -149,13 +189,10 @@ def expected(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]
             continue
         prefix = name + '.' if name else ''
         inside = {key[len(prefix) :]: result.pop(key) for key in state if key.startswith(prefix)}
-        _, native = by_our_names(trunk, inside)
+        _, native = to_native_keys(trunk, inside)
         adapt_stem(trunk.state_dict(), native)
         result.update({prefix + key: value for key, value in native.items()})
     return result
-
-
-# ... from a file ---------------------------------------------------------------------------------
 
 
 def load(
@@ -163,8 +200,8 @@ def load(
     checkpoint: str,
     prefix: str | None = None,
     content: Mapping[str, Any] | None = None,
-) -> Report:
-    """Fills every tensor of a trunk from a file or a URL, or raises.
+) -> LoadReport:
+    """Fill every tensor of a trunk from a file or a URL, or raise.
 
     Args:
         trunk: the network.
@@ -177,19 +214,20 @@ def load(
     """
     file = checkpoint
     if content is None:
-        path, fetched = locate(checkpoint)
-        file, content = path.name, parse(path, trusted=not fetched and trusted())
-    whole = unwrap(content, checkpoint)
+        path, fetched = locate_checkpoint(checkpoint)
+        file, content = path.name, parse_checkpoint(path, trusted=not fetched and is_trusted())
+    whole = unwrap_checkpoint(content, checkpoint)
     state = tensors_of(whole)
     if prefix:
         prefix = prefix.rstrip('.') + '.'
         state = {key: value for key, value in state.items() if key.startswith(prefix)}
-    found = recognise(state)
+    found = recognize_backbone(state)
     if found is None:
         raise UserError(
             f'{checkpoint}: no backbone of this package is recognised by its keys'
             + (f' under prefix={prefix!r}' if prefix else '')
-            + f', which begin {", ".join(list(state)[:3]) or "nowhere: it is empty"}'
+            + f', which begin {", ".join(list(state)[:3]) or "nowhere: it is empty"}',
+            code='weights.unknown-keys',
         )
     native: dict[str, Tensor] = {}
     beside: set[str] = set()
@@ -199,20 +237,9 @@ def load(
         elif not found.prefix:
             beside.add(key.split('.')[0])  # beside a bare network: left out, by name
         elif key.startswith(found.prefix):
-            native[key[len(found.prefix) :]] = value  # within it: fit() refuses
-    noted = notes_in(whole, found.prefix)
-    known = known_facts(file.rpartition('/')[2], found.layout, noted)
-    tensors, left_out, notes = fit(trunk, exchange(native, found.layout), checkpoint, known)
-    trunk.load_state_dict(tensors, strict=False)  # compare() was stricter, and told more
-    from_zoo = noted is None and (
-        bool(ZOO.search(file)) or file.startswith('open-mmlab://') or found.layout == 'detectron2'
-    )
-    own = trunk.state_dict()
-    return Report(
-        str(checkpoint),
-        found.layout,
-        len(own.keys() & tensors.keys()),
-        len(own),
-        tuple(sorted({*left_out, *beside})),
-        notes + zoo_advice(trunk, from_zoo),
-    )
+            native[key[len(found.prefix) :]] = value  # within it: fit_tensors() refuses
+    source = Source(str(checkpoint), found.layout, notes_in(whole, found.prefix), file)
+    native = convert_values(native, found.layout)
+    tensors, report = fit_tensors(trunk, native, source, beside=beside)
+    trunk.load_state_dict(tensors, strict=False)  # fit_tensors() was stricter, and told more
+    return report

@@ -16,10 +16,8 @@ Facts = Mapping[str, bool]
 Say = Callable[[str], None]
 
 
-# What tensors do not show ------------------------------------------------------------------------
-
 #: fact -> what it says of the network that a checkpoint was trained in
-MEANING = {
+FACT_TEXTS = {
     'ceil_pool': (
         'the max pool of Caffe, which rounds sizes up and does not pad, behind the stem',
         'a padded max pool behind the stem, as PyTorch has it',
@@ -32,7 +30,7 @@ MEANING = {
 
 
 def facts_of(trunk: nn.Module) -> dict[str, bool]:
-    """What the weights of a network are for, and their names and shapes do not tell."""
+    """Return what the weights of a network are for, and names and shapes do not tell."""
     return dict(
         ceil_pool=bool(getattr(getattr(trunk, 'maxpool', None), 'ceil_mode', False)),
         avd_first=any(getattr(module, 'avd_first', False) for module in trunk.modules()),
@@ -40,14 +38,14 @@ def facts_of(trunk: nn.Module) -> dict[str, bool]:
 
 
 def facts_of_row(row: Variant) -> dict[str, bool]:
-    """The same of a published network."""
-    return {fact: bool(row.trunk.get(fact, False)) for fact in MEANING}
+    """Return the same of a published network."""
+    return {fact: bool(row.trunk.get(fact, False)) for fact in FACT_TEXTS}
 
 
 def known_facts(file: str, layout: str, noted: Facts | None) -> Facts:
-    """What is known of the network behind a checkpoint: by our note in it, its name, its layout."""
+    """Return what is known of a checkpoint's network: by our note in it, its name, its layout."""
     if noted:
-        return {fact: bool(noted[fact]) for fact in MEANING if fact in noted}
+        return {fact: bool(noted[fact]) for fact in FACT_TEXTS if fact in noted}
     rows = [row for row in TABLE if file in {weights.file for weights in row.weights}]
     if rows:
         return facts_of_row(rows[0])
@@ -55,21 +53,23 @@ def known_facts(file: str, layout: str, noted: Facts | None) -> Facts:
 
 
 def check_facts(trunk: nn.Module, known: Facts, native: Mapping[str, Tensor], source: str) -> None:
-    """Raises where weights would fit in shape, but give features they were not trained for."""
+    """Raise where weights would fit in shape, but give features they were not trained for."""
     own = facts_of(trunk)
     for fact, value in known.items():
         if own[fact] != value:
-            alike = like(native, known)
-            advice = f'write {named(alike)}' if alike else f'build the network with {fact}={value}'
+            alike = archs_with_shapes(native, known)
+            known_as = format_archs(alike)
+            advice = f'write {known_as}' if alike else f'build the network with {fact}={value}'
             raise UserError(
-                f'{source} was trained with {MEANING[fact][not value]}, and this '
-                f'network has {MEANING[fact][value]}: its features would be wrong; '
-                f'{advice}'
+                f'{source} was trained with {FACT_TEXTS[fact][not value]}, and this '
+                f'network has {FACT_TEXTS[fact][value]}: its features would be wrong; '
+                f'{advice}',
+                code='weights.other-features',
             )
 
 
-def like(state: Mapping[str, Tensor], known: Facts) -> list[str]:
-    """The archs whose tensors have the names and shapes of this state dict (in our layout)."""
+def archs_with_shapes(state: Mapping[str, Tensor], known: Facts) -> list[str]:
+    """Return the archs whose tensors have the names and shapes of a state dict in our layout."""
     from ..trunk import ResTrunk
 
     shapes = {key: tuple(value.shape) for key, value in state.items()}
@@ -93,16 +93,13 @@ def like(state: Mapping[str, Tensor], known: Facts) -> list[str]:
     return matches
 
 
-def named(archs: list[str]) -> str:
-    """The archs as they are written."""
+def format_archs(archs: list[str]) -> str:
+    """Return the archs as they are written."""
     return ' or '.join(f"arch='{arch}'" for arch in archs)
 
 
-# Filling a network -------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class Report:
+class LoadReport:
     """What was loaded, in one line."""
 
     source: str
@@ -129,10 +126,10 @@ class Fit(NamedTuple):
     notes: tuple[str, ...]
 
 
-def fit(
+def match_state_dict(
     trunk: nn.Module, native: Mapping[str, Tensor], source: str, known: Facts, partly: bool = False
 ) -> Fit:
-    """Leaves out what the network has no place for, and adapts its stem.
+    """Leave out what the network has no place for, and adapts its stem.
 
     Args:
         trunk: the network.
@@ -155,23 +152,26 @@ def fit(
     kept = {key: value for key, value in native.items() if key.split('.')[0] not in left_out}
     own = trunk.state_dict()
     check_facts(trunk, known, native, source)
-    if not partly and (differences := compare(own, kept)):
-        alike = like(native, known)
+    if not partly and (differences := compare_tensors(own, kept)):
+        alike = archs_with_shapes(native, known)
         advice = offsets_advice(own, kept) or (
-            f'it looks like {named(alike)}: write that'
+            f'it looks like {format_archs(alike)}: write that'
             if alike
             else 'it is none of the published networks'
         )
-        raise UserError(f'{source} does not fit this network: {"; ".join(differences)}; {advice}')
+        raise UserError(
+            f'{source} does not fit this network: {"; ".join(differences)}; {advice}',
+            code='weights.misfit',
+        )
     return Fit(kept, tuple(left_out), tuple(adapt_stem(own, kept)))
 
 
-def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """How a checkpoint differs from a network: tensors of one alone, and shapes."""
+def compare_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """Return how a checkpoint differs from a network: tensors of one alone, and shapes."""
     # Batch counts are only used by norms without momentum; older checkpoints lack them.
     missing = [key for key in own if key not in given and not key.endswith('num_batches_tracked')]
     foreign = [key for key in given if key not in own]
-    shapes = [key for key in own if key in given and shape(key, own) != shape(key, given)]
+    shapes = [key for key in own if key in given and differ_in_shape(key, own, given)]
     problems = [
         f'{len(keys)} {what}, such as {keys[0]}'
         for keys, what in (
@@ -190,13 +190,13 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]
 
 
 def offsets_advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What to write where networks differ in deformable convolutions alone; '' elsewhere."""
+    """Return what to write where networks differ in deformable convolutions alone; '' elsewhere."""
     plain = [
         {key: value for key, value in state.items() if '.conv_offset.' not in key}
         for state in (own, given)
     ]
     offsets = {key: value for key, value in given.items() if key.endswith('.conv_offset.weight')}
-    if compare(*plain):
+    if compare_tensors(*plain):
         return ''
     if not offsets:
         return 'it has no deformable convolutions: leave out dcn'
@@ -211,26 +211,31 @@ def offsets_advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> st
     )
 
 
-def shape(key: str, state: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """A tensor's shape; of the first convolution, which adapts, without the image's channels."""
+def shape_to_match(key: str, state: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Return a shape; that of the first convolution without the image's channels, as it adapts."""
     whole = tuple(state[key].shape)
     return whole[:1] + whole[2:] if is_first_conv(key) else whole
 
 
+def differ_in_shape(key: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> bool:
+    """Return whether a tensor of the checkpoint cannot be made that of the network."""
+    return shape_to_match(key, own) != shape_to_match(key, given)
+
+
 def is_first_conv(key: str) -> bool:
-    """Whether a key of ours is the weight that meets the image."""
+    """Return whether a key of ours is the weight that meets the image."""
     return key in ('stem.0.weight', 'conv1.weight')
 
 
 def adapt_stem(own: Mapping[str, Tensor], given: dict[str, Tensor]) -> list[str]:
-    """Fits the first convolution to another number of image channels, and says so.
+    """Fit the first convolution to another number of image channels, and return what to say of it.
 
     One channel gets the sum of the three colours' weights, so that a grey image gives what its RGB
     copy gave. More channels repeat the three in turn, scaled by 3 / channels, so that the response
     keeps its size.
     """
     for key in own:
-        if not is_first_conv(key) or key not in given or shape(key, own) != shape(key, given):
+        if not is_first_conv(key) or key not in given or differ_in_shape(key, own, given):
             continue
         weight, channels = given[key], own[key].shape[1]
         there = weight.shape[1]
@@ -250,7 +255,7 @@ ZOO = re.compile(r'resnest\d+_d2-|_mmdetv2-|_\d{8}_\d{6}-[0-9a-f]{8}\.pth$')
 
 
 def zoo_advice(trunk: nn.Module, from_zoo: bool) -> tuple[str, ...]:
-    """A hint where other toolboxes' own classes would compute something else."""
+    """Return a hint where other toolboxes' own classes would compute something else."""
     pools = any(
         isinstance(module, nn.AvgPool2d) and (module.kernel_size, module.stride) == (3, 1)
         for module in trunk.modules()

@@ -11,17 +11,17 @@ from torch import Tensor
 from ...errors import UserError
 from ...security.torch_load import read_tensors
 from . import safetensors_file
-from .hub import locate, trusted
+from .hub import is_trusted, locate_checkpoint
 from .match import Facts
 
-NOTE = 'mmresnest'  # where in a state dict's metadata our facts stand
+METADATA_KEY = 'mmresnest'  # where in a state dict's metadata our facts stand
 
 
 WRAPPERS = ('state_dict', 'model', 'model_ema', 'state_dict_ema')
 
 
-def unwrap(content: Any, source: str) -> Mapping[str, Any]:
-    """The state dict in a checkpoint, whatever it is wrapped in.
+def unwrap_checkpoint(content: Any, source: str) -> Mapping[str, Any]:
+    """Return the state dict in a checkpoint, whatever it is wrapped in.
 
     Raises:
         UserError: there is none.
@@ -35,12 +35,15 @@ def unwrap(content: Any, source: str) -> Mapping[str, Any]:
     if not isinstance(content, Mapping) or not any(
         isinstance(value, Tensor) for value in content.values()
     ):
-        raise UserError(f'{source} holds no tensors by name: it is not a checkpoint')
+        raise UserError(
+            f'{source} holds no tensors by name: it is not a checkpoint',
+            code='checkpoint.unreadable',
+        )
     return content
 
 
 def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a state dict by name, without the prefix of DistributedDataParallel."""
+    """Return the tensors of a state dict by name, without the prefix of DistributedDataParallel."""
     return {
         key.removeprefix('module.'): value
         for key, value in state.items()
@@ -49,48 +52,46 @@ def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def notes_in(state: Mapping[str, Any], prefix: str) -> Facts | None:
-    """Our note in a state dict, where a network below this prefix has left one."""
+    """Return our note in a state dict, where a network below this prefix has left one."""
     metadata = getattr(state, '_metadata', None) or {}
     for outer in ('', 'module.'):
         entry = metadata.get((outer + prefix).removesuffix('.'))
-        if isinstance(entry, Mapping) and isinstance(entry.get(NOTE), Mapping):
-            return entry[NOTE]
+        if isinstance(entry, Mapping) and isinstance(entry.get(METADATA_KEY), Mapping):
+            return entry[METADATA_KEY]
     return None
 
 
-# Files -------------------------------------------------------------------------------------------
-
-
-def read(checkpoint: str) -> Any:
-    """What a file or a URL holds, never running code from it unless the user trusts the file.
+def read_checkpoint(checkpoint: str) -> Any:
+    """Return what a file or a URL holds, never running code from it unless the file is trusted.
 
     Raises:
         UserError: it is missing, broken, of another hash than its name says, or not tensors.
     """
-    path, fetched = locate(checkpoint)
-    return parse(path, trusted=not fetched and trusted())
+    path, fetched = locate_checkpoint(checkpoint)
+    return parse_checkpoint(path, trusted=not fetched and is_trusted())
 
 
-def parse(path: Path, trusted: bool = False) -> Any:
-    """What a checkpoint file holds.
+def parse_checkpoint(path: Path, trusted: bool = False) -> Any:
+    """Return what a checkpoint file holds.
 
     Raises:
         UserError: it is broken, claims more than it is long, or holds more than data.
     """
     if path.suffix == '.safetensors':
-        tensors, texts = safetensors_file.load(path)
+        tensors, texts = safetensors_file.load_tensors(path)
         state: Any = OrderedDict(tensors)  # torch hangs _metadata on a state dict
-        if NOTE in texts:
-            state._metadata = _note(texts[NOTE], path)
+        if METADATA_KEY in texts:
+            state._metadata = _parse_note(texts[METADATA_KEY], path)
         return state
     return read_tensors(path, trusted)
 
 
-def _note(text: str, path: Path) -> Any:
+def _parse_note(text: str, path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(
             f'{path}: the note of mmresnest in it is no json ({error}); it is damaged: '
-            f'fetch it again'
+            f'fetch it again',
+            code='checkpoint.unreadable',
         ) from error
