@@ -75,7 +75,9 @@ def browse_data(
         use_data(cfg, choose_data_folder(cfg, data))
     merge_options(cfg, options)
     if number < 1:
-        raise UserError(f'--num-images {number}: at least one image must be drawn', code='option.value')
+        raise UserError(
+            f'--num-images {number}: at least one image must be drawn', code='option.value'
+        )
     if cfg.get(f'{split}_dataloader') is None:
         raise UserError(
             f'{name_of(cfg)} has no {split}_dataloader; legal splits: '

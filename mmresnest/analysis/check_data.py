@@ -51,7 +51,7 @@ from ..data.checks.panoptic import list_segments, name_mask
 from ..data.checks.repair import check_target, is_repairable, repair_table, write_table
 from ..data.checks.rows import get_rows, has_fields, is_id, parse_size
 from ..data.folder import scan_folder
-from ..data.json_files import read_json
+from ..data.json_files import read_coco_file
 from ..engine.prepare import choose_data_folder
 from ..errors import UserError
 
@@ -191,8 +191,9 @@ def _check_part(part: Part, every: bool, report: Report) -> CheckedPart:
     if part.kind == 'semantic':
         files: list[Path] = []
         return CheckedPart(part, list(_check_label_files(part, every, files, report)), files)
-    table = read_json(part.path)
+    table, mended = read_coco_file(part.path)
     found = [
+        *mended,
         *check_table(part, table, whole=True),
         *_check_image_files(part, table, every, report),
         *_check_filter(part, table),

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a config's model, counted without weights, images or memory.
+"""Count parameters and multiply-adds of a config's model, without weights, images or memory.
 
 The model is built and run on torch's meta device, where a tensor has a shape and no values, under
 torch's own counter of operations. What is counted is one image going through the model as in
@@ -7,8 +7,9 @@ testing:
 * convolutions and matrix products; one multiply-add (MAC) is a multiplication and an addition, so
   it is two FLOPs. Norms, activations, biases, pooling, resizing, RoIAlign and NMS are left out;
 * heads that look at the whole image (RPN, RetinaNet's, semantic ones) once;
-* heads that look at regions on a fixed number of them, so that the figure does not hang on what a
-  model happens to find: every box head on ``PROPOSALS`` regions, every mask head on ``DETECTIONS``;
+* heads that look at regions on a fixed number of them, so that the figure does not depend on what
+  a model happens to find: every box head on ``PROPOSALS`` regions, every mask head on
+  ``DETECTIONS``;
 * a deformable convolution as the plain one of the same geometry and the one that makes its offsets;
   the interpolation between them is left out like RoIAlign's.
 
@@ -30,10 +31,11 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config.hardware import plain_norms
-from ..config.inspect import dataset_leaves, model_of, register, task_of
+from ..config.hardware import replace_sync_norms
+from ..config.inspect import dataset_configs, import_packages, model_of, task_of
+from ..config.load import name_of
 from ..engine.prepare import configure
-from ..engine.runner import building
+from ..engine.runner import explain_build_errors
 from ..errors import UserError
 
 #: regions for every box head, as many as an RPN hands on by default
@@ -54,11 +56,11 @@ Count = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a model takes.
+    """The size of a model.
 
     Attributes:
         shape: height and width of the image.
-        params: number of parameters of each part; heads in training only are among them.
+        params: number of parameters of each part, those of auxiliary heads too.
         macs: multiply-adds of each part for one image.
     """
 
@@ -67,17 +69,17 @@ class Complexity:
     macs: Mapping[str, int]
 
     def summary(self) -> dict[str, dict[str, int]]:
-        """Of the whole model, its backbone, its neck and all its heads together."""
+        """Return the sums of the whole model, its backbone, its neck and its heads."""
 
-        def grouped(parts: Mapping[str, int]) -> dict[str, int]:
+        def sum_parts(parts: Mapping[str, int]) -> dict[str, int]:
             backbone, neck = parts.get('backbone', 0), parts.get('neck', 0)
             whole = sum(parts.values())
             return dict(whole=whole, backbone=backbone, neck=neck, heads=whole - backbone - neck)
 
-        return dict(params=grouped(self.params), macs=grouped(self.macs))
+        return dict(params=sum_parts(self.params), macs=sum_parts(self.macs))
 
-    def regions(self) -> dict[str, int]:
-        """On how many regions the heads were counted that look at regions."""
+    def counted_regions(self) -> dict[str, int]:
+        """Return on how many regions each head that looks at regions was counted."""
         return {
             name: number
             for name, number in (
@@ -94,7 +96,7 @@ def complexity(
     shape: tuple[int, int] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Complexity:
-    """Counts the parameters and multiply-adds of the model of a config.
+    """Count the parameters and multiply-adds of the model of a config.
 
     Args:
         config: a config, its file, or the name of one that comes with mmresnest.
@@ -106,29 +108,30 @@ def complexity(
         UserError: the config cannot be used, has a part that is not known here, or is of a data set
             without a default shape and ``shape`` is not given.
     """
-    cfg = configure(config, options=options)
-    register(cfg)
+    cfg = configure(config, cfg_options=options)
+    import_packages(cfg)
     height, width = shape or default_shape(cfg)
-    with building(cfg):
-        model = on_meta(cfg)
-    name = cfg.filename or 'the config'
-    params = parameters(model, name)
+    with explain_build_errors(cfg):
+        model = build_on_meta(cfg)
+    name = name_of(cfg)
+    params = count_parameters(model, name)
     try:
-        macs = multiply_adds(
-            model, torch.empty(1, channels_of(model), height, width, device='meta'), name
+        macs = count_macs(
+            model, torch.empty(1, input_channels(model), height, width, device='meta'), name
         )
     except RuntimeError as error:
         if shape is None:
             raise
         raise UserError(
             f'the model of {name} cannot take an image of {height} x {width}: {error}; '
-            'give another --shape'
+            'give another --shape',
+            code='option.value',
         ) from error
     return Complexity((height, width), params, macs)
 
 
 def default_shape(cfg: Config) -> tuple[int, int]:
-    """Height and width that the figures of a config's kind are given at.
+    """Return the height and width that models for a data set are compared at.
 
     Raises:
         UserError: a segmentor of another data set than Cityscapes and ADE20K.
@@ -137,52 +140,55 @@ def default_shape(cfg: Config) -> tuple[int, int]:
         return DETECTOR_SHAPE
     for name in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
         loader = cfg.get(name)
-        for leaf in dataset_leaves(loader['dataset']) if loader else ():
+        for leaf in dataset_configs(loader['dataset']) if loader else ():
             kind = str(leaf.get('type')).rpartition('.')[2]
             if kind in SEGMENTOR_SHAPES:
                 return SEGMENTOR_SHAPES[kind]
     raise UserError(
-        f'{cfg.filename or "the config"} is for none of '
-        f'{", ".join(SEGMENTOR_SHAPES)}, for which a size is fixed; give --shape'
+        f'{name_of(cfg)} is for none of '
+        f'{", ".join(SEGMENTOR_SHAPES)}, for which a size is fixed; give --shape',
+        code='option.needed',
     )
 
 
-def on_meta(cfg: Config) -> nn.Module:
-    """The model of a config, in evaluation mode, all its tensors without values."""
-    plain_norms(model_of(cfg))  # the same numbers, and nothing to say of synchronising
+def build_on_meta(cfg: Config) -> nn.Module:
+    """Build the model of a config in evaluation mode, on the meta device."""
+    replace_sync_norms(model_of(cfg))  # the same counts, and no warning about synchronizing
     with (
         warnings.catch_warnings(),
         torch.device('meta'),
         DefaultScope.overwrite_default_scope(cfg.default_scope),
     ):
-        warnings.filterwarnings('ignore', module='mm(det|seg)')  # of losses, which are not run
+        warnings.filterwarnings('ignore', module='mm(det|seg)')  # about losses, which are not run
         model = MODELS.build(model_of(cfg)).to('meta').eval()
-    for module in model.modules():
+    for name, module in list(model.named_modules()):
         if hasattr(module, 'conv_offset') and hasattr(module, 'deform_groups'):
-            module.forward = undeformed(module)
+            parent, _, child = name.rpartition('.')
+            setattr(model.get_submodule(parent), child, PlainDeformConv(module))
     return model
 
 
-def undeformed(module: Any) -> Callable[[Tensor], Tensor]:
-    """A deformable convolution's forward with the offsets made, and not used."""
+class PlainDeformConv(nn.Module):
+    """A deformable convolution as the plain one and its offsets, which are computed and not used.
 
-    def forward(x: Tensor) -> Tensor:
-        module.conv_offset(x)
-        return F.conv2d(
-            x,
-            module.weight,
-            getattr(module, 'bias', None),
-            module.stride,
-            module.padding,
-            module.dilation,
-            module.groups,
-        )
+    Args:
+        conv: of mmcv, whose operator does not run on the meta device.
+    """
 
-    return forward
+    def __init__(self, conv: Any) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return B C' H' W' of B C H W."""
+        conv = self.conv
+        conv.conv_offset(x)
+        bias = getattr(conv, 'bias', None)
+        return F.conv2d(x, conv.weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-def channels_of(model: nn.Module) -> int:
-    """Channels of the images that the backbone takes: those of its first convolution."""
+def input_channels(model: nn.Module) -> int:
+    """Return the channels of the images that the backbone takes, by its first convolution."""
     return next(
         module.in_channels
         for module in model.get_submodule('backbone').modules()
@@ -190,11 +196,11 @@ def channels_of(model: nn.Module) -> int:
     )
 
 
-def parts_of(model: nn.Module, known: tuple[str, ...], name: str) -> dict[str, nn.Module]:
-    """The children that hold parameters, by name.
+def known_children(model: nn.Module, known: tuple[str, ...], name: str) -> dict[str, nn.Module]:
+    """Return the children that have parameters, by name.
 
     Raises:
-        UserError: one is not known here, and so would be left out.
+        UserError: one is not known here, and so would not be counted.
     """
     found = {
         part: child
@@ -205,14 +211,15 @@ def parts_of(model: nn.Module, known: tuple[str, ...], name: str) -> dict[str, n
         if part not in known:
             raise UserError(
                 f'the model of {name} has a part {part} ({type(child).__name__}), and '
-                f'how it is run is not known here; known: {", ".join(known)}'
+                f'how it is run is not known here; known: {", ".join(known)}',
+                code='model.unknown-part',
             )
     return found
 
 
-def parameters(model: nn.Module, name: str) -> dict[str, int]:
-    """Number of parameters of every part."""
-    found = parts_of(model, PARTS, name)
+def count_parameters(model: nn.Module, name: str) -> dict[str, int]:
+    """Return the number of parameters of every part."""
+    found = known_children(model, PARTS, name)
     return {
         part: sum(parameter.numel() for parameter in found[part].parameters())
         for part in PARTS
@@ -220,8 +227,8 @@ def parameters(model: nn.Module, name: str) -> dict[str, int]:
     }
 
 
-def multiply_adds(model: Any, image: Tensor, name: str) -> dict[str, int]:
-    """Multiply-adds of every part for one image; ``model`` and ``image`` may have values or not."""
+def count_macs(model: Any, image: Tensor, name: str) -> dict[str, int]:
+    """Return the multiply-adds of every part for one image, also on the meta device."""
     macs: dict[str, int] = {}
 
     def count(part: str, module: Callable, *inputs: Any) -> Any:
@@ -230,7 +237,7 @@ def multiply_adds(model: Any, image: Tensor, name: str) -> dict[str, int]:
         macs[part] = macs.get(part, 0) + counter.get_total_flops() // 2
         return outputs
 
-    found = parts_of(model, PARTS, name)
+    found = known_children(model, PARTS, name)
     maps = count('backbone', model.backbone, image)
     if 'neck' in found:
         maps = count('neck', model.neck, maps)
@@ -239,23 +246,23 @@ def multiply_adds(model: Any, image: Tensor, name: str) -> dict[str, int]:
             count(part, getattr(model, part), maps)
     if 'roi_head' in found:
         roi_head = model.roi_head
-        found = parts_of(roi_head, ROI_PARTS, name)
+        found = known_children(roi_head, ROI_PARTS, name)
         if 'semantic_head' in found:
             count('roi_head.semantic_head', roi_head.semantic_head, maps)
-        for head, regions in staged(roi_head, 'bbox', PROPOSALS, image.device):
+        for head, regions in stack_stage_heads(roi_head, 'bbox', PROPOSALS, image.device):
             count('roi_head.bbox_head', head, regions)
         flow = getattr(roi_head, 'mask_info_flow', False)
         last: tuple = ()
-        for head, regions in staged(roi_head, 'mask', DETECTIONS, image.device):
+        for head, regions in stack_stage_heads(roi_head, 'mask', DETECTIONS, image.device):
             outputs = count('roi_head.mask_head', head, regions, *last)
-            last = (outputs[1],) if flow else ()  # HTC: features handed on to the next stage
+            last = (outputs[1],) if flow else ()  # HTC passes features to the next stage
     return macs
 
 
-def staged(
+def stack_stage_heads(
     roi_head: Any, kind: str, number: int, device: torch.device
 ) -> Iterator[tuple[nn.Module, Tensor]]:
-    """Every stage's head with as many regions as it is to be counted on, N C h w."""
+    """Yield the head of every stage with as many regions as it is counted on, N C h w."""
     heads, extractors = (
         getattr(roi_head, f'{kind}_{part}', None) or () for part in ('head', 'roi_extractor')
     )

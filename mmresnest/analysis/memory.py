@@ -1,4 +1,4 @@
-"""What a training takes, by arithmetic on what is counted: no GPU is asked.
+"""Estimate hours and memory of a training from what is counted on a CPU.
 
     hours  = images * 3 * F / (GPUs * rate * 3600)
     memory = batch * S + 4 * P + 8 * T
@@ -6,11 +6,11 @@
 F: floating-point operations of the forward pass in training for one image, a multiply-add being
 two; backward passes take about twice as many. rate: operations per second that one GPU sustains.
 S: bytes that the forward pass saves for the backward pass for one image, in float32.
-P, T: parameters, and those that are learned, which have a gradient and a momentum too.
+P, T: parameters, and those that are trained, which have a gradient and a momentum too.
 
 F and S are counted while the model's own loss runs on one image with random weights, on the CPU:
 convolutions and matrix products by torch's counter, saved tensors by autograd's own hooks, every
-storage once, weights left out. Not in the sum: what an allocator wastes, workspaces of libraries,
+storage once, without weights. Not in the sum: what an allocator wastes, workspaces of libraries,
 gradients of activations, and the copies of weights of DistributedDataParallel's buckets.
 """
 
@@ -26,55 +26,56 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..config.hardware import settle_norms
-from ..config.inspect import model_of, register, task_of
-from ..config.retarget import without_weights
+from ..config.hardware import configure_norms
+from ..config.inspect import import_packages, model_of, task_of
+from ..config.load import name_of
+from ..config.retarget import drop_weights
 from ..engine.prepare import configure
-from ..engine.runner import building
+from ..engine.runner import explain_build_errors
 from ..errors import UserError
 
 #: height and width of COCO's images as they are trained on, padded to multiples of 32
 DETECTOR_SHAPE = (800, 1344)
-#: objects in the one image; COCO has 7.7 on average (arXiv:1405.0312, section 5)
+#: objects in the image; COCO has 7.7 on average (arXiv:1405.0312, section 5)
 OBJECTS = 7
 #: images of an epoch of COCO as detectron2 counts: its 1x is 90000 steps of 16 images for 12 epochs
 COCO_EPOCH = 120_000
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one image takes in training.
+class MemoryEstimate:
+    """Operations and bytes of one image in training; F, S, P and T are those of the module.
 
     Attributes:
         shape: height and width.
         flops: F, of the forward pass.
         saved: S, bytes.
         params: P.
-        learned: T.
+        trainable: T.
     """
 
     shape: tuple[int, int]
     flops: int
     saved: int
     params: int
-    learned: int
+    trainable: int
 
     def hours(self, images: int, gpus: int, rate: float) -> float:
-        """Hours of a training on that many images, at a sustained rate in operations a second."""
+        """Return the hours of a training on so many images, at a rate in operations per second."""
         return images * 3 * self.flops / (gpus * rate) / 3600
 
     def memory(self, batch: int) -> int:
-        """Bytes on each process with that many images a step; whole models, SGD with momentum."""
-        return batch * self.saved + 4 * self.params + 8 * self.learned
+        """Return the bytes in each process with so many images a step; SGD with momentum."""
+        return batch * self.saved + 4 * self.params + 8 * self.trainable
 
 
-def step_cost(
+def estimate_step(
     config: str | os.PathLike | Config,
     *,
     shape: tuple[int, int] | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Cost:
-    """Counts what one image takes in training.
+) -> MemoryEstimate:
+    """Count operations and bytes of one image in training.
 
     Frozen parts stay frozen: nothing is saved for them. Heads that look at regions look at as many
     as the config samples, mask heads at the most objects that it does.
@@ -90,29 +91,29 @@ def step_cost(
     from mmengine.registry import MODELS, DefaultScope
     from torch.utils.flop_counter import FlopCounterMode
 
-    cfg = configure(config, options=options)
-    without_weights(cfg)
-    register(cfg)
-    settle_norms(cfg, distributed=False)
+    cfg = configure(config, cfg_options=options)
+    drop_weights(cfg)
+    import_packages(cfg)
+    configure_norms(cfg, distributed=False)
     task = task_of(cfg)
     height, width = shape or _default_shape(cfg, task)
-    with building(cfg), DefaultScope.overwrite_default_scope(cfg.default_scope):
+    with explain_build_errors(cfg), DefaultScope.overwrite_default_scope(cfg.default_scope):
         torch.manual_seed(0)
         model = MODELS.build(cfg.model)
     model.train()
     # Norms of maps pooled to one pixel have no statistics of one image.
     batch = 2 if task == 'semantic' else 1
     images = torch.randn(batch, 3, height, width)
-    samples = [_sample(task, height, width, _objects(cfg, task)) for _ in range(batch)]
+    samples = [_make_sample(task, height, width, _count_objects(cfg, task)) for _ in range(batch)]
     counted: dict[int, int] = {}
     with (
         DefaultScope.overwrite_default_scope(cfg.default_scope),
         FlopCounterMode(display=False) as counter,
-        _saved(model, counted),
+        count_saved_bytes(model, counted),
     ):
         model(images, samples, mode='loss')
     params = list(model.parameters())
-    return Cost(
+    return MemoryEstimate(
         (height, width),
         counter.get_total_flops() // batch,
         sum(counted.values()) // batch,
@@ -121,8 +122,8 @@ def step_cost(
     )
 
 
-def images_of(cfg: Config) -> int:
-    """Images that a training takes in all, at the batch size its learning rate is meant for."""
+def count_training_images(cfg: Config) -> int:
+    """Return the images of a whole training, at the batch size its learning rate is meant for."""
     loop = cfg.train_cfg
     if loop.get('max_iters'):
         return loop.max_iters * cfg.auto_scale_lr.base_batch_size
@@ -134,25 +135,27 @@ def _default_shape(cfg: Config, task: str) -> tuple[int, int]:
         return DETECTOR_SHAPE
     crop = cfg.get('crop_size')
     if crop is None:
-        raise UserError(f'{cfg.filename or "the config"} has no crop_size; give --shape')
+        raise UserError(
+            f'{name_of(cfg)} has no crop_size; give --shape', code='option.needed'
+        )
     return tuple(crop)
 
 
 @contextmanager
-def _saved(model: nn.Module, counted: dict[int, int]) -> Iterator[None]:
-    """Counts the bytes that autograd saves, by storage, without keeping them."""
+def count_saved_bytes(model: nn.Module, counted: dict[int, int]) -> Iterator[None]:
+    """Count the bytes that autograd saves, by storage, without keeping them."""
     from torch.multiprocessing.reductions import StorageWeakRef
 
     own = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
-    alive: dict[int, Any] = {}
+    references: dict[int, Any] = {}
 
     def pack(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        # An address is used again once what was there is freed: then it is another storage.
-        if key in own or (key in alive and not alive[key].expired()):
+        # A freed address may be reused by another storage, which then counts too.
+        if key in own or (key in references and not references[key].expired()):
             return
-        alive[key] = StorageWeakRef(storage)
+        references[key] = StorageWeakRef(storage)
         counted[len(counted)] = storage.nbytes()
 
     def unpack(nothing: None) -> Tensor:
@@ -162,8 +165,8 @@ def _saved(model: nn.Module, counted: dict[int, int]) -> Iterator[None]:
         yield
 
 
-def _objects(cfg: Config, task: str) -> int:
-    """Objects in the image: where masks are learned, as many as the sampler hands on at most."""
+def _count_objects(cfg: Config, task: str) -> int:
+    """Return the objects in the image: with masks, as many as the sampler takes at most."""
     if task not in ('instance', 'panoptic') or 'roi_head' not in model_of(cfg):
         return OBJECTS
     rcnn = model_of(cfg)['train_cfg'].rcnn
@@ -171,8 +174,8 @@ def _objects(cfg: Config, task: str) -> int:
     return int(sampler.num * sampler.pos_fraction)
 
 
-def _sample(task: str, height: int, width: int, objects: int) -> Any:
-    """The truth of an image: objects, or a class for each pixel, or both."""
+def _make_sample(task: str, height: int, width: int, objects: int) -> Any:
+    """Return the ground truth of an image: objects, or a class for each pixel, or both."""
     from mmengine.structures import InstanceData, PixelData
 
     shape = dict(

@@ -27,8 +27,7 @@ def add_benchmark_arguments(parser: Parser) -> None:
         nargs='+',
         metavar='FORM',
         help='of mmdet, mmdet-compiled, timm, onnxruntime, openvino, plain, lean, fused, compiled, '
-        'fused-compiled, convolutions, mmdet-kept, lean-kept, fused-kept, convolutions-kept '
-        '(default: all); speeds are relative to the first',
+        'fused-compiled, convolutions (default: all); speeds are relative to the first',
     )
     parser.add_argument(
         '--sizes',
@@ -92,7 +91,7 @@ def run_benchmark(args: argparse.Namespace) -> int:
         return 0
     rows = benchmark.benchmark(
         args.archs,
-        forms=args.forms or benchmark.FORMS,
+        forms=args.forms,
         sizes=args.sizes,
         modes=args.modes,
         dtypes=args.dtypes,

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from ..errors import UserError, nearest
 from .inspect import type_of
+from .load import name_of
 
 OURS = {'mmdet': 'CocoMetric', 'mmseg': 'IoUMetric'}
 """Package -> its metric of which we have a stricter one, by the same name."""
@@ -57,7 +58,7 @@ def use_fast_evaluation(cfg: Config, split: str) -> None:
         one.pop('use_mp_eval', None)
     if not found:
         raise UserError(
-            f'--fast-eval: the {split}_evaluator of {cfg.filename or "the config"} is '
+            f'--fast-eval: the {split}_evaluator of {name_of(cfg)} is '
             'not CocoMetric, and faster-coco-eval computes scores of boxes and masks '
             'only; leave --fast-eval out',
             code='option.conflict',
@@ -163,7 +164,7 @@ def _check_installed(packages: Sequence[str], cfg: Config) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise UserError(
-            f'--logger, or the visualizer of {cfg.filename or "the config"}, asks for '
+            f'--logger, or the visualizer of {name_of(cfg)}, asks for '
             f'{" and ".join(missing)}, which is not installed: pip install '
             f'"mmresnest[{",".join(missing)}]", or leave it out',
             code='package.missing',

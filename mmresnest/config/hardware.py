@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from ..errors import UserError
 from .defaults import CHECKED
 from .inspect import LOADERS, model_of
+from .load import name_of
 
 SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'NaiveSyncBN')
 
@@ -78,7 +79,7 @@ def strategy_of(cfg: Config) -> str:
     if cfg.get('runner_type', 'Runner') != 'FlexibleRunner':
         if strategy is not None:
             raise UserError(
-                f'{cfg.filename or "the config"} has a strategy, which only '
+                f'{name_of(cfg)} has a strategy, which only '
                 "FlexibleRunner obeys; add runner_type = 'FlexibleRunner', or take the "
                 'strategy out',
                 code='strategy.runner',
@@ -138,7 +139,7 @@ def _configure_deepspeed(cfg: Config) -> None:
     if not here or importlib.util.find_spec('deepspeed.runtime.fp16.onebit') is None:
         wrong = 'of a version that mmengine cannot import' if here else 'not installed'
         raise UserError(
-            f'{cfg.filename or "the config"} has strategy DeepSpeedStrategy, and '
+            f'{name_of(cfg)} has strategy DeepSpeedStrategy, and '
             f"DeepSpeed is {wrong}: pip install 'deepspeed<0.19.1'; or set "
             f"strategy.type to '{OURS}', which needs torch alone",
             code='package.missing',

@@ -20,6 +20,7 @@ import numpy as np
 from mmengine.config import Config
 
 from ..config.inspect import dataset_configs, task_of, type_of
+from ..config.load import name_of
 from ..engine import checkpoints
 from ..engine.runner import explain_build_errors
 from ..errors import UserError
@@ -214,7 +215,7 @@ def _build_pipeline(cfg: Config) -> tuple[Any, bool]:
     from mmengine.dataset import Compose
 
     steps = list(dataset_configs(find_test_dataloader(cfg)['dataset'])[0].get('pipeline') or ())
-    where = f'the test pipeline of {cfg.filename or "the config"}'
+    where = f'the test pipeline of {name_of(cfg)}'
     loads = [step for step in steps if type_of(step).startswith('LoadImage')]
     if not loads or not type_of(steps[-1]).startswith('Pack'):
         raise UserError(
