@@ -51,24 +51,24 @@ class Environment:
 
     @property
     def programs(self) -> Path:
-        """Where its programs are."""
+        """Return the folder of its programs."""
         return self.folder / ('Scripts' if os.name == 'nt' else 'bin')
 
     @property
     def packages(self) -> Path:
-        """Where its packages are."""
+        """Return the folder of its packages."""
         code = 'import sysconfig; print(sysconfig.get_path("purelib"))'
         return Path(
             subprocess.check_output([self.programs / 'python', '-c', code], text=True).strip()
         )
 
-    def make(self) -> None:
-        """Makes it, empty."""
-        run(sys.executable, '-m', 'venv', '--without-pip', self.folder, cwd=self.elsewhere)
+    def make_empty(self) -> None:
+        """Make it, empty."""
+        run_command(sys.executable, '-m', 'venv', '--without-pip', self.folder, cwd=self.elsewhere)
 
-    def install(self, *arguments: object) -> None:
-        """Installs; Python compiles what is imported, which is a part of it."""
-        run(
+    def install_packages(self, *arguments: object) -> None:
+        """Install packages; Python compiles them when they are imported, as a part of the check."""
+        run_command(
             sys.executable,
             '-m',
             'pip',
@@ -82,22 +82,22 @@ class Environment:
             cwd=self.elsewhere,
         )
 
-    def use(self, train: bool) -> None:
-        """Runs what the first minutes of a user are made of."""
+    def run_first_steps(self, train: bool) -> None:
+        """Run the first commands of a new user."""
         program = self.programs / 'mmresnest'
         for command in (('--version',), ('doctor',), ('print-config', CONFIG)):
-            run(program, *command, cwd=self.elsewhere)
-        run(self.programs / 'python', '-c', USE, cwd=self.elsewhere)
+            run_command(program, *command, cwd=self.elsewhere)
+        run_command(self.programs / 'python', '-c', USE, cwd=self.elsewhere)
         if train:
-            run(program, *DRAW, cwd=self.elsewhere)
-            run(program, *TRAIN, cwd=self.elsewhere)
+            run_command(program, *DRAW, cwd=self.elsewhere)
+            run_command(program, *TRAIN, cwd=self.elsewhere)
 
 
-def run(*command: object, cwd: Path) -> None:
-    """Runs a command and says so; one that fails ends the check with all it said."""
+def run_command(*command: object, cwd: Path) -> None:
+    """Run a command and print it; one that fails ends the check with its output."""
     words = [str(word) for word in command]
     shown = [Path(words[0]).name, *('...' if '\n' in word else word for word in words[1:])]
-    say('$ ' + ' '.join(shown))
+    print_line('$ ' + ' '.join(shown))
     # Neither the clone nor a developer's settings are to help.
     environment = {
         name: value
@@ -116,28 +116,28 @@ def run(*command: object, cwd: Path) -> None:
     )
     lines = done.stdout.splitlines()
     for line in lines if done.returncode else lines[-4:]:
-        say('    ' + line[:120])
-    say(f'    ({time.monotonic() - start:.1f} s)')
+        print_line('    ' + line[:120])
+    print_line(f'    ({time.monotonic() - start:.1f} s)')
     if done.returncode:
         sys.exit(f'check_install: {shown[0]} ended with status {done.returncode}, see above')
 
 
-def say(line: str) -> None:
-    """Prints a line at once."""
+def print_line(line: str) -> None:
+    """Print a line at once."""
     sys.stdout.write(line + '\n')
     sys.stdout.flush()
 
 
-def only(folder: Path, pattern: str) -> Path:
-    """The one file of a folder that fits."""
+def find_single(folder: Path, pattern: str) -> Path:
+    """Return the one file of a folder that matches."""
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         sys.exit(f'check_install: {folder} holds {len(found)} files {pattern}, not one')
     return found[0]
 
 
-def compare(one: Path, other: Path) -> None:
-    """Ends the check unless two folders of packages hold the same files of ours."""
+def compare_packages(one: Path, other: Path) -> None:
+    """End the check unless two folders of packages hold the same files of ours."""
     names = [
         {
             str(path.relative_to(folder))
@@ -149,11 +149,11 @@ def compare(one: Path, other: Path) -> None:
     _, differing, unread = cmpfiles(one, other, names[0] | names[1], shallow=False)
     if differing or unread:
         sys.exit('check_install: wheel and sdist differ in ' + ', '.join(differing + unread))
-    say(f'{len(names[0])} files of mmresnest, the same from wheel and sdist')
+    print_line(f'{len(names[0])} files of mmresnest, the same from wheel and sdist')
 
 
 def main() -> None:
-    """Builds, installs and uses."""
+    """Build, install and use."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument(
         '--stack',
@@ -178,26 +178,26 @@ def main() -> None:
         elsewhere.mkdir()
         dist = args.dist.resolve() if args.dist else folder / 'dist'
         if not args.dist:
-            run(sys.executable, '-m', 'build', '--outdir', dist, ROOT, cwd=elsewhere)
-        wheel, sdist = only(dist, '*.whl'), only(dist, '*.tar.gz')
+            run_command(sys.executable, '-m', 'build', '--outdir', dist, ROOT, cwd=elsewhere)
+        wheel, sdist = find_single(dist, '*.whl'), find_single(dist, '*.tar.gz')
         constraints = ('--constraint', ROOT / 'constraints' / f'{args.stack}.txt')
 
         first = Environment(folder / 'of_wheel', elsewhere)
-        first.make()
-        first.install(*constraints, f'{wheel}[{args.stack}]')
-        first.use(train=True)
+        first.make_empty()
+        first.install_packages(*constraints, f'{wheel}[{args.stack}]')
+        first.run_first_steps(train=True)
 
         second = Environment(folder / 'of_sdist', elsewhere)
-        second.make()
+        second.make_empty()
         if args.full:
-            second.install(*constraints, f'{sdist}[{args.stack}]')
+            second.install_packages(*constraints, f'{sdist}[{args.stack}]')
         else:
             borrowed = second.packages / 'borrowed.pth'  # behind its own packages
             borrowed.write_text(f'{first.packages}\n', encoding='utf-8')
-            second.install('--no-deps', '--ignore-installed', sdist)
-        compare(first.packages, second.packages)
-        second.use(train=False)
-    say(f'wheel and sdist install and run ({time.monotonic() - start:.0f} s)')
+            second.install_packages('--no-deps', '--ignore-installed', sdist)
+        compare_packages(first.packages, second.packages)
+        second.run_first_steps(train=False)
+    print_line(f'wheel and sdist install and run ({time.monotonic() - start:.0f} s)')
 
 
 if __name__ == '__main__':

@@ -43,7 +43,7 @@ is not installed, `python tools/train.py`, `tools/test.py` and so on take the sa
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """MkDocs' event: adds pages and files."""
+    """Add pages and files: an event of MkDocs."""
     from mkdocs.structure.files import File
 
     for page, name in TOP.items():
@@ -51,7 +51,7 @@ def on_files(files: Any, config: Any) -> Any:
             files.append(
                 File.generated(config, page, content=(ROOT / name).read_text(encoding='utf-8'))
             )
-    files.append(File.generated(config, 'commands.md', content=commands()))
+    files.append(File.generated(config, 'commands.md', content=make_command_page()))
     for pattern in FILES:
         for path in sorted(ROOT.glob(pattern)):
             files.append(
@@ -61,69 +61,69 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """MkDocs' event: turns the links of a page."""
-    return turned(markdown, page.file.src_uri)
+    """Convert the links of a page: an event of MkDocs."""
+    return convert_links(markdown, page.file.src_uri)
 
 
-def turned(markdown: str, page: str) -> str:
-    """A text whose links are to pages of the site."""
+def convert_links(markdown: str, page: str) -> str:
+    """Return a text whose links point to pages of the site."""
     source = PurePosixPath(TOP.get(page, f'docs/{page}'))
     pages = {name: page for page, name in TOP.items()}
 
-    def turn(link: re.Match) -> str:
+    def convert_link(link: re.Match) -> str:
         if re.match('[a-z]+:', link[1]):
             return link[1]
         path = os.path.normpath(source.parent / link[1]).replace(os.sep, '/')
         target = pages.get(path, path.removeprefix('docs/'))
         return os.path.relpath(target, PurePosixPath(page).parent).replace(os.sep, '/')
 
-    return LINK.sub(turn, markdown)
+    return LINK.sub(convert_link, markdown)
 
 
-def commands() -> str:
-    """The page of the command line."""
+def make_command_page() -> str:
+    """Return the page of the command line."""
     from mmresnest.cli.main import build_parser
 
     parser = build_parser()
     subparsers = next(
         action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
     )
-    sections = [section(name, command) for name, command in subparsers.choices.items()]
+    sections = [make_section(name, command) for name, command in subparsers.choices.items()]
     return '\n'.join([COMMANDS, *sections])
 
 
-def section(name: str, command: argparse.ArgumentParser) -> str:
-    """A command: what it does, how it is typed, and a line for each argument."""
+def make_section(name: str, command: argparse.ArgumentParser) -> str:
+    """Return the section of a command: what it does, its usage, and a line for each argument."""
     actions = [
         action
         for action in command._actions
         if action.help != argparse.SUPPRESS and action.dest not in ('help', 'debug')
     ]
     positional = [action for action in actions if not action.option_strings]
-    typed = ' '.join(['mmresnest', name, '[OPTIONS]', *map(placeholder, positional)])
+    typed = ' '.join(['mmresnest', name, '[OPTIONS]', *map(format_value, positional)])
     return '\n'.join(
         [
             f'## {name}\n',
-            f'{sentence(command.description)}\n',
+            f'{make_sentence(command.description)}\n',
             f'    {typed}\n',
-            *lines(actions),
+            *list_arguments(actions),
             '',
         ]
     )
 
 
-def lines(actions: list[argparse.Action]) -> Iterator[str]:
-    """A line for each argument."""
+def list_arguments(actions: list[argparse.Action]) -> Iterator[str]:
+    """Yield a line for each argument."""
     for action in actions:
-        shown = [placeholder(action)]
+        shown = [format_value(action)]
         if action.option_strings:
-            takes = '' if action.nargs == 0 else f' {placeholder(action)}'
+            takes = '' if action.nargs == 0 else f' {format_value(action)}'
             shown = [option + takes for option in action.option_strings]
-        yield f'- {", ".join(f"`{one}`" for one in shown)}: {escaped(action.help)}'
+        yield f'- {", ".join(f"`{one}`" for one in shown)}: {escape_text(action.help)}'
 
 
-def placeholder(action: argparse.Action) -> str:
-    """What stands for the value of an argument, as argparse shows it."""
+def format_value(action: argparse.Action) -> str:
+    """Return what stands for the value of an argument, as argparse shows it."""
     name = action.metavar or action.dest.upper()
     if action.choices:
         name = '{' + ','.join(map(str, action.choices)) + '}'
@@ -132,13 +132,13 @@ def placeholder(action: argparse.Action) -> str:
     return {'+': f'{name} ...', '*': f'[{name} ...]', '?': f'[{name}]'}.get(action.nargs, name)
 
 
-def sentence(text: str | None) -> str:
-    """A description as a sentence of its own."""
+def make_sentence(text: str | None) -> str:
+    """Return a description as a sentence of its own."""
     text = text or ''
-    return escaped(text[:1].upper() + text[1:]) + '.'
+    return escape_text(text[:1].upper() + text[1:]) + '.'
 
 
-def escaped(text: str | None) -> str:
-    """A text of argparse in Markdown."""
+def escape_text(text: str | None) -> str:
+    """Return a text of argparse in Markdown."""
     text = (text or '').replace('%%', '%').replace('<', '&lt;')
     return re.sub(r'([*_`\[\]|\\])', r'\\\1', text)

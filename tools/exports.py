@@ -30,8 +30,8 @@ TITLES = (
 )
 
 
-def rows() -> dict[str, tuple[str, str, tuple[str, ...]]]:
-    """What a line is called -> config, part and formats."""
+def list_rows() -> dict[str, tuple[str, str, tuple[str, ...]]]:
+    """Return the name of a row -> config, part and formats."""
     from mmresnest.export.options import FORMATS
 
     found: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -46,8 +46,8 @@ def rows() -> dict[str, tuple[str, str, tuple[str, ...]]]:
     return found
 
 
-def random_checkpoint(name: str, path: Path) -> None:
-    """Writes the config's model with random weights, whose objects differ in score."""
+def write_random_checkpoint(name: str, path: Path) -> None:
+    """Write the config's model with random weights, whose objects differ in score."""
     import torch
     from mmengine.registry import MODELS, DefaultScope
 
@@ -70,21 +70,21 @@ def random_checkpoint(name: str, path: Path) -> None:
 
 
 def main() -> int:
-    """Exports and prints tables; 1 if something cannot be exported."""
+    """Export and print tables; return 1 if something cannot be exported."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--only', default='', help='of the lines those that have this in them')
     args = parser.parse_args()
-    from mmresnest.export.options import FORMATS
     from mmresnest.errors import UserError
+    from mmresnest.export.options import FORMATS
 
-    chosen = {line: row for line, row in rows().items() if args.only in line}
+    chosen = {line: row for line, row in list_rows().items() if args.only in line}
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     status = 0
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # of mmengine's log
         for line, (name, part, formats) in chosen.items():
             for to in formats:
                 try:
-                    found[line, to] = measured(name, part, to, folder)
+                    found[line, to] = measure_file(name, part, to, folder)
                 except UserError as error:
                     found[line, to], status = ('failed',) * len(TITLES), 1
                     sys.stderr.write(f'{line}, {to}: {error}\n')
@@ -97,13 +97,13 @@ def main() -> int:
     return status
 
 
-def measured(name: str, part: str, to: str, folder: str) -> tuple[str, ...]:
-    """The cells of a file, one for each title."""
+def measure_file(name: str, part: str, to: str, folder: str) -> tuple[str, ...]:
+    """Return the cells of a file, one for each title."""
     from mmresnest.export.exporter import FORMATS, export
 
     checkpoint = Path(folder, f'{name}.pth')
     if not checkpoint.exists():
-        random_checkpoint(name, checkpoint)
+        write_random_checkpoint(name, checkpoint)
     done = export(
         name,
         checkpoint,

@@ -27,8 +27,8 @@ TRAINED = 2 * 1024**2  # pixels of a training step at most: its maps take 1.2 Ki
 FORMS = ('lean', 'fused')
 
 
-def cases() -> Iterator[tuple[str, str, tuple[int, int, int]]]:
-    """Axis, network and batch x height x width; what two axes share is measured for each."""
+def list_cases() -> Iterator[tuple[str, str, tuple[int, int, int]]]:
+    """Yield axis, network and batch x height x width; what two axes share is measured for each."""
     for side in SIDES:
         yield 'side', 'resnest50', (1, side, side)
     for batch in BATCHES:
@@ -37,12 +37,12 @@ def cases() -> Iterator[tuple[str, str, tuple[int, int, int]]]:
         yield 'depth', f'resnest{depth}', (1, 256, 256)
 
 
-def measure(repeats: int) -> list[dict[str, Any]]:
-    """All cases, inference and training."""
+def measure_cases(repeats: int) -> list[dict[str, Any]]:
+    """Measure all cases, inference and training."""
     from mmresnest.analysis.benchmark import as_json, benchmark
 
     found = []
-    for axis, arch, size in cases():
+    for axis, arch, size in list_cases():
         small = size[0] * size[1] * size[2] <= TRAINED
         rows = benchmark(
             [arch],
@@ -56,8 +56,8 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     return found
 
 
-def worker(rank: int, store: str, repeats: int, answers: Any) -> None:
-    """One process: rounds of a step by itself, beside another, and with the gradients exchanged."""
+def run_worker(rank: int, store: str, repeats: int, answers: Any) -> None:
+    """Time steps in one process: alone, beside another, and exchanging gradients."""
     import torch
     from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
@@ -101,14 +101,14 @@ def worker(rank: int, store: str, repeats: int, answers: Any) -> None:
         )
 
 
-def together(repeats: int) -> dict[str, float]:
-    """What processes cost each other, in milliseconds, and the size of the gradients."""
+def measure_processes(repeats: int) -> dict[str, float]:
+    """Return what processes cost each other, in milliseconds, and the size of the gradients."""
     context = multiprocessing.get_context('spawn')
     answers = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
         group = [
             context.Process(
-                target=worker, daemon=True, args=(rank, f'{folder}/store', repeats, answers)
+                target=run_worker, daemon=True, args=(rank, f'{folder}/store', repeats, answers)
             )
             for rank in range(PROCESSES)
         ]
@@ -127,8 +127,8 @@ def together(repeats: int) -> dict[str, float]:
     return found
 
 
-def line(points: list[tuple[float, float]]) -> tuple[float, float]:
-    """The a and b of the line a + b x that lies nearest in relative terms."""
+def fit_line(points: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return the a and b of the line a + b x that is nearest in relative terms."""
     import numpy as np
 
     x, y = np.array(points, float).T
@@ -137,7 +137,7 @@ def line(points: list[tuple[float, float]]) -> tuple[float, float]:
     return float(a), float(b)
 
 
-def series(
+def select_points(
     found: dict[str, Any], axis: str, mode: str, form: str, value: str
 ) -> list[tuple[float, float]]:
     """(x, value) of one curve; x is the number of pixels, or of multiply-adds for depth."""
@@ -151,8 +151,8 @@ def series(
     return sorted(points)
 
 
-def formulas(found: dict[str, Any]) -> dict[str, Any]:
-    """Lines through what was measured, and how far off they are at most."""
+def fit_formulas(found: dict[str, Any]) -> dict[str, Any]:
+    """Return lines through what was measured, and how far off they are at most."""
     lines = {}
     for name, axes, mode, form, value in (
         ('held', ('side', 'batch'), 'training', 'lean', 'saved'),
@@ -163,14 +163,14 @@ def formulas(found: dict[str, Any]) -> dict[str, Any]:
         ('step by depth', ('depth',), 'training', 'lean', 'cpu'),
         ('held by depth', ('depth',), 'training', 'lean', 'saved'),
     ):
-        points = [point for axis in axes for point in series(found, axis, mode, form, value)]
-        a, b = line(points)
+        points = [point for axis in axes for point in select_points(found, axis, mode, form, value)]
+        a, b = fit_line(points)
         lines[name] = dict(a=a, b=b, off=max(abs(a + b * x - y) / y for x, y in points))
     return lines
 
 
-def plot(found: dict[str, Any], path: Path) -> None:
-    """Four panels: time and memory by pixels, by depth, and time by processes."""
+def plot_growth(found: dict[str, Any], path: Path) -> None:
+    """Draw four panels: time and memory by pixels, by depth, and time by processes."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -186,26 +186,26 @@ def plot(found: dict[str, Any], path: Path) -> None:
         (panels[0], 'cpu', 'Time of one thread, s'),
         (panels[1], 'saved', 'Held after a forward pass, and peak, MiB'),
     ):
-        for mode, form, colour, label in curves if value == 'cpu' else curves[2:]:
+        for mode, form, color, label in curves if value == 'cpu' else curves[2:]:
             for axis, mark in (('side', 'o'), ('batch', 's')):
-                points = series(found, axis, mode, form, value)
+                points = select_points(found, axis, mode, form, value)
                 scale = 1e3 if value == 'cpu' else 1
                 panel.plot(
                     [x for x, _ in points],
                     [y / scale for _, y in points],
                     mark + '-',
-                    color=colour,
+                    color=color,
                     label=f'{label}, by {axis}',
                 )
                 if value == 'saved':
                     panel.plot(
-                        *zip(*series(found, axis, mode, form, 'peak')),
+                        *zip(*select_points(found, axis, mode, form, 'peak')),
                         mark + ':',
                         color='#D55E00',
                         label=f'peak, by {axis}',
                     )
         panel.set(xscale='log', yscale='log', xlabel='pixels: batch x height x width', title=title)
-    for mode, form, colour, label in curves:
+    for mode, form, color, label in curves:
         rows = [
             row
             for row in found['rows']
@@ -215,7 +215,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
             [int(row['arch'].removeprefix('resnest')) for row in rows],
             [row['cpu'] / 1e3 for row in rows],
             'o-',
-            color=colour,
+            color=color,
             label=label,
         )
     panels[2].set(
@@ -245,7 +245,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Measures, fits, writes and draws."""
+    """Measure, fit, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--repeats', type=int, default=3, help='rounds that are counted')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'growth', help='without suffix')
@@ -263,16 +263,16 @@ def main() -> None:
         torch.set_num_threads(1)
         found = dict(
             machine=describe_machine(),
-            rows=measure(args.repeats),
-            processes=together(args.repeats),
+            rows=measure_cases(args.repeats),
+            processes=measure_processes(args.repeats),
             macs={
                 f'resnest{depth}': variant(f'resnest{depth}').macs * 1e9 / 224**2
                 for depth in DEPTHS
             },
         )
         data.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
-    plot(found, picture)
-    for name, fit in formulas(found).items():
+    plot_growth(found, picture)
+    for name, fit in fit_formulas(found).items():
         sys.stdout.write(f'{name}: {fit["a"]:.3g} + {fit["b"]:.3g} x, within {fit["off"]:.0%}\n')
     sys.stdout.write(f'written: {data}, {picture}\n')
 

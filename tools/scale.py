@@ -20,12 +20,16 @@ GPUS = (1, 8, 64)
 
 
 def main() -> None:
-    """Counts and prints."""
+    """Count and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('configs', nargs='+', metavar='CONFIG')
     for name in parser.parse_args().configs:
         cfg = load_config(name)
-        cost, images, batch = estimate_step(cfg), count_training_images(cfg), cfg.train_dataloader.batch_size
+        cost, images, batch = (
+            estimate_step(cfg),
+            count_training_images(cfg),
+            cfg.train_dataloader.batch_size,
+        )
         hours = [f'{cost.hours(images, gpus, rate):.3g}' for rate in RATES for gpus in GPUS]
         sys.stdout.write(
             ' | '.join(

@@ -27,8 +27,8 @@ OPTIONS = {
 }
 
 
-def watch(iterations: int, work_dir: Path, data: Path) -> dict[str, Any]:
-    """Trains, and takes down memory and open files every so many iterations."""
+def train_and_watch(iterations: int, work_dir: Path, data: Path) -> dict[str, Any]:
+    """Train, and record memory and open files every so many iterations."""
     from mmengine.hooks import Hook
     from mmengine.registry import HOOKS
 
@@ -47,7 +47,7 @@ def watch(iterations: int, work_dir: Path, data: Path) -> dict[str, Any]:
             self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
         ) -> None:
             if (runner.iter + 1) % EVERY == 0:
-                rows.append(dict(iteration=runner.iter + 1, **look()))
+                rows.append(dict(iteration=runner.iter + 1, **read_memory()))
 
     cfg = configure(load_config('faster_rcnn_resnest50_fpn'), data=data, demo=True, options=OPTIONS)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
@@ -68,8 +68,8 @@ def watch(iterations: int, work_dir: Path, data: Path) -> dict[str, Any]:
     )
 
 
-def look() -> dict[str, int]:
-    """Resident KiB of this process and of its children, and open files of this process."""
+def read_memory() -> dict[str, int]:
+    """Return resident KiB of this process and of its children, and its open files."""
     own = os.getpid()
     children = [
         int(pid)
@@ -77,14 +77,14 @@ def look() -> dict[str, int]:
         for pid in (task / 'children').read_text().split()
     ]
     return dict(
-        resident=_resident(own),
-        children=sum(map(_resident, children)),
+        resident=_resident_memory(own),
+        children=sum(map(_resident_memory, children)),
         processes=len(children),
         files=len(os.listdir(f'/proc/{own}/fd')),
     )
 
 
-def _resident(pid: int) -> int:
+def _resident_memory(pid: int) -> int:
     try:
         status = Path(f'/proc/{pid}/status').read_text()
     except FileNotFoundError:  # it has ended meanwhile
@@ -94,8 +94,8 @@ def _resident(pid: int) -> int:
     )
 
 
-def growth(rows: list[dict[str, int]], what: str) -> float:
-    """How much higher the last quarter lies than the second, by their medians."""
+def measure_growth(rows: list[dict[str, int]], what: str) -> float:
+    """Return how much higher the last quarter lies than the second, by their medians."""
     quarter = len(rows) // 4
     early, late = (
         [row[what] for row in part] for part in (rows[quarter : 2 * quarter], rows[-quarter:])
@@ -103,8 +103,8 @@ def growth(rows: list[dict[str, int]], what: str) -> float:
     return statistics.median(late) / statistics.median(early) - 1
 
 
-def plot(found: dict[str, Any], path: Path) -> None:
-    """Draws memory and open files over iterations."""
+def plot_record(found: dict[str, Any], path: Path) -> None:
+    """Draw memory and open files over iterations."""
     import matplotlib
 
     matplotlib.use('agg')
@@ -127,7 +127,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Measures and draws."""
+    """Measure and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--plot', action='store_true', help='only draw docs/soak.json')
     parser.add_argument('--iterations', type=int, default=ITERATIONS)
@@ -136,14 +136,16 @@ def main() -> None:
     if not args.plot:
         from mmresnest.engine.prepare import draw_embedded_data
 
-        found = watch(args.iterations, Path('work_dirs') / 'soak', draw_embedded_data('coco'))
+        found = train_and_watch(
+            args.iterations, Path('work_dirs') / 'soak', draw_embedded_data('coco')
+        )
         lines = ',\n'.join(json.dumps(row) for row in found.pop('rows'))
         head = json.dumps(found)[:-1]
         record.write_text(f'{head}, "rows": [\n{lines}\n]}}\n')
     found = json.loads(record.read_text())
-    plot(found, record.with_suffix('.svg'))
+    plot_record(found, record.with_suffix('.svg'))
     for what in ('resident', 'children', 'files'):
-        sys.stdout.write(f'{what}: {growth(found["rows"], what):+.1%}\n')
+        sys.stdout.write(f'{what}: {measure_growth(found["rows"], what):+.1%}\n')
 
 
 if __name__ == '__main__':

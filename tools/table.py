@@ -36,14 +36,14 @@ IMAGENET = (
 )
 
 
-def table(header: str, rows: Iterator[str]) -> str:
-    """A Markdown table from lines of cells with bars between them."""
+def format_table(header: str, rows: Iterator[str]) -> str:
+    """Return a Markdown table from lines of cells with bars between them."""
     rule = ' | '.join(['---'] * (header.count('|') + 1))
     return '\n'.join(f'| {line} |' for line in (header, rule, *rows))
 
 
 def strides_with_features() -> dict[str, list[int]]:
-    """Arch -> output strides at which the tests compare its features with its authors'."""
+    """Return arch -> output strides at which the tests compare features with the authors'."""
     cases = json.loads(gzip.decompress(FEATURES.read_bytes()))['cases'].values()
     found: dict[str, list[int]] = {}
     for case in cases:
@@ -51,13 +51,13 @@ def strides_with_features() -> dict[str, list[int]]:
     return {arch: sorted(strides, reverse=True) for arch, strides in found.items()}
 
 
-def accuracy(item: Variant | Weights) -> str:
-    """Top-1 and crop, or what to say without."""
+def format_accuracy(item: Variant | Weights) -> str:
+    """Return top-1 and crop, or what to say without."""
     return 'not published' if item.top1 is None else f'{item.top1:.2f} @ {item.crop}'
 
 
-def links(row: Variant) -> str:
-    """The file, and its mirrors."""
+def format_links(row: Variant) -> str:
+    """Return the links to a file and its mirrors."""
     if not row.weights:
         return 'none'
     first, *mirrors = row.weights
@@ -67,11 +67,11 @@ def links(row: Variant) -> str:
     )
 
 
-def networks() -> str:
-    """One table per registered class."""
+def format_networks() -> str:
+    """Return one table per registered class."""
     checked = strides_with_features()
 
-    def verified(row: Variant) -> str:
+    def list_strides(row: Variant) -> str:
         if row.name in checked:
             return f'yes: features, stride {", ".join(map(str, checked[row.name]))}'
         return 'no: parameters and MACs only'
@@ -79,43 +79,47 @@ def networks() -> str:
     parts = []
     for type_ in dict.fromkeys(row.type for row in TABLE):
         rows = (
-            f'`{row.name}` | {row.params:.2f} | {row.macs:.2f} | {accuracy(row)} | '
-            f'{row.weights[0].licence if row.weights else "-"} | {links(row)} | '
-            f'{verified(row)}'
+            f'`{row.name}` | {row.params:.2f} | {row.macs:.2f} | {format_accuracy(row)} | '
+            f'{row.weights[0].licence if row.weights else "-"} | {format_links(row)} | '
+            f'{list_strides(row)}'
             for row in TABLE
             if row.type == type_
         )
         parts.append(
             f'### {type_}\n\n'
-            + table('arch | params M | MACs G | top-1 @ crop | licence | weights | verified', rows)
+            + format_table(
+                'arch | params M | MACs G | top-1 @ crop | licence | weights | verified', rows
+            )
         )
     return '\n\n'.join(parts)
 
 
-def aliases() -> str:
-    """Every second name."""
-    return table('also accepted | is', (f'`{alias}` | `{name}`' for alias, name in ALIASES.items()))
+def format_aliases() -> str:
+    """Return the table of second names."""
+    return format_table(
+        'also accepted | is', (f'`{alias}` | `{name}`' for alias, name in ALIASES.items())
+    )
 
 
-def alternatives() -> str:
-    """Every file that ``pretrained=True`` does not take."""
-    return table(
+def format_alternatives() -> str:
+    """Return the table of files that ``pretrained=True`` does not use."""
+    return format_table(
         'arch | file | trained by | top-1 @ crop | licence',
         (
             f'`{row.name}` | [{weights.file}]({weights.url}) | {weights.note} | '
-            f'{accuracy(weights)} | {weights.licence}'
+            f'{format_accuracy(weights)} | {weights.licence}'
             for row in TABLE
             for weights in row.alternatives
         ),
     )
 
 
-def document(text: str) -> str:
-    """The document with its generated parts anew; what stands between them is kept."""
+def update_document(text: str) -> str:
+    """Return the document with its generated parts replaced and the text between them kept."""
     for name, write in (
-        ('networks', networks),
-        ('aliases', aliases),
-        ('alternatives', alternatives),
+        ('networks', format_networks),
+        ('aliases', format_aliases),
+        ('alternatives', format_alternatives),
     ):
         begin, end = BEGIN.format(name), END.format(name)
         before, found, rest = text.partition(begin)
@@ -126,8 +130,8 @@ def document(text: str) -> str:
     return text
 
 
-def config(row: Variant) -> str:
-    """A base config of one network with its published weights."""
+def format_config(row: Variant) -> str:
+    """Return a base config of one network with its published weights."""
     comment, pixels = PIXELS.get(row.type, IMAGENET)
     return (
         f'# {row.name} with {comment} (RGB). {WRITTEN}\n'
@@ -140,16 +144,16 @@ def config(row: Variant) -> str:
     )
 
 
-def wanted() -> dict[Path, str]:
-    """File -> what it has to hold."""
-    files = {BACKBONES / f'{row.name}.py': config(row) for row in TABLE if row.weights}
-    files[DOCS] = document(DOCS.read_text(encoding='utf-8'))
+def make_files() -> dict[Path, str]:
+    """Return file -> what it has to hold."""
+    files = {BACKBONES / f'{row.name}.py': format_config(row) for row in TABLE if row.weights}
+    files[DOCS] = update_document(DOCS.read_text(encoding='utf-8'))
     return files
 
 
-def drift() -> list[str]:
-    """What is missing, differs, or is not wanted any more."""
-    files = wanted()
+def find_differences() -> list[str]:
+    """List what is missing, differs, or should not exist any more."""
+    files = make_files()
     return [
         f'{path.relative_to(ROOT)} {"differs" if path.is_file() else "is missing"}'
         for path, text in files.items()
@@ -162,18 +166,18 @@ def drift() -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-    """Writes, or checks."""
+    """Write, or check."""
     parser = argparse.ArgumentParser(prog='table.py', description=__doc__.partition('\n')[0])
     parser.add_argument('--check', action='store_true', help='write nothing; fail on drift')
     if parser.parse_args(argv).check:
-        problems = drift()
+        problems = find_differences()
         if problems:
             sys.exit(f'table.py: {"; ".join(problems)}. Run: python tools/table.py')
         return
-    for path, text in wanted().items():
+    for path, text in make_files().items():
         path.write_text(text, encoding='utf-8')
     for path in BACKBONES.glob('*.py'):
-        if path not in wanted() and WRITTEN in path.read_text(encoding='utf-8'):
+        if path not in make_files() and WRITTEN in path.read_text(encoding='utf-8'):
             path.unlink()
 
 

@@ -131,7 +131,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Reads the header of a config.
+    """Read the header of a config.
 
     Raises:
         SystemExit: it is not as described at the top of this file; with file, line and the rule.
@@ -142,12 +142,12 @@ def read_header(path: Path) -> Header:
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     ):
-        refuse(path, 1, 'a config begins with a docstring: title, Run, Expect')
+        exit_with_reason(path, 1, 'a config begins with a docstring: title, Run, Expect')
     lines = node.value.value.rstrip().splitlines()
     blank = lines.index('') if '' in lines else len(lines)
     title = ' '.join(line.strip() for line in lines[:blank])
     if not title.endswith('.'):
-        refuse(path, node.lineno, 'the title is a sentence, and a blank line follows it')
+        exit_with_reason(path, node.lineno, 'the title is a sentence, and a blank line follows it')
 
     values: dict[str, tuple[int, str]] = {}
     name = ''
@@ -157,14 +157,14 @@ def read_header(path: Path) -> Header:
             values[name] = values[name][0], f'{values[name][1]} {line.strip()}'
         elif colon and key in FIELDS and line == f'{key + colon:{INDENT}}{value.strip()}':
             if key in values or name and FIELDS.index(key) < FIELDS.index(name):
-                refuse(
+                exit_with_reason(
                     path,
                     number,
                     f'the lines of a header are {", ".join(FIELDS)}, in this order, each once',
                 )
             name, values[key] = key, (number, value.strip())
         else:
-            refuse(
+            exit_with_reason(
                 path,
                 number,
                 f'{line!r} is none of {", ".join(FIELDS)}, its value aligned at '
@@ -172,7 +172,7 @@ def read_header(path: Path) -> Header:
             )
     for key in ('Run', 'Expect'):
         if key not in values:
-            refuse(path, node.lineno, f'the header has no line {key}:')
+            exit_with_reason(path, node.lineno, f'the header has no line {key}:')
     number, run = values['Run']
     wanted = (
         f'tools/dist_train.sh configs/{path.name} 8'
@@ -180,21 +180,21 @@ def read_header(path: Path) -> Header:
         else f'mmresnest train configs/{path.name}'
     )
     if run != wanted:
-        refuse(path, number, f'Run: is {wanted}, not {run!r}')
+        exit_with_reason(path, number, f'Run: is {wanted}, not {run!r}')
     return Header(
         title,
-        **expected(path, *values['Expect']),
-        **published(path, values.get('Memory'), values.get('Weights')),
+        **read_expectation(path, *values['Expect']),
+        **read_published(path, values.get('Memory'), values.get('Weights')),
     )
 
 
-def expected(path: Path, line: int, text: str) -> dict[str, Any]:
-    """The fields of a header that Expect fills."""
+def read_expectation(path: Path, line: int, text: str) -> dict[str, Any]:
+    """Return the fields of a header that Expect fills."""
     none, result = NONE.fullmatch(text), RESULT.fullmatch(text)
     if none:
         return dict(note=none['note'] or '')
     if not result:
-        refuse(
+        exit_with_reason(
             path,
             line,
             f'Expect: {text!r} is neither "no published result" nor results "on" a '
@@ -204,7 +204,7 @@ def expected(path: Path, line: int, text: str) -> dict[str, Any]:
     for part in result['metrics'].split(', '):
         found = METRIC.fullmatch(part)
         if not found or found['scales'] and found['name'] != MIOU:
-            refuse(
+            exit_with_reason(
                 path,
                 line,
                 f'Expect: {part!r} is no metric with a value; known are '
@@ -217,12 +217,12 @@ def expected(path: Path, line: int, text: str) -> dict[str, Any]:
             else [(SCALES if scales else found['name'], plain)]
         ):
             if name in metrics or not 0 < float(value) < 100:
-                refuse(path, line, f'Expect: {name} is given twice, or is no percentage')
+                exit_with_reason(path, line, f'Expect: {name} is given twice, or is no percentage')
             metrics[name] = value
     return dict(metrics=metrics, split=result['split'], source=result['source'])
 
 
-def published(
+def read_published(
     path: Path, memory: tuple[int, str] | None, weights: tuple[int, str] | None
 ) -> dict[str, Any]:
     """The fields of a header that Memory and Weights fill."""
@@ -230,17 +230,21 @@ def published(
     if memory is not None:
         match = MEMORY.fullmatch(memory[1])
         if not match:
-            refuse(path, memory[0], f'Memory: {memory[1]!r} is not such as "4.8 GB (source)"')
+            exit_with_reason(
+                path, memory[0], f'Memory: {memory[1]!r} is not such as "4.8 GB (source)"'
+            )
         found.update(memory=float(match[1]), memory_source=match[2])
     if weights is not None:
         if not WEIGHTS.fullmatch(weights[1]):
-            refuse(path, weights[0], f'Weights: {weights[1]!r} is not the https address of a .pth')
+            exit_with_reason(
+                path, weights[0], f'Weights: {weights[1]!r} is not the https address of a .pth'
+            )
         found.update(weights=weights[1])
     return found
 
 
-def refuse(path: Path, line: int, why: str) -> NoReturn:
-    """Ends with file, line and reason."""
+def exit_with_reason(path: Path, line: int, why: str) -> NoReturn:
+    """Exit with file, line and reason."""
     shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
     sys.exit(f'zoo.py: {shown}, line {line}: {why}')
 
@@ -270,12 +274,12 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The name without ``.py``."""
+        """Return the name without ``.py``."""
         return self.path.stem
 
 
 def read_entry(path: Path, figures: dict[str, Any]) -> Entry:
-    """Puts together what is known of a config.
+    """Collect what is known of a config.
 
     Raises:
         SystemExit: its name is of no known model, it has no backbone of the table, its results are
@@ -283,13 +287,13 @@ def read_entry(path: Path, figures: dict[str, Any]) -> Entry:
     """
     begins = [prefix for prefix in MODELS if path.stem.startswith(prefix + '_')]
     if not begins:
-        refuse(path, 1, f'the name begins with none of {", ".join(MODELS)}')
+        exit_with_reason(path, 1, f'the name begins with none of {", ".join(MODELS)}')
     model, metrics = MODELS[begins[0]]
     data = next((name for name in SPLITS if f'_{name.lower()}' in path.stem), 'COCO')
     header = read_header(path)
     wrong = set(header.metrics) - set(metrics)
     if wrong or header.metrics and header.split != SPLITS[data]:
-        refuse(
+        exit_with_reason(
             path,
             1,
             f'{model} on {data} is scored by {", ".join(metrics)} on {SPLITS[data]}, '
@@ -297,7 +301,7 @@ def read_entry(path: Path, figures: dict[str, Any]) -> Entry:
         )
     arch = arch_of(path)
     if arch not in VARIANTS or VARIANTS[arch].type not in PAPERS:
-        refuse(
+        exit_with_reason(
             path,
             1,
             f'the backbone {arch} is no row of the table, or of a class without a '
@@ -312,7 +316,7 @@ def read_entry(path: Path, figures: dict[str, Any]) -> Entry:
 
 
 def arch_of(path: Path) -> str | None:
-    """The network whose base config a config inherits from, itself or through another leaf."""
+    """Return the network whose base config a config inherits from, also through another leaf."""
     for node in ast.parse(path.read_text(encoding='utf-8')).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '_base_':
             bases = ast.literal_eval(node.value)
@@ -326,7 +330,7 @@ def arch_of(path: Path) -> str | None:
 
 
 def read_entries() -> list[Entry]:
-    """All configs, in the order of their names."""
+    """Read all configs, in the order of their names."""
     figures = read_figures()
     paths = sorted(CONFIGS.glob('*.py'))
     left = sorted(set(figures) - {path.stem for path in paths})
@@ -339,20 +343,20 @@ def read_entries() -> list[Entry]:
 
 
 def read_figures() -> dict[str, Any]:
-    """Name of a config -> its shape, parameters, MACs and numbers of regions, as they are kept."""
+    """Read the kept figures: config -> its shape, parameters, MACs and numbers of regions."""
     return json.loads(FIGURES.read_text(encoding='utf-8')) if FIGURES.is_file() else {}
 
 
 # What is written ----------------------------------------------------------------------------------
 
 
-def gigas(number: int) -> float:
-    """Thousand millions, to two digits."""
+def to_gigas(number: int) -> float:
+    """Return billions, to two digits."""
     return round(number / 1e9, 2)
 
 
-def metafile(entries: list[Entry]) -> dict[str, Any]:
-    """What mim and mmengine look up configs and weights in."""
+def make_metafile(entries: list[Entry]) -> dict[str, Any]:
+    """Return what mim and mmengine look up configs and weights in."""
 
     def model(entry: Entry) -> dict[str, Any]:
         header, figures = entry.header, entry.figures
@@ -363,7 +367,7 @@ def metafile(entries: list[Entry]) -> dict[str, Any]:
         if header.memory is not None:
             about['Training Memory (GB)'] = header.memory
         about['Parameters (M)'] = round(figures['params']['whole'] / 1e6, 2)
-        about['MACs (G)'] = gigas(figures['macs']['whole'])
+        about['MACs (G)'] = to_gigas(figures['macs']['whole'])
         about['Image Size'] = '{} x {}'.format(*figures['shape'])
         found: dict[str, Any] = {
             'Name': entry.name,
@@ -435,8 +439,8 @@ GROUPS = {  # heading -> which results and data
 }
 
 
-def page(entries: list[Entry]) -> str:
-    """The zoo as a page, grouped by task and model."""
+def make_page(entries: list[Entry]) -> str:
+    """Return the zoo as a page, grouped by task and model."""
     shapes: dict[tuple[int, int], list[str]] = {}
     for entry in entries:
         names = shapes.setdefault(tuple(entry.figures['shape']), [])
@@ -462,18 +466,18 @@ def page(entries: list[Entry]) -> str:
         for model, scored in MODELS.values():
             rows = [entry for entry in entries if (entry.model, entry.data) == (model, data)]
             if rows and scored == metrics:
-                parts.append(f'### {model}\n\n{table(map(cells, rows))}\n')
+                parts.append(f'### {model}\n\n{format_table(map(list_cells, rows))}\n')
     return '\n'.join(parts)
 
 
-def table(rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table below our header."""
+def format_table(rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table below our header."""
     lines = [HEADER, ['---'] * len(HEADER), *rows]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
-def cells(entry: Entry) -> Iterator[str]:
-    """The row of a config."""
+def list_cells(entry: Entry) -> Iterator[str]:
+    """Yield the cells of a config's row."""
     header, figures = entry.header, entry.figures
     yield f'[{entry.name}](../configs/{entry.path.name})'
     yield f'`{entry.row.name}`'
@@ -494,27 +498,27 @@ def cells(entry: Entry) -> Iterator[str]:
 
 
 def as_yaml(content: dict[str, Any]) -> str:
-    """A file of YAML, its keys in our order."""
+    """Return a file of YAML, its keys in our order."""
     import yaml
 
     return f'# {WRITTEN}\n' + yaml.safe_dump(content, sort_keys=False, width=1000)
 
 
-def wanted() -> dict[Path, str]:
-    """File -> what it has to hold."""
+def make_files() -> dict[Path, str]:
+    """Return file -> what it has to hold."""
     entries = read_entries()
     return {
-        PAGE: page(entries),
-        METAFILE: as_yaml(metafile(entries)),
+        PAGE: make_page(entries),
+        METAFILE: as_yaml(make_metafile(entries)),
         INDEX: as_yaml({'Import': [METAFILE.relative_to(ROOT).as_posix()]}),
     }
 
 
-def drift() -> list[str]:
-    """What is missing or differs."""
+def find_differences() -> list[str]:
+    """List the files that are missing or differ."""
     return [
         f'{path.name} {"differs" if path.is_file() else "is missing"}'
-        for path, text in wanted().items()
+        for path, text in make_files().items()
         if not path.is_file() or path.read_text(encoding='utf-8') != text
     ]
 
@@ -522,8 +526,8 @@ def drift() -> list[str]:
 # What is measured ---------------------------------------------------------------------------------
 
 
-def measure(names: list[str]) -> dict[str, Any]:
-    """Counts parameters and multiply-adds: name of a config -> its figures.
+def measure_configs(names: list[str]) -> dict[str, Any]:
+    """Count parameters and multiply-adds: name of a config -> its figures.
 
     Raises:
         SystemExit: there is no config of a name.
@@ -539,18 +543,20 @@ def measure(names: list[str]) -> dict[str, Any]:
     figures = {}
     for name in tqdm(names or known, unit='config', disable=None):
         found = complexity(known[name])
-        figures[name] = dict(shape=list(found.shape), **found.summary(), regions=found.counted_regions())
+        figures[name] = dict(
+            shape=list(found.shape), **found.summary(), regions=found.counted_regions()
+        )
     return figures
 
 
 def write_figures(figures: dict[str, Any]) -> None:
-    """Keeps figures, one config a line, so that a change of one is one line of a diff."""
+    """Write the figures, one config a line, so that a change of one is one line of a diff."""
     lines = (f'{json.dumps(name)}: {json.dumps(found)}' for name, found in sorted(figures.items()))
     FIGURES.write_text('{\n' + ',\n'.join(lines) + '\n}\n', encoding='utf-8')
 
 
 def main(argv: list[str]) -> None:
-    """Writes, checks, measures."""
+    """Write, check or measure."""
     parser = argparse.ArgumentParser(prog='zoo.py', description=__doc__.partition('\n')[0])
     parser.add_argument('--check', action='store_true', help='write nothing; fail on drift')
     parser.add_argument(
@@ -562,7 +568,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     problems = []
     if args.measure is not None:
-        kept, figures = read_figures(), measure(args.measure)
+        kept, figures = read_figures(), measure_configs(args.measure)
         if args.check:
             problems += [
                 f'{FIGURES.name} is wrong on {name}'
@@ -572,14 +578,14 @@ def main(argv: list[str]) -> None:
         else:
             write_figures(dict(kept, **figures) if args.measure else figures)
     if args.check:
-        problems += drift()
+        problems += find_differences()
         if problems:
             sys.exit(
                 f'zoo.py: {"; ".join(problems)}. Run: python tools/zoo.py'
                 + (' --measure' if args.measure is not None else '')
             )
         return
-    for path, text in wanted().items():
+    for path, text in make_files().items():
         path.write_text(text, encoding='utf-8')
 
 

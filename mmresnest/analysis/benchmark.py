@@ -1,83 +1,56 @@
-"""Time and memory of a network's forms, beside what others make of the same network.
+"""Measure time and memory of a network's forms, and of other implementations of the network.
 
-All forms of a network are run in turn, one step of each per round, so that whatever else the
-machine does meets all of them alike. Given are the median over the rounds and the quartiles.
+All forms of a network are run in turn, one step of each per round, so that other load on the
+machine affects all of them alike. Figures are the median over the rounds and the quartiles.
 
     mmdet           its own class with the same weights; for SE-ResNeXt its ResNeXt with plain gates
     mmdet-compiled  the same through ``torch.compile``
     timm            its network of that name, in channels_last
     onnxruntime, openvino       mmdet's class, exported (inference)
-    plain, lean, fused          ours: the definition, as built, and ``deploy.fuse`` (inference)
+    plain, lean, fused          ours: the definition, ``fast.enable`` (in training with
+                                ``save_memory``), and ``deploy.fuse`` (inference)
     compiled, fused-compiled    ours through ``torch.compile``
     convolutions    the bound: the network's convolutions alone, one by one, in channels_last
-    ...-kept        the same after ``deploy.keep_memory()``, in a process of its own
 
-What cannot run here is left out, and why is said. Bytes saved are those that a forward pass in
-training leaves allocated, the peak is that of a whole step, both beyond weights and gradients.
+A form that cannot run here is left out, with the reason. Bytes saved are those that a forward pass
+in training leaves allocated, the peak is that of a whole step, both without weights and gradients.
 """
 
+from __future__ import annotations
+
 import gc
-import multiprocessing
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from ..deploy import compile_backbone, fuse, keep_memory
 from ..errors import UserError, nearest
-from ..models.factory import build_backbone
-from ..models.fast import plain
 from ..models.trunk import ResTrunk
 from ..models.variants import variant
-
-FORMS = (
-    'mmdet',
-    'mmdet-compiled',
-    'timm',
-    'onnxruntime',
-    'openvino',
-    'plain',
-    'lean',
-    'fused',
-    'compiled',
-    'fused-compiled',
-    'convolutions',
-    'mmdet-kept',
-    'lean-kept',
-    'fused-kept',
-    'convolutions-kept',
+from .benchmark_forms import (
+    DTYPES,
+    BenchmarkCase,
+    FormUnavailable,
+    Step,
+    make_step,
+    prepare_form,
+    synchronize_device,
+    time_step,
 )
-KEPT = '-kept'  # of a form in a process of its own, see above
+
 OURS = ('plain', 'lean', 'fused', 'compiled')
 MODES = ('inference', 'training')
-DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
-
-Step = Callable[[], Any]
-Run = Callable[[], tuple[float, float]]  # a step, and the seconds it took: see ``timed``
-
-
-class Case(NamedTuple):
-    """What is run."""
-
-    arch: str
-    mode: str
-    size: tuple[int, int, int]  # batch, height, width
-    dtype: str
-    device: str
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """One form's figures; times in milliseconds, memory in MiB."""
 
     arch: str
@@ -94,36 +67,79 @@ class Row:
     peak: float | None = None
 
 
-class Missing(Exception):
-    """Why a form cannot be run here."""
+class StartedForm(NamedTuple):
+    """A form that is ready to be timed.
+
+    Attributes:
+        run: does a step, and returns its seconds; see :func:`time_step`.
+        memory: saved and peak, in MiB, where they can be measured.
+        close: ends what was started.
+    """
+
+    run: Callable[[], tuple[float, float]]
+    memory: tuple[float | None, float | None] = (None, None)
+    close: Callable[[], None] = lambda: None
+
+
+def start_form(form: str, case: BenchmarkCase) -> StartedForm:
+    """Prepare a form in this process, and warm it up.
+
+    Raises:
+        FormUnavailable: it cannot be run here.
+    """
+    forward, model = prepare_form(form, case, case.make_image())
+    step = make_step(forward, model, case)
+    run = partial(time_step, step, case.device)
+    warm_up(run)
+    return StartedForm(run, (None, None) if model is None else measure_memory(forward, step, case))
+
+
+FORMS: dict[str, Callable[[str, BenchmarkCase], StartedForm]] = dict.fromkeys(
+    (
+        'mmdet',
+        'mmdet-compiled',
+        'timm',
+        'onnxruntime',
+        'openvino',
+        'plain',
+        'lean',
+        'fused',
+        'compiled',
+        'fused-compiled',
+        'convolutions',
+    ),
+    start_form,
+)
+"""Form -> the function that starts it."""
 
 
 def benchmark(
     archs: Sequence[str],
     *,
-    forms: Sequence[str] = FORMS,
+    forms: Sequence[str] | None = None,
     sizes: Sequence[tuple[int, int, int]] = ((2, 320, 320),),
     modes: Sequence[str] = MODES,
     dtypes: Sequence[str] = ('float32',),
     device: str = 'cpu',
     repeats: int = 10,
     say: Callable[[str], None] = lambda line: None,
-) -> list[Row]:
-    """Measures every form in every case.
+) -> list[BenchmarkRow]:
+    """Measure every form in every case.
 
     Args:
         archs: names of networks, see ``mmresnest.list_archs()``.
-        forms: of ``FORMS``; the speed of the others is given relative to the first that runs.
+        forms: of ``FORMS``, all by default; speeds are relative to the first that runs.
         sizes: batch, height and width of the images.
         modes: ``inference``, ``training`` (forward and backward, no optimizer).
         dtypes: ``float32``, or a half precision under autocast.
         device: as torch names it.
         repeats: rounds that are counted.
-        say: is told of progress, and of what is left out.
+        say: is called with the progress, and with what is left out.
 
     Raises:
         UserError: a name that is unknown, with the nearest legal one.
     """
+    forms = list(FORMS) if forms is None else forms
     for name, given, legal in (
         ('form', forms, FORMS),
         ('mode', modes, MODES),
@@ -131,62 +147,54 @@ def benchmark(
     ):
         for value in given:
             if value not in legal:
-                raise UserError(f'{name} {value!r} is unknown; {nearest(value, legal)}')
+                raise UserError(
+                    f'{name} {value!r} is unknown; {nearest(value, legal)}', code='option.unknown'
+                )
     if repeats < 1:
-        raise UserError(f'repeats={repeats}: at least one round must be counted')
+        raise UserError(
+            f'repeats={repeats}: at least one round must be counted', code='option.value'
+        )
     rows = []
     for arch in archs:
         variant(arch)
         for case in (
-            Case(arch, mode, size, dtype, device)
+            BenchmarkCase(arch, mode, size, dtype, device)
             for size in sizes
             for dtype in dtypes
             for mode in modes
         ):
-            say(f'{arch}, {case.mode}, {written(case.size)}, {dtype_of(case)}')
-            rows += measure(case, forms, repeats, say)
+            say(f'{arch}, {case.mode}, {format_size(case.size)}, {format_dtype(case)}')
+            rows += measure_case(case, forms, repeats, say)
     return rows
 
 
-def written(size: tuple[int, int, int]) -> str:
-    """B x 3 x H x W."""
+def format_size(size: tuple[int, int, int]) -> str:
+    """Return B x 3 x H x W."""
     return f'{size[0]}x3x{size[1]}x{size[2]}'
 
 
-def dtype_of(case: Case) -> str:
-    """With the device."""
+def format_dtype(case: BenchmarkCase) -> str:
+    """Return number format and device."""
     return f'{case.dtype} on {case.device}'
 
 
-def measure(
-    case: Case, forms: Sequence[str], repeats: int, say: Callable[[str], None]
-) -> list[Row]:
-    """One case, all forms in turn."""
-    image = torch.randn(case.size[0], 3, *case.size[1:], device=case.device)
-    runs: dict[str, Run] = {}
-    memory: dict[str, tuple[float | None, float | None]] = {}
+def measure_case(
+    case: BenchmarkCase, forms: Sequence[str], repeats: int, say: Callable[[str], None]
+) -> list[BenchmarkRow]:
+    """Measure one case, all forms in turn."""
+    started: dict[str, StartedForm] = {}
     with ExitStack() as stack:
         for form in forms:
-            memory[form] = None, None
             try:
-                if form.endswith(KEPT):
-                    run: Run = stack.enter_context(Elsewhere(form, case))
-                    warm_up(run)
-                else:
-                    forward, model = prepare(form, case, image)
-                    step = step_of(forward, model, case)
-                    run = partial(timed, step, case.device)
-                    warm_up(run)
-                    if model is not None:
-                        memory[form] = memory_of(forward, step, case)
-                runs[form] = run
-            except Missing as reason:
+                started[form] = FORMS[form](form, case)
+                stack.callback(started[form].close)
+            except FormUnavailable as reason:
                 say(f'  left out: {form} ({reason})')
-        times: dict[str, list[tuple[float, float]]] = {form: [] for form in runs}
+        times: dict[str, list[tuple[float, float]]] = {form: [] for form in started}
         for _ in range(repeats):
-            for form, run in runs.items():
-                times[form].append(run())
-    rows: list[Row] = []
+            for form, one in started.items():
+                times[form].append(one.run())
+    rows: list[BenchmarkRow] = []
     for form, taken in times.items():
         wall = [seconds * 1e3 for seconds, _ in taken]
         median = statistics.median(wall)
@@ -194,10 +202,10 @@ def measure(
             statistics.quantiles(wall, n=4, method='inclusive') if len(wall) > 1 else (wall * 3)
         )
         rows.append(
-            Row(
+            BenchmarkRow(
                 case.arch,
                 case.mode,
-                written(case.size),
+                format_size(case.size),
                 case.dtype,
                 case.device,
                 form,
@@ -205,337 +213,31 @@ def measure(
                 (low, high),
                 statistics.median(cpu * 1e3 for _, cpu in taken),
                 (rows[0].median if rows else median) / median,
-                *memory[form],
+                *started[form].memory,
             )
         )
     return rows
 
 
-def warm_up(run: Run) -> None:
-    """Two steps; the first compiles, where anything is to be compiled."""
+def warm_up(run: Callable[[], Any]) -> None:
+    """Do two steps; the first compiles a compiled form."""
     try:
         for _ in range(2):
             run()
     except torch._dynamo.exc.BackendCompilerFailed as error:
-        raise Missing(f'cannot be compiled: {str(error).splitlines()[0]}') from error
+        raise FormUnavailable(f'cannot be compiled: {str(error).splitlines()[0]}') from error
 
 
-def timed(step: Step, device: str) -> tuple[float, float]:
-    """Seconds of one step: by the clock, and of all processors."""
-    synchronise(device)
-    wall, cpu = time.perf_counter(), time.process_time()
-    step()
-    synchronise(device)
-    return time.perf_counter() - wall, time.process_time() - cpu
+def measure_memory(
+    forward: Step, step: Step, case: BenchmarkCase
+) -> tuple[float | None, float | None]:
+    """Return the MiB left allocated by a forward pass in training, and the peak of a step."""
+    saved = saved_and_peak_memory(forward, case.device)[0] if case.mode == 'training' else None
+    return saved, saved_and_peak_memory(step, case.device)[1]
 
 
-class Elsewhere(AbstractContextManager):
-    """A form in a process of its own, which keeps its memory; a call is one step, timed there.
-
-    Raises:
-        Missing: the form cannot be run.
-    """
-
-    def __init__(self, form: str, case: Case):
-        if torch.device(case.device).type != 'cpu':
-            raise Missing('memory is kept on CPUs')
-        self.form = form
-        context = multiprocessing.get_context('spawn')
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(
-            target=serve,
-            daemon=True,
-            args=(theirs, form.removesuffix(KEPT), case, torch.get_num_threads()),
-        )
-        self.process.start()
-        theirs.close()
-        try:
-            missing = self.pipe.recv()
-        except EOFError:
-            missing = 'its process ended early, see above'
-        if missing:
-            self.__exit__()
-            raise Missing(missing)
-
-    def __call__(self) -> tuple[float, float]:
-        """What ``timed`` found there."""
-        try:
-            self.pipe.send(True)
-            found: tuple[float, float] = self.pipe.recv()
-        except (EOFError, OSError) as error:
-            raise UserError(
-                f'the process of {self.form} ended early, see above; leave the form '
-                'out, or give it more memory'
-            ) from error
-        return found
-
-    def __exit__(self, *_: Any) -> None:
-        """Ends the process."""
-        with suppress(OSError):  # it may have ended by itself
-            self.pipe.send(False)
-        self.process.join()
-
-
-def serve(pipe: Any, form: str, case: Case, threads: int) -> None:
-    """The other end."""
-    torch.set_num_threads(threads)
-    image = torch.randn(case.size[0], 3, *case.size[1:], device=case.device)
-    try:
-        keep_memory()
-        step = step_of(*prepare(form, case, image), case)
-    except (Missing, UserError) as reason:
-        pipe.send(str(reason))
-        return
-    pipe.send('')
-    while pipe.recv():
-        pipe.send(timed(step, case.device))
-
-
-def synchronise(device: str) -> None:
-    """Waits for what was handed to the device."""
-    kind = torch.device(device).type
-    if kind in ('cuda', 'mps'):
-        getattr(torch, kind).synchronize()
-
-
-# Steps -------------------------------------------------------------------------------------------
-
-
-def step_of(forward: Step, model: nn.Module | None, case: Case) -> Step:
-    """A step of the mode asked for, over a forward pass."""
-    if case.mode == 'inference':
-        return torch.no_grad()(forward)
-    if model is None:
-        return forward  # its step includes the backward pass
-
-    def step() -> None:
-        model.zero_grad()
-        sum(m.float().mean() for m in forward()).backward()
-
-    return step
-
-
-def autocast(case: Case) -> AbstractContextManager:
-    """Mixed precision, where asked for."""
-    if case.dtype == 'float32':
-        return nullcontext()
-    return torch.autocast(torch.device(case.device).type, DTYPES[case.dtype])
-
-
-def prepare(form: str, case: Case, image: Tensor) -> tuple[Step, nn.Module | None]:
-    """A form's forward pass, and its module where it is one of torch.
-
-    Raises:
-        Missing: it cannot be run here.
-    """
-    training = case.mode == 'training'
-    if form in ('onnxruntime', 'openvino'):
-        if training or case.dtype != 'float32' or case.device != 'cpu':
-            raise Missing('runs inference in float32 on a CPU here')
-        return (onnxruntime if form == 'onnxruntime' else openvino)(theirs(case), image), None
-    if 'fused' in form and training:
-        raise Missing('for inference only')
-    if form == 'convolutions':
-        return convolutions(ours(case).eval(), image, case), None
-    if form == 'timm':
-        model = timm(case)
-    else:
-        model = theirs(case) if 'mmdet' in form else ours(case)
-    model.train(training)
-    if form == 'plain':
-        plain(model)
-    if form.startswith('fused'):
-        model = fuse(model, inplace=True)
-    if form.endswith('compiled'):
-        compile_backbone(model, dynamic=False)
-
-    def forward() -> Any:
-        with autocast(case):
-            return model(image)
-
-    return forward, model
-
-
-def ours(case: Case) -> ResTrunk:
-    """Our network, with the same random weights each time it is built."""
-    torch.manual_seed(0)
-    return build_backbone(case.arch).to(case.device)
-
-
-def theirs(case: Case) -> nn.Module:
-    """The class of mmdet for a network, with the weights of ours where names are the same."""
-    if find_spec('mmdet') is None:
-        raise Missing('mmdet is not installed')
-    import mmdet.models
-
-    row = variant(case.arch)
-    trunk = row.trunk
-    depth = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}.get(row.depths)
-    deep = not isinstance(trunk.get('stem', 64), int)
-    own: dict[str, Any] = {}
-    if trunk['kind'] == 'split' and deep and depth is not None and not trunk.get('avd_first'):
-        own = dict(
-            type='ResNeSt',
-            stem_channels=trunk['stem'][-1],
-            radix=trunk.get('radix', 2),
-            reduction_factor=4,
-            avg_down_stride=True,
-        )
-    elif trunk['kind'] == 'res2' and deep and depth is not None:
-        own = dict(
-            type='Res2Net', scales=trunk.get('scales', 4), base_width=trunk.get('base_width', 26)
-        )
-    elif (
-        trunk['kind'] in ('resnext', 'se')
-        and not deep
-        and depth is not None
-        and not set(row.differs) & {'ceil_pool', 'stride_in_1x1'}
-    ):
-        own = dict(
-            type='ResNeXt', groups=trunk.get('groups', 1), base_width=trunk.get('base_width', 64)
-        )
-    if not own:
-        raise Missing('mmdet has no such network')
-    model = getattr(mmdet.models, own.pop('type'))(depth=depth, **own)
-    if trunk['kind'] == 'se':
-        for block in [m for m in model.modules() if hasattr(m, 'norm3_name')]:
-            block.add_module(
-                block.norm3_name,
-                nn.Sequential(
-                    block.norm3, PlainGate(block.norm3.num_features, trunk.get('reduction', 16))
-                ),
-            )
-    state = ours(case).state_dict()
-    if state.keys() == model.state_dict().keys():
-        model.load_state_dict(state)
-    return model.to(case.device)
-
-
-class PlainGate(nn.Module):
-    """Squeeze-and-excitation as it is usually written."""
-
-    def __init__(self, channels: int, reduction: int):
-        super().__init__()
-        self.fc = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, channels // reduction, 1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels // reduction, channels, 1),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """B C H W -> the same."""
-        return x * self.fc(x)
-
-
-def timm(case: Case) -> nn.Module:
-    """The network of that name in timm, in channels_last."""
-    if find_spec('timm') is None:
-        raise Missing('timm is not installed')
-    try:
-        from timm import create_model, list_models
-    except (ImportError, RuntimeError) as error:  # its torchvision, beside another torch
-        raise Missing(f'timm cannot be imported: {error}') from error
-    names = dict(
-        resnest50='resnest50d',
-        resnest101='resnest101e',
-        resnest200='resnest200e',
-        resnest269='resnest269e',
-        resnest14='resnest14d',
-        resnest26='resnest26d',
-        res2net50_v1b_26w_4s='res2net50d',
-        res2net101_v1b_26w_4s='res2net101d',
-    )
-    name = names.get(case.arch, case.arch)
-    if name not in list_models(name):
-        raise Missing('timm has no such network')
-    model = create_model(name, features_only=True, out_indices=(1, 2, 3, 4))
-    return model.to(case.device, memory_format=torch.channels_last)
-
-
-def export(model: nn.Module, image: Tensor) -> bytes:
-    """A model in ONNX."""
-    if find_spec('onnx') is None:
-        raise Missing('onnx is not installed')
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, 'model.onnx')
-        model.eval()  # mmdet's returns None
-        torch.onnx.export(model, (image,), path, dynamo=False)
-        return path.read_bytes()
-
-
-def onnxruntime(model: nn.Module, image: Tensor) -> Step:
-    """ONNX Runtime on an exported model, with as many threads as torch has."""
-    if find_spec('onnxruntime') is None:
-        raise Missing('onnxruntime is not installed')
-    from onnxruntime import InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = InferenceSession(export(model, image), options, providers=['CPUExecutionProvider'])
-    feed = {session.get_inputs()[0].name: image.numpy()}
-    return lambda: session.run(None, feed)
-
-
-def openvino(model: nn.Module, image: Tensor) -> Step:
-    """OpenVINO on an exported model, with as many threads as torch has."""
-    if find_spec('openvino') is None:
-        raise Missing('openvino is not installed')
-    from openvino import Core
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, 'model.onnx')
-        path.write_bytes(export(model, image))
-        core = Core()
-        compiled = core.compile_model(
-            core.read_model(path),
-            'CPU',
-            {'INFERENCE_NUM_THREADS': torch.get_num_threads(), 'INFERENCE_PRECISION_HINT': 'f32'},
-        )
-    request = compiled.create_infer_request()
-    array = image.numpy()
-    return lambda: request.infer([array])
-
-
-def convolutions(network: nn.Module, image: Tensor, case: Case) -> Step:
-    """The network's convolutions alone, each on an input of the size that it has there."""
-    training = case.mode == 'training'
-    calls: list[tuple[nn.Conv2d, Tensor, Tensor]] = []
-
-    def keep(conv: nn.Module, inputs: tuple, output: Tensor) -> None:
-        if isinstance(conv, nn.Conv2d):
-            x = inputs[0].detach().contiguous(memory_format=torch.channels_last)
-            calls.append((conv, x.requires_grad_(training), torch.randn_like(output)))
-
-    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    hooks = [conv.register_forward_hook(keep) for conv in convs]
-    with torch.no_grad(), autocast(case):
-        network(image)
-    for hook in hooks:
-        hook.remove()
-
-    def step() -> None:
-        with autocast(case):
-            for conv, x, gradient in calls:
-                y = conv(x)
-                if training:
-                    torch.autograd.grad(y, (x, conv.weight), gradient)
-
-    return step
-
-
-# Memory and profile ------------------------------------------------------------------------------
-
-
-def memory_of(forward: Step, step: Step, case: Case) -> tuple[float | None, float | None]:
-    """MiB left allocated by a forward pass in training, and the peak of a step."""
-    saved = traffic(forward, case.device)[0] if case.mode == 'training' else None
-    return saved, traffic(step, case.device)[1]
-
-
-def traffic(run: Step, device: str) -> tuple[float | None, float | None]:
-    """MiB that a run leaves allocated while its result is held, and its peak."""
+def saved_and_peak_memory(run: Step, device: str) -> tuple[float | None, float | None]:
+    """Return the MiB that a run leaves allocated while its result is held, and its peak."""
     gc.collect()
     kind = torch.device(device).type
     if kind == 'cuda':
@@ -560,27 +262,27 @@ def traffic(run: Step, device: str) -> tuple[float | None, float | None]:
     return held / 2**20, peak / 2**20
 
 
-def profiled(case: Case, form: str, operations: int = 15) -> str:
-    """Where the time of a form of ours goes: per stage, and per operation.
+def profile_form(case: BenchmarkCase, form: str, operations: int = 15) -> str:
+    """Return where the time of a form of ours goes, per stage and per operation, as text.
 
     Args:
-        case: what is run; in training the stages' times are those of the forward pass.
+        case: what is run; in training the times of stages are those of the forward pass.
         form: ``plain``, ``lean`` or ``fused``.
         operations: lines of the second table.
     """
     if form not in OURS[:3]:
         raise UserError(
-            f'only plain, lean and fused are profiled, not {form!r}; {nearest(form, OURS[:3])}'
+            f'only plain, lean and fused are profiled, not {form!r}; {nearest(form, OURS[:3])}',
+            code='option.unknown',
         )
-    image = torch.randn(case.size[0], 3, *case.size[1:], device=case.device)
-    forward, model = prepare(form, case, image)
+    forward, model = prepare_form(form, case, case.make_image())
     assert isinstance(model, ResTrunk)
-    step = step_of(forward, model, case)
+    step = make_step(forward, model, case)
     step()
     marks: list[float] = []
 
     def mark(*_: Any) -> None:
-        synchronise(case.device)
+        synchronize_device(case.device)
         marks.append(time.perf_counter())
 
     hooks = [
@@ -612,8 +314,6 @@ def profiled(case: Case, form: str, operations: int = 15) -> str:
     return '\n'.join(lines)
 
 
-# What is shown -----------------------------------------------------------------------------------
-
 COLUMNS = (
     'arch',
     'mode',
@@ -629,8 +329,8 @@ COLUMNS = (
 )
 
 
-def table(rows: Iterable[Row]) -> str:
-    """The rows as text."""
+def format_table(rows: Iterable[BenchmarkRow]) -> str:
+    """Return the rows as a table of text."""
     number = lambda value: '' if value is None else f'{value:.1f}'
     cells = [
         COLUMNS,
@@ -661,8 +361,8 @@ def table(rows: Iterable[Row]) -> str:
     )
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+def describe_machine() -> dict[str, Any]:
+    """Return the machine that the figures were measured on."""
     import platform
 
     cpu = Path('/proc/cpuinfo')
@@ -685,13 +385,13 @@ def machine() -> dict[str, Any]:
     )
 
 
-def as_json(rows: Iterable[Row]) -> dict[str, Any]:
-    """Rows and machine, for ``json``."""
-    return dict(machine=machine(), rows=[asdict(row) for row in rows])
+def as_json(rows: Iterable[BenchmarkRow]) -> dict[str, Any]:
+    """Return rows and machine, for ``json``."""
+    return dict(machine=describe_machine(), rows=[asdict(row) for row in rows])
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
-    """Bars per case: the median of each form, and the quartiles."""
+def plot_rows(rows: Sequence[BenchmarkRow], path: Path) -> None:
+    """Draw bars per case: the median of each form, and the quartiles."""
     from matplotlib.figure import Figure
 
     cases = list(dict.fromkeys((row.arch, row.mode, row.size, row.dtype) for row in rows))

@@ -135,9 +135,7 @@ def _default_shape(cfg: Config, task: str) -> tuple[int, int]:
         return DETECTOR_SHAPE
     crop = cfg.get('crop_size')
     if crop is None:
-        raise UserError(
-            f'{name_of(cfg)} has no crop_size; give --shape', code='option.needed'
-        )
+        raise UserError(f'{name_of(cfg)} has no crop_size; give --shape', code='option.needed')
     return tuple(crop)
 
 

@@ -1,9 +1,9 @@
-"""Where a training step and a tested image spend their time, by the parts of the model.
+"""Measure where a training step and a tested image spend their time, by the parts of the model.
 
-The model of a config, with random weights, learns from and predicts on images of a real folder,
-read by the config's own pipelines at their full size. The methods of its parts are timed from
-outside; what one part does inside another counts for the inner one only. In the backward pass the
-time up to the moment when all gradients have come back to the backbone is that of neck and heads.
+The model of a config, with random weights, trains on and predicts on images of a real folder, read
+by the config's own pipelines at their full size. Time in one part that is called by another counts
+for the inner one only. The backward pass counts as that of neck and heads until all gradients have
+reached the backbone.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from ..compat.instances import wrap_method
 from ..config.hardware import WHOLE
 from ..config.inspect import LOADERS
 from ..config.load import load_config
-from ..config.retarget import without_weights
-from ..engine.prepare import data_for, prepare
-from ..engine.runner import build_runner, building
+from ..config.retarget import drop_weights
+from ..engine.prepare import choose_data_folder, prepare
+from ..engine.runner import build_runner, explain_build_errors
 from ..errors import UserError
 
-#: the last name of a module's path, or the end of it, its methods, and what they are booked as
 PARTS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ('data_preprocessor', ('forward',), 'preprocessing'),
     ('backbone', ('forward',), 'backbone'),
@@ -47,17 +47,18 @@ PARTS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ('decode_head', ('loss', 'predict'), 'decode head'),
     ('auxiliary_head', ('loss',), 'auxiliary head'),
 )
+"""The last name of a module's path, or its end; its methods, and the name of their time."""
 MODES = ('training', 'inference')
 
 
 @dataclass(frozen=True)
-class Spending:
-    """Seconds of one step, by part, in the order in which the parts begin.
+class StepTimes:
+    """The seconds of one step, by part, in the order in which the parts begin.
 
     Attributes:
         mode: ``training`` or ``inference``.
-        images: in the step.
-        shape: of the batch, height and width in pixels.
+        images: how many are in the step.
+        shape: height and width of the batch in pixels.
         parts: medians over the steps.
         total: of the whole step.
     """
@@ -70,15 +71,15 @@ class Spending:
 
 
 class Clock:
-    """Time by name; of spans that contain each other only the innermost runs."""
+    """A clock that sums time by name; of nested spans only the innermost counts."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
         self.open: list[str] = []
         self.since = 0.0
 
-    def turn(self) -> None:
-        """Books the time since the last turn."""
+    def book_time(self) -> None:
+        """Add the time since the last call to the current span."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
@@ -87,16 +88,21 @@ class Clock:
         self.since = now
 
     @contextmanager
-    def running(self, name: str) -> Iterator[None]:
-        """Books what happens inside under a name."""
-        self.turn()
+    def time_span(self, name: str) -> Iterator[None]:
+        """Count the time inside under a name."""
+        self.book_time()
         self.open.append(name)
         self.spent.setdefault(name, 0.0)
         try:
             yield
         finally:
-            self.turn()
+            self.book_time()
             self.open.pop()
+
+    def time_call(self, name: str, call: Callable[[], Any]) -> Any:
+        """Make a call, and count its time under a name."""
+        with self.time_span(name):
+            return call()
 
 
 def profile(
@@ -107,130 +113,118 @@ def profile(
     steps: int = 3,
     options: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> Spending:
-    """Times the steps of a config's training, or of its test.
+) -> StepTimes:
+    """Time the steps of a config's training, or of its test.
 
     Args:
         config: a config, its file, or the name of one that comes with mmresnest.
         data: a folder in COCO or ADE20K layout; the embedded data set unless given.
         mode: ``training`` or ``inference``.
-        steps: that are counted; one more goes before them.
+        steps: how many are counted, after one to warm up.
         options: settings to override, dotted names to values.
-        say: is told of progress.
+        say: is called with each step.
 
     Raises:
         UserError: config or data cannot be used, or a mode that there is not.
     """
-    check([mode], steps)
+    check_arguments([mode], steps)
     with tempfile.TemporaryDirectory() as folder:
         split = 'train' if mode == 'training' else 'test'
         cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
-        without_weights(cfg)  # what is frozen stays so: it saves time
+        drop_weights(cfg)  # frozen parts stay frozen, since that saves time
         cfg = prepare(
             cfg,
-            (split,),
+            splits=(split,),
             work_dir=folder,
-            data=data_for(cfg, data),
-            options={**(options or {}), **WHOLE},
+            data=choose_data_folder(cfg, data),
+            cfg_options={**(options or {}), **WHOLE},
         )
         cfg.log_level = 'WARNING'
         cfg.randomness = dict(seed=0)  # the same images at the same sizes each time
-        for key in LOADERS:  # the time of a worker would not be seen
+        for key in LOADERS:  # time in a worker process would not be measured
             if cfg.get(key):
                 cfg[key].update(num_workers=0, persistent_workers=False)
-        with building(cfg):
+        with explain_build_errors(cfg):
             runner = build_runner(cfg)
             loader = runner.build_dataloader(cfg[f'{split}_dataloader'], seed=0)
             if mode == 'training':
                 runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        return timed(runner, loader, mode, steps, say)
+        return time_steps(runner, loader, mode, steps, say)
 
 
-def check(modes: Sequence[str], steps: int) -> None:
-    """Refuses what cannot be timed, before anything is."""
+def check_arguments(modes: Sequence[str], steps: int) -> None:
+    """Refuse what cannot be timed, before anything is."""
     for mode in modes:
         if mode not in MODES:
-            raise UserError(f'mode {mode!r} is unknown; legal: {", ".join(MODES)}')
+            raise UserError(
+                f'mode {mode!r} is unknown; legal: {", ".join(MODES)}', code='option.unknown'
+            )
     if steps < 1:
-        raise UserError(f'steps={steps}: at least one must be counted')
+        raise UserError(f'steps={steps}: at least one must be counted', code='option.value')
 
 
-def timed(runner: Any, loader: Any, mode: str, steps: int, say: Callable[[str], None]) -> Spending:
-    """Runs the steps of a runner that is built."""
+def time_steps(
+    runner: Any, loader: Any, mode: str, steps: int, say: Callable[[str], None]
+) -> StepTimes:
+    """Time the steps of a runner."""
     model, clock = runner.model, Clock()
     model.train(mode == 'training')
-    watch(model, clock)
+    time_methods(model, clock)
     shape: list[tuple[int, int]] = []
     before = model.backbone.register_forward_pre_hook(
         lambda _, given: shape.append(tuple(given[0].shape[-2:]))
     )
     step = train_step if mode == 'training' else test_step
-    batches = endless(loader)
-    taken: list[tuple[dict[str, float], float]] = []
+    batches = cycle_batches(loader)
+    spent: list[dict[str, float]] = []
+    totals: list[float] = []
     images = 0
     for number in range(steps + 1):
         clock.spent.clear()
         start = time.perf_counter()
-        with clock.running('reading'):
+        with clock.time_span('reading'):
             batch = next(batches)
-        with clock.running('rest'):
+        with clock.time_span('rest'):
             step(runner, batch, clock)
-        taken.append((dict(clock.spent), time.perf_counter() - start))
+        spent.append(dict(clock.spent))
+        totals.append(time.perf_counter() - start)
         images = len(batch['inputs'])
-        say(f'{mode}, step {number} of {steps}: {taken[-1][1]:.2f} s')
+        say(f'{mode}, step {number} of {steps}: {totals[-1]:.2f} s')
     before.remove()
-    counted = taken[1:]
-    parts = {
-        name: statistics.median(spent.get(name, 0.0) for spent, _ in counted)
-        for name in counted[0][0]
-        if name != 'rest'
-    }
-    parts['rest'] = statistics.median(spent['rest'] for spent, _ in counted)
-    return Spending(
-        mode, images, shape[-1], parts, statistics.median(total for _, total in counted)
-    )
+    names = [name for name in spent[1] if name != 'rest'] + ['rest']
+    parts = {name: statistics.median(one.get(name, 0.0) for one in spent[1:]) for name in names}
+    return StepTimes(mode, images, shape[-1], parts, statistics.median(totals[1:]))
 
 
-def endless(loader: Any) -> Iterator[Any]:
-    """Its batches, again and again."""
+def cycle_batches(loader: Any) -> Iterator[Any]:
+    """Yield the batches of a loader again and again."""
     while True:
         yield from loader
 
 
-def watch(model: nn.Module, clock: Clock) -> None:
-    """Has the clock run while methods of the model's parts do."""
+def time_methods(model: nn.Module, clock: Clock) -> None:
+    """Time the methods of the model's parts by the clock."""
     for path, module in model.named_modules():
         for part, methods, name in PARTS:
-            last = [one for one in path.split('.') if not one.isdigit()][-1:]
+            last = [key for key in path.split('.') if not key.isdigit()][-1:]
             if not last or not f'_{last[0]}'.endswith(f'_{part}'):
                 continue
             for method in methods:
                 if callable(getattr(module, method, None)) and method not in vars(module):
-                    setattr(module, method, during(getattr(module, method), clock, name))
-
-
-def during(method: Callable, clock: Clock, name: str) -> Callable:
-    """The same method, its time booked."""
-
-    @wraps(method)
-    def timed_method(*args: Any, **kwargs: Any) -> Any:
-        with clock.running(name):
-            return method(*args, **kwargs)
-
-    return timed_method
+                    wrap_method(module, method, partial(clock.time_call, name))
 
 
 def train_step(runner: Any, batch: Any, clock: Clock) -> None:
-    """As ``BaseModel.train_step``, with the backward pass cut in two."""
+    """Do what ``BaseModel.train_step`` does, with the backward pass timed in two parts."""
     model, returned = runner.model, []
 
     def mark(_: Any) -> None:
-        clock.turn()
+        clock.book_time()
         returned.append(dict(clock.spent))
 
     def wait(_: nn.Module, __: Any, maps: tuple[Tensor, ...]) -> None:
-        # Of the operations at hand autograd runs the latest of the forward pass first, so the last
-        # one of the backbone begins when none of neck and heads is left.
+        # Autograd runs the operations in reverse order of the forward pass, so that of the
+        # backbone's last map begins when those of neck and heads are done.
         if maps[-1].grad_fn is not None:
             maps[-1].grad_fn.register_prehook(mark)
 
@@ -240,25 +234,25 @@ def train_step(runner: Any, batch: Any, clock: Clock) -> None:
         losses, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
     handle.remove()
     name = 'backward, neck and heads'
-    with clock.running(name):
+    with clock.time_span(name):
         wrapper.backward(wrapper.scale_loss(losses))
     if returned:
         outside = returned[0][name]
         clock.spent['backward, backbone'] = clock.spent[name] - outside
         clock.spent[name] = outside
-    with clock.running('optimiser'):
+    with clock.time_span('optimizer'):
         wrapper.step()
         wrapper.zero_grad()
 
 
 def test_step(runner: Any, batch: Any, clock: Clock) -> None:
-    """As ``BaseModel.test_step``."""
+    """Do what ``BaseModel.test_step`` does."""
     with torch.no_grad():
         runner.model.test_step(batch)
 
 
-def table(found: Spending) -> str:
-    """The parts, their milliseconds and shares."""
+def format_table(found: StepTimes) -> str:
+    """Return the parts, their milliseconds and shares, as text."""
     height, width = found.shape
     lines = [f'{found.mode}: {found.images} x 3 x {height} x {width}, {found.total * 1e3:.0f} ms']
     lines += [

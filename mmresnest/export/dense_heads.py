@@ -16,7 +16,7 @@ from .head_utils import (
     nms_iou_threshold,
     overrides_prediction,
     topk_by_score,
-    unsupported,
+    unsupported_error,
 )
 from .operators import DetectionOperators
 
@@ -37,7 +37,7 @@ class AnchorHead(nn.Module):
         super().__init__()
         generator = head.prior_generator
         if type(generator).__name__ not in ('AnchorGenerator', 'SSDAnchorGenerator'):
-            raise unsupported(generator, 'AnchorGenerator')
+            raise unsupported_error(generator, 'AnchorGenerator')
         self.head, self.dtype, self.operators = head.to(dtype), dtype, operators
         self.strides = [tuple(map(float, stride)) for stride in generator.strides]
         self.anchors = nn.ParameterList(
@@ -63,7 +63,7 @@ class AnchorHead(nn.Module):
         result = []
         found = self.head(tuple(one.to(self.dtype) for one in maps))
         if len(found) != 2:
-            raise unsupported(self.head, 'heads that give scores and deltas')
+            raise unsupported_error(self.head, 'heads that give scores and deltas')
         scores, deltas = found
         for score, delta, base, stride in zip(scores, deltas, self.anchors, self.strides):
             batch, height, width = score.shape[0], score.shape[2], score.shape[3]
@@ -109,7 +109,7 @@ class ProposalHead(AnchorHead):
 
     def __init__(self, head: Any, dtype: torch.dtype, operators: DetectionOperators) -> None:
         if type(head).__name__ != 'RPNHead':
-            raise unsupported(head, 'RPNHead')
+            raise unsupported_error(head, 'RPNHead')
         super().__init__(head, head.test_cfg, dtype, operators)
 
     def forward(self, maps: Sequence[Tensor], size: Tensor) -> tuple[Tensor, ...]:
@@ -146,7 +146,9 @@ class DenseHead(AnchorHead):
             or not hasattr(head, 'prior_generator')
             or getattr(head.loss_cls, 'custom_cls_channels', False)
         ):
-            raise unsupported(head, 'heads with anchors and without centerness, such as RetinaHead')
+            raise unsupported_error(
+                head, 'heads with anchors and without centerness, such as RetinaHead'
+            )
         super().__init__(head, head.test_cfg, dtype, operators)
         if self.min_bbox_size > 0:
             raise UserError(

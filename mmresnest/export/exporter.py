@@ -192,7 +192,8 @@ def _explain_export_errors(to: str, path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise UserError(
-            f'{path} cannot be written: {error.strerror or error}; make room, or name another --out',
+            f'{path} cannot be written: {error.strerror or error}; make room, or name another '
+            '--out',
             code='file.unwritable',
         ) from error
     except Exception as error:

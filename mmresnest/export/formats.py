@@ -204,7 +204,7 @@ def write_script(
 
 @contextmanager
 def silence_exporters() -> Iterator[None]:
-    """Suppress what torch logs and warns about its own internals while it exports."""
+    """Hide the logs and warnings of torch about its own internals while it exports."""
     loggers = [
         logging.getLogger(name) for name in ('torch.onnx', 'torch.export', 'onnxscript', 'onnx_ir')
     ]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..deploy import fold
 from ..errors import UserError
 from .dense_heads import AnchorHead, DenseHead, ProposalHead
-from .head_utils import overrides_prediction, unsupported
+from .head_utils import overrides_prediction, unsupported_error
 from .operators import NATIVE, DetectionOperators
 from .roi_heads import RoIHead
 
@@ -110,7 +110,7 @@ class SegmentorGraph(nn.Module):
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         super().__init__()
         if type(model).__name__ != 'EncoderDecoder':
-            raise unsupported(model, 'EncoderDecoder')
+            raise unsupported_error(model, 'EncoderDecoder')
         if model.out_channels == 1:
             raise UserError(
                 'the segmentor has one channel for two classes; export --part backbone '
@@ -123,17 +123,17 @@ class SegmentorGraph(nn.Module):
             'BaseDecodeHead',
             ('predict', 'predict_by_feat'),
         ):
-            raise unsupported(model.decode_head, 'heads that predict as BaseDecodeHead does')
-        self.normalise = InputNormalizer(model.data_preprocessor)
+            raise unsupported_error(model.decode_head, 'heads that predict as BaseDecodeHead does')
+        self.normalizer = InputNormalizer(model.data_preprocessor)
         self.features = FeatureGraph(model, 'neck' if model.with_neck else 'backbone', dtype)
         self.head, self.dtype = model.decode_head.to(dtype), dtype
 
     def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits B C H W and labels B H W of images B 3 H W and sizes B 2."""
-        maps = self.features(self.normalise(image, size))
+        maps = self.features(self.normalizer(image, size))
         logits = self.head(tuple(one.to(self.dtype) for one in maps))
         if not isinstance(logits, Tensor):
-            raise unsupported(self.head, 'heads that give one map')
+            raise unsupported_error(self.head, 'heads that give one map')
         logits = F.interpolate(
             logits.float(),
             size=image.shape[2:],
@@ -157,7 +157,7 @@ class DetectorGraph(nn.Module):
 
     def __init__(self, model: Any, dtype: torch.dtype, operators: DetectionOperators) -> None:
         super().__init__()
-        self.normalise = InputNormalizer(model.data_preprocessor)
+        self.normalizer = InputNormalizer(model.data_preprocessor)
         self.features = FeatureGraph(model, 'neck' if model.with_neck else 'backbone', dtype)
         self.dense: AnchorHead
         self.rois: RoIHead | None = None
@@ -165,7 +165,7 @@ class DetectorGraph(nn.Module):
         roi_head = getattr(model, 'roi_head', None)
         if roi_head is None:
             if not hasattr(model, 'bbox_head'):
-                raise unsupported(
+                raise unsupported_error(
                     model, 'a detector of one stage with anchors, or of two with RoIs'
                 )
             self.dense = DenseHead(model.bbox_head, dtype, operators)
@@ -176,7 +176,7 @@ class DetectorGraph(nn.Module):
                 'CascadeRCNN',
                 'TwoStageDetector',
             ):
-                raise unsupported(model, 'FasterRCNN, MaskRCNN, CascadeRCNN')
+                raise unsupported_error(model, 'FasterRCNN, MaskRCNN, CascadeRCNN')
             self.dense = ProposalHead(model.rpn_head, dtype, operators)
             self.rois = RoIHead(roi_head, dtype, operators)
             if self.rois.with_mask:
@@ -186,7 +186,7 @@ class DetectorGraph(nn.Module):
 
     def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, ...]:
         """Return boxes B K 4, scores B K, labels B K (and masks B K M M) of images and sizes."""
-        maps = self.features(self.normalise(image, size))
+        maps = self.features(self.normalizer(image, size))
         found = self.dense(maps, size)
         return found if self.rois is None else self.rois(maps, *found, size)
 

@@ -27,7 +27,7 @@ class DeltaXYWHCoder(nn.Module):
     def __init__(self, coder: Any) -> None:
         super().__init__()
         if type(coder).__name__ != 'DeltaXYWHBBoxCoder':
-            raise unsupported(coder, 'DeltaXYWHBBoxCoder')
+            raise unsupported_error(coder, 'DeltaXYWHBBoxCoder')
         self.register_buffer('means', torch.tensor(coder.means, dtype=torch.float32))
         self.register_buffer('stds', torch.tensor(coder.stds, dtype=torch.float32))
         self.clips, self.clamps = bool(coder.clip_border), bool(coder.add_ctr_clamp)
@@ -115,7 +115,7 @@ def overrides_prediction(head: Any, module: str, base: str, names: Sequence[str]
     return any(getattr(type(head), name, None) is not getattr(known, name) for name in names)
 
 
-def unsupported(found: Any, legal: str) -> UserError:
+def unsupported_error(found: Any, legal: str) -> UserError:
     """Return the error for a part of a model that is not known here."""
     return UserError(
         f'a whole model cannot be exported with {type(found).__name__}; known here: '

@@ -202,7 +202,7 @@ def build_metadata(
         ),
         resize=resize_rule(cfg) if part == 'model' else None,
         window=_sliding_window(predictor),
-        normalise=dict(
+        normalize=dict(
             mean=norm.mean.flatten().tolist(),
             std=norm.std.flatten().tolist(),
             order='BGR' if norm.flips else 'RGB',
@@ -267,7 +267,7 @@ def comparison_inputs(
         if part == 'model':
             result.append((pixels, torch.tensor([true for _, true in placed])))
             continue
-        norm = metadata['normalise']
+        norm = metadata['normalize']
         mean, std = (torch.tensor(norm[name]).view(1, -1, 1, 1) for name in ('mean', 'std'))
         ordered = pixels if norm['order'] == 'RGB' else pixels.flip(1)
         result.append(((ordered.float() - mean) / std,))

@@ -15,7 +15,7 @@ from .head_utils import (
     nms_iou_threshold,
     overrides_prediction,
     topk_by_score,
-    unsupported,
+    unsupported_error,
 )
 from .operators import DetectionOperators
 
@@ -34,7 +34,9 @@ class RoIHead(nn.Module):
         if type(head).__name__ not in ('StandardRoIHead', 'CascadeRoIHead') or getattr(
             head, 'with_shared_head', False
         ):
-            raise unsupported(head, 'StandardRoIHead and CascadeRoIHead without a shared head')
+            raise unsupported_error(
+                head, 'StandardRoIHead and CascadeRoIHead without a shared head'
+            )
         stages, extractors = _as_list(head.bbox_head), _as_list(head.bbox_roi_extractor)
         for stage in stages:
             _check_box_head(stage)
@@ -102,7 +104,7 @@ class MaskHeads(nn.Module):
         heads, extractors = _as_list(head.mask_head), _as_list(head.mask_roi_extractor)
         for one in heads:
             if type(one).__name__ != 'FCNMaskHead':
-                raise unsupported(one, 'FCNMaskHead')
+                raise unsupported_error(one, 'FCNMaskHead')
         self.heads = nn.ModuleList(heads).to(dtype)
         self.extractors = nn.ModuleList([RoIExtractor(one, dtype, operators) for one in extractors])
         self.threshold = float(head.test_cfg['mask_thr_binary'])
@@ -144,7 +146,7 @@ class RoIExtractor(nn.Module):
             or len(set(layer.output_size)) > 1
             for layer in layers
         ):
-            raise unsupported(
+            raise unsupported_error(
                 extractor, 'SingleRoIExtractor with square, aligned, averaging RoIAlign'
             )
         self.scales = [float(layer.spatial_scale) for layer in layers]
@@ -188,4 +190,4 @@ def _check_box_head(head: Any) -> None:
     )
     whole = head.with_cls and head.with_reg
     if changed or getattr(head, 'custom_activation', False) or not whole:
-        raise unsupported(head, 'heads that predict as BBoxHead does')
+        raise unsupported_error(head, 'heads that predict as BBoxHead does')

@@ -48,7 +48,7 @@ class Detections:
         """Return the name of each object's class."""
         return [class_name(self.names, label) for label in self.labels]
 
-    named = class_names  # its name until 0.2
+    named = class_names  # its name before 0.2, kept for one version
 
     def filter_by_score(self, score: float) -> Detections:
         """Return the objects with at least this score, best first."""
@@ -193,7 +193,7 @@ class PanopticSegmentation:
         return table[self.ids]
 
     def to_coco(self, image_id: int) -> dict[str, Any]:
-        """The annotation of COCO's panoptic format; its PNG is :meth:`coloured`."""
+        """Return the annotation of COCO's panoptic format; its PNG is :meth:`to_rgb_ids`."""
         return dict(
             image_id=image_id,
             segments_info=[

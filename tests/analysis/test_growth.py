@@ -16,7 +16,7 @@ PAGE = (ROOT / 'docs' / 'speed.md').read_text(encoding='utf-8')
 
 
 def test_every_case_was_measured():
-    for axis, arch, size in growth.cases():
+    for axis, arch, size in growth.list_cases():
         written = 'x'.join(map(str, (size[0], 3, *size[1:])))
         own = {
             (row['mode'], row['form'])
@@ -31,13 +31,13 @@ def test_every_case_was_measured():
 
 def test_a_line_is_found_again():
     points = [(x, 3.0 + 0.25 * x) for x in (1, 10, 1e3, 1e6)]
-    assert growth.line(points) == pytest.approx((3.0, 0.25))
+    assert growth.fit_line(points) == pytest.approx((3.0, 0.25))
 
 
 def test_the_page_has_the_formulas():
     """Every number of the table of formulas, as it is computed from the file."""
     rows = dict(re.findall(r'^\| (\w[^|]*?) +\| ([^|]+\| [^|]+\| [^|]+) \|$', PAGE, re.MULTILINE))
-    for name, fit in growth.formulas(FOUND).items():
+    for name, fit in growth.fit_formulas(FOUND).items():
         cells = [cell.strip() for cell in rows[name].split('|')]
         assert cells == [f'{fit["a"]:.3g}', f'{fit["b"]:.3g}', f'{fit["off"]:.0%}'], name
 
@@ -55,7 +55,7 @@ def test_the_page_has_the_processes():
 
 def test_the_picture_is_drawn_of_the_file(tmp_path):
     pytest.importorskip('matplotlib')
-    growth.plot(FOUND, tmp_path / 'growth.svg')
+    growth.plot_growth(FOUND, tmp_path / 'growth.svg')
     # What is written in it, the lengths of the bars included, and how many curves there are:
     # places of points are matplotlib's choice, which changes with its version.
     words, curves = (
@@ -71,7 +71,7 @@ def test_the_picture_is_drawn_of_the_file(tmp_path):
 
 @pytest.mark.slow
 def test_processes_are_timed():
-    found = growth.together(1)
+    found = growth.measure_processes(1)
     assert list(found) == ['alone', 'beside', 'exchanging', 'exchange', 'MiB']
     assert all(value > 0 for value in found.values())
     assert found['MiB'] == pytest.approx(25.4e6 * 4 / 2**20, rel=0.01)

@@ -32,7 +32,7 @@ PARTS = {
         'RoIAlign',
         'backward, neck and heads',
         'backward, backbone',
-        'optimiser',
+        'optimizer',
         'rest',
     ],
     ('detection', 'inference'): [
@@ -69,7 +69,7 @@ PARTS = {
         'auxiliary head',
         'backward, neck and heads',
         'backward, backbone',
-        'optimiser',
+        'optimizer',
         'rest',
     ],
     ('semantic', 'inference'): ['reading', 'preprocessing', 'backbone', 'decode head', 'rest'],
@@ -154,14 +154,14 @@ class Head(nn.Module):
 
 def test_time_is_booked_on_who_spent_it():
     model = Model()
-    optimiser = types.SimpleNamespace(
+    optimizer = types.SimpleNamespace(
         step=lambda: time.sleep(0.15),
         zero_grad=lambda: None,
         scale_loss=lambda loss: 2 * loss,
         backward=lambda loss: loss.backward(),
         optim_context=lambda model: nullcontext(),
     )
-    runner = types.SimpleNamespace(model=model, optim_wrapper=optimiser)
+    runner = types.SimpleNamespace(model=model, optim_wrapper=optimizer)
     found = profile.time_steps(
         runner, [dict(inputs=torch.ones(1, 3, 8, 8))], 'training', 3, lambda line: None
     )
@@ -169,7 +169,7 @@ def test_time_is_booked_on_who_spent_it():
         'backbone': 0.1,
         'decode head': 0.05,
         'RoIAlign': 0.4,
-        'optimiser': 0.15,
+        'optimizer': 0.15,
         'backward, neck and heads': 0.2,
         'backward, backbone': 0.5,
     }

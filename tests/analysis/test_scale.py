@@ -63,13 +63,13 @@ def test_saved_bytes(arch, arguments):
 def test_a_detector_and_a_segmentor(tmp_path):
     detector = tiny.write(tmp_path, 'detection')
     small, large = (estimate_step(detector, shape=shape) for shape in ((64, 64), (64, 128)))
-    assert small.shape == (64, 64) and small.params > small.learned, 'the stem is frozen'
+    assert small.shape == (64, 64) and small.params > small.trainable, 'the stem is frozen'
     # Twice the pixels; the box head looks at no more regions than there are.
     assert 1.2 < large.flops / small.flops < 2.1 and 1.2 < large.saved / small.saved < 2.1
     assert estimate_step(tiny.write(tmp_path, 'instance'), shape=(64, 64)).saved > small.saved / 4
     segmentor = tiny.write(tmp_path, 'semantic')
     cost = estimate_step(segmentor, shape=(64, 64))
-    assert cost.params == cost.learned and cost.flops > 0
+    assert cost.params == cost.trainable and cost.flops > 0
     assert count_training_images(load_config(segmentor)) == 2 * 16
     assert count_training_images(load_config('faster_rcnn_resnest50_fpn')) == 90_000 * 16
     cfg = load_config(segmentor)
@@ -79,7 +79,7 @@ def test_a_detector_and_a_segmentor(tmp_path):
 
 
 def test_arithmetic():
-    cost = MemoryEstimate((1, 1), flops=10**12, saved=2**30, params=1000, learned=100)
+    cost = MemoryEstimate((1, 1), flops=10**12, saved=2**30, params=1000, trainable=100)
     assert cost.hours(3600, gpus=3, rate=1e12) == 1
     assert cost.memory(2) == 2 * 2**30 + 4 * 1000 + 8 * 100
 

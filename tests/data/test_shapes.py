@@ -15,13 +15,15 @@ cv2 = pytest.importorskip('cv2')
 
 @pytest.fixture(scope='module')
 def many():
-    return [drawing.sample(3, 'val', index) for index in range(30)]
+    return [drawing.draw_sample(3, 'val', index) for index in range(30)]
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp('drawn') / 'shapes'
-    return dataset.draw(root, seed=3, train=3, val=4, test=1, size=(224, 160), progress=False)
+    return dataset.draw_dataset(
+        root, seed=3, train=3, val=4, test=1, size=(224, 160), progress=False
+    )
 
 
 def listing(root):
@@ -41,7 +43,7 @@ def small(root, **changes):
         'layouts': ('coco',),
         'progress': False,
     }
-    return dataset.draw(root, **{**arguments, **changes})
+    return dataset.draw_dataset(root, **{**arguments, **changes})
 
 
 # --------------------------------------------------------------------------------- what is drawn
@@ -52,25 +54,25 @@ def same(one, two):
 
 
 def test_a_picture_depends_on_its_arguments_and_on_nothing_else():
-    first = drawing.sample(1, 'train', 5, (128, 96))
+    first = drawing.draw_sample(1, 'train', 5, (128, 96))
     np.random.seed(7)
-    drawing.sample(9, 'test', 0, (64, 64))
-    assert same(first, drawing.sample(1, 'train', 5, (128, 96)))
+    drawing.draw_sample(9, 'test', 0, (64, 64))
+    assert same(first, drawing.draw_sample(1, 'train', 5, (128, 96)))
     for other in ((2, 'train', 5), (1, 'val', 5), (1, 'train', 6)):
-        assert not np.array_equal(first.image, drawing.sample(*other, (128, 96)).image)
+        assert not np.array_equal(first.image, drawing.draw_sample(*other, (128, 96)).image)
 
 
 def test_the_pixels_of_this_version():
     """A change of the drawing has to raise VERSION, or folders of two drawings would be mixed."""
     digest = hashlib.sha256()
     for split in dataset.SPLITS:
-        for part in drawing.sample(0, split, 1, (160, 128)):
+        for part in drawing.draw_sample(0, split, 1, (160, 128)):
             digest.update(np.ascontiguousarray(part).tobytes())
     assert (dataset.VERSION, digest.hexdigest()[:16]) == (2, '7010e27c203e204b')
 
 
 def test_shapes_and_types():
-    drawn = drawing.sample(0, 'train', 0, (200, 120))
+    drawn = drawing.draw_sample(0, 'train', 0, (200, 120))
     count = len(drawn.labels)
     assert drawn.image.shape == (120, 200, 3) and drawn.image.dtype == np.uint8
     assert drawn.masks.shape == (count, 120, 200) and drawn.masks.dtype == bool
@@ -126,7 +128,7 @@ def test_objects_overlap_in_measure(many):
     for drawn in many:
         for number, one in enumerate(drawn.boxes):
             for two in drawn.boxes[:number]:
-                iou = drawing._iou(tuple(one), tuple(two))
+                iou = drawing._box_iou(tuple(one), tuple(two))
                 assert iou <= drawing.MAX_BOX_IOU
                 overlaps += iou > 0
     assert overlaps > len(many) / 2
@@ -135,11 +137,11 @@ def test_objects_overlap_in_measure(many):
 @pytest.mark.parametrize(('hidden', 'kept'), [(0.1, True), (0.5, False), (1.0, False)])
 def test_nothing_is_hidden_too_far(hidden, kept):
     canvas = drawing._Canvas(np.zeros((100, 100, 3), np.int16), np.zeros(3, np.int16))
-    assert canvas.add((slice(10, 60), slice(10, 60)), np.ones((50, 50), bool))
+    assert canvas.add_object((slice(10, 60), slice(10, 60)), np.ones((50, 50), bool))
     before = canvas.owner.copy()
     # A broad bar from the left, so that only visibility can forbid it and not the overlap of boxes.
     bar = np.ones((100, 10 + round(50 * hidden)), bool)
-    assert canvas.add((slice(0, 100), slice(0, bar.shape[1])), bar) is kept
+    assert canvas.add_object((slice(0, 100), slice(0, bar.shape[1])), bar) is kept
     if kept:
         assert canvas.visible[0] == 50 * 45 and canvas.boxes[0] == (15, 10, 60, 60)
         assert canvas.owner[30, 12] == 2
@@ -151,8 +153,8 @@ def test_nothing_is_hidden_too_far(hidden, kept):
 def test_outlines_fill_their_square_and_differ(name):
     axis = (np.arange(200) + 0.5) / 100 - 1
     u, v = np.meshgrid(axis, axis)
-    masks = {other: drawing._inside(other, u, v) for other in drawing.CLASSES}
-    x0, y0, x1, y1 = drawing._extent(masks[name])
+    masks = {other: drawing._inside_shape(other, u, v) for other in drawing.CLASSES}
+    x0, y0, x1, y1 = drawing.tight_box(masks[name])
     assert min(x1 - x0, y1 - y0) >= 180
     for other, mask in masks.items():
         if other != name:
@@ -175,13 +177,13 @@ def test_coco(folder):
             assert (
                 cv2.imread(str(path)).shape == (image['height'], image['width'], 3) == (160, 224, 3)
             )
-            drawn = drawing.sample(3, split, image['id'] - 1, (224, 160))
+            drawn = drawing.draw_sample(3, split, image['id'] - 1, (224, 160))
             annotations = data.loadAnns(data.getAnnIds(image['id']))
             assert len(annotations) == len(drawn.labels)
             for annotation, mask, label in zip(annotations, drawn.masks, drawn.labels, strict=True):
                 decoded = data.annToMask(annotation).astype(bool)
                 assert np.array_equal(decoded, mask)
-                x0, y0, x1, y1 = drawing._extent(decoded)
+                x0, y0, x1, y1 = drawing.tight_box(decoded)
                 assert annotation['bbox'] == [x0, y0, x1 - x0, y1 - y0]
                 assert annotation['area'] == decoded.sum() and annotation['iscrowd'] == 0
                 assert annotation['category_id'] == label + 1
@@ -224,10 +226,10 @@ def test_panoptic(folder):
             # Every pixel is of exactly one segment, and every segment has pixels.
             assert set(np.unique(numbers)) == set(segments)
             assert len(segments) == len(annotation['segments_info'])
-            drawn = drawing.sample(3, split, image['id'] - 1, (224, 160))
+            drawn = drawing.draw_sample(3, split, image['id'] - 1, (224, 160))
             for number, one in segments.items():
                 pixels = numbers == number
-                x0, y0, x1, y1 = drawing._extent(pixels)
+                x0, y0, x1, y1 = drawing.tight_box(pixels)
                 assert one['area'] == pixels.sum() and one['iscrowd'] == 0
                 assert one['bbox'] == [x0, y0, x1 - x0, y1 - y0]
                 truth, label = ~drawn.masks.any(0), len(drawing.CLASSES)
@@ -247,7 +249,7 @@ def test_a_picture_without_background(tmp_path):
         semantic=np.full((64, 64), 3, np.uint8),
     )
     split = dataset._Split(tmp_path, 'val', ['panoptic'])
-    split.add(0, whole)
+    split.add_sample(0, whole)
     assert [one['id'] for one in split.segments[0]['segments_info']] == [2]
 
 
@@ -256,7 +258,7 @@ def test_layouts_agree(folder):
     assert names == ['background', *drawing.classes()]
     for split, count in (('train', 3), ('val', 4), ('test', 1)):
         for index in range(count):
-            drawn = drawing.sample(3, split, index, (224, 160))
+            drawn = drawing.draw_sample(3, split, index, (224, 160))
             city = f'shapes_{index:06d}_000000'
             masks = [
                 folder / 'annotations' / split / f'{index:06d}.png',
@@ -317,7 +319,7 @@ def test_one_layout_alone(tmp_path):
 def test_a_finished_folder_is_used_again(tmp_path, monkeypatch):
     root = small(tmp_path / 'set', layouts=('coco', 'ade20k'))
     before = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
-    monkeypatch.setattr(dataset, 'sample', None)  # drawing anything would fail
+    monkeypatch.setattr(dataset, 'draw_sample', None)  # drawing anything would fail
     assert small(root, layouts=('coco', 'ade20k')) == root
     assert small(str(root), layouts=('coco',)) == root
     assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == before
@@ -392,8 +394,8 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch, error):
             raise error('stop')
         return sample(*arguments)
 
-    sample = drawing.sample
-    monkeypatch.setattr(dataset, 'sample', interrupted)
+    sample = drawing.draw_sample
+    monkeypatch.setattr(dataset, 'draw_sample', interrupted)
     with pytest.raises(UserError if error is OSError else error):
         small(tmp_path / 'set')
     assert len(drawn) == 3 and os.listdir(tmp_path) == []
@@ -442,4 +444,4 @@ def test_bad_arguments_are_told(tmp_path, changes, told):
 
 def test_an_unknown_split_is_told():
     with pytest.raises(UserError, match='nearest: val'):
-        drawing.sample(0, 'vall', 0)
+        drawing.draw_sample(0, 'vall', 0)

@@ -338,7 +338,7 @@ def test_the_file_says_what_it_is(exported, trained):
     metadata = runtimes.open_session(file).metadata
     assert metadata['names'] == ['disk', 'ring', 'square', 'triangle', 'star', 'cross']
     assert metadata['input'] == dict(batch=None, height=None, width=None, divisor=32, least=33)
-    assert metadata['normalise']['order'] == 'RGB' and len(metadata['normalise']['mean']) == 3
+    assert metadata['normalize']['order'] == 'RGB' and len(metadata['normalize']['mean']) == 3
     assert metadata['resize'] == dict(scale=[64, 64], keep_ratio=True)
     from mmresnest.utils.files import sha256_of
 

@@ -1,4 +1,4 @@
-"""The embedded data set: textured pictures of occluding shapes, drawn rather than fetched.
+"""Write the embedded data set: textured pictures of occluding shapes, drawn, not downloaded.
 
 Picture ``index`` of a split is a pure function of ``(seed, split, index, size)``. Its pixels do not
 depend on the machine, on the number of threads or on how many are drawn: random numbers come from
@@ -6,8 +6,8 @@ NumPy's frozen legacy distributions, rotations from sines rounded to 12 bits, an
 arithmetic on integers or single IEEE operations (no sum over floats, no transcendental function,
 and OpenCV only encodes).
 
-A class is decided by the outline alone. Colour leans to a class in one object of three, texture
-never.
+The outline alone decides on the class. One object of three has a color typical of its class; the
+texture depends on nothing.
 
 ``draw_dataset`` writes one folder that holds up to four layouts of the same pictures::
 
@@ -59,10 +59,11 @@ from .drawing import (
 VERSION = 2
 LAYOUTS = ('coco', 'ade20k', 'cityscapes', 'panoptic')
 STAMP = 'shapes.json'
+LICENSE = dict(id=1, name='CC0-1.0', url='https://creativecommons.org/publicdomain/zero/1.0/')
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
-    """Encodes an RGB picture or a grey mask by its suffix."""
+    """Encode an RGB picture or a gray mask in the format of its suffix."""
     import cv2
 
     if image.ndim == 3:
@@ -78,8 +79,11 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     path.write_bytes(data.tobytes())
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    """A second name for a file, or a copy where the file system has no hard links."""
+def _link_or_write(source: Path | None, target: Path, image: np.ndarray) -> None:
+    """Give an encoded file a second name, or a copy without hard links; or encode the image."""
+    if source is None:
+        _write_image(target, image)
+        return
     try:
         os.link(source, target)
     except OSError:
@@ -87,7 +91,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 class _Split:
-    """Collects one split of the folder while its pictures are written."""
+    """One split of the folder, while its pictures are written."""
 
     def __init__(self, root: Path, name: str, layouts: Sequence[str]) -> None:
         self.root, self.name, self.layouts = root, name, layouts
@@ -104,120 +108,98 @@ class _Split:
             for folder in self.folders[layout]:
                 folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, index: int, drawn: Sample) -> None:
-        stem = f'{index:06d}'
+    def add_sample(self, index: int, drawn: Sample) -> None:
+        """Write a picture in all layouts; each file is encoded once."""
         photo: Path | None = None
-        if 'coco' in self.layouts or 'panoptic' in self.layouts:
-            photo = self.folders['coco'][0] / f'{stem}.jpg'
-            _write_image(photo, drawn.image)
-            self._describe(index, photo.name, drawn)
-        if 'panoptic' in self.layouts:
-            self._describe_segments(index, drawn)
         labels: Path | None = None
+        if 'coco' in self.layouts or 'panoptic' in self.layouts:
+            photo = self.folders['coco'][0] / f'{index:06d}.jpg'
+            _write_image(photo, drawn.image)
+            self._add_coco_rows(index, photo.name, drawn)
+        if 'panoptic' in self.layouts:
+            self._add_panoptic_map(index, drawn)
         if 'ade20k' in self.layouts:
             pictures, masks = self.folders['ade20k']
-            if photo is None:
-                _write_image(pictures / f'{stem}.jpg', drawn.image)
-            else:
-                _link_or_copy(photo, pictures / f'{stem}.jpg')
-            labels = masks / f'{stem}.png'
+            labels = masks / f'{index:06d}.png'
+            _link_or_write(photo, pictures / f'{index:06d}.jpg', drawn.image)
             _write_image(labels, drawn.semantic)
         if 'cityscapes' in self.layouts:
             pictures, masks = self.folders['cityscapes']
             stem = f'{CITY}_{index:06d}_000000'
             _write_image(pictures / f'{stem}_leftImg8bit.png', drawn.image)
-            target = masks / f'{stem}_gtFine_labelTrainIds.png'
-            if labels is None:
-                _write_image(target, drawn.semantic)
-            else:
-                _link_or_copy(labels, target)
+            _link_or_write(labels, masks / f'{stem}_gtFine_labelTrainIds.png', drawn.semantic)
 
-    def _describe(self, index: int, file_name: str, drawn: Sample) -> None:
+    def _add_coco_rows(self, index: int, file_name: str, drawn: Sample) -> None:
         height, width = drawn.semantic.shape
         self.images.append(
-            {
-                'id': index + 1,
-                'file_name': file_name,
-                'width': width,
-                'height': height,
-                'license': 1,
-            }
+            dict(id=index + 1, file_name=file_name, width=width, height=height, license=1)
         )
-        for mask, label, (x0, y0, x1, y1) in zip(
+        for mask, label, box in zip(
             drawn.masks, drawn.labels.tolist(), drawn.boxes.tolist(), strict=True
         ):
             self.annotations.append(
-                {
-                    'id': len(self.annotations) + 1,
-                    'image_id': index + 1,
-                    'category_id': label + 1,
-                    'bbox': [x0, y0, x1 - x0, y1 - y0],
-                    'area': int(mask.sum()),
-                    'iscrowd': 0,
-                    'segmentation': {'size': [height, width], 'counts': count_runs(mask)},
-                }
+                dict(
+                    id=len(self.annotations) + 1,
+                    image_id=index + 1,
+                    **_object_fields(mask, label, box),
+                    segmentation=dict(size=[height, width], counts=count_runs(mask)),
+                )
             )
 
-    def _describe_segments(self, index: int, drawn: Sample) -> None:
-        """Segment 1 is the background, 2 the first object; a number n has the colour (n, 0, 0)."""
-        numbers = np.ones(drawn.semantic.shape, np.uint8)
+    def _add_panoptic_map(self, index: int, drawn: Sample) -> None:
+        """Write the map of segments: 1 is the background, 2 the first object; n is (n, 0, 0)."""
+        ids = np.ones(drawn.semantic.shape, np.uint8)
         for position, mask in enumerate(drawn.masks):
-            numbers[mask] = position + 2
+            ids[mask] = position + 2
         name = f'{index:06d}.png'
-        _write_image(self.folders['panoptic'][1] / name, numbers[:, :, None] * np.array([1, 0, 0], 'u1'))
-        regions = [(numbers == 1, len(CLASSES))]
+        _write_image(
+            self.folders['panoptic'][1] / name, ids[:, :, None] * np.array([1, 0, 0], 'u1')
+        )
+        regions = [(ids == 1, len(CLASSES))]
         regions += list(zip(drawn.masks, drawn.labels.tolist(), strict=True))
-        segments = []
-        for number, (mask, label) in enumerate(regions, 1):
-            if mask.any():
-                x0, y0, x1, y1 = tight_box(mask)
-                segments.append(
-                    {
-                        'id': number,
-                        'category_id': label + 1,
-                        'bbox': [x0, y0, x1 - x0, y1 - y0],
-                        'area': int(mask.sum()),
-                        'iscrowd': 0,
-                    }
-                )
-        self.segments.append({'image_id': index + 1, 'file_name': name, 'segments_info': segments})
+        segments = [
+            dict(id=number, **_object_fields(mask, label, tight_box(mask)))
+            for number, (mask, label) in enumerate(regions, 1)
+            if mask.any()
+        ]
+        self.segments.append(dict(image_id=index + 1, file_name=name, segments_info=segments))
 
-    def finish(self, seed: int) -> None:
+    def write_json_files(self, seed: int) -> None:
+        """Write the json files of COCO's layouts."""
         things = [
-            {'id': number, 'name': name, 'supercategory': 'shape'}
+            dict(id=number, name=name, supercategory='shape')
             for number, name in enumerate(CLASSES, 1)
         ]
         if 'coco' in self.layouts:
-            self._finish(f'{self.name}.json', seed, self.annotations, things)
+            self._write_coco(f'{self.name}.json', seed, self.annotations, things)
         if 'panoptic' in self.layouts:
-            ground = {'id': len(CLASSES) + 1, 'name': 'background', 'supercategory': 'ground'}
+            ground = dict(id=len(CLASSES) + 1, name='background', supercategory='ground')
             categories = [{**thing, 'isthing': 1} for thing in things] + [{**ground, 'isthing': 0}]
-            self._finish(f'panoptic_{self.name}.json', seed, self.segments, categories)
+            self._write_coco(f'panoptic_{self.name}.json', seed, self.segments, categories)
 
-    def _finish(
+    def _write_coco(
         self, file_name: str, seed: int, annotations: list[dict], categories: list[dict]
     ) -> None:
-        _write_json(
-            self.root / file_name,
-            {
-                'info': {
-                    'description': f'mmresnest shapes, {self.name} split',
-                    'version': str(VERSION),
-                    'contributor': 'mmresnest',
-                    'seed': seed,
-                },
-                'licenses': [
-                    {
-                        'id': 1,
-                        'name': 'CC0-1.0',
-                        'url': 'https://creativecommons.org/publicdomain/zero/1.0/',
-                    }
-                ],
-                'images': self.images,
-                'annotations': annotations,
-                'categories': categories,
-            },
+        content = dict(
+            info=dict(
+                description=f'mmresnest shapes, {self.name} split',
+                version=str(VERSION),
+                contributor='mmresnest',
+                seed=seed,
+            ),
+            licenses=[LICENSE],
+            images=self.images,
+            annotations=annotations,
+            categories=categories,
         )
+        _write_json(self.root / file_name, content)
+
+
+def _object_fields(mask: np.ndarray, label: int, box: Sequence[int]) -> dict:
+    x0, y0, x1, y1 = box
+    return dict(
+        category_id=label + 1, bbox=[x0, y0, x1 - x0, y1 - y0], area=int(mask.sum()), iscrowd=0
+    )
 
 
 def _write_json(path: Path, content: dict) -> None:
@@ -225,7 +207,7 @@ def _write_json(path: Path, content: dict) -> None:
 
 
 def _expected_folders(counts: dict[str, int], layouts: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Folders of a finished data set, and how many files each holds."""
+    """Yield the folders of a finished data set, and how many files each holds."""
     for split, count in counts.items():
         if not count:
             continue
@@ -242,7 +224,7 @@ def _expected_folders(counts: dict[str, int], layouts: Sequence[str]) -> Iterato
 
 
 def _reuse_problem(root: Path, wanted: dict) -> str | None:
-    """Why an existing folder cannot be used, or None where it can."""
+    """Return why an existing folder cannot be used, or None where it can."""
     try:
         found = json.loads((root / STAMP).read_text(encoding='utf-8'))
         layouts = list(found['layouts'])
@@ -252,27 +234,31 @@ def _reuse_problem(root: Path, wanted: dict) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return f'has a {STAMP} that cannot be read'
     for key, value in wanted.items():
-        if key == 'layouts':
-            if not set(value) <= set(layouts):
-                return f'was drawn with layouts={layouts}, not {value}'
-        elif found.get(key) != value:
+        same = set(value) <= set(layouts) if key == 'layouts' else found.get(key) == value
+        if not same:
             return f'was drawn with {key}={found.get(key)}, not {value}'
+    return _missing_files(root, counts, layouts)
+
+
+def _missing_files(root: Path, counts: dict[str, int], layouts: Sequence[str]) -> str | None:
+    """Return what a finished folder has lost, or None where it is complete."""
     for folder, count in _expected_folders(counts, layouts):
         present = sum(1 for _ in os.scandir(root / folder)) if (root / folder).is_dir() else 0
         if present < count:
             return f'has lost files: {folder} holds {present} of {count}'
-    for layout, pattern in (('coco', '{}.json'), ('panoptic', 'panoptic_{}.json')):
-        for split, count in counts.items():
-            if layout in layouts and count and not (root / pattern.format(split)).is_file():
-                return f'has lost {pattern.format(split)}'
+    for layout, prefix in (('coco', ''), ('panoptic', 'panoptic_')):
+        for split in (split for split, count in counts.items() if count and layout in layouts):
+            if not (root / f'{prefix}{split}.json').is_file():
+                return f'has lost {prefix}{split}.json'
     return None
 
 
 def _reuse_folder(root: Path, wanted: dict) -> Path:
-    complaint = _reuse_problem(root, wanted)
-    if complaint:
+    """Return an existing folder, or refuse it."""
+    problem = _reuse_problem(root, wanted)
+    if problem:
         raise UserError(
-            f'shapes: the folder {root} {complaint}. '
+            f'shapes: the folder {root} {problem}. '
             'Nothing was changed. Name another folder, or move this one away and draw again.',
             code='shapes.folder-taken',
         )
@@ -290,7 +276,7 @@ def draw_dataset(
     layouts: Sequence[str] = LAYOUTS,
     progress: bool = True,
 ) -> Path:
-    """Draws the data set into a folder, or finds it there.
+    """Draw the data set into a folder, or reuse the one that is there.
 
     The pictures are written beside the folder and moved into place when all of them are there, so
     an interrupted call leaves no folder that looks finished.
@@ -312,37 +298,14 @@ def draw_dataset(
         UserError: an argument cannot be used, or the folder holds something else.
     """
     root = Path(folder).expanduser()
-    layouts = [layouts] if isinstance(layouts, str) else list(layouts)
-    for layout in layouts:
-        if layout not in LAYOUTS:
-            raise UserError(
-                f'shapes: there is no layout {layout!r}; {nearest(layout, LAYOUTS)}',
-                code='option.unknown',
-            )
-    if not layouts:
-        raise UserError(
-            'shapes: layouts is empty; legal: ' + ', '.join(LAYOUTS), code='option.value'
-        )
-    counts = {
-        name: check_count(name, count)
-        for name, count in zip(SPLITS, (train, val, test), strict=True)
-    }
-    if not any(counts.values()):
-        raise UserError(
-            'shapes: train, val and test are all 0, so there is nothing to draw',
-            code='option.value',
-        )
-    seed, size = check_seed(seed), check_size(size)
-    layouts = [layout for layout in LAYOUTS if layout in layouts]
-    stamp = {
-        'version': VERSION,
-        'seed': seed,
-        **counts,
-        'size': list(size),
-        'layouts': layouts,
-        'classes': list(CLASSES),
-    }
-
+    stamp = dict(
+        version=VERSION,
+        seed=check_seed(seed),
+        **_check_counts(train, val, test),
+        size=list(check_size(size)),
+        layouts=_check_layouts(layouts),
+        classes=list(CLASSES),
+    )
     if root.is_dir() and any(root.iterdir()):
         return _reuse_folder(root, stamp)
     if root.exists() and not root.is_dir():
@@ -359,16 +322,8 @@ def draw_dataset(
             code='file.unwritable',
         ) from None
     try:
-        _fill_folder(temporary, stamp, counts, progress)
-        try:
-            if root.is_dir():
-                root.rmdir()  # empty; not every system renames over it
-            move_into_place(temporary, root)
-        except OSError:
-            # Another process, such as the next rank of the same run, may have been faster.
-            if not (root.is_dir() and any(root.iterdir())):
-                raise
-            return _reuse_folder(root, stamp)
+        _fill_folder(temporary, stamp, progress)
+        return _move_folder(temporary, root, stamp)
     except OSError as error:
         raise UserError(
             f'shapes: could not draw into {root}: {error}; name another folder, or make room',
@@ -376,11 +331,51 @@ def draw_dataset(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_layouts(layouts: Sequence[str]) -> list[str]:
+    """Return the layouts in the order of ``LAYOUTS``."""
+    given = [layouts] if isinstance(layouts, str) else list(layouts)
+    for layout in given:
+        if layout not in LAYOUTS:
+            raise UserError(
+                f'shapes: there is no layout {layout!r}; {nearest(layout, LAYOUTS)}',
+                code='option.unknown',
+            )
+    if not given:
+        raise UserError(
+            'shapes: layouts is empty; legal: ' + ', '.join(LAYOUTS), code='option.value'
+        )
+    return [layout for layout in LAYOUTS if layout in given]
+
+
+def _check_counts(*counts: int) -> dict[str, int]:
+    """Return the number of pictures of each split."""
+    checked = {name: check_count(name, count) for name, count in zip(SPLITS, counts, strict=True)}
+    if not any(checked.values()):
+        raise UserError(
+            'shapes: train, val and test are all 0, so there is nothing to draw',
+            code='option.value',
+        )
+    return checked
+
+
+def _move_folder(temporary: Path, root: Path, stamp: dict) -> Path:
+    """Move a finished folder into place; another process may have been faster."""
+    try:
+        if root.is_dir():
+            root.rmdir()  # empty; not every system renames over it
+        move_into_place(temporary, root)
+    except OSError:
+        if not (root.is_dir() and any(root.iterdir())):
+            raise
+        return _reuse_folder(root, stamp)
     return root
 
 
-def _fill_folder(root: Path, stamp: dict, counts: dict[str, int], progress: bool) -> None:
+def _fill_folder(root: Path, stamp: dict, progress: bool) -> None:
     layouts = stamp['layouts']
+    counts = {name: stamp[name] for name in SPLITS}
     total = sum(counts.values())
     with show_progress(total, 'drawing shapes', lines=False, shown=progress) as bar:
         for name, count in counts.items():
@@ -388,10 +383,10 @@ def _fill_folder(root: Path, stamp: dict, counts: dict[str, int], progress: bool
                 continue
             split = _Split(root, name, layouts)
             for index in range(count):
-                split.add(index, draw_sample(stamp['seed'], name, index, stamp['size']))
+                split.add_sample(index, draw_sample(stamp['seed'], name, index, stamp['size']))
                 bar.step()
-            split.finish(stamp['seed'])
+            split.write_json_files(stamp['seed'])
     if 'ade20k' in layouts or 'cityscapes' in layouts:
         (root / 'classes.txt').write_text('\n'.join(semantic_classes()) + '\n', encoding='utf-8')
-    # Last, because it says that everything else is there.
+    # Last: a folder with this file is complete.
     _write_json(root / STAMP, stamp)
