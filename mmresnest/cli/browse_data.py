@@ -35,6 +35,7 @@ def run_browse_data(args: argparse.Namespace) -> int:
     file = browse_data(
         args.config,
         data=args.data,
+        mask_values=args.mask_values,
         demo=args.demo,
         options=parse_cfg_options(args.cfg_options),
         split=args.split,

@@ -20,6 +20,11 @@ def add_data(parser: Parser) -> None:
         help="a folder in COCO or ADE20K layout, instead of the config's data",
     )
     parser.add_argument(
+        '--mask-values',
+        metavar='VALUE=NAME,...',
+        help='what the values or colors of its masks stand for, as in train',
+    )
+    parser.add_argument(
         '--demo',
         action='store_true',
         help='the embedded data set, drawn if need be, unless --data is given',
@@ -62,6 +67,7 @@ def run_check_data(args: argparse.Namespace) -> int:
     report = check_data(
         args.config,
         data=args.data,
+        mask_values=args.mask_values,
         demo=args.demo,
         options=parse_cfg_options(args.cfg_options),
         splits=args.split,

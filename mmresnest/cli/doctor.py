@@ -1,7 +1,7 @@
 """What is installed, what is wrong with it, and what to do about each.
 
-A check is a function that yields :class:`Finding`s. What it looks at it asks of the few functions
-under *What is there*, so that tests can show it any machine.
+A check is a function that yields :class:`Finding`s. It looks at the machine through the few functions
+at the top, so that tests can show it any machine.
 """
 
 import argparse
@@ -53,7 +53,7 @@ DATA = {  # where the configs look
     'Cityscapes': ('data/cityscapes', 'leftImg8bit/train'),
 }
 
-LEVELS = {'ok': '32', 'note': '36', 'warning': '33', 'error': '31'}  # with their colours
+LEVELS = {'ok': '32', 'note': '36', 'warning': '33', 'error': '31'}  # with their colors
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,8 @@ class Finding:
     remedy: str = ''
 
 
-# What is there -----------------------------------------------------------------------------------
-
-
-def installed() -> dict[str, str]:
-    """Distribution -> version, of everything that pip knows."""
+def list_distributions() -> dict[str, str]:
+    """Map distribution to version, for everything that pip knows."""
     return {
         found.metadata['Name'].lower().replace('_', '-'): found.version
         for found in metadata.distributions()
@@ -78,18 +75,18 @@ def installed() -> dict[str, str]:
 
 
 @cache
-def providers() -> Mapping[str, list[str]]:
-    """Import name -> distributions, found out once: it reads the records of all of them."""
+def find_providers() -> Mapping[str, list[str]]:
+    """Map import name to distributions; read once, since it opens the records of all of them."""
     return metadata.packages_distributions()
 
 
-def owners(module: str) -> list[str]:
-    """The distributions that say they provide an import name."""
-    return sorted(set(providers().get(module, [])))
+def find_owners(module: str) -> list[str]:
+    """Return the distributions that say they provide an import name."""
+    return sorted(set(find_providers().get(module, [])))
 
 
-def attempt(module: str) -> ModuleType | Exception | None:
-    """The module, or why it cannot be imported, or None where it is not installed."""
+def try_import(module: str) -> ModuleType | Exception | None:
+    """Return the module, or why it cannot be imported, or None where it is not installed."""
     try:
         if util.find_spec(module.partition('.')[0]) is None:
             return None
@@ -101,29 +98,26 @@ def attempt(module: str) -> ModuleType | Exception | None:
 
 
 def first_line(error: object) -> str:
-    """What an error says, in one line."""
+    """Return what an error says, in one line."""
     lines = str(error).strip().splitlines()
     return f'{type(error).__name__}: {lines[0]}' if lines else type(error).__name__
 
 
-def release(version: str) -> tuple[int, ...]:
-    """``'2.13.0+cpu'`` -> ``(2, 13, 0)``."""
+def parse_release(version: str) -> tuple[int, ...]:
+    """Read ``'2.13.0+cpu'`` as ``(2, 13, 0)``."""
     numbers = re.match(r'\d+(?:\.\d+)*', version)
     return tuple(map(int, numbers.group().split('.'))) if numbers else ()
 
 
-# The checks --------------------------------------------------------------------------------------
-
-
-def python() -> Iterator[Finding]:
-    """The interpreter and the machine."""
+def check_python() -> Iterator[Finding]:
+    """Name the interpreter and the machine."""
     what = f'mmresnest {__version__}, Python {platform.python_version()}, {platform.platform()}'
     yield Finding('ok', what)
 
 
-def stack() -> Iterator[Finding]:
-    """Which of the two stacks is installed, and whether it is whole and alone."""
-    there = installed()
+def check_stack() -> Iterator[Finding]:
+    """Check which of the two stacks is installed, and whether it is whole and alone."""
+    there = list_distributions()
     found = {
         name: {
             module: f'{distribution} {there[distribution]}'
@@ -163,10 +157,10 @@ def stack() -> Iterator[Finding]:
             )
 
 
-def one_owner_each() -> Iterator[Finding]:
-    """Whether two distributions have written over each other's files."""
+def check_owners() -> Iterator[Finding]:
+    """Check whether two distributions have written over each other's files."""
     for module in STACKS['onedl']:
-        several = owners(module)
+        several = find_owners(module)
         if len(several) > 1:
             yield Finding(
                 'error',
@@ -174,8 +168,8 @@ def one_owner_each() -> Iterator[Finding]:
                 'was installed last has overwritten files of the other',
                 f'pip uninstall {" ".join(several)}; then install the one you want',
             )
-    several = owners('cv2')
-    versions = {installed().get(name) for name in several}
+    several = find_owners('cv2')
+    versions = {list_distributions().get(name) for name in several}
     if len(versions) > 1:
         yield Finding(
             'warning',
@@ -184,14 +178,14 @@ def one_owner_each() -> Iterator[Finding]:
         )
 
 
-def version_gates() -> Iterator[Finding]:
-    """Whether OpenMMLab's mmdet 3 and mmseg 1 accept this mmcv: they refuse 2.2 and later."""
-    there = installed()
+def check_version_gates() -> Iterator[Finding]:
+    """Check whether OpenMMLab's mmdet 3 and mmseg 1 accept this mmcv: not 2.2 and later."""
+    there = list_distributions()
     if not {'mmdet', 'mmsegmentation'} & set(there):
         return
     for name in ('mmcv', *ALSO_MMCV):
         version = there.get(name)
-        if version and not (2, 0) <= release(version) < (2, 2):
+        if version and not (2, 0) <= parse_release(version) < (2, 2):
             yield Finding(
                 'error',
                 f'{name} {version}: mmdet and mmsegmentation accept mmcv from '
@@ -200,9 +194,9 @@ def version_gates() -> Iterator[Finding]:
             )
 
 
-def pytorch() -> Iterator[Finding]:
+def check_torch() -> Iterator[Finding]:
     """torch, and what it can compute on."""
-    torch = attempt('torch')
+    torch = try_import('torch')
     if not isinstance(torch, ModuleType):
         what = 'not installed' if torch is None else f'broken: {first_line(torch)}'
         yield Finding('error', f'torch is {what}', 'install it as https://pytorch.org says')
@@ -223,7 +217,7 @@ def pytorch() -> Iterator[Finding]:
             'this torch can use a GPU, but sees none',
             'if there is one: is its driver as new as that CUDA (nvidia-smi)?',
         )
-    if release(torch.__version__) < (2, 6):
+    if parse_release(torch.__version__) < (2, 6):
         yield Finding(
             'warning',
             f'torch {torch.__version__} runs whatever code a checkpoint brings along',
@@ -231,8 +225,8 @@ def pytorch() -> Iterator[Finding]:
         )
 
 
-def trust() -> Iterator[Finding]:
-    """Whether the protection against code in checkpoints is switched off."""
+def check_trust() -> Iterator[Finding]:
+    """Check whether the protection against code in checkpoints is switched off."""
     for name in (TRUST, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'):
         if is_on(name):
             yield Finding(
@@ -242,9 +236,9 @@ def trust() -> Iterator[Finding]:
             )
 
 
-def operators() -> Iterator[Finding]:
+def check_operators() -> Iterator[Finding]:
     """Whose operators mmcv runs on."""
-    if attempt('mmcv') is None:
+    if try_import('mmcv') is None:
         return
     try:
         used = mmcv_ext.describe()
@@ -261,14 +255,14 @@ def operators() -> Iterator[Finding]:
         return
     listed = '; '.join(f'{len(names)} in {kind}' for kind, names in sorted(by.items()))
     yield Finding('ok', f'mmcv has no compiled operators; in their place: {listed}')
-    torch = attempt('torch')
+    torch = try_import('torch')
     if isinstance(torch, ModuleType) and torch.cuda.is_available():
         yield Finding('note', 'compiled operators would be faster on this GPU', mmcv_ext.advice())
 
 
-def vision() -> Iterator[Finding]:
+def check_torchvision() -> Iterator[Finding]:
     """torchvision, which is not needed, but hurts when it is broken."""
-    torchvision = attempt('torchvision')
+    torchvision = try_import('torchvision')
     if torchvision is None:
         yield Finding('ok', 'torchvision is not installed, and not needed')
     elif isinstance(torchvision, Exception):
@@ -281,8 +275,8 @@ def vision() -> Iterator[Finding]:
         yield Finding('ok', f'torchvision {torchvision.__version__}')
 
 
-def imports() -> Iterator[Finding]:
-    """Whether the libraries can be imported at all, compiled parts and numpy's ABI included."""
+def check_imports() -> Iterator[Finding]:
+    """Check whether the libraries can be imported, with compiled parts and numpy's ABI."""
     listed = []
     for module in (
         'numpy',
@@ -293,18 +287,18 @@ def imports() -> Iterator[Finding]:
         'mmdet.apis',
         'mmseg.apis',
     ):
-        found = attempt(module)
+        found = try_import(module)
         if isinstance(found, Exception):
             yield Finding(
-                'error', f'import {module} fails ({first_line(found)})', cure(found, module)
+                'error', f'import {module} fails ({first_line(found)})', remedy_for(found, module)
             )
         elif found is not None and '.' not in module:
             listed.append(f'{module} {found.__version__}')
     yield Finding('ok', ', '.join(listed))
 
 
-def cure(error: Exception, module: str) -> str:
-    """What helps against an import error, as far as it can be told from its text."""
+def remedy_for(error: Exception, module: str) -> str:
+    """Return what helps against an import error, as far as its text tells."""
     said = str(error)
     name = getattr(error, 'name', None)
     if any(mark in said for mark in ('numpy.dtype size', '_ARRAY_API', 'NumPy 1.x', 'multiarray')):
@@ -321,9 +315,9 @@ def cure(error: Exception, module: str) -> str:
     return f'install {module.partition(".")[0]} anew, in the versions of constraints/'
 
 
-def setuptools() -> Iterator[Finding]:
-    """pkg_resources, which setuptools no longer has since 82."""
-    if 'openmim' in installed() and util.find_spec('pkg_resources') is None:
+def check_setuptools() -> Iterator[Finding]:
+    """Check for pkg_resources, which setuptools no longer has since 82."""
+    if 'openmim' in list_distributions() and util.find_spec('pkg_resources') is None:
         yield Finding(
             'warning',
             'the command mim needs pkg_resources, which setuptools 82 dropped',
@@ -331,8 +325,8 @@ def setuptools() -> Iterator[Finding]:
         )
 
 
-def data() -> Iterator[Finding]:
-    """The data sets, where the configs look for them."""
+def check_data_sets() -> Iterator[Finding]:
+    """Check for the data sets where the configs look for them."""
     for name, (folder, part) in DATA.items():
         path = Path(folder).absolute()
         if (path / part).exists():
@@ -352,12 +346,12 @@ def data() -> Iterator[Finding]:
             )
 
 
-def room() -> Iterator[Finding]:
+def check_disk() -> Iterator[Finding]:
     """Disk and processors."""
     free = shutil.disk_usage('.').free / 2**30
     # macOS and Windows cannot say which cores this process may use
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    torch = attempt('torch')
+    torch = try_import('torch')
     threads = torch.get_num_threads() if isinstance(torch, ModuleType) else 0
     yield Finding('ok', f'{free:.0f} GiB free in {Path.cwd()}, {cores} cores, {threads} threads')
     if free < 5:
@@ -375,8 +369,8 @@ def room() -> Iterator[Finding]:
         )
 
 
-def network() -> Iterator[Finding]:
-    """Whether the hosts of published weights answer; asked for, since it takes its time."""
+def check_network() -> Iterator[Finding]:
+    """Check whether the hosts of published weights answer; only if asked for, since it is slow."""
     from ..models.variants import VARIANTS
 
     hosts = {
@@ -399,23 +393,23 @@ def network() -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    python,
-    stack,
-    one_owner_each,
-    version_gates,
-    pytorch,
-    operators,
-    vision,
-    imports,
-    setuptools,
-    trust,
-    data,
-    room,
+    check_python,
+    check_stack,
+    check_owners,
+    check_version_gates,
+    check_torch,
+    check_operators,
+    check_torchvision,
+    check_imports,
+    check_setuptools,
+    check_trust,
+    check_data_sets,
+    check_disk,
 )
 
 
-def examine(with_network: bool = False) -> list[Finding]:
-    """Runs all checks.
+def run_checks(with_network: bool = False) -> list[Finding]:
+    """Run all checks.
 
     Args:
         with_network: also ask the hosts of published weights.
@@ -424,7 +418,7 @@ def examine(with_network: bool = False) -> list[Finding]:
         what was found, in the order of the checks.
     """
     findings: list[Finding] = []
-    for check in (*CHECKS, network) if with_network else CHECKS:
+    for check in (*CHECKS, check_network) if with_network else CHECKS:
         try:
             findings += check()
         except Exception as error:  # a doctor must not die of the disease
@@ -438,12 +432,12 @@ def examine(with_network: bool = False) -> list[Finding]:
     return findings
 
 
-def report(findings: Sequence[Finding], colour: bool = False, width: int = 100) -> str:
-    """A readable table of findings, each remedy under its finding, and a sum at the end.
+def format_findings(findings: Sequence[Finding], color: bool = False, width: int = 100) -> str:
+    """Return a readable table of findings, each remedy under its finding, and a sum at the end.
 
     Args:
         findings: what :func:`examine` returned.
-        colour: with escape codes for a terminal.
+        color: with escape codes for a terminal.
         width: of a line.
 
     Returns:
@@ -452,7 +446,7 @@ def report(findings: Sequence[Finding], colour: bool = False, width: int = 100) 
     lines = []
     for finding in findings:
         level = f'{finding.level:<9}'
-        if colour:
+        if color:
             level = f'\033[{LEVELS[finding.level]}m{level}\033[0m'
         for mark, text in (('', finding.what), ('-> ', finding.remedy)):
             for index, line in enumerate(
@@ -468,7 +462,7 @@ def report(findings: Sequence[Finding], colour: bool = False, width: int = 100) 
     return '\n'.join([*lines, '', said or 'Nothing is wrong.'])
 
 
-def main(as_json: bool = False, with_network: bool = False) -> int:
+def print_findings(as_json: bool = False, with_network: bool = False) -> int:
     """Examine the installation, and print what was found.
 
     Args:
@@ -478,13 +472,13 @@ def main(as_json: bool = False, with_network: bool = False) -> int:
     Returns:
         the exit status: 1 where something is wrong, else 0.
     """
-    findings = examine(with_network)
+    findings = run_checks(with_network)
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         terminal = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
         width = min(shutil.get_terminal_size((100, 24)).columns, 120)
-        print(report(findings, terminal, width))
+        print(format_findings(findings, terminal, width))
     return int(any(finding.level == 'error' for finding in findings))
 
 
@@ -498,7 +492,7 @@ def add_doctor_arguments(parser: Parser) -> None:
 
 def run_doctor(args: argparse.Namespace) -> int:
     """Examine the installation."""
-    return main(as_json=args.json, with_network=args.network)
+    return print_findings(as_json=args.json, with_network=args.network)
 
 
 COMMAND = Command(add_doctor_arguments, run_doctor)

@@ -44,7 +44,8 @@ from ..config.inspect import import_packages, task_of
 from ..config.load import load_config, merge_options, name_of
 from ..config.options import ConfigOptions, RunOptions, build_options
 from ..config.paths import check_paths
-from ..config.retarget import KINDS, start_from_scratch, use_data
+from ..config.retarget import KINDS, apply_mask_values, start_from_scratch, use_data
+from ..data.base import DataFolder
 from ..errors import UserError
 from . import checkpoints, distributed
 
@@ -103,16 +104,21 @@ def if_asked(step: Callable[..., Any]) -> Callable[..., None]:
 
 
 def use_data_folder(
-    cfg: Config, data: str | os.PathLike | None, demo: bool | None, launcher: str | None
+    cfg: Config,
+    data: str | os.PathLike | None,
+    demo: bool | None,
+    launcher: str | None,
+    mask_values: str | None,
 ) -> None:
     """Point the config at the folder given, or for a demo at the embedded data set."""
-    if demo or data is not None:
-        use_data(cfg, choose_data_folder(cfg, data, launcher or 'none'))
+    folder = apply_mask_values(data, mask_values)
+    if demo or folder is not None:
+        use_data(cfg, choose_data_folder(cfg, folder, launcher or 'none'))
 
 
 def choose_data_folder(
-    cfg: Config, data: str | os.PathLike | None, launcher: str = 'none'
-) -> str | os.PathLike:
+    cfg: Config, data: DataFolder | str | os.PathLike | None, launcher: str = 'none'
+) -> DataFolder | str | os.PathLike:
     """Return the folder given, or the embedded data set in the layout of the config's task."""
     return draw_embedded_data(KINDS[task_of(cfg)], launcher) if data is None else data
 
@@ -302,7 +308,7 @@ def make_work_dir(cfg: Config) -> None:
 
 
 CONFIG_STEPS: tuple[tuple[Any, ...], ...] = (
-    (use_data_folder, 'data', 'demo', 'launcher'),
+    (use_data_folder, 'data', 'demo', 'launcher', 'mask_values'),
     (if_asked(shrink_config), 'demo'),
     (if_asked(start_from_scratch), 'from_scratch'),
     (merge_options, 'cfg_options'),
@@ -323,7 +329,7 @@ STEPS: tuple[tuple[Any, ...], ...] = (
     (set_launcher, 'launcher'),
     (if_asked(check_compiler), 'compile'),
     (configure_model_wrapper,),
-    (configure_norms, 'distributed'),
+    (configure_norms, 'is_distributed'),
     (configure_loaders,),
     (if_asked(note_command), 'trains'),
     (if_asked(allow_mismatch), 'allow_mismatch'),

@@ -33,11 +33,11 @@ def machine(monkeypatch):
 
     def show(there=None, owners=None, modules=None):
         if there is not None:
-            monkeypatch.setattr(doctor, 'installed', lambda: there)
+            monkeypatch.setattr(doctor, 'list_distributions', lambda: there)
         if owners is not None:
-            monkeypatch.setattr(doctor, 'owners', lambda module: owners.get(module, []))
+            monkeypatch.setattr(doctor, 'find_owners', lambda module: owners.get(module, []))
         if modules is not None:
-            monkeypatch.setattr(doctor, 'attempt', modules.get)
+            monkeypatch.setattr(doctor, 'try_import', modules.get)
 
     return show
 
@@ -80,23 +80,25 @@ def levels(check) -> set[str]:
 
 def test_nothing_is_wrong_where_the_tests_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    findings = doctor.examine()
+    findings = doctor.run_checks()
     assert not [finding for finding in findings if finding.level == 'error']
-    text = doctor.report(findings)
+    text = doctor.format_findings(findings)
     assert 'mmresnest 0.1.0' in text and 'torch' in text and 'stack o' in text
     assert sum('is not at' in finding.what for finding in findings) == len(doctor.DATA)
-    assert doctor.main(as_json=True) == 0
+    assert doctor.print_findings(as_json=True) == 0
     assert {row['level'] for row in json.loads(capsys.readouterr().out)} <= set(doctor.LEVELS)
 
 
 def test_the_probes_see_what_is_here():
-    there = doctor.installed()
+    there = doctor.list_distributions()
     assert there['pytest'] == pytest.__version__
-    assert doctor.owners('pytest') == ['pytest'] and doctor.owners('no_such_module') == []
-    assert doctor.attempt('no_such_module') is None
-    assert doctor.attempt('json') is json
-    assert isinstance(doctor.attempt('json.no_such_part'), ModuleNotFoundError)
-    assert doctor.release('2.13.0+cpu') == (2, 13, 0) and doctor.release('2.0.0rc4') == (2, 0, 0)
+    assert doctor.find_owners('pytest') == ['pytest'] and doctor.find_owners('no_such_module') == []
+    assert doctor.try_import('no_such_module') is None
+    assert doctor.try_import('json') is json
+    assert isinstance(doctor.try_import('json.no_such_part'), ModuleNotFoundError)
+    assert doctor.parse_release('2.13.0+cpu') == (2, 13, 0) and doctor.parse_release(
+        '2.0.0rc4'
+    ) == (2, 0, 0)
 
 
 # Each finding ------------------------------------------------------------------------------------
@@ -117,15 +119,15 @@ def test_the_probes_see_what_is_here():
 def test_stacks_whole_partial_mixed_and_absent(there, level, words, machine):
     machine(there)
     if level == 'ok':
-        assert levels(doctor.stack) == {'ok'}
+        assert levels(doctor.check_stack) == {'ok'}
     else:
-        found = one(doctor.stack)
+        found = one(doctor.check_stack)
         assert found.level == level and words in found.what and 'pip' in found.remedy
 
 
 def test_two_distributions_of_one_import_name(machine):
     machine(there={}, owners={'mmcv': ['mmcv', 'onedl-mmcv']})
-    found = one(doctor.one_owner_each)
+    found = one(doctor.check_owners)
     assert found.level == 'error' and 'both provide mmcv' in found.what
     assert found.remedy.startswith('pip uninstall mmcv onedl-mmcv')
 
@@ -133,9 +135,9 @@ def test_two_distributions_of_one_import_name(machine):
 def test_two_opencvs_hurt_only_in_two_versions(machine):
     both = {'cv2': ['opencv-python', 'opencv-python-headless']}
     machine({'opencv-python': '4.12', 'opencv-python-headless': '4.12'}, both)
-    assert not list(doctor.one_owner_each())
+    assert not list(doctor.check_owners())
     machine({'opencv-python': '4.12', 'opencv-python-headless': '4.9'}, both)
-    assert one(doctor.one_owner_each).level == 'warning'
+    assert one(doctor.check_owners).level == 'warning'
 
 
 @pytest.mark.parametrize(
@@ -151,58 +153,58 @@ def test_two_opencvs_hurt_only_in_two_versions(machine):
 def test_an_mmcv_that_mmdet_refuses(there, refused, machine):
     machine(there)
     if refused:
-        assert there['mmcv'] in one(doctor.version_gates).what
+        assert there['mmcv'] in one(doctor.check_version_gates).what
     else:
-        assert not list(doctor.version_gates())
+        assert not list(doctor.check_version_gates())
 
 
 def test_torch_absent_broken_and_old(machine):
     machine(modules={})
-    assert 'not installed' in one(doctor.pytorch).what
+    assert 'not installed' in one(doctor.check_torch).what
     machine(modules={'torch': OSError('libcudart.so.12: cannot open\nmore')})
-    assert one(doctor.pytorch).what == 'torch is broken: OSError: libcudart.so.12: cannot open'
+    assert one(doctor.check_torch).what == 'torch is broken: OSError: libcudart.so.12: cannot open'
     machine(modules={'torch': fake_torch('2.1.2')})
-    found = one(doctor.pytorch)
+    found = one(doctor.check_torch)
     assert found.level == 'warning' and 'code' in found.what
 
 
 def test_what_torch_can_compute_on(machine):
     machine(modules={'torch': fake_torch(cuda='12.8', gpus=['H200', 'H200'])})
-    [found] = doctor.pytorch()
+    [found] = doctor.check_torch()
     assert found.what.endswith('CUDA 12.8, H200 (8 GiB), H200 (8 GiB)')
     machine(modules={'torch': fake_torch(mps=True)})
-    assert next(doctor.pytorch()).what.endswith('MPS')
+    assert next(doctor.check_torch()).what.endswith('MPS')
     machine(modules={'torch': fake_torch(cuda='12.8')})
-    assert [found.level for found in doctor.pytorch()] == ['ok', 'note']
+    assert [found.level for found in doctor.check_torch()] == ['ok', 'note']
 
 
 def test_operators_compiled_broken_and_stood_in_for(machine, monkeypatch):
     mmcv = fake('mmcv')
     machine(modules={})
-    assert not list(doctor.operators())
+    assert not list(doctor.check_operators())
     machine(modules={'mmcv': mmcv, 'torch': fake_torch(cuda='12.8', gpus=['H200'])})
     monkeypatch.setattr(mmcv_ext, 'describe', lambda: {'nms': 'torchvision', 'softnms': 'torch'})
-    found = list(doctor.operators())
+    found = list(doctor.check_operators())
     assert [one.level for one in found] == ['ok', 'note']
     assert '1 in torch; 1 in torchvision' in found[0].what
     monkeypatch.setattr(mmcv_ext, 'describe', lambda: {'nms': 'compiled mmcv'})
-    assert levels(doctor.operators) == {'ok'}
+    assert levels(doctor.check_operators) == {'ok'}
 
     def undefined() -> None:
         raise ImportError('_ext.so: undefined symbol: _ZN2at4_ops10zeros_like4callE')
 
     monkeypatch.setattr(mmcv_ext, 'describe', undefined)
-    found = one(doctor.operators)
+    found = one(doctor.check_operators)
     assert found.level == 'error' and 'undefined symbol' in found.what and 'mmcv' in found.remedy
 
 
 def test_torchvision_absent_fine_and_broken(machine):
     machine(modules={})
-    assert levels(doctor.vision) == {'ok'}
+    assert levels(doctor.check_torchvision) == {'ok'}
     machine(modules={'torchvision': fake(__version__='0.28')})
-    assert levels(doctor.vision) == {'ok'}
+    assert levels(doctor.check_torchvision) == {'ok'}
     machine(modules={'torchvision': RuntimeError('operator torchvision::nms does not exist')})
-    assert 'torchvision::nms' in one(doctor.vision).what
+    assert 'torchvision::nms' in one(doctor.check_torchvision).what
 
 
 @pytest.mark.parametrize(
@@ -218,41 +220,41 @@ def test_torchvision_absent_fine_and_broken(machine):
 )
 def test_libraries_that_cannot_be_imported(module, error, remedy, machine):
     machine(modules={'numpy': fake(__version__='2.2.6'), module: error})
-    found = one(doctor.imports)
+    found = one(doctor.check_imports)
     assert found.level == 'error' and module in found.what and remedy in found.remedy
 
 
 def test_mim_without_pkg_resources(machine, monkeypatch):
     monkeypatch.setattr(doctor.util, 'find_spec', lambda name: None)
     machine({'openmim': '0.3.9'})
-    assert 'setuptools<81' in one(doctor.setuptools).remedy
+    assert 'setuptools<81' in one(doctor.check_setuptools).remedy
     machine({})
-    assert not list(doctor.setuptools())
+    assert not list(doctor.check_setuptools())
 
 
 @pytest.mark.parametrize('name', [TRUST, 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'])
 def test_protection_switched_off(name, monkeypatch):
-    assert not list(doctor.trust())
+    assert not list(doctor.check_trust())
     monkeypatch.setenv(name, '1')
-    assert one(doctor.trust).what.startswith(name)
+    assert one(doctor.check_trust).what.startswith(name)
 
 
 def test_data_absent_present_and_of_another_layout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert levels(doctor.data) == {'note'}
+    assert levels(doctor.check_data_sets) == {'note'}
     (tmp_path / 'data/coco').mkdir(parents=True)
     (tmp_path / 'data/cityscapes/leftImg8bit/train').mkdir(parents=True)
-    assert 'annotations/instances_train2017.json' in one(doctor.data).what
-    assert [found.level for found in doctor.data()] == ['warning', 'note', 'ok']
+    assert 'annotations/instances_train2017.json' in one(doctor.check_data_sets).what
+    assert [found.level for found in doctor.check_data_sets()] == ['warning', 'note', 'ok']
 
 
 def test_little_room_and_too_many_threads(machine, monkeypatch):
     monkeypatch.setattr(doctor.shutil, 'disk_usage', lambda path: SimpleNamespace(free=2**30))
     machine(modules={'torch': fake_torch(threads=1)})
-    assert '1.0 GiB' in one(doctor.room).what
+    assert '1.0 GiB' in one(doctor.check_disk).what
     monkeypatch.setattr(doctor.shutil, 'disk_usage', lambda path: SimpleNamespace(free=2**40))
     machine(modules={'torch': fake_torch(threads=10**6)})
-    assert 'OMP_NUM_THREADS' in one(doctor.room).remedy
+    assert 'OMP_NUM_THREADS' in one(doctor.check_disk).remedy
 
 
 def test_hosts_are_asked_only_on_request(monkeypatch):
@@ -269,8 +271,8 @@ def test_hosts_are_asked_only_on_request(monkeypatch):
 
     monkeypatch.setattr(urllib.request, 'urlopen', answer)
     monkeypatch.setattr(doctor, 'CHECKS', ())
-    assert doctor.examine() == [] and asked == []
-    found = {finding.what.split()[0]: finding for finding in doctor.examine(with_network=True)}
+    assert doctor.run_checks() == [] and asked == []
+    found = {finding.what.split()[0]: finding for finding in doctor.run_checks(with_network=True)}
     assert set(found) == set(asked) and len(asked) > 2
     assert found['github.com'].level == 'ok'
     assert 'certificate has expired' in found['download.pytorch.org'].what
@@ -285,7 +287,7 @@ def test_a_check_that_fails_is_a_finding_itself(monkeypatch):
         raise KeyError('unforeseen')
 
     monkeypatch.setattr(doctor, 'CHECKS', (broken,))
-    found = doctor.examine()
+    found = doctor.run_checks()
     assert "'broken' failed itself (KeyError" in found[-1].what and found[-1].level == 'warning'
 
 
@@ -295,16 +297,16 @@ def test_the_report_is_aligned_and_coloured_only_when_asked():
         Finding('error', 'bad', 'do this'),
         Finding('warning', 'odd', 'do that ' * 30),
     ]
-    plain = doctor.report(findings, width=80)
+    plain = doctor.format_findings(findings, width=80)
     assert '\033' not in plain and max(map(len, plain.splitlines())) <= 80
     assert plain.splitlines()[-1] == '1 error, 1 warning'
     assert '         -> do this' in plain
-    assert '\033[31merror' in doctor.report(findings, colour=True)
-    assert doctor.report([]).endswith('Nothing is wrong.')
+    assert '\033[31merror' in doctor.format_findings(findings, color=True)
+    assert doctor.format_findings([]).endswith('Nothing is wrong.')
 
 
 def test_the_exit_status_is_one_only_for_errors(monkeypatch, capsys):
     for level, status in (('ok', 0), ('note', 0), ('warning', 0), ('error', 1)):
         monkeypatch.setattr(doctor, 'CHECKS', (lambda level=level: [Finding(level, 'x')],))
-        assert doctor.main() == status
+        assert doctor.print_findings() == status
     assert '\033' not in capsys.readouterr().out
