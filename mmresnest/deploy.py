@@ -14,7 +14,7 @@ import copy
 import ctypes
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeGuard, TypeVar
 
 import torch
@@ -259,33 +259,23 @@ def one_graph_for_all_sizes() -> None:
     """
     from torch.fx.experimental import _config
 
-    if not hasattr(_config, 'use_duck_shape'):
+    if not hasattr(_config, 'use_duck_shape') or not hasattr(torch.compiler, 'set_stance'):
         raise UserError(
-            'compiling for all sizes (--compile) takes torch 2.5 or newer, and this '
+            'compiling for all sizes (--compile) takes torch 2.6 or newer, and this '
             f'is {torch.__version__}; update it, or compile with dynamic=False',
             code='package.too-old',
         )
     _config.use_duck_shape = False
 
 
-@contextmanager
-def compile_disabled(model: nn.Module) -> Iterator[None]:
-    """Have modules run as they are written, though they were compiled.
+def compile_disabled() -> AbstractContextManager[None]:
+    """Return a context in which modules run as they are written, though they were compiled.
 
     Compiled code calls no norms that could be watched, and a batch of one would be another graph.
     """
-    compiled = [
-        (module, call)
-        for module in model.modules()
-        if (call := getattr(module, '_compiled_call_impl', None)) is not None
-    ]
-    for module, _ in compiled:
-        module._compiled_call_impl = None
-    try:
-        yield
-    finally:
-        for module, call in compiled:
-            module._compiled_call_impl = call
+    if not hasattr(torch.compiler, 'set_stance'):  # nothing of ours can have been compiled
+        return nullcontext()
+    return torch.compiler.set_stance('force_eager')
 
 
 def keep_memory() -> None:

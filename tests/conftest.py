@@ -37,7 +37,7 @@ ONCE = {
     'test_growth',
     'test_invariants',
     'test_layers',
-    'test_ops',
+    'test_fast',
     'test_package',
     'test_shapes',
     'test_trunk',

@@ -79,6 +79,24 @@ def compile_parts(model: Any) -> None:
     compile_backbone(model)
 
 
+def save_memory(model: Any) -> None:
+    """Have the networks of ours in a model recompute in the backward pass what is cheap.
+
+    Raises:
+        UserError: there is none.
+    """
+    from ..models import fast
+    from ..models.trunk import ResTrunk
+
+    if not any(isinstance(module, ResTrunk) for module in model.modules()):
+        raise UserError(
+            "--save-memory is an option of this package's backbones (type='mmresnest....'), and "
+            'the model has none; leave it out, or set with_cp=True, which most backbones know',
+            code='option.conflict',
+        )
+    fast.enable(model, save_memory=True)
+
+
 @contextmanager
 def explain_run_errors(cfg: Config) -> Iterator[None]:
     """Say what is wrong with data that only training or testing has shown."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from . import checkpoints, distributed
 from .hooks.scores import LastMetrics
 from .prepare import prepare
 from .report import collect_at_end, report_at_end
+from .run_lock import lock_work_dir
 from .runner import (
     build_runner,
     compile_parts,
     explain_build_errors,
     explain_run_errors,
     release_on_exit,
+    save_memory,
     show_progress,
     to_floats,
 )
@@ -68,8 +71,10 @@ def train(
     """
     start = time.monotonic()
     options = build_options(TrainOptions, options, given)
-    with distributed.process_group(options.launcher):
+    with distributed.process_group(options.launcher), ExitStack() as held:
         cfg = prepare(config, options)
+        if distributed.rank_and_world_size(options.launcher)[0] == 0:
+            held.enter_context(lock_work_dir(cfg.work_dir))
         for_user = options.demo or options.data is not None
         runner, scores, collector = _run_training(cfg, options, collected=for_user)
         pictures = _draw_pictures(runner) if for_user else []
@@ -97,6 +102,8 @@ def _run_training(
         runner = build_runner(cfg)
         if options.compile:
             compile_parts(runner.model)
+        if options.save_memory:
+            save_memory(runner.model)
         scores = LastMetrics()
         runner.register_hook(scores)
         show_progress(runner, options.progress)
@@ -117,5 +124,5 @@ def _draw_pictures(runner: Any) -> list[Path]:
     from ..deploy import compile_disabled
     from ..visualization.pictures import write_pictures
 
-    with compile_disabled(model):
+    with compile_disabled():
         return write_pictures(runner, model, runner.val_loop.dataloader.dataset, runner.work_dir)

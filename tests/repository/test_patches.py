@@ -36,7 +36,6 @@ EXCEPTIONS = {  # file -> what it may replace
     'analysis/flops.py': ('module.forward',),
     'cli/arguments.py': ("vars(action)['old_values']",),     # argparse has no place for it
     'cli/completion.py': ("vars(action)['complete']",),      # where shtab looks
-    'deploy.py': ('module._compiled_call_impl',),
     'models/weights/conversion.py': ("vars(state)['_metadata']",),  # of a state dict just made
 }
 # fmt: on

@@ -170,7 +170,7 @@ def estimate_statistics(
     norms = norms_in_training(model)
     if not norms:
         return 0
-    with compile_disabled(model), preserve_buffers(model), NormInputs(norms) as watch:
+    with compile_disabled(), preserve_buffers(model), NormInputs(norms) as watch:
         for batch in batches:
             forward(batch)
     reached = 0
