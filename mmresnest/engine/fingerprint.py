@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from ..utils.files import sha256_of
 from .image_guard import unwrap_datasets
+
+MAX_IMAGES = 100_000
+"""Files of a data set whose size and time are compared at most, at equal steps over it."""
 
 
 def fingerprint_data(dataset: Any) -> dict[str, str]:
@@ -29,6 +32,31 @@ def fingerprint_data(dataset: Any) -> dict[str, str]:
             if isinstance(folder, str) and os.path.isdir(folder):
                 found[folder] = _hash_listing(folder)
     return found
+
+
+def list_images(dataset: Any) -> list[str]:
+    """Return the paths of images and masks of all data sets, of large ones a sample."""
+    found: list[str] = []
+    for leaf in unwrap_datasets(dataset):
+        if hasattr(leaf, 'get_data_info'):
+            step = -(-len(leaf) // MAX_IMAGES) or 1
+            infos = [leaf.get_data_info(index) for index in range(0, len(leaf), step)]
+            keys = ('img_path', 'seg_map_path')
+            found += [str(info[key]) for info in infos for key in keys if info.get(key)]
+    return found
+
+
+def hash_sizes(paths: Iterable[str]) -> str:
+    """Return the sha256 of the sizes of files, in their order; -1 for a file that is not there."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f'{os.path.getsize(path) if os.path.exists(path) else -1}\n'.encode())
+    return digest.hexdigest()
+
+
+def list_newer(paths: Iterable[str], since: float) -> list[str]:
+    """Return the files that were written after a time, in seconds since the epoch."""
+    return [path for path in paths if os.path.exists(path) and os.path.getmtime(path) > since]
 
 
 def _hash_listing(folder: str) -> str:

@@ -17,6 +17,7 @@ beside the arguments of mmengine's loop.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,13 +30,17 @@ from mmengine.runner.base_loop import BaseLoop
 
 from ..errors import UserError
 from ..registry import LOOPS
+from ..utils.text import format_some
 from .dataloader import ResumableDataLoader
 from .fingerprint import (
     batch_size_of,
     fingerprint_data,
     flatten_settings,
+    hash_sizes,
     images_per_step,
     list_differences,
+    list_images,
+    list_newer,
 )
 from .hooks.bad_images import SkipBadImages
 from .image_guard import add_checks
@@ -145,8 +150,16 @@ class _ResumableLoopMixin(BaseLoop):
             scored_at=self.runner.message_hub.runtime_info.get('scored_at', -1),
             processes=self.gathered,
             hooks=self._early_stopping_state(),
+            images=self._image_sizes(),
+            written=time.time(),
             **self.fingerprint(),
         )
+
+    def _image_sizes(self) -> str:
+        """Return the hash of the sizes of the images, as they were at the first call."""
+        if not hasattr(self, '_sizes'):
+            self._sizes = hash_sizes(list_images(self.dataloader.dataset))
+        return self._sizes
 
     def _batches_done(self, meta: Mapping[str, Any]) -> int:
         """Return how many batches of this pass a checkpoint, which counts iterations, has done."""
@@ -223,6 +236,7 @@ class _ResumableLoopMixin(BaseLoop):
             return
         now = self.fingerprint()
         self._check_changes(record, now)
+        self._check_images(record)
         self.seed = record['seed']
         if not self.endless:
             self.batch = min(
@@ -274,6 +288,18 @@ class _ResumableLoopMixin(BaseLoop):
             self.runner.logger.warning(
                 'the state of the optimizer, such as learning rates '
                 'and momenta, comes from the checkpoint'
+            )
+
+    def _check_images(self, record: Mapping[str, Any]) -> None:
+        """Warn of images that were replaced since the checkpoint was written."""
+        if 'images' not in record:  # it was written before images were compared
+            return
+        newer = list_newer(list_images(self.dataloader.dataset), record['written'])
+        if newer or record['images'] != self._image_sizes():
+            named = f'{format_some(newer, 3)} written since' if newer else 'other sizes of files'
+            self.runner.logger.warning(
+                f'changed since the checkpoint was written: images of the training data: {named}. '
+                'If their contents are others, this run is not the one that was interrupted'
             )
 
     def _restore_process_state(self, own: Mapping[str, Any]) -> None:

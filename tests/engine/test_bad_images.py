@@ -21,6 +21,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mmresnest.data.checks.images import find_flaw
+from mmresnest.engine.hooks import bad_images
 from mmresnest.engine.hooks.bad_images import SkipBadImages
 from mmresnest.engine.image_guard import (
     BadImageError,
@@ -362,7 +363,7 @@ def test_not_one(tmp_path, rows):
 def test_one_in_a_hundred(tmp_path, rows):
     for times, limit in ((1, 10), (200, 16)):
         inner = CheckedDataset(toys.Toys(rows=rows * times, pipeline=toys.pipeline()))
-        dataset = ConcatDataset([inner] * 3)
+        dataset = ConcatDataset([inner])
         runner = toys.build(tmp_path / 'work', rows, train_dataloader=DataLoader(dataset))
         hook = SkipBadImages()
         runner.train_loop
@@ -431,12 +432,28 @@ def test_other_data_sets_are_left_alone(tmp_path, rows):
         train_dataloader=DataLoader(samples, collate_fn=pseudo_collate),
     )
     runner.train()
-    assert "not derived from mmengine's BaseDataset is not watched" in toys.log(runner)
+    assert "not derived from mmengine's BaseDataset, or is not wrapped" in toys.log(runner)
 
 
 def test_errors_say_themselves():
     assert str(BadImageError('a.jpg', 'the file is empty')) == 'a.jpg: the file is empty'
     assert (
-        str(TooManyBadImages('Caught BadImages in worker.\nTraceback ...\nx.BadImages: 3 images\n'))
+        str(
+            TooManyBadImages(
+                'Caught TooManyBadImages in worker.\nTraceback ...\nx.TooManyBadImages: 3 images\n'
+            )
+        )
         == '3 images'
     )
+
+
+def test_no_process_writes_into_the_list_of_the_run_before(tmp_path, rows, monkeypatch):
+    """The first removes it, and the others wait for that."""
+    seen = []
+    path = tmp_path / 'work' / 'bad_images.jsonl'
+    path.parent.mkdir()
+    path.write_text('{"image": "a.jpg", "reason": "of another run"}\n')
+    monkeypatch.setattr(bad_images, 'barrier', lambda: seen.append(path.exists()))
+    runner = toys.build(tmp_path / 'work', rows, [SKIP])
+    runner.train()
+    assert seen == [False] and 'a.jpg' not in toys.log(runner)

@@ -6,10 +6,11 @@ import random
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from helpers import noisy
+from helpers import noisy, toys
 from helpers.breaking import KINDS, TOTAL, WORKERS, broken_off
 from helpers.processes import HELPERS, environment
 from helpers.tiers import mark_slow
@@ -386,10 +387,54 @@ def test_fingerprints_see_contents_not_places(tmp_path):
 
 
 def test_settings_are_compared_by_name():
-    before = flatten_settings(dict(model=dict(depth=50, stages=[dict(a=1), dict(a=2)]), work_dir='x'))
+    before = flatten_settings(
+        dict(model=dict(depth=50, stages=[dict(a=1), dict(a=2)]), work_dir='x')
+    )
     assert before == {'model.depth': '50', 'model.stages.0.a': '1', 'model.stages.1.a': '2'}
     now = flatten_settings(dict(model=dict(depth=101, stages=[dict(a=1)]), work_dir='y'))
     assert list_differences(before, now) == [
         ('model.depth', '50', '101'),
         ('model.stages.1.a', '2', 'not set'),
     ]
+
+
+def test_images_that_were_replaced_are_warned_of(tmp_path, capfd):
+    """By the sizes of their files, and by files that are newer than the checkpoint."""
+    rows = toys.pictures(tmp_path / 'images')
+    loop = dict(type='mmresnest.EpochBasedTrainLoop', max_epochs=2)
+
+    def resume(name):
+        capfd.readouterr()
+        last = str(tmp_path / 'whole' / 'epoch_1.pth')
+        made = toys.build(tmp_path / name, rows, loop=loop, resume=True, load_from=last)
+        made.train()
+        return [line for line in toys.log(made).splitlines() if 'images of the training' in line]
+
+    toys.build(tmp_path / 'whole', rows, loop=loop).train()
+    assert resume('same') == []
+    image = Path(rows[3]['img_path'])
+    earlier = image.stat().st_mtime
+    os.utime(image, (earlier + 3600, earlier + 3600))
+    (line,) = resume('newer')
+    assert f'{image} written since' in line and 'WARNING' in line
+    image.write_bytes(image.read_bytes() + bytes(9))
+    os.utime(image, (earlier, earlier))
+    (line,) = resume('larger')
+    assert 'other sizes of files' in line
+    content = torch.load(tmp_path / 'whole' / 'epoch_1.pth', weights_only=False)
+    del content['mmresnest']['images'], content['mmresnest']['written']
+    torch.save(content, tmp_path / 'whole' / 'epoch_1.pth')
+    Path(f'{tmp_path}/whole/epoch_1.pth.sha256').unlink(missing_ok=True)
+    assert resume('earlier') == [], 'a checkpoint of an earlier version says nothing of images'
+
+
+def test_iterations_of_two_processes_draw_in_their_own_ways(tmp_path, monkeypatch):
+    """Dropout and the like: by the rank of the process, and by the iteration."""
+    from mmresnest.engine import loops
+
+    placed = []
+    monkeypatch.setattr(loops, 'seed_all', lambda *place: placed.append(place))
+    monkeypatch.setattr(loops, 'get_rank', lambda: 3)
+    noisy.train(noisy.config(tmp_path, epochs=1))
+    assert {place[1] for place in placed} == {3}
+    assert {(7, 3, iteration) for iteration in range(6)} <= set(placed)

@@ -16,6 +16,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmresnest.engine import optim_wrappers
 from mmresnest.engine.finite import has_not_finite, has_overflow, image_names
 from mmresnest.engine.hooks.nan_guard import CheckNumbers
 from mmresnest.errors import ArgumentError, UserError
@@ -527,3 +528,32 @@ def test_names_of_images():
     assert image_names(None) == image_names(torch.zeros(3)) == image_names(dict(inputs=3)) == []
     assert image_names([nn.Identity()]) == []
     assert format_some(list('abcdefghij')) == 'a, b, c, d, e, f, g, h and 2 more'
+
+
+def test_processes_agree_before_a_step(tmp_path, rows, monkeypatch, scaler):
+    """Another process has a bad loss: no step here either, also with a dynamic loss scale."""
+    for name, wrapper in (('amp', scaled()), ('plain', {})):
+        asked = []
+
+        def another(bad, asked=asked):
+            asked.append(bool(bad))
+            return len(asked) > 2  # from the second iteration on
+
+        monkeypatch.setattr(optim_wrappers, 'any_process', another)
+        runner, said, weights = stopped(
+            tmp_path / name, rows, wrapper=wrapper, default_hooks={}, model=dict(normed=True)
+        )
+        assert len(asked) == 4 and not any(asked), 'nothing was wrong with this process'
+        assert same(runner.model.state_dict(), {**runner.model.state_dict()})
+        trained = {key: value for key, value in weights[-1].items() if 'norm' not in key}
+        assert same(trained, runner.model.state_dict()) and runner.iter == len(weights) == 1
+
+
+def test_several_processes_are_asked(monkeypatch):
+    """The answer is that of the processes together."""
+    from mmresnest.engine import finite
+
+    monkeypatch.setattr(finite, 'all_reduce', lambda flag, how: flag.fill_(1.0))
+    assert finite.any_process(torch.tensor(False))
+    monkeypatch.setattr(finite, 'all_reduce', lambda flag, how: None)
+    assert not finite.any_process(torch.tensor(False)) and finite.any_process(torch.tensor(True))

@@ -23,7 +23,7 @@ from mmengine.runner import Runner
 from mmresnest.config.defaults import configure_safety
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine import checkpoints, train
-from mmresnest.engine.hooks import signals
+from mmresnest.engine.hooks import checkpoint, signals
 from mmresnest.engine.hooks.signals import STOPPED, StopOnSignal, Stopped
 from mmresnest.errors import ArgumentError
 
@@ -593,3 +593,25 @@ def test_what_slurm_does_not_queue_again(tmp_path):
     for words, given in ((['config'], {}), ([], job)):
         code, again, said = run(*words, **given)
         assert (code, again) == (2, False) and 'slurm_requeue.sh CONFIG' in said
+
+
+def test_processes_wait_for_each_other_before_one_ends(tmp_path, monkeypatch):
+    """torchrun kills the others when one ends, and the first has yet to note the checkpoint."""
+    order = []
+    monkeypatch.setattr(signals, 'barrier', lambda: order.append('barrier'))
+    write, end = checkpoint.write_whole, StopOnSignal._end_run
+
+    def note(path, *how):
+        order.append(path.name)
+        return write(path, *how)
+
+    def leave(self, *how):
+        order.append('end')
+        end(self, *how)
+
+    monkeypatch.setattr(checkpoint, 'write_whole', note)
+    monkeypatch.setattr(StopOnSignal, '_end_run', leave)
+    settings = noisy.config(tmp_path, epochs=1, interval=9)
+    with pytest.raises(Stopped):
+        noisy.train(with_hook(settings, 'Send', iteration=3, numbers=[signal.SIGTERM]))
+    assert order == ['last_checkpoint', 'barrier', 'end']

@@ -14,7 +14,7 @@ from mmresnest.config.load import load_config, shipped_folder
 from mmresnest.config.retarget import use_data
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine import checkpoints
-from mmresnest.engine.strategies import backbone_blocks, full_tensor, local_shard
+from mmresnest.engine.strategies import FSDPStrategy, backbone_blocks, full_tensor, local_shard
 from mmresnest.engine.test import test as score
 from mmresnest.engine.train import train
 from mmresnest.errors import UserError
@@ -124,7 +124,12 @@ def test_a_run_under_the_flexible_runner(shapes, tmp_path):
     path = tiny.write(tmp_path, 'detection')
     options = {'runner_type': 'FlexibleRunner'}
     result = train(
-        path, data=shapes, work_dir=tmp_path / 'work', seed=0, cfg_options=options, auto_scale_lr=True
+        path,
+        data=shapes,
+        work_dir=tmp_path / 'work',
+        seed=0,
+        cfg_options=options,
+        auto_scale_lr=True,
     )
     assert 'coco/bbox_mAP' in result.metrics
     assert {picture.name for picture in result.pictures} == {'predictions.png', 'curves.png'}
@@ -164,3 +169,42 @@ def test_shards_of_deepspeed(tmp_path):
     assert checkpoints.find_last(tmp_path) == folder
     with pytest.raises(UserError, match='zero_to_fp32.py .* --tag epoch_3.pth'):
         checkpoints.read_checkpoint(folder)
+
+
+@pytest.mark.parametrize('processes', [1, 4])
+def test_deepspeed_scales_the_rate_by_all_processes(monkeypatch, processes):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
+    monkeypatch.setattr('mmengine.dist.get_world_size', lambda: processes)
+    cfg = settle(
+        strategy=dict(type='DeepSpeedStrategy'),
+        train_dataloader=dict(batch_size=4),
+        auto_scale_lr=dict(enable=True, base_batch_size=16),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.02)),
+    )
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.02 * 4 * processes / 16)
+
+
+def test_shards_are_of_all_processes(monkeypatch):
+    """The mesh over which weights are divided has as many places as there are processes."""
+    if not hasattr(torch.distributed, 'device_mesh'):
+        pytest.skip('torch has no device mesh')
+    meshes, divided = [], []
+    monkeypatch.setattr(
+        'torch.distributed.device_mesh.init_device_mesh', lambda *how: meshes.append(how) or how
+    )
+    monkeypatch.setattr(
+        'torch.distributed.fsdp.fully_shard',
+        lambda module, **how: divided.append((module, how['mesh'])) or module,
+        raising=False,
+    )
+    monkeypatch.setattr('torch.distributed.fsdp.CPUOffloadPolicy', object, raising=False)
+    model = nn.Module()
+    model.backbone = build_backbone('resnest14', pretrained=False)
+    monkeypatch.setattr(FSDPStrategy, 'world_size', 6)
+    strategy = FSDPStrategy.__new__(FSDPStrategy)
+    strategy.reshard_after_forward, strategy.cpu_offload = True, False
+    monkeypatch.setattr(FSDPStrategy, 'convert_model', lambda self, model: model)
+    assert strategy._wrap_model(model) is model
+    assert [how[1] for how in meshes] == [(6,)]
+    assert [module for module, _ in divided] == [*backbone_blocks(model), model]
+    assert {mesh for _, mesh in divided} == set(meshes)

@@ -165,7 +165,7 @@ def state(path) -> dict:
         record={
             key: value
             for key, value in content['mmresnest'].items()
-            if key not in ('settings', 'scored_at')
+            if key not in ('settings', 'scored_at', 'written')
         },
     )
 

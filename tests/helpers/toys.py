@@ -164,11 +164,6 @@ def settings(
         experiment_name=f'toy_{uuid4()}',  # loggers are kept by name
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
     )
-    if any('SkipBadImages' in hook['type'] for hook in hooks if isinstance(hook, dict)):
-        found['train_dataloader']['dataset'] = add_checks(found['train_dataloader']['dataset'])
-    if any('CheckNumbers' in hook['type'] for hook in hooks if isinstance(hook, dict)):
-        kind = found['optim_wrapper'].get('type', 'OptimWrapper')
-        found['optim_wrapper']['type'] = CHECKED.get(kind, kind)
     if validated:
         found.update(
             val_dataloader=dict(
@@ -181,6 +176,13 @@ def settings(
             val_evaluator=dict(type='AlwaysOne'),
         )
     found.update(more)
+    if any('SkipBadImages' in hook['type'] for hook in hooks if isinstance(hook, dict)):
+        loader = found['train_dataloader']
+        if isinstance(loader, dict):
+            loader['dataset'] = add_checks(loader['dataset'])
+    if any('CheckNumbers' in hook['type'] for hook in hooks if isinstance(hook, dict)):
+        kind = found['optim_wrapper'].get('type', 'OptimWrapper')
+        found['optim_wrapper']['type'] = CHECKED.get(kind, kind)
     return ConfigDict(found), (FlexibleRunner if flexible else Runner)
 
 
