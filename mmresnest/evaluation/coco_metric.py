@@ -12,15 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation.metrics import CocoMetric as TheirCocoMetric
+from mmengine.fileio import dump, load
 from mmengine.logging import MMLogger
 
-from ..compat.coco_metric import allow_empty_detections, use_coco_eval
+from ..compat.coco_metric import use_coco_eval
 from ..errors import ArgumentError, UserError
 from ..registry import METRICS
 from ..utils.text import format_some
+from .coco_api import NumberedCOCO
 from .coco_eval import faster_cocoeval_class
 
 
@@ -49,6 +53,8 @@ class CocoMetric(TheirCocoMetric):
     def __init__(self, **given: Any) -> None:
         self.ann_file = given.get('ann_file')
         super().__init__(**given)
+        if self._coco_api is not None:
+            self._coco_api = NumberedCOCO.from_api(self._coco_api)
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -80,7 +86,8 @@ class CocoMetric(TheirCocoMetric):
         raise UserError(
             f'{self.ann_file} {wrong}, and the classes of the data set are '
             f'{format_some(classes, 10)}: scores would be those of other classes; write '
-            'metainfo.classes as the file does, in all data sets'
+            'metainfo.classes as the file does, in all data sets',
+            code='data.other-classes',
         )
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -96,8 +103,26 @@ class CocoMetric(TheirCocoMetric):
             MMLogger.get_current_instance().warning(
                 f'nothing was detected on any of the {len(results)} images: the scores are 0'
             )
-        with allow_empty_detections():
-            return super().compute_metrics(results)
+        if self._coco_api is None:
+            self._coco_api = self._collect_truth([truth for truth, _ in results])
+        return super().compute_metrics(results)
+
+    def _collect_truth(self, truths: Sequence[dict]) -> NumberedCOCO:
+        """Return the annotations that came with the samples, where no file was given."""
+        with TemporaryDirectory() as folder:
+            path = self.gt_to_coco_json(truths, self.outfile_prefix or f'{folder}/results')
+            return NumberedCOCO.from_api(COCO(path))
+
+    def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict[str, str]:
+        """Write detections as json, with the ids of the annotation file."""
+        files = super().results2json(results, outfile_prefix)
+        categories = self._coco_api.categories
+        for file in set(files.values()) if categories.changed else ():
+            rows = load(file)
+            for row in rows:
+                row['category_id'] = categories.given[row['category_id']]
+            dump(rows, file)
+        return files
 
 
 @METRICS.register_module()
@@ -117,7 +142,8 @@ class FastCocoMetric(CocoMetric):
         if find_spec('faster_coco_eval') is None:
             raise UserError(
                 'FastCocoMetric needs the package faster-coco-eval: pip install '
-                '"mmresnest[fast-eval]", or evaluate with CocoMetric'
+                '"mmresnest[fast-eval]", or evaluate with CocoMetric',
+                code='package.missing',
             )
         if given.get('use_mp_eval'):
             raise ArgumentError(
@@ -141,5 +167,6 @@ def check_labels(sample: Mapping[str, Any], count: int) -> None:
             f'{len(wrong)} of {len(labels)} detections on '
             f'{sample.get("img_path") or "image " + str(sample.get("img_id"))} are of '
             f'class {int(wrong[0])}, and the data set has {count}, from 0; set '
-            'num_classes of the heads to that number'
+            'num_classes of the heads to that number',
+            code='data.label-range',
         )

@@ -163,7 +163,12 @@ class PredictionCollector(BaseMetric):
         self, sample: Mapping[str, Any], labels: Mapping[int, int]
     ) -> Iterator[tuple[tuple, Any]]:
         """Return what COCO's metric scores by: also objects that mmdet's data sets pass over."""
-        for one in self.api.load_anns(self.api.get_ann_ids(img_ids=[sample['img_id']])):
+        from .coco_api import NumberedCOCO
+
+        image = sample['img_id']
+        if isinstance(self.api, NumberedCOCO):
+            image = self.api.images.find(image)
+        for one in self.api.load_anns(self.api.get_ann_ids(img_ids=[image])):
             if one['category_id'] in labels:
                 x, y, width, height = one['bbox']
                 yield (
@@ -220,13 +225,15 @@ def _ground_truth_map(sample: Mapping[str, Any], shape: tuple[int, ...]) -> np.n
         raise UserError(
             f'{sample.get("img_path") or "an image"} came without its mask; the '
             'val_dataloader.dataset.pipeline of the config needs '
-            "dict(type='LoadAnnotations')"
+            "dict(type='LoadAnnotations')",
+            code='config.pipeline',
         )
     truth = _to_label_map(sample['gt_sem_seg']['data'])
     if truth.shape != shape:
         raise UserError(
             f'the mask of {sample.get("img_path")} has {truth.shape[::-1]} pixels, and '
-            f'its prediction {shape[::-1]}; a mask has the size of its image'
+            f'its prediction {shape[::-1]}; a mask has the size of its image',
+            code='data.mask-size',
         )
     return truth
 

@@ -56,7 +56,8 @@ class IoUMetric(TheirIoUMetric):
             raise UserError(
                 f'{len(wrong)} pixels of {image} are predicted as {_format_labels(wrong)}, '
                 f'and the data set has {classes} classes, from 0; set num_classes of '
-                'the heads to that number'
+                'the heads to that number',
+                code='data.label-range',
             )
         if self.format_only:
             return
@@ -66,7 +67,8 @@ class IoUMetric(TheirIoUMetric):
             raise UserError(
                 f'{mask} has {_format_size(truth)} pixels, and the prediction for {image} '
                 f'{_format_size(found)}; a mask has the size of its image, and one number '
-                'for each pixel: put the right one in its place'
+                'for each pixel: put the right one in its place',
+                code='data.mask-size',
             )
         wrong = _labels_outside(truth, classes, self.ignore_index)
         if len(wrong):
@@ -79,7 +81,8 @@ class IoUMetric(TheirIoUMetric):
                 f'{len(wrong)} pixels of {mask} are of class {_format_labels(wrong)}'
                 f'{shifted}, and the data set has {classes} classes, from 0; correct '
                 f'the mask, or metainfo.classes; what is to be ignored is '
-                f'{self.ignore_index} in it'
+                f'{self.ignore_index} in it',
+                code='data.label-range',
             )
 
     def compute_metrics(self, results: list) -> dict[str, float]:

@@ -16,6 +16,7 @@ from mmengine.config import Config
 
 from ..config.load import load_config
 from ..config.options import build_options
+from ..config.retarget import apply_mask_values
 from ..engine import checkpoints
 from ..engine.prepare import choose_data_folder
 from ..errors import UserError, nearest
@@ -140,7 +141,7 @@ def _load_predictor(
     config: str | os.PathLike | Config, checkpoint: str | os.PathLike, options: ExportOptions
 ) -> Predictor:
     """Load the model on the CPU, in its definition, ready to be copied into graphs."""
-    data = options.data
+    data = apply_mask_values(options.data, options.mask_values)
     if options.demo and options.int8 is not None:  # the data of the demo are drawn if missing
         checkpoints.read_checkpoint(checkpoint)
         data = choose_data_folder(

@@ -93,7 +93,7 @@ class BasePredictor(ABC):
         Args:
             images: pairs of a key and the pixels of an image, H W 3 in RGB.
             batch_size: images of one size that go through the model together.
-            bad: is called with the key of an image that the pipeline cannot scale, and why; by
+            bad: is called with the key of an image that is too thin or too large, and why; by
                 default such an image raises.
 
         Yields:
@@ -114,13 +114,26 @@ class BasePredictor(ABC):
                 continue
             waiting.setdefault(size, []).append((key, sample))
             if len(waiting[size]) == batch_size:
-                yield from self._predict_pairs(waiting.pop(size))
+                yield from self._predict_pairs(waiting.pop(size), bad)
             elif sum(map(len, waiting.values())) >= MAX_WAITING_BATCHES * batch_size:
-                yield from self._predict_pairs(waiting.pop(next(iter(waiting))))  # of the oldest
+                yield from self._predict_pairs(
+                    waiting.pop(next(iter(waiting))), bad
+                )  # of the oldest
         for batch in waiting.values():
-            yield from self._predict_pairs(batch)
+            yield from self._predict_pairs(batch, bad)
 
-    def _predict_pairs(self, batch: list[tuple[Key, Any]]) -> Iterator[tuple[Key, Result]]:
-        yield from zip(
-            [key for key, _ in batch], self.predict_batch([sample for _, sample in batch])
-        )
+    def _predict_pairs(
+        self, batch: list[tuple[Key, Any]], bad: Callable[[Key, str], None] | None
+    ) -> Iterator[tuple[Key, Result]]:
+        try:
+            results = self.predict_batch([sample for _, sample in batch])
+        except BadImage as error:
+            if bad is None:
+                raise
+            if len(batch) == 1:
+                bad(batch[0][0], error.reason)
+                return
+            for pair in batch:  # one of them is too large: the others are predicted
+                yield from self._predict_pairs([pair], bad)
+            return
+        yield from zip([key for key, _ in batch], results)

@@ -17,6 +17,7 @@ from ..config.hardware import replace_sync_norms
 from ..config.inspect import dataset_configs, import_packages, model_of, task_of
 from ..config.load import load_config, merge_options, name_of
 from ..config.retarget import drop_semantic_branch, set_classes, use_data
+from ..data.base import DataFolder
 from ..errors import UserError
 from ..utils.text import format_some
 
@@ -24,7 +25,7 @@ from ..utils.text import format_some
 def configure_for_checkpoint(
     config: str | os.PathLike | Config,
     content: Mapping[str, Any],
-    data: str | os.PathLike | None,
+    data: DataFolder | str | os.PathLike | None,
     demo: bool,
     options: Mapping[str, Any] | None,
 ) -> Config:

@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import UserError
 from .base import BasePredictor
 from .images import BadImage
+from .output_checks import MAX_WINDOWS, check_memory, check_objects, check_segmentation
 from .rescale import (
     best_classes,
     padded_size,
@@ -28,7 +29,7 @@ from .rescale import (
     window_starts,
 )
 from .results import Detections, Result, Segmentation
-from .runtimes import Session, open_session
+from .runtimes import Session, first_line, open_session
 
 
 class ExportedModel(BasePredictor):
@@ -118,23 +119,23 @@ class ExportedModel(BasePredictor):
         return batch, np.tile(np.array([images.shape[2:]], np.int64), (len(batch), 1))
 
     def _run_session(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        """Run the file on a batch, and check the number of its outputs."""
-        expected = {'semantic': 2, 'detection': 3, 'instance': 4}.get(self.task)
+        """Run the file on a batch, and check its outputs.
+
+        Raises:
+            UserError: the file cannot be run, or gives something else than it says.
+        """
         try:
             found = self.session.run(*inputs)
         except Exception as error:  # each runtime raises its own kinds
             raise UserError(
                 'the exported file cannot be run on '
-                f'{"x".join(map(str, inputs[0].shape))}: '
-                f'{str(error).strip().splitlines()[0]}; export it anew',
-                code='exported.failed',
+                f'{"x".join(map(str, inputs[0].shape))}: {first_line(error)}; export it anew',
+                code='exported.run',
             ) from error
-        if len(found) != expected:
-            raise UserError(
-                f'the exported file has {len(found)} outputs, and one for {self.task} '
-                f'has {expected}; export it anew',
-                code='exported.damaged',
-            )
+        check = check_segmentation if self.task == 'semantic' else check_objects
+        wrong = check(found, inputs[0].shape, len(self.names), self.task)
+        if wrong:
+            raise UserError(f'the exported file {wrong}; export it anew', code='exported.outputs')
         return found
 
     def _to_detections(
@@ -147,6 +148,7 @@ class ExportedModel(BasePredictor):
         boxes = boxes[kept] / scale
         masks = None
         if len(outputs) > 3:
+            check_memory('masks', len(boxes), original)
             masks = paste_masks(outputs[3][kept], boxes, original, self.metadata['mask_threshold'])
         return Detections(
             boxes.astype(np.float32).reshape(-1, 4),
@@ -186,12 +188,19 @@ class ExportedModel(BasePredictor):
             for y in window_starts(image.shape[1], sides[0], window['stride'][0])
             for x in window_starts(image.shape[2], sides[1], window['stride'][1])
         ]
+        if len(places) > MAX_WINDOWS:
+            raise BadImage(
+                'the image',
+                f'it is {image.shape[2]} x {image.shape[1]} pixels when scaled, on which the model '
+                f'slides {len(places)} windows; scale it down, or cut it into tiles',
+            )
         total: Any = 0.0
         count = np.zeros(image.shape[1:], np.float32)
         for y, x in places:
             rows, columns = slice(y, y + sides[0]), slice(x, x + sides[1])
             (logits, _), _ = next(self._run_chunks(image[None, :, rows, columns]))
             if not count.any():
+                check_memory('logits', logits.shape[1], image.shape[1:], 4)
                 total = np.zeros((logits.shape[1], *image.shape[1:]), np.float32)
             total[:, rows, columns] += logits[0, :, : sides[0], : sides[1]]
             count[rows, columns] += 1

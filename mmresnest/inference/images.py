@@ -7,6 +7,7 @@ OpenCV decodes; what it does not know, Pillow may. Gray, 16 bits, palettes, alph
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from ..data.checks.images import find_flaw
 from ..errors import UserError
 
 DEEP = 256  # brightnesses of 16 bits for each of 8
+MAX_PIXELS = 2**27
+"""Pixels of a file: a compressed image of a few KiB may claim any number of them."""
 
 
 class BadImage(UserError):
@@ -85,12 +88,13 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image file, H W 3 in RGB.
 
     Raises:
-        BadImage: it is missing, empty, truncated, or no image.
+        BadImage: it is missing, empty, truncated, too large, or no image.
     """
     import cv2
 
     name = os.fspath(path)
     content = _read_bytes(name)
+    _check_pixels(name)
     wrong = find_flaw(name) or _truncation_error(name, content)
     if wrong:
         raise BadImage(name, wrong)
@@ -115,6 +119,31 @@ def _read_bytes(name: str) -> bytes:
         raise BadImage(name, 'it does not exist') from None
     except OSError as error:
         raise BadImage(name, f'it cannot be read: {error.strerror}') from error
+
+
+def _check_pixels(name: str) -> None:
+    """Refuse an image with more than ``MAX_PIXELS``, before any is decoded.
+
+    Raises:
+        BadImage: with its size.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+        try:
+            with Image.open(name) as image:
+                width, height = image.size
+        except Image.DecompressionBombError as error:
+            raise BadImage(name, f'it is too large: {error}') from error
+        except Exception:  # of damaged headers; OpenCV says what is wrong, and has a limit too
+            return
+    if width * height > MAX_PIXELS:
+        raise BadImage(
+            name,
+            f'it has {width} x {height} pixels, and at most {MAX_PIXELS // 10**6} million are '
+            'read; scale it down, or cut it into tiles',
+        )
 
 
 def _truncation_error(name: str, content: bytes) -> str:

@@ -95,6 +95,7 @@ def predict(
     Raises:
         UserError: if something given cannot be used, or no image can.
     """
+    from ..config.retarget import apply_mask_values
     from .predictor import Predictor
 
     options = build_options(PredictOptions, options, given)
@@ -105,7 +106,7 @@ def predict(
             checkpoint,
             options.device,
             options.score_thr,
-            data=options.data,
+            data=apply_mask_values(options.data, options.mask_values),
             demo=options.demo,
             options=options.cfg_options,
         ),

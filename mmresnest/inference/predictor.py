@@ -21,6 +21,7 @@ from mmengine.config import Config
 
 from ..config.inspect import dataset_configs, task_of, type_of
 from ..config.load import name_of
+from ..data.base import DataFolder
 from ..engine import checkpoints
 from ..engine.runner import explain_build_errors
 from ..errors import UserError
@@ -70,7 +71,7 @@ class Predictor(BasePredictor):
         device: str = 'auto',
         score_thr: float = 0.3,
         *,
-        data: str | os.PathLike | None = None,
+        data: DataFolder | str | os.PathLike | None = None,
         demo: bool = False,
         options: Mapping[str, Any] | None = None,
         fused: bool = True,

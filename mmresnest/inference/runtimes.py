@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +17,13 @@ from .metadata import METADATA_KEY, read_metadata
 
 CPU, CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'
 """What ONNX Runtime calls the devices."""
+MAX_SECONDS = 600
+"""How long a batch may take: a file of a stranger may hold a loop without end."""
+TOO_SLOW = f'it did not end within {MAX_SECONDS} s'
+MAX_ONNX = 2**31
+"""Bytes of an ONNX file: more than a message of protobuf can have."""
+EXTERNAL = re.compile(rb'\x0a(?:\x08|\x88\x80*\x00)location')
+"""How ONNX names a file that weights lie in, in bytes of protobuf."""
 
 
 class Session(Protocol):
@@ -44,6 +53,7 @@ class OnnxSession:
 
     def __init__(self, path: Path, device: str = 'cpu') -> None:
         onnxruntime = import_optional('onnxruntime', 'onnx')
+        _check_onnx_bytes(path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         providers = execution_providers(device, onnxruntime.get_available_providers())
@@ -64,13 +74,38 @@ class OnnxSession:
                 'onnxruntime-gpu, which takes the CUDA and cuDNN that it names',
                 code='device.missing',
             )
+        self._make_settings = onnxruntime.RunOptions
         self._inputs = [given.name for given in self._session.get_inputs()]
         custom = self._session.get_modelmeta().custom_metadata_map
         self.metadata = read_metadata(custom.get(METADATA_KEY), path)
 
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Compute the outputs."""
-        return self._session.run(None, dict(zip(self._inputs, inputs)))
+        settings = self._make_settings()
+        timer = threading.Timer(MAX_SECONDS, setattr, (settings, 'terminate', True))
+        timer.daemon = True
+        timer.start()
+        try:
+            return self._session.run(None, dict(zip(self._inputs, inputs)), settings)
+        except Exception as error:  # it raises many kinds
+            if settings.terminate:
+                raise TimeoutError(TOO_SLOW) from error
+            raise
+        finally:
+            timer.cancel()
+
+
+def _check_onnx_bytes(path: Path) -> None:
+    """Refuse an ONNX file that would have other files read, which ours never do.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    if not 0 < path.stat().st_size < MAX_ONNX:
+        raise ValueError(f'it has {path.stat().st_size} bytes')
+    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if EXTERNAL.search(content):
+            raise ValueError('its weights lie in other files, which `mmresnest export` never does')
 
 
 def execution_providers(device: str, available: Sequence[str]) -> list[Any]:
@@ -119,12 +154,17 @@ class OpenVinoSession:
         held = model.get_rt_info(METADATA_KEY).value if model.has_rt_info(METADATA_KEY) else None
         self.metadata = read_metadata(held, path)
         # Some CPUs would compute in bfloat16 unasked, GPUs in float16.
-        self._model = core.compile_model(model, name, {'INFERENCE_PRECISION_HINT': 'f32'})
+        compiled = core.compile_model(model, name, {'INFERENCE_PRECISION_HINT': 'f32'})
+        self._request = compiled.create_infer_request()
 
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Compute the outputs."""
-        found = self._model(list(inputs))
-        return [np.asarray(found[number]) for number in range(len(self._model.outputs))]
+        self._request.start_async(list(inputs))
+        if not self._request.wait_for(1000 * MAX_SECONDS):
+            self._request.cancel()
+            raise TimeoutError(TOO_SLOW)
+        self._request.wait()  # raises what went wrong
+        return [np.array(tensor.data) for tensor in self._request.output_tensors]
 
 
 SESSIONS: dict[str, Callable[[Path, str], Session]] = {
@@ -181,6 +221,11 @@ def open_session(path: str | os.PathLike, device: str = 'cpu') -> Session:
         raise
     except Exception as error:  # each runtime has its own kinds
         raise UserError(
-            f'{file} cannot be read: {str(error).strip().splitlines()[0]}; export it anew',
-            code='exported.damaged',
+            f'{file} cannot be read: {first_line(error)}; export it anew', code='exported.damaged'
         ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none, printable."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return ''.join(char if char.isprintable() else '?' for char in lines[0][:300])

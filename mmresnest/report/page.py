@@ -41,7 +41,8 @@ def check_installed() -> None:
     if missing:
         raise UserError(
             f'a report needs the package{"s" * (len(missing) > 1)} '
-            f'{" and ".join(missing)}: pip install "mmresnest[report]"'
+            f'{" and ".join(missing)}: pip install "mmresnest[report]"',
+            code='package.missing',
         )
 
 
@@ -62,7 +63,8 @@ def write_page(out: str | os.PathLike, runs: Sequence[Run]) -> None:
     except OSError as error:
         raise UserError(
             f'the report {out} cannot be written: {error.strerror or error}; name '
-            'another file with --out'
+            'another file with --out',
+            code='file.unwritable',
         ) from error
 
 
@@ -105,13 +107,15 @@ def _check_alike(runs: Sequence[Run]) -> None:
     if type(results[0]) is not type(results[1]):
         raise UserError(
             f'{runs[0].name} and {runs[1].name} cannot stand beside each other: one '
-            'detects objects and the other labels pixels; make a report of each'
+            'detects objects and the other labels pixels; make a report of each',
+            code='report.unlike-runs',
         )
     if results[0].classes != results[1].classes:
         raise UserError(
             f'{runs[0].name} and {runs[1].name} cannot stand beside each other: they '
             f'were trained on other classes ({", ".join(results[0].classes[:6])} and '
-            f'{", ".join(results[1].classes[:6])}); make a report of each'
+            f'{", ".join(results[1].classes[:6])}); make a report of each',
+            code='report.unlike-runs',
         )
 
 

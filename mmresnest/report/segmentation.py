@@ -28,7 +28,7 @@ class SegmentationScores:
     """Label maps with all that was computed of them."""
 
     results: LabelMaps
-    label_overlap: Overlap
+    overlap: Overlap
 
 
 def compute_scores(results: LabelMaps) -> SegmentationScores:

@@ -366,6 +366,7 @@ def read_image(path: str) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(fileio.get(path), np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise UserError(
-            f'pictures: {path} is not an image that OpenCV can read; put a whole one in its place'
+            f'pictures: {path} is not an image that OpenCV can read; put a whole one in its place',
+            code='image.unreadable',
         )
     return image[:, :, ::-1]

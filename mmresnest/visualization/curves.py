@@ -37,7 +37,8 @@ def plot_curves(source: str | os.PathLike, out: str | os.PathLike, *, title: str
     if not losses and not scores:
         raise UserError(
             f'curves: found no logged loss or score in {source}. '
-            'Give the work folder of a run, or a scalars.json'
+            'Give the work folder of a run, or a scalars.json',
+            code='report.nothing',
         )
     groups: dict[str, dict] = {}
     for key, line in scores.items():

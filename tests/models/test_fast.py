@@ -252,12 +252,12 @@ def saved(network: nn.Module, x: torch.Tensor) -> int:
 def test_bytes_saved_for_the_backward_pass(arch, most):
     """Of those of mmdet's classes; SE-ResNeXt's against its ResNeXt with plain gates."""
     pytest.importorskip('mmdet')
-    from mmresnest.analysis import benchmark
+    from mmresnest.analysis import benchmark_forms
 
-    case = benchmark.BenchmarkCase(arch, 'training', (1, 320, 320), 'float32', 'cpu')
+    case = benchmark_forms.BenchmarkCase(arch, 'training', (1, 320, 320), 'float32', 'cpu')
     x = image(1, (320, 320))
-    ours = fast.enable(benchmark.our_backbone(case), save_memory=True)
-    assert saved(ours, x) <= most * saved(benchmark.mmdet_backbone(case), x)
+    ours = fast.enable(benchmark_forms.our_backbone(case), save_memory=True)
+    assert saved(ours, x) <= most * saved(benchmark_forms.mmdet_backbone(case), x)
 
 
 @kinds
