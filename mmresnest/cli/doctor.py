@@ -1,6 +1,6 @@
 """What is installed, what is wrong with it, and what to do about each.
 
-A check is a function that yields :class:`Finding`s. It looks at the machine through the few functions
+A check is a function that yields :class:`Finding`s. It looks at the machine through the functions
 at the top, so that tests can show it any machine.
 """
 
@@ -241,12 +241,12 @@ def check_operators() -> Iterator[Finding]:
     if try_import('mmcv') is None:
         return
     try:
-        used = mmcv_ext.describe()
+        used = mmcv_ext.operator_sources()
     except Exception as error:
         yield Finding(
             'error',
             f'the compiled operators of mmcv do not load with this torch ({first_line(error)})',
-            f'install mmcv anew: {mmcv_ext.advice()}',
+            f'install mmcv anew: {mmcv_ext.install_advice()}',
         )
         return
     by = {kind: sorted(name for name in used if used[name] == kind) for kind in set(used.values())}
@@ -257,7 +257,7 @@ def check_operators() -> Iterator[Finding]:
     yield Finding('ok', f'mmcv has no compiled operators; in their place: {listed}')
     torch = try_import('torch')
     if isinstance(torch, ModuleType) and torch.cuda.is_available():
-        yield Finding('note', 'compiled operators would be faster on this GPU', mmcv_ext.advice())
+        yield Finding('note', 'compiled operators would be faster on this GPU', mmcv_ext.install_advice())
 
 
 def check_torchvision() -> Iterator[Finding]:

@@ -4,7 +4,7 @@ This is the only package of mmresnest that patches anything of another project. 
 before it is used: :func:`install` only puts three finders on ``sys.meta_path``, so ``import
 mmresnest`` imports neither torch nor mmengine.
 
-Imports security and utils.
+Imports security, utils, and the reading of annotation files in data.
 """
 
 import sys
@@ -18,52 +18,52 @@ from .mmcv_ext import ExtFinder
 from .panopticapi import PanopticFinder
 
 
-class RepairFinder(MetaPathFinder):
-    """Lets the other finders find a module of :data:`stacks.REPAIRS`; it is mended once it ran."""
+class PatchFinder(MetaPathFinder):
+    """Find a module of :data:`.patches.PATCHES` by the other finders, and patch it once it ran."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Finds the module as without us, with the repair behind its loader."""
-        if name not in patches.REPAIRS:
+        """Find the module as without us, and patch it after its loader."""
+        if name not in patches.PATCHES:
             return None
         for finder in sys.meta_path:
             if finder is self or not hasattr(finder, 'find_spec'):  # importlib skips such, too
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None and spec.loader is not None:
-                spec.loader = RepairLoader(spec.loader)
+                spec.loader = PatchLoader(spec.loader)
                 return spec
         return None
 
 
-class RepairLoader(Loader):
-    """Another loader, and a repair after it."""
+class PatchLoader(Loader):
+    """Run another loader, and a patch after it."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Leaves the making of the module to the other loader."""
+        """Leave the making of the module to the other loader."""
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Runs the module, then its repair. It keeps the other loader: inspect asks for that."""
+        """Run the module, then its patch. It keeps the other loader: inspect asks for that."""
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         self.loader.exec_module(module)
-        patches.REPAIRS[module.__name__](module)
+        patches.PATCHES[module.__name__](module)
 
 
 def install() -> None:
-    """Puts the repairs, the stand-ins for missing packages and our silence in place, once."""
-    if any(isinstance(finder, RepairFinder) for finder in sys.meta_path):
+    """Put the patches, the stand-ins for missing packages and the log filters in place, once."""
+    if any(isinstance(finder, PatchFinder) for finder in sys.meta_path):
         return
     warnings.install()
-    sys.meta_path.insert(0, RepairFinder())
+    sys.meta_path.insert(0, PatchFinder())
     sys.meta_path.append(PanopticFinder())  # last, so that a real one wins
     sys.meta_path.append(ExtFinder())
-    for name, repair in patches.REPAIRS.items():
+    for name, patch in patches.PATCHES.items():
         if name in sys.modules:
-            repair(sys.modules[name])
+            patch(sys.modules[name])

@@ -1,4 +1,4 @@
-"""The stand-in for mmcv's compiled module ``mmcv._ext``.
+"""Stand in for mmcv's compiled module ``mmcv._ext``.
 
 mmcv's Python side asks its compiled module for functions by name, at import; without the module
 ``import mmcv.ops`` fails, and mmdet and mmseg with it.  Where nobody has compiled it, this finder
@@ -43,43 +43,43 @@ ADVICE = {
 
 
 class ExtFinder(MetaPathFinder):
-    """Finds the stand-in; append an instance to ``sys.meta_path``, never put it before others."""
+    """Find the stand-in; append an instance to ``sys.meta_path``, never put it before others."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec of the stand-in, for its one name."""
+        """Return the spec of the stand-in, for its one name."""
         if fullname != NAME:
             return None
         return spec_from_loader(fullname, ExtLoader(), origin=__name__)
 
 
 class ExtLoader(Loader):
-    """Fills the stand-in; torch is imported here and not before."""
+    """Fill the stand-in; torch is imported here and not before."""
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leaves the making of the module to Python."""
+        """Leave the making of the module to Python."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Puts the operators and the refusals in place."""
+        """Put the operators and the refusals in place."""
         from .ops import TABLE
 
         module.__doc__ = 'Stand-in for the compiled operators of mmcv, by mmresnest.'
         vars(module).update(
             TABLE,
-            __getattr__=missing,
-            get_compiler_version=compiler,
-            get_compiling_cuda_version=compiler,
+            __getattr__=make_refusal,
+            get_compiler_version=describe_compiler,
+            get_compiling_cuda_version=describe_compiler,
         )
 
 
-def compiler() -> str:
-    """What mmcv's and mmengine's reports of the environment say of the compiler of the ops."""
+def describe_compiler() -> str:
+    """Return what reports of the environment say of the compiler of the ops."""
     return 'none: PyTorch operators of mmresnest'
 
 
-def missing(name: str) -> Callable:
-    """The module's ``__getattr__``: a function that refuses.
+def make_refusal(name: str) -> Callable:
+    """Return a function that refuses; the module's ``__getattr__``.
 
     mmcv asks with ``hasattr`` for every operator that it could ever use, so a name must exist even
     where it can do nothing; only private names do not.
@@ -90,15 +90,16 @@ def missing(name: str) -> Callable:
     def refuse(*args: object, **kwargs: object) -> None:
         raise UserError(
             f'mmcv was installed without compiled operators, and {name!r} is none of those that '
-            f'mmresnest provides in their place. To get it, install compiled mmcv: {advice()}'
+            f'mmresnest provides in their place. To get it, install compiled mmcv: {install_advice()}',
+            code='package.no-operator',
         )
 
     refuse.__name__ = refuse.__qualname__ = name
     return refuse
 
 
-def advice() -> str:
-    """How to install compiled mmcv in place of the one that is installed."""
+def install_advice() -> str:
+    """Return how to install compiled mmcv in place of the one that is installed."""
     import torch
 
     for distribution in ('onedl-mmcv', 'mmcv-lite', 'mmcv'):
@@ -112,8 +113,8 @@ def advice() -> str:
     return 'see https://mmcv.readthedocs.io/en/latest/get_started/build.html'
 
 
-def describe() -> dict[str, str]:
-    """Which implementation each operator uses here.
+def operator_sources() -> dict[str, str]:
+    """Return which implementation each operator uses here.
 
     Returns:
         by name of the operator: ``'compiled mmcv'``, ``'torchvision'`` or ``'torch'``.
@@ -126,7 +127,9 @@ def describe() -> dict[str, str]:
     module = importlib.import_module(NAME)
     if not is_stand_in(module):
         return dict.fromkeys(TABLE, 'compiled mmcv')
-    return {name: 'torchvision' if torchvision.serves(name) else 'torch' for name in TABLE}
+    return {
+        name: 'torchvision' if torchvision.replaces_mmcv_op(name) else 'torch' for name in TABLE
+    }
 
 
 def is_stand_in(module: ModuleType) -> bool:

@@ -1,8 +1,8 @@
-"""The stand-in for ``panopticapi``, which panoptic pipelines and scores of mmdet import.
+"""Stand in for ``panopticapi``, which panoptic pipelines and scores of mmdet import.
 
 That package is on no index: it is installed from its repository. mmdet takes five names of it, all
 of them small; where nobody has installed it, this finder provides them, so that a panoptic config
-runs without. As with :mod:`.ext` the finder stands last: the real package is always found first.
+runs without. As with :mod:`.mmcv_ext` the finder stands last: the real package is found first.
 
 Panoptic quality is that of Kirillov et al., "Panoptic Segmentation", CVPR 2019, section 4: of the
 pairs of segments whose IoU is above one half, the sum of IoUs over TP + FP / 2 + FN / 2.
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     import numpy as np
 
 OFFSET = 256**3
-"""One more than the largest number that a colour can stand for."""
+"""One more than the largest number that a color can stand for."""
 VOID = 0
 """The number of pixels that are of no segment."""
 
 
-def rgb2id(colour: Any) -> Any:
-    """The numbers that colours stand for: red + 256 green + 256**2 blue.
+def rgb2id(color: Any) -> Any:
+    """Return the numbers that colors stand for: red + 256 green + 256**2 blue.
 
     Args:
-        colour: ... 3, integers 0 to 255, or three numbers.
+        color: ... 3, integers 0 to 255, or three numbers.
 
     Returns:
         the number, or an array of the leading shape.
     """
     import numpy as np
 
-    numbers = np.asarray(colour).astype(np.int32) @ np.array([1, 256, 256**2], np.int32)
+    numbers = np.asarray(color).astype(np.int32) @ np.array([1, 256, 256**2], np.int32)
     return numbers if numbers.ndim else int(numbers)
 
 
 def id2rgb(number: Any) -> np.ndarray | list[int]:
-    """The colours that stand for numbers; the inverse of :func:`rgb2id`.
+    """Return the colors that stand for numbers; the inverse of :func:`rgb2id`.
 
     Args:
         number: below ``OFFSET``, alone or in an array.
@@ -137,12 +137,12 @@ CONTENTS: dict[str, dict[str, Any]] = {
 
 
 class PanopticFinder(MetaPathFinder, Loader):
-    """Finds the stand-in; append an instance to ``sys.meta_path``, never put it before others."""
+    """Find the stand-in; append an instance to ``sys.meta_path``, never put it before others."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec of the package or of one of its two modules."""
+        """Return the spec of the package or of one of its two modules."""
         if fullname not in CONTENTS:
             return None
         return spec_from_loader(
@@ -150,9 +150,9 @@ class PanopticFinder(MetaPathFinder, Loader):
         )
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leaves the making of the module to Python."""
+        """Leave the making of the module to Python."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Puts the names in place."""
+        """Put the names in place."""
         module.__doc__ = 'Stand-in for the module of panopticapi, by mmresnest.'
         vars(module).update(CONTENTS[module.__name__])

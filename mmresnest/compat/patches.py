@@ -1,7 +1,7 @@
-"""What is mended in the mm libraries, each repair beside its reason.
+"""Patches of the mm libraries, each beside its reason.
 
-A repair is a function of the module it mends. :mod:`mmresnest.compat` calls it right after that
-module was first imported. Nothing here imports torch, numpy or an mm library at module level.
+A patch is a function of the module that it changes. :mod:`mmresnest.compat` calls it right after
+that module was first imported. Nothing here imports torch, numpy or an mm library at module level.
 """
 
 import os
@@ -13,26 +13,28 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import UserError, nearest
-from ..security.data_files import read_data_from_pickles, read_data_from_yaml, read_data_of_mmseg
-from ..security.registries import find_registered_names_only
-from ..security.resume import forget_foreign_files
-from ..security.torch_load import guard_checkpoints
-from .warnings import quieten
+from .coco_files import patch_coco_api
+from .readers import (
+    patch_checkpoint_loader,
+    patch_mmseg_pickles,
+    patch_pickle_handler,
+    patch_registries,
+    patch_resume,
+    patch_yaml_handler,
+)
+from .warnings import filter_log_lines
 
 
-def replace(module: ModuleType, name: str, new: Any) -> None:
-    """Sets ``module.name``, and the copies that already imported mm modules hold of it."""
+def replace_everywhere(module: ModuleType, name: str, new: Any) -> None:
+    """Set ``module.name``, and the copies that already imported mm modules hold of it."""
     old = getattr(module, name)
     for other in list(sys.modules.values()):
         if getattr(other, '__name__', '').startswith('mm') and vars(other).get(name) is old:
             setattr(other, name, new)
 
 
-# Configs by name ---------------------------------------------------------------------------------
-
-
-def name_packages(module: ModuleType) -> None:
-    """Makes mmresnest known by name and, on the onedl stack, lets ``'mmseg::...'`` be found.
+def patch_module2package(module: ModuleType) -> None:
+    """Make mmresnest known by name and, on the onedl stack, let ``'mmseg::...'`` be found.
 
     mmengine knows the packages whose configs may be inherited from a closed table, and asks for the
     *distribution* of that table: 'mmsegmentation', which the fork names 'onedl-mmsegmentation'.
@@ -44,14 +46,14 @@ def name_packages(module: ModuleType) -> None:
             table[name] = name
 
 
-def mend_configs(module: ModuleType) -> None:
-    """What is mended in the module of ``Config``."""
-    find_configs(module)
-    remember_texts(module)
+def patch_configs(module: ModuleType) -> None:
+    """Patch the module of ``Config``."""
+    patch_config_lookup(module)
+    cache_pretty_text(module)
 
 
-def find_configs(module: ModuleType) -> None:
-    """Lets ``_base_ = 'mmresnest::faster_rcnn_resnest50_fpn.py'`` be found and built.
+def patch_config_lookup(module: ModuleType) -> None:
+    """Let ``_base_ = 'mmresnest::faster_rcnn_resnest50_fpn.py'`` be found and built.
 
     mmengine wants a folder in such a path, and our configs lie flat. It also marks every part of
     what is inherited with the package's scope, but ours name mmdet's and mmseg's parts, in the
@@ -67,18 +69,19 @@ def find_configs(module: ModuleType) -> None:
         if not separator:
             return theirs(cfg_path, filename)
         if package != 'mmresnest':
-            file = there(cfg_path)
+            file = find_file(cfg_path)
             return theirs(cfg_path, filename) if file is None else (file, package)
         folder = Path(__file__).parents[1] / '.mim' / 'configs'
         if not (folder / name).is_file():
             legal = [path.name for path in folder.glob('*.py')]
             raise UserError(
                 f'{filename} inherits from {cfg_path}, but mmresnest has no such '
-                f'config; {nearest(name, legal)}'
+                f'config; {nearest(name, legal)}',
+                code='config.base-missing',
             )
         return str(folder / name), None
 
-    def there(cfg_path: str) -> str | None:
+    def find_file(cfg_path: str) -> str | None:
         try:
             package, name = module._get_package_and_cfg_path(cfg_path)
             file = os.path.join(module.get_installed_path(package), '.mim', 'configs', name)
@@ -89,11 +92,11 @@ def find_configs(module: ModuleType) -> None:
     module.Config._get_cfg_path = staticmethod(_get_cfg_path)
 
 
-MOST_TEXTS = 8
+MOST_TEXTS = 8  # formatted texts that are kept
 
 
-def remember_texts(module: ModuleType) -> None:
-    """Has the text of a config formatted once: yapf takes 0.3 s, for each checkpoint anew."""
+def cache_pretty_text(module: ModuleType) -> None:
+    """Have the text of a config formatted once: yapf takes 0.3 s, for each checkpoint anew."""
     formatted = module.Config.pretty_text.fget
     known: dict[tuple[str, bool], str] = {}
 
@@ -120,39 +123,36 @@ def is_distribution(name: str) -> bool:
     return True
 
 
-# Packages without pkg_resources ------------------------------------------------------------------
-
-
-def find_packages_without_setuptools(module: ModuleType) -> None:
-    """Replaces what mmengine 0.10.7 asks of pkg_resources, which setuptools 82 no longer has.
+def patch_package_utils(module: ModuleType) -> None:
+    """Replace what mmengine 0.10.7 asks of pkg_resources, which setuptools 82 no longer has.
 
     pkg_resources would also place an editable install in site-packages, where its configs are not.
     """
     if 'pkg_resources' in module.is_installed.__code__.co_names:
         for function in (is_installed, get_installed_path, package2module):
-            replace(module, function.__name__, function)
+            replace_everywhere(module, function.__name__, function)
 
 
 def is_installed(package: str) -> bool:
     """Whether a distribution or an importable package of this name is there."""
-    return is_distribution(package) or _folder(package) is not None
+    return is_distribution(package) or _package_folder(package) is not None
 
 
 def get_installed_path(package: str) -> str:
-    """The folder of a package, named by its distribution or as it is imported.
+    """Return the folder of a package, named by its distribution or as it is imported.
 
     Raises:
         PackageNotFoundError: neither is installed (an ImportError).
         RuntimeError: it is a namespace package, which has no one folder.
     """
-    folder = _folder(package) or _folder(package2module(package))
+    folder = _package_folder(package) or _package_folder(package2module(package))
     if folder is None:
         raise RuntimeError(f'{package} is a namespace package: it has no folder of its own')
     return folder
 
 
 def package2module(package: str) -> str:
-    """The name under which a distribution is imported.
+    """Return the name under which a distribution is imported.
 
     Raises:
         PackageNotFoundError: no such distribution is installed (an ImportError).
@@ -163,7 +163,7 @@ def package2module(package: str) -> str:
     return names[0]
 
 
-def _folder(module: str) -> str | None:
+def _package_folder(module: str) -> str | None:
     try:
         spec = util.find_spec(module)
     except ValueError:  # in sys.modules without a spec, as a test double may be
@@ -171,11 +171,8 @@ def _folder(module: str) -> str | None:
     return str(Path(spec.origin).parent) if spec is not None and spec.origin else None
 
 
-# Checkpoints that are whole or not there ---------------------------------------------------------
-
-
-def write_checkpoints_whole(module: ModuleType) -> None:
-    """Has whatever saves a checkpoint do so through :mod:`mmresnest.utils.files`.
+def patch_save_checkpoint(module: ModuleType) -> None:
+    """Have whatever saves a checkpoint do so through :mod:`mmresnest.utils.files`.
 
     mmengine pickles it into memory, which doubles it there, and writes that over the old file: a
     process that is killed or a disk that is full leaves neither of the two.
@@ -198,20 +195,17 @@ def write_checkpoints_whole(module: ModuleType) -> None:
 
         write_hashed(filename, lambda file: torch.save(checkpoint, file))
 
-    replace(module, 'save_checkpoint', save_checkpoint)
+    replace_everywhere(module, 'save_checkpoint', save_checkpoint)
 
 
-def mend_checkpoints(module: ModuleType) -> None:
-    """Reading and writing of checkpoints."""
-    guard_checkpoints(module)
-    write_checkpoints_whole(module)
+def patch_checkpoints(module: ModuleType) -> None:
+    """Patch the reading and writing of checkpoints."""
+    patch_checkpoint_loader(module)
+    patch_save_checkpoint(module)
 
 
-# Resuming under FlexibleRunner --------------------------------------------------------------------
-
-
-def keep_progress_of_checkpoints(module: ModuleType) -> None:
-    """Has FlexibleRunner note in a checkpoint the epoch and iteration that it is told.
+def patch_checkpoint_progress(module: ModuleType) -> None:
+    """Have FlexibleRunner note in a checkpoint the epoch and iteration that it is told.
 
     It notes its own epoch plus one instead. CheckpointHook rewrites the newest checkpoint after an
     evaluation that was the best so far, when the epoch has been counted up already: a training
@@ -236,23 +230,24 @@ def keep_progress_of_checkpoints(module: ModuleType) -> None:
     module.FlexibleRunner.save_checkpoint = save_checkpoint
 
 
-def mend_flexible_runner(module: ModuleType) -> None:
-    """Saving and resuming under FlexibleRunner."""
-    keep_progress_of_checkpoints(module)
-    forget_foreign_files(module)
+def patch_flexible_runner(module: ModuleType) -> None:
+    """Patch saving and resuming under FlexibleRunner."""
+    patch_checkpoint_progress(module)
+    patch_resume(module)
 
 
-REPAIRS: dict[str, Callable[[ModuleType], None]] = {
-    'mmengine.config.config': mend_configs,
-    'mmengine.config.utils': name_packages,
-    'mmengine.fileio.handlers.pickle_handler': read_data_from_pickles,
-    'mmengine.fileio.handlers.yaml_handler': read_data_from_yaml,
-    'mmengine.logging.logger': quieten,
-    'mmengine.registry.registry': find_registered_names_only,
-    'mmengine.runner._flexible_runner': mend_flexible_runner,
-    'mmengine.runner.checkpoint': mend_checkpoints,
-    'mmengine.runner.runner': forget_foreign_files,
-    'mmengine.utils.package_utils': find_packages_without_setuptools,
-    'mmseg.utils.io': read_data_of_mmseg,
+PATCHES: dict[str, Callable[[ModuleType], None]] = {
+    'mmdet.datasets.api_wrappers.coco_api': patch_coco_api,
+    'mmengine.config.config': patch_configs,
+    'mmengine.config.utils': patch_module2package,
+    'mmengine.fileio.handlers.pickle_handler': patch_pickle_handler,
+    'mmengine.fileio.handlers.yaml_handler': patch_yaml_handler,
+    'mmengine.logging.logger': filter_log_lines,
+    'mmengine.registry.registry': patch_registries,
+    'mmengine.runner._flexible_runner': patch_flexible_runner,
+    'mmengine.runner.checkpoint': patch_checkpoints,
+    'mmengine.runner.runner': patch_resume,
+    'mmengine.utils.package_utils': patch_package_utils,
+    'mmseg.utils.io': patch_mmseg_pickles,
 }
-"""Module of another project -> what mends it."""
+"""Module of another project -> the patch of it."""

@@ -1,8 +1,8 @@
-"""What other projects say that is no news to whoever runs ours, each with the reason.
+"""Filter warnings and log lines of other projects that do not concern the user, with the reasons.
 
-Nothing is silenced as a whole: a warning goes by its text and its module, a line of the log by its
-text. What the user asks of Python's warnings (``-W``, ``PYTHONWARNINGS``, ``warnings``) wins.
-Errors and our own words are never among it.
+Nothing is silenced as a whole: a warning is filtered by its text and its module, a line of the log
+by its text. What the user asks of Python's warnings (``-W``, ``PYTHONWARNINGS``, ``warnings``) has
+precedence. Errors and our own messages are never filtered.
 """
 
 import logging
@@ -39,26 +39,26 @@ LINES = re.compile(
 
 
 def install() -> None:
-    """Has Python leave the warnings out, after whatever the user wants of them."""
+    """Have Python ignore the warnings, after whatever the user asks of them."""
     for message, module in WARNINGS:
         warnings.filterwarnings('ignore', message, UserWarning, module, append=True)
 
 
-def is_news(record: logging.LogRecord) -> bool:
+def is_relevant(record: logging.LogRecord) -> bool:
     """Whether a line belongs into the log."""
     return record.levelno > logging.WARNING or LINES.match(record.getMessage()) is None
 
 
-def quieten(module: ModuleType) -> None:
-    """Leaves lines out of mmengine's loggers, and what the fork prints at import, twice.
+def filter_log_lines(module: ModuleType) -> None:
+    """Filter lines of mmengine's loggers, and what the fork prints at import, twice.
 
-    That is for an optional service hardly anybody has, and printed because no logger is named.
+    The fork reports an optional service that is missing, by print as no logger is named.
     """
     theirs = module.MMLogger.__init__
 
     def __init__(self: logging.Logger, *args: object, **kwargs: object) -> None:
         theirs(self, *args, **kwargs)
-        self.addFilter(is_news)
+        self.addFilter(is_relevant)
 
     def print_unless_known(message: object) -> None:
         if not str(message).startswith('Could not import OneDL'):

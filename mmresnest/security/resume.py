@@ -1,48 +1,37 @@
-"""What a checkpoint may tell a run that goes on from it."""
+"""What a checkpoint may tell a run that is resumed from it."""
 
 import os
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 
-def forget_foreign_files(module: ModuleType) -> None:
-    """Has a run that is resumed forget the files of others that its checkpoint names.
+def drop_paths_outside_work_dir(runner: Any) -> None:
+    """Have a run that was resumed forget the files of others that its checkpoint names.
 
     mmengine's CheckpointHook deletes the best checkpoint so far when there is a better one, and the
     oldest when there are too many. It takes their names from the checkpoint that was resumed from,
     so that whoever wrote that could have it delete any file or folder.
+
+    Args:
+        runner: a ``Runner`` or ``FlexibleRunner`` that has just been resumed.
     """
-    for name in ('Runner', 'FlexibleRunner'):
-        if name in vars(module) and vars(module)[name].__module__ == module.__name__:
-            _forget_in(vars(module)[name])
-
-
-def _forget_in(runner: Any) -> None:
-    theirs = runner.resume
-
-    def resume(self: Any, *args: Any, **kwargs: Any) -> None:
-        theirs(self, *args, **kwargs)
-        folders = [os.path.realpath(folder) for folder in _folders(self)]
-        known = self.message_hub.runtime_info
-        for key in [key for key in known if key == 'last_ckpt' or key.startswith('best_ckpt')]:
-            if not _is_within(known[key], folders, key):
-                self.logger.info(
-                    f'{key} of the checkpoint is not in a folder of this run, and is '
-                    f'left alone: {str(known[key])[:200]}'
-                )
-                del known[key]
-        if 'keep_ckpt_ids' in known:
-            steps = known['keep_ckpt_ids']
-            known['keep_ckpt_ids'] = (
-                [step for step in steps if type(step) is int] if isinstance(steps, list) else []
+    folders = [os.path.realpath(folder) for folder in _checkpoint_folders(runner)]
+    known = runner.message_hub.runtime_info
+    for key in [key for key in known if key == 'last_ckpt' or key.startswith('best_ckpt')]:
+        if not _is_within(known[key], folders, key):
+            runner.logger.info(
+                f'{key} of the checkpoint is not in a folder of this run, and is '
+                f'left alone: {str(known[key])[:200]!r}'
             )
+            del known[key]
+    if 'keep_ckpt_ids' in known:
+        steps = known['keep_ckpt_ids']
+        known['keep_ckpt_ids'] = (
+            [step for step in steps if type(step) is int] if isinstance(steps, list) else []
+        )
 
-    runner.resume = resume
 
-
-def _folders(runner: Any) -> Iterator[str]:
-    """Where a run writes checkpoints."""
+def _checkpoint_folders(runner: Any) -> Iterator[str]:
     yield runner.work_dir
     for hook in runner.hooks:
         if getattr(hook, 'out_dir', None):  # the hook makes this of it before it trains

@@ -1,139 +1,133 @@
-"""Checkpoints that run no code, whichever of mmengine's loaders reads them.
+"""Read checkpoints of torch.save as data, and judge what they claim before memory is taken for it.
 
 A checkpoint is a pickle, and an unrestricted pickle runs whatever code its author put in it.
-torch>=2.6 refuses every global that is not on a list. mmengine's own checkpoints need three that
-are not: HistoryBuffer, numpy's arrays, and ``getattr``, by which pickle names methods.
-
-mmengine 0.10.7 lists none of them and cannot resume. The fork lists the real ones, and where even
-those do not suffice loads without restriction. Both are open doors: with the real ``getattr`` a
-pickle reaches ``eval`` through ``getattr.__self__``, and a pickled dtype may claim that an array of
-numbers is one of object pointers (tests/compat/test_compat.py does the former). So the names are
-bound to the few lines below, which understand what mmengine writes and nothing else. Before that,
-and before memory is taken for it, :mod:`mmresnest.security.pickles` looks the file over.
+torch>=2.6 refuses every name that is not on a list. mmengine 0.10.7 lists none of its own and
+cannot resume. The fork lists the real ones, and where even those do not suffice loads without
+restriction. Here the list is :data:`.placeholders.PLACEHOLDERS`, whichever loader reads, and
+:func:`check_checkpoint` goes through the file before torch does.
 """
 
+import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from pickle import UnpicklingError
-from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 from ..errors import UserError
-from ..utils.env import TRUST, is_on, switched_on
+from ..utils.env import TRUST, enable_switch, is_on
+from .pickles import (
+    BROKEN,
+    CHECKPOINTS,
+    SafeUnpickler,
+    as_unpickling_errors,
+    check_nesting,
+    file_size,
+)
+from .placeholders import PLACEHOLDERS, resolve_placeholders
+
+MAGIC = 0x1950A86A20F9469CFC6C
+"""The number with which torch.save began a file before it wrote archives."""
 
 
-class StandIn:
-    """What a name on the list builds while torch reads; :func:`settle` takes its ``value``."""
-
-    value: Any = None
-
-
-class _Dtype(StandIn):
-    """``numpy.dtype`` of numbers, booleans and text of fixed length, never of objects."""
-
-    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
-        import numpy as np
-
-        if not (isinstance(code, str) and re.fullmatch(r'[biufcSU]\d{1,4}', code)):
-            raise UnpicklingError(f'Unsupported numpy dtype {code!r}')
-        self.value = np.dtype(code)
-
-    def __setstate__(self, state: tuple) -> None:
-        if state[2:5] != (None, None, None):
-            raise UnpicklingError(f'Unsupported numpy dtype state {state!r}')
-        self.value = self.value.newbyteorder(state[1])
-
-    def read(self, data: bytes) -> Any:
-        """The flat array that these bytes are."""
-        import numpy as np
-
-        return np.frombuffer(data, self.value).copy()
-
-
-class _Array(StandIn):
-    """``numpy.ndarray``."""
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, columns_first, data = state
-        self.value = dtype.read(data).reshape(shape, order='F' if columns_first else 'C')
-
-
-class _History(StandIn):
-    """mmengine's ``HistoryBuffer``."""
-
-    def __setstate__(self, state: dict) -> None:
-        from mmengine.logging import HistoryBuffer
-
-        self.value = HistoryBuffer(
-            state['_log_history'].value, state['_count_history'].value, state['max_length']
-        )
-
-
-def _reconstruct(kind: type, shape: tuple, code: bytes) -> _Array:
-    if kind is not _Array:
-        raise UnpicklingError(f'Unsupported kind of array {kind!r}')
-    return _Array()
-
-
-def _scalar(dtype: _Dtype, data: bytes) -> Any:
-    return dtype.read(data)[0]
-
-
-def _getattr(owner: Any, name: str) -> None:
-    # HistoryBuffer carries its methods in its state by name. They are those of its class, which
-    # the rebuilt one has anyway, so nothing need be looked up.
-    if owner is not _History:
-        raise UnpicklingError(f'Unsupported global: GLOBAL getattr of {owner!r}')
-
-
-def _no_bytes() -> bytes:
-    # How pickle's protocol 2, which torch.save writes, says b'': the data of an empty array.
-    return b''
-
-
-READABLE: dict[str, Callable] = {
-    'builtins.bytes': _no_bytes,
-    'builtins.getattr': _getattr,
-    'mmengine.logging.history_buffer.HistoryBuffer': _History,
-    'numpy.dtype': _Dtype,
-    'numpy.ndarray': _Array,
-    'numpy._core.multiarray._reconstruct': _reconstruct,
-    'numpy._core.multiarray.scalar': _scalar,
-    'numpy.core.multiarray._reconstruct': _reconstruct,  # as numpy 1 wrote them
-    'numpy.core.multiarray.scalar': _scalar,
-}
-"""What may stand in a checkpoint beside torch's own list, and what each name is bound to."""
-
-
-def settle(value: Any, known: dict[int, tuple[Any, Any]] | None = None) -> Any:
-    """Puts the values in place of the stand-ins, in whatever a checkpoint nests them.
+def check_checkpoint(file: str | os.PathLike | IO[bytes], name: str | None = None) -> None:
+    """Refuse a checkpoint that claims more than it has.
 
     Args:
-        value: what was read.
-        known: what was settled already, by identity: once is enough for what is held twice.
+        file: its path, or the open file, which is left where it was.
+        name: how messages call it, if not by its path.
 
-    Returns:
-        the same; tuples are made anew.
+    Raises:
+        UserError: it does.
+        UnpicklingError: it names what torch would not call either, or is no checkpoint.
     """
-    if isinstance(value, StandIn):
-        return value.value
-    if not isinstance(value, (dict, list, tuple)):
-        return value
-    known = {} if known is None else known
-    if id(value) not in known:
-        result: Any = value
-        if isinstance(value, dict):  # in place: an OrderedDict of weights carries _metadata
-            for key, item in value.items():
-                value[key] = settle(item, known)
-        elif type(value) is list:
-            value[:] = [settle(item, known) for item in value]
-        elif type(value) is tuple:
-            result = tuple(settle(item, known) for item in value)
-        known[id(value)] = value, result  # kept, lest another one takes its identity
-    return known[id(value)][1]
+    if isinstance(file, (str, os.PathLike)):
+        with open(file, 'rb') as opened:
+            check_checkpoint(opened, name or os.fspath(file))
+        return
+    start, size = file.tell(), file_size(file)
+    try:
+        with as_unpickling_errors():
+            is_archive = file.read(4) == b'PK\3\4'
+            file.seek(start)
+            check = _check_archive if is_archive else _check_legacy_file
+            check(file, size, name or 'the checkpoint')
+    finally:
+        file.seek(start)
+
+
+def _check_archive(file: IO[bytes], size: int, name: str) -> None:
+    with zipfile.ZipFile(file) as archive:
+        records = _read_record_sizes(archive, size, name)
+        pickles = [path for path in records if path.lower().endswith('/data.pkl')]
+        if len(pickles) != 1:
+            raise UnpicklingError(f'{len(pickles)} records data.pkl in the archive')
+        folder = pickles[0][: -len('data.pkl')]
+        if folder + 'constants.pkl' in records:
+            raise UserError(
+                f'{name} is a TorchScript archive, which is a program and holds more '
+                f'than weights; save the state_dict() of its model by torch.save',
+                code='checkpoint.unsafe',
+            )
+
+        def storage_size(key: str) -> int:
+            return records.get(f'{folder}data/{key}', -1)
+
+        with archive.open(pickles[0]) as opened:
+            left = records[pickles[0]]
+            reader = SafeUnpickler(opened, left, size, name, CHECKPOINTS, storage_size)
+            check_nesting(reader.load(), name)
+
+
+def _read_record_sizes(archive: zipfile.ZipFile, size: int, name: str) -> dict[str, int]:
+    """Return the sizes of an archive's records; refuse any that torch.save does not lay out."""
+    entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > size:
+        raise UserError(
+            f'{name} cannot be read as a checkpoint: it has {size} bytes and unpacks '
+            f'to {claimed}, which torch.save does not write',
+            code='checkpoint.unsafe',
+        )
+    # Archives that two readers read differently: here the records, there others.
+    ends = [entry.header_offset + 30 + entry.compress_size for entry in entries]
+    starts = [entry.header_offset for entry in entries] + [archive.start_dir]
+    names = {path.lower() for path in archive.namelist()}  # torch looks up records like this
+    if (
+        any(end > start for end, start in zip(ends, starts[1:]))
+        or starts[0] != 0
+        or len(names) != len(entries)
+        or archive.comment
+        or any(
+            entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size
+            for entry in entries
+        )
+    ):
+        raise UserError(
+            f'{name} cannot be read as a checkpoint: the records of its archive are '
+            f'compressed, overlap, or have one name, which torch.save does not write',
+            code='checkpoint.unsafe',
+        )
+    return {entry.filename: entry.file_size for entry in entries}
+
+
+def _check_legacy_file(file: IO[bytes], size: int, name: str) -> None:
+    reader = SafeUnpickler(file, size - file.tell(), size, name, CHECKPOINTS)
+    if reader.load() != MAGIC:
+        raise UnpicklingError('Invalid magic number; corrupt file?')
+    for _ in ('protocol', 'machine', 'content', 'keys of the storages'):
+        check_nesting(reader.load(), name)
+    claimed = sum(storage.size for storage in reader.storages.values())
+    if claimed > size - file.tell():
+        raise UserError(
+            f'{name} cannot be read as a checkpoint: {size - file.tell()} bytes are '
+            f'left for tensors that claim {claimed}',
+            code='checkpoint.unsafe',
+        )
 
 
 _lock = threading.RLock()  # the list of safe globals and the environment belong to the process
@@ -142,7 +136,7 @@ _trusting = threading.local()
 
 @contextmanager
 def trust_checkpoints() -> Iterator[None]:
-    """Within it, checkpoints may hold any object, and so may run code: only for your own files."""
+    """Let checkpoints within hold any object, and so run code: only for your own files."""
     before = getattr(_trusting, 'now', False)
     _trusting.now = True
     try:
@@ -160,68 +154,39 @@ def trusts_checkpoints() -> bool:
     )
 
 
-@contextmanager
-def _swapped(module: ModuleType, name: str, new: Any) -> Iterator[None]:
-    old = vars(module)[name]
-    vars(module)[name] = new
-    try:
-        yield
-    finally:
-        vars(module)[name] = old
+def allow_placeholders() -> Any:
+    """Return the context within which torch reads the names of :data:`PLACEHOLDERS`."""
+    from torch import serialization
+
+    allow = getattr(serialization, 'safe_globals', None)  # since torch 2.5
+    return allow([(item, name) for name, item in PLACEHOLDERS.items()]) if allow else nullcontext()
 
 
 @contextmanager
-def _looked_over(name: str) -> Iterator[None]:
-    """Has ``torch.load`` read only what claims no more than it has."""
-    import torch
-
-    from . import pickles
-
-    load = torch.load
-
-    def load_checked(file: Any, *args: Any, **kwargs: Any) -> Any:
-        pickles.check(file, name)
-        return load(file, *args, **kwargs)
-
-    # torch.hub would unpack an archive of one file, whatever its size, onto the disk.
-    with (
-        _swapped(torch, 'load', load_checked),
-        _swapped(torch.hub, '_is_legacy_zip_format', lambda _: False),
-    ):
-        yield
-
-
-@contextmanager
-def _weights_only(filename: str) -> Iterator[None]:
-    """Refuses code in whatever ``torch.load`` reads within, and says so in a user's words."""
-    from torch.serialization import safe_globals
-
-    allowed: list = [(stand_in, name) for name, stand_in in READABLE.items()]
+def read_weights_only(filename: str) -> Iterator[None]:
+    """Have ``torch.load`` refuse code within, and say so in a user's words."""
     try:
         # torch.hub asks for weights_only=False by name; only this variable overrules it.
-        with (
-            _lock,
-            safe_globals(allowed),
-            switched_on('TORCH_FORCE_WEIGHTS_ONLY_LOAD'),
-            _looked_over(str(filename)),
-        ):
+        with _lock, allow_placeholders(), enable_switch('TORCH_FORCE_WEIGHTS_ONLY_LOAD'):
             yield
     except UserError:
         raise
-    except (
-        UnpicklingError,
-        EOFError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # all of them met with files cut short or of another kind
-        raise UserError(explain(filename, error)) from error
+    except (UnpicklingError, EOFError, *BROKEN) as error:
+        raise UserError(
+            explain_load_error(filename, error), code='checkpoint.unreadable'
+        ) from error
 
 
-def explain(filename: str, error: Exception) -> str:
-    """Tells a checkpoint that wants more than data from a file that is no checkpoint."""
+@contextmanager
+def read_any_object() -> Iterator[None]:
+    """Have ``torch.load`` read whatever a trusted file holds."""
+    with _lock, enable_switch('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'), warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # torch warns of what was just asked for
+        yield
+
+
+def explain_load_error(filename: str, error: Exception) -> str:
+    """Tell a checkpoint that wants more than data from a file that is no checkpoint."""
     # torch's text is a paragraph of advice, and the reason on a line of its own, marked or not.
     reasons = str(error).partition('WeightsUnpickler error: ')[::2]
     reason = (reasons[1] or reasons[0]).strip().split('\n')[0] or type(error).__name__
@@ -239,42 +204,53 @@ def explain(filename: str, error: Exception) -> str:
     )
 
 
-def guard_checkpoints(module: ModuleType) -> None:
-    """Makes every loader of mmengine read data only, and read mmengine's own checkpoints."""
-    import torch
+def read_tensors(path: Path, trusted: bool = False) -> Any:
+    """Return what a checkpoint file holds; what it has beside tensors may be placeholders.
 
-    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
-        return  # no list of names to bind; `mmresnest doctor` warns of such a torch
-    loader = module.CheckpointLoader
-    unguarded = loader.load_checkpoint.__func__
+    Args:
+        path: the file.
+        trusted: it may run code.
 
-    def load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> Any:
-        if not trusts_checkpoints() or '://' in str(filename):  # trust is for files of one's own
-            with _weights_only(filename):
-                checkpoint = unguarded(cls, filename, *args, **kwargs)
-                return without_program(settle(checkpoint))
-        with _lock, switched_on('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'), warnings.catch_warnings():
-            warnings.simplefilter('ignore', UserWarning)  # torch warns of what was just asked for
-            return unguarded(cls, filename, *args, **kwargs)
-
-    loader.load_checkpoint = classmethod(load_checkpoint)
-    if hasattr(module, '_safe_torch_load'):
-        vars(module)['_safe_torch_load'] = _load
-
-
-def _load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-    """In place of the fork's loader, which retries without restriction what was just refused."""
-    import torch
-
-    return torch.load(file, map_location=map_location, weights_only=weights_only)
-
-
-def without_program(checkpoint: Any) -> Any:
-    """Drops the config under which the Runner looks for the number of GPUs: it would execute it.
-
-    No version of mmengine that this package works with writes one there. They write
-    ``meta['cfg']``, which nothing but mmengine's inferencers executes.
+    Raises:
+        UserError: it is broken, claims more than it is long, or holds more than data.
     """
+    import torch
+
+    try:
+        with allow_placeholders(), warnings.catch_warnings():
+            warnings.simplefilter('ignore', UserWarning)  # of a pickle's protocol; it raises, too
+            if not trusted:
+                check_checkpoint(path)
+            return torch.load(path, map_location='cpu', weights_only=not trusted)
+    except UserError:
+        raise
+    except Exception as error:
+        wanted = re.search(r'GLOBAL (\S+)', str(error))
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if wanted or 'WeightsUnpickler' in str(error):
+            what = wanted.group(1) if wanted else 'objects'
+            raise UserError(
+                f'{path} cannot be read as a checkpoint of tensors: it holds {what}, '
+                f'which could run code. If you trust whoever made this file as you '
+                f'trust a program of theirs, give --trust-checkpoint (or set '
+                f'{TRUST}=1)',
+                code='checkpoint.unsafe',
+            ) from error
+        raise UserError(
+            f'{path} cannot be read as a checkpoint of tensors ({reason}); it is '
+            f'truncated, or not a checkpoint: fetch it again',
+            code='checkpoint.unreadable',
+        ) from error
+
+
+def finish_checkpoint(checkpoint: Any) -> Any:
+    """Resolve the placeholders of a checkpoint, and drop the config that the Runner would execute.
+
+    The Runner looks for the number of GPUs in ``meta['config']``. No version of mmengine that this
+    package works with writes one there. They write ``meta['cfg']``, which nothing but mmengine's
+    inferencers executes.
+    """
+    checkpoint = resolve_placeholders(checkpoint)
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint

@@ -183,17 +183,17 @@ def test_operators_compiled_broken_and_stood_in_for(machine, monkeypatch):
     machine(modules={})
     assert not list(doctor.check_operators())
     machine(modules={'mmcv': mmcv, 'torch': fake_torch(cuda='12.8', gpus=['H200'])})
-    monkeypatch.setattr(mmcv_ext, 'describe', lambda: {'nms': 'torchvision', 'softnms': 'torch'})
+    monkeypatch.setattr(mmcv_ext, 'operator_sources', lambda: {'nms': 'torchvision', 'softnms': 'torch'})
     found = list(doctor.check_operators())
     assert [one.level for one in found] == ['ok', 'note']
     assert '1 in torch; 1 in torchvision' in found[0].what
-    monkeypatch.setattr(mmcv_ext, 'describe', lambda: {'nms': 'compiled mmcv'})
+    monkeypatch.setattr(mmcv_ext, 'operator_sources', lambda: {'nms': 'compiled mmcv'})
     assert levels(doctor.check_operators) == {'ok'}
 
     def undefined() -> None:
         raise ImportError('_ext.so: undefined symbol: _ZN2at4_ops10zeros_like4callE')
 
-    monkeypatch.setattr(mmcv_ext, 'describe', undefined)
+    monkeypatch.setattr(mmcv_ext, 'operator_sources', undefined)
     found = one(doctor.check_operators)
     assert found.level == 'error' and 'undefined symbol' in found.what and 'mmcv' in found.remedy
 

@@ -55,7 +55,7 @@ def test_import_is_cheap_and_a_second_install_changes_nothing():
             'print([name for name in ("torch", "numpy", "mmengine", "mmcv") '
             'if name in sys.modules])'
         )
-        == "['RepairFinder', 'ExtFinder']\n[]"
+        == "['PatchFinder', 'ExtFinder']\n[]"
     )
 
 
@@ -79,7 +79,7 @@ def repaired(tmp_path, monkeypatch):
     seen = []
     (tmp_path / 'mended_by_test.py').write_text('count = 1\n')
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(patches.REPAIRS, 'mended_by_test', seen.append)
+    monkeypatch.setitem(patches.PATCHES, 'mended_by_test', seen.append)
     yield seen
     sys.modules.pop('mended_by_test', None)
 
@@ -89,25 +89,25 @@ def test_a_repair_runs_once_behind_the_module_and_leaves_its_loader_be(repaired)
     import mended_by_test as again
 
     assert again is mended_by_test and repaired == [mended_by_test]
-    assert not isinstance(mended_by_test.__loader__, compat.RepairLoader)
+    assert not isinstance(mended_by_test.__loader__, compat.PatchLoader)
 
 
 def test_a_module_imported_before_us_is_mended_at_once(repaired, monkeypatch):
     monkeypatch.setattr(
         sys,
         'meta_path',
-        [finder for finder in sys.meta_path if not isinstance(finder, compat.RepairFinder)],
+        [finder for finder in sys.meta_path if not isinstance(finder, compat.PatchFinder)],
     )
     import mended_by_test
 
     assert repaired == []
-    monkeypatch.setattr(patches, 'REPAIRS', {'mended_by_test': repaired.append})
+    monkeypatch.setattr(patches, 'PATCHES', {'mended_by_test': repaired.append})
     compat.install()
     assert repaired == [mended_by_test]
 
 
 def test_a_repair_of_a_module_that_is_missing_hides_nothing(monkeypatch):
-    monkeypatch.setitem(patches.REPAIRS, 'no_such_module_at_all', print)
+    monkeypatch.setitem(patches.PATCHES, 'no_such_module_at_all', print)
     with pytest.raises(ModuleNotFoundError, match='no_such_module_at_all'):
         __import__('no_such_module_at_all')
 
@@ -224,7 +224,7 @@ def table(**entries: str) -> ModuleType:
 
 def test_only_distributions_that_are_missing_are_renamed():
     module = table(pytest='pytest', yaml='pyyaml', hypothesis='no-such-thing', absent='nothing')
-    patches.name_packages(module)
+    patches.patch_module2package(module)
     assert module.MODULE2PACKAGE == dict(
         pytest='pytest',
         yaml='pyyaml',

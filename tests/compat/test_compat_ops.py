@@ -37,7 +37,7 @@ def mmcv_ops(monkeypatch):
     table = type('Table', (), {name: staticmethod(op) for name, op in ops.TABLE.items()})
     for name in MODULES:
         monkeypatch.setattr(sys.modules[f'mmcv.ops.{name}'], 'ext_module', table)
-    monkeypatch.setattr(vision, 'provides', lambda name: False)
+    monkeypatch.setattr(vision, 'has_kernels', lambda name: False)
     return module
 
 
@@ -281,7 +281,7 @@ def test_nms_of_one_group_in_several_steps(random, monkeypatch):
     order = scores.argsort(descending=True)
     monkeypatch.setattr(ops.nms, 'BLOCK', 7)
     monkeypatch.setattr(ops.nms, 'TILE', 5)
-    kept = ops.nms.survivors(boxes[order], 0.4, 0)
+    kept = ops.nms.keep_indices(boxes[order], 0.4, 0)
     assert order[kept].tolist() == nms_twin(boxes, scores, 0.4, 0)
 
 
@@ -303,7 +303,7 @@ def test_nms_of_boxes_far_apart(mmcv_ops, random, monkeypatch, offset):
     monkeypatch.setattr(ops.nms, 'BLOCK', 8)
     boxes, scores = boxes_and_scores(random, 60)
     boxes += torch.arange(60).remainder(7)[:, None] * 60  # as mmcv sets classes apart
-    groups = list(ops.nms.apart(boxes, offset))
+    groups = list(ops.nms.split_by_gaps(boxes, offset))
     assert len(groups) > 3 and torch.cat(groups).sort()[0].equal(torch.arange(60))
     index = mmcv_ops.nms(boxes, scores, 0.3, offset=offset)[1]
     assert index.tolist() == nms_twin(boxes, scores, 0.3, offset)
@@ -704,7 +704,7 @@ class Kernels:
     """Stands for torchvision's kernels: our own operators behind its signatures, and a log."""
 
     def __init__(self):
-        self.display_name = []
+        self.called = []
 
     def nms(self, boxes, scores, threshold):
         return torch.tensor(nms_twin(boxes, scores, threshold, 0), dtype=torch.long)
@@ -755,21 +755,21 @@ def torchvision(monkeypatch, mmcv_ops):
         name = schema.split('(')[0]
 
         def logged(*arguments, name=name):
-            kernels.display_name.append(name)
+            kernels.called.append(name)
             return getattr(kernels, name)(*arguments)
 
         library.impl(name, logged, 'CPU')
-    vision.namespace.cache_clear()
-    vision.provides.cache_clear()
+    vision.load_operators.cache_clear()
+    vision.has_kernels.cache_clear()
     yield kernels
     library._destroy()
-    vision.namespace.cache_clear()
-    vision.provides.cache_clear()
+    vision.load_operators.cache_clear()
+    vision.has_kernels.cache_clear()
 
 
-@pytest.mark.skipif(vision.namespace() is not None, reason='the real torchvision is here')
+@pytest.mark.skipif(vision.load_operators() is not None, reason='the real torchvision is here')
 def test_torchvision_is_used_where_it_imports(mmcv_ops, random, torchvision):
-    called = torchvision.display_name
+    called = torchvision.called
     boxes, scores = boxes_and_scores(random, 30, ties=True)
     assert mmcv_ops.nms(boxes, scores, 0.5)[1].tolist() == nms_twin(boxes, scores, 0.5, 0)
     assert called == ['nms']
@@ -806,7 +806,10 @@ def test_torchvision_is_used_where_it_imports(mmcv_ops, random, torchvision):
         )
     forward, backward = 'deform_conv2d', '_deform_conv2d_backward'
     assert called == 2 * [forward, backward, backward, forward, backward]
-    assert set(mmcv_ext.describe().values()) in ({'compiled mmcv'}, {'torch', 'torchvision'})
+    assert set(mmcv_ext.operator_sources().values()) in (
+        {'compiled mmcv'},
+        {'torch', 'torchvision'},
+    )
 
 
 @pytest.mark.parametrize('error', [ImportError, OSError, RuntimeError, AttributeError])
@@ -820,7 +823,7 @@ def test_a_torchvision_that_fails_at_import_is_not_there(monkeypatch, error):
     for name in [name for name in sys.modules if name.partition('.')[0] == 'torchvision']:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, 'meta_path', [Broken, *sys.meta_path])
-    assert vision.namespace.__wrapped__() is None
+    assert vision.load_operators.__wrapped__() is None
 
 
 # The stand-in ------------------------------------------------------------------------------------
@@ -879,7 +882,7 @@ def test_advice_fits_what_is_installed(monkeypatch, distribution, parts):
         return '9.9'
 
     monkeypatch.setattr(mmcv_ext.metadata, 'version', version)
-    advice = mmcv_ext.advice()
+    advice = mmcv_ext.install_advice()
     assert all(part in advice for part in parts) and '{' not in advice
     assert ('uninstall' in advice) == (distribution == 'mmcv-lite')
     assert ('onedl' in advice) == (distribution == 'onedl-mmcv')
@@ -915,7 +918,7 @@ def test_a_compiled_module_wins(tmp_path):
             'assert "torch" not in sys.modules\n'
             'from mmresnest.compat import mmcv_ext\n'
             'assert not mmcv_ext.is_stand_in(mmcv._ext)\n'
-            'print(mmcv._ext.nms, set(mmcv_ext.describe().values()))',
+            'print(mmcv._ext.nms, set(mmcv_ext.operator_sources().values()))',
             tmp_path,
         )
         == "compiled {'compiled mmcv'}"
@@ -933,7 +936,7 @@ def test_the_stand_in_is_found_where_nothing_is_compiled(tmp_path):
             'import mmcv._ext as module\n'
             'from mmresnest.compat import mmcv_ext, ops\n'
             'assert mmcv_ext.is_stand_in(module) and module.nms is ops.TABLE["nms"]\n'
-            'print(sorted(set(mmcv_ext.describe().values()) - {"torchvision"}))',
+            'print(sorted(set(mmcv_ext.operator_sources().values()) - {"torchvision"}))',
             tmp_path,
         )
         == "['torch']"
@@ -950,7 +953,7 @@ def test_mmcv_and_the_toolboxes_import_and_say_what_they_run_on():
             'from mmcv.utils import collect_env\n'
             'from mmresnest.compat import mmcv_ext\n'
             'report = collect_env()\n'
-            'ours = set(mmcv_ext.describe().values()) != {"compiled mmcv"}\n'
+            'ours = set(mmcv_ext.operator_sources().values()) != {"compiled mmcv"}\n'
             'print("ends", ("mmresnest" in report["MMCV Compiler"]) == ours)',
             Path(__file__).parents[1] / 'data',
         ).splitlines()[-1]

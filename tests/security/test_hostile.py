@@ -34,9 +34,9 @@ from mmengine.runner.checkpoint import _load_checkpoint, get_external_models
 
 import mmresnest
 from mmresnest.cli import main
-from mmresnest.engine.checkpoints import read
+from mmresnest.engine.checkpoints import read_checkpoint
 from mmresnest.errors import UserError
-from mmresnest.security import data_files, pickles, torch_load
+from mmresnest.security import pickles, placeholders, torch_load
 
 REBUILD = torch._utils._rebuild_tensor_v2
 
@@ -151,7 +151,7 @@ WAYS = {
     'http': downloaded,
     'open-mmlab': of_the_zoo,
     'strategy': flexible,
-    'engine': read,
+    'engine': read_checkpoint,
     'build_backbone': lambda path: mmresnest.build_backbone('resnest14', pretrained=path),
     'convert': lambda path: command('convert', path, path + '.out.pth', '--to', 'mmdet'),
     'test': lambda path: command('test', 'faster_rcnn_resnest50_fpn', path),
@@ -187,8 +187,8 @@ def test_each_of_both_guards_refuses_alone(name, at_home, monkeypatch):
     mark, path = at_home / 'mark', at_home / 'evil.pth'
     torch.save(gadgets(mark)[name], path)
     with pytest.raises((UserError, pickle.UnpicklingError)):
-        pickles.check(path)
-    monkeypatch.setattr(pickles, 'check', lambda *_: None)
+        torch_load.check_checkpoint(path)
+    monkeypatch.setattr(torch_load, 'check_checkpoint', lambda *_: None)
     refuses('loader', path, mark)
     refuses('convert', path, mark)
 
@@ -416,7 +416,11 @@ def test_archives_that_torch_does_not_write(kind, tmp_path):
             two.filelist[-1].header_offset = two.filelist[0].header_offset
     if kind == 'before':
         path.write_bytes(b'PK\3\4' + b'\0' * 100 + path.read_bytes())
-    for way in (CheckpointLoader.load_checkpoint, read, mmresnest.models.weights.reader.read):
+    for way in (
+        CheckpointLoader.load_checkpoint,
+        read_checkpoint,
+        mmresnest.models.weights.reader.read_checkpoint,
+    ):
         with pytest.raises(UserError, match=r'bad\.pth'):
             way(str(path))
 
@@ -432,7 +436,7 @@ def test_a_second_pickle_by_another_spelling(tmp_path):
             two.writestr(name, good.read(name))
         two.writestr('good/DATA.PKL', pickle.dumps({'x': 1}, protocol=2))
     with pytest.raises(UserError, match='which torch.save does not write'):
-        pickles.check(tmp_path / 'two.pth')
+        torch_load.check_checkpoint(tmp_path / 'two.pth')
 
 
 def test_what_torch_writes_is_accepted(tmp_path):
@@ -480,18 +484,18 @@ def test_safetensors_that_lie(tmp_path):
         file(dict(__metadata__=dict(mmresnest='[' * 10**5), w=one), b'\0' * 4),
     ):
         with pytest.raises(UserError, match=r'bad\.safetensors'):
-            mmresnest.models.weights.reader.read(str(path))
+            mmresnest.models.weights.reader.read_checkpoint(str(path))
     path.write_bytes(struct.pack('<Q', 2**60))
     with pytest.raises(UserError, match=r'bad\.safetensors'):
-        mmresnest.models.weights.reader.read(str(path))
+        mmresnest.models.weights.reader.read_checkpoint(str(path))
 
 
 def test_settling_is_linear_and_keeps_what_is_shared():
-    array = torch_load._Array()
+    array = placeholders.Array()
     array.value = np.ones(1)
     value = laughs(60, array)
     begun = time.process_time()
-    settled = torch_load.settle(value)
+    settled = placeholders.resolve_placeholders(value)
     assert time.process_time() - begun < 1 and settled[0] is settled[1]
     while isinstance(settled, list):
         settled = settled[0]
@@ -608,7 +612,10 @@ def test_pictures_of_mmseg_run_nothing(tmp_path):
     assert not (tmp_path / 'mark').exists()
 
 
-def test_functions_of_data_files_cannot_be_changed():
+def test_functions_of_data_files_cannot_be_changed(tmp_path):
+    path = tmp_path / 'x.pkl'
     for state in ({'function': eval}, (None, {'function': eval})):
-        with pytest.raises(pickle.UnpicklingError, match='state of a function'):
-            data_files._Callable(dict).__setstate__(state)
+        content = pickle.dumps(dict)[:-1] + pickle.dumps(state)[2:-1] + b'b.'
+        path.write_bytes(b'\x80\x04\x8c\x08builtins\x8c\x03set\x93' + content[2:])
+        with pytest.raises(UserError, match='holds more than data'):
+            mmengine.load(path)

@@ -23,10 +23,10 @@ from .sparse import Entries, sum_rows, sum_rows_transposed, working_dtype
 COLUMNS = 1 << 26
 
 
-def places(
+def sampling_locations(
     offset: Tensor, geometry: ConvGeometry, shape: tuple[int, int]
 ) -> tuple[list[Tensor], Tensor]:
-    """Where the taps read.
+    """Return where the taps read.
 
     Args:
         offset: (images, deform_groups · taps · 2, out_height, out_width), y before x.
@@ -58,13 +58,13 @@ def places(
     return axes, (y > -1) & (y < shape[0]) & (x > -1) & (x < shape[1])
 
 
-def reads(
+def bilinear_entries(
     offset: Tensor, mask: Tensor | None, geometry: ConvGeometry, shape: tuple[int, int]
 ) -> Entries:
-    """Finds the four cells about every place read, and their weights.
+    """Find the four cells about every place read, and their weights.
 
     Args:
-        offset: as in ``places``.
+        offset: as in ``sampling_locations``.
         mask: (images, deform_groups · taps, out_height, out_width), or None for v1.
         geometry: see there.
         shape: height and width of the map.
@@ -74,7 +74,7 @@ def reads(
         the weights are functions of offset and mask.
     """
     images, groups = len(offset), geometry.deform_groups
-    axes, inside = places(offset, geometry, shape)
+    axes, inside = sampling_locations(offset, geometry, shape)
     corners = []
     for value, length in zip(axes, shape, strict=True):
         value = value.where(inside, value.new_tensor(-1.0))
@@ -103,32 +103,32 @@ def reads(
     )
 
 
-def by_group(columns: Tensor, channels: int, geometry: ConvGeometry) -> Tensor:
-    """Columns as (groups, places, taps · channels of a group); a view where there is one group."""
+def group_columns(columns: Tensor, channels: int, geometry: ConvGeometry) -> Tensor:
+    """Return columns as (groups, places, taps · channels of a group); a view for one group."""
     columns = columns.view(-1, geometry.taps, geometry.groups, channels // geometry.groups)
     return columns.permute(2, 0, 1, 3).flatten(2)
 
 
-def kernel_by_group(weight: Tensor, groups: int) -> Tensor:
-    """The kernel as (groups, taps · channels of a group, outputs of a group)."""
+def group_kernel(weight: Tensor, groups: int) -> Tensor:
+    """Return the kernel as (groups, taps · channels of a group, outputs of a group)."""
     weight = weight.permute(2, 3, 1, 0).flatten(0, 2)  # KC' O
     return weight.view(len(weight), groups, -1).transpose(0, 1)
 
 
-def table_of(input: Tensor, geometry: ConvGeometry) -> Tensor:
-    """One row per cell and deformable group."""
+def to_table(input: Tensor, geometry: ConvGeometry) -> Tensor:
+    """Return one row per cell and deformable group."""
     return input.permute(0, 2, 3, 1).reshape(-1, input.shape[1] // geometry.deform_groups)
 
 
-def image_pieces(input: Tensor, offset: Tensor, geometry: ConvGeometry) -> Iterator[slice]:
-    """Cuts a batch so that the columns of a piece stay within ``COLUMNS``."""
+def split_images(input: Tensor, offset: Tensor, geometry: ConvGeometry) -> Iterator[slice]:
+    """Cut a batch so that the columns of a piece stay within ``COLUMNS``."""
     size = input.shape[1] * geometry.taps * offset.shape[2] * offset.shape[3]
     step = max(1, COLUMNS // max(1, size))
     for first in range(0, len(input), step):
         yield slice(first, first + step)
 
 
-def convolve(
+def sampled_convolution(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -137,28 +137,28 @@ def convolve(
     output: Tensor,
     geometry: ConvGeometry,
 ) -> None:
-    """Writes the convolution into ``output``."""
+    """Write the convolution into ``output``."""
     if not output.numel():
         return
-    if torchvision.has('deform_conv', input):
+    if torchvision.can_run('deform_conv', input):
         torchvision.deform_conv(input, weight, bias, offset, mask, output, geometry)
         return
     dtype = working_dtype(input.dtype)
-    kernel = kernel_by_group(weight.to(dtype), geometry.groups)
-    for part in image_pieces(input, offset, geometry):
-        read = reads(
+    kernel = group_kernel(weight.to(dtype), geometry.groups)
+    for part in split_images(input, offset, geometry):
+        read = bilinear_entries(
             offset[part].to(dtype),
             None if mask is None else mask[part].to(dtype),
             geometry,
             (input.shape[2], input.shape[3]),
         )
-        columns = sum_rows(table_of(input[part].to(dtype), geometry), read)
-        rows = by_group(columns, input.shape[1], geometry) @ kernel  # G BP O'
+        columns = sum_rows(to_table(input[part].to(dtype), geometry), read)
+        rows = group_columns(columns, input.shape[1], geometry) @ kernel  # G BP O'
         value = rows.transpose(0, 1).reshape(-1, *output.shape[2:], len(weight)).permute(0, 3, 1, 2)
         output[part] = value if bias is None else value + bias.to(dtype)[:, None, None]
 
 
-def convolve_backward(
+def sampled_convolution_backward(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -169,11 +169,11 @@ def convolve_backward(
     geometry: ConvGeometry,
     scale: float = 1.0,
 ) -> None:
-    """Adds the gradients of ``convolve`` to buffers; those of kernel and bias times ``scale``."""
+    """Add the gradients to buffers; those of kernel and bias times ``scale``."""
     if not grad_output.numel():
         return
-    if torchvision.has('deform_conv', input):
-        inside = places(offset.float(), geometry, (input.shape[2], input.shape[3]))[1]
+    if torchvision.can_run('deform_conv', input):
+        inside = sampling_locations(offset.float(), geometry, (input.shape[2], input.shape[3]))[1]
         inside = inside.permute(0, 4, 3, 1, 2).unsqueeze(3).expand(-1, -1, -1, 2, -1, -1)
         torchvision.deform_conv_backward(
             input,
@@ -189,9 +189,9 @@ def convolve_backward(
         )
         return
     dtype = working_dtype(input.dtype)
-    kernel = kernel_by_group(weight.to(dtype), geometry.groups)
+    kernel = group_kernel(weight.to(dtype), geometry.groups)
     total_kernel = torch.zeros_like(kernel)
-    for part in image_pieces(input, offset, geometry):
+    for part in split_images(input, offset, geometry):
         _add_gradients(
             input[part].to(dtype),
             offset[part].to(dtype),
@@ -225,16 +225,16 @@ def _add_gradients(
     to: Gradients,
     geometry: ConvGeometry,
 ) -> None:
-    """``convolve_backward`` of a few images; ``total_kernel`` takes the kernel's gradient."""
-    table = table_of(input, geometry)
+    """Add the gradients of a few images; ``total_kernel`` takes the kernel's."""
+    table = to_table(input, geometry)
     offset = offset.detach().requires_grad_()
     mask = None if mask is None else mask.detach().requires_grad_()
     with torch.enable_grad():
-        read = reads(offset, mask, geometry, (input.shape[2], input.shape[3]))
+        read = bilinear_entries(offset, mask, geometry, (input.shape[2], input.shape[3]))
         columns = sum_rows(table, read)
     per_group = grad.permute(0, 2, 3, 1).reshape(-1, geometry.groups, kernel.shape[2])
     per_group = per_group.transpose(0, 1)  # G BP O'
-    grouped = by_group(columns.detach(), input.shape[1], geometry)  # G BP KC'
+    grouped = group_columns(columns.detach(), input.shape[1], geometry)  # G BP KC'
     total_kernel += grouped.transpose(1, 2) @ per_group
     if to.input is None and to.offset is None:
         return
@@ -279,14 +279,14 @@ def deform_conv_forward(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """DCNv1 into ``output``, as compiled mmcv is called.
+    """Write DCNv1 into ``output``, as compiled mmcv is called.
 
     ``columns``, ``ones`` and ``im2col_step`` serve its scratch space and are not needed here.
     """
     geometry = ConvGeometry(
         (kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group
     )
-    convolve(input, weight, None, offset, None, output, geometry)
+    sampled_convolution(input, weight, None, offset, None, output, geometry)
 
 
 def deform_conv_backward_input(
@@ -309,11 +309,11 @@ def deform_conv_backward_input(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Adds to the gradients of DCNv1's input and offsets."""
+    """Add to the gradients of DCNv1's input and offsets."""
     geometry = ConvGeometry(
         (kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group
     )
-    convolve_backward(
+    sampled_convolution_backward(
         input,
         weight,
         None,
@@ -345,12 +345,12 @@ def deform_conv_backward_parameters(
     scale: float,
     im2col_step: int,
 ) -> None:
-    """Adds ``scale`` times the gradient of DCNv1's kernel."""
+    """Add ``scale`` times the gradient of DCNv1's kernel."""
     geometry = ConvGeometry(
         (kH, kW), (dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group
     )
     # The kernel's gradient does not depend on the kernel, only on its shape.
-    convolve_backward(
+    sampled_convolution_backward(
         input,
         gradWeight,
         None,
@@ -393,7 +393,7 @@ def modulated_deform_conv_forward(
         group,
         deformable_group,
     )
-    convolve(input, weight, bias if with_bias else None, offset, mask, output, geometry)
+    sampled_convolution(input, weight, bias if with_bias else None, offset, mask, output, geometry)
 
 
 def modulated_deform_conv_backward(
@@ -422,7 +422,7 @@ def modulated_deform_conv_backward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Adds to all the gradients of DCNv2."""
+    """Add to all the gradients of DCNv2."""
     geometry = ConvGeometry(
         (kernel_h, kernel_w),
         (stride_h, stride_w),
@@ -431,7 +431,7 @@ def modulated_deform_conv_backward(
         group,
         deformable_group,
     )
-    convolve_backward(
+    sampled_convolution_backward(
         input,
         weight,
         bias if with_bias else None,

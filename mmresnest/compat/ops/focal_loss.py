@@ -16,7 +16,7 @@ LEAST = torch.finfo(torch.float32).tiny
 
 
 def class_weight(weight: Tensor, target: Tensor, dtype: torch.dtype) -> Tensor:
-    """The weight of each label: 1 where there are none, or where the label is no class.
+    """Return the weight of each label: 1 where there are none, or where the label is no class.
 
     The background of mmdet is the label one past the classes, which compiled mmcv would look up
     behind the end of the list.
@@ -32,7 +32,7 @@ def class_weight(weight: Tensor, target: Tensor, dtype: torch.dtype) -> Tensor:
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Writes the loss of every score into ``output``.
+    """Write the loss of every score into ``output``.
 
     Args:
         input: (boxes, classes) scores before the sigmoid.
@@ -45,21 +45,21 @@ def sigmoid_focal_loss_forward(
     p = input.to(working_dtype(input.dtype)).sigmoid()
     one = (1 - p) ** gamma * p.clamp(min=LEAST).log() * -alpha
     zero = p**gamma * (1 - p).clamp(min=LEAST).log() * (alpha - 1)
-    _write(output, one, zero, target, weight)
+    _write_case(output, one, zero, target, weight)
 
 
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Writes the derivative of every loss by its score into ``grad_input``; see the forward."""
+    """Write the derivative of every loss by its score into ``grad_input``; see the forward."""
     p = input.to(working_dtype(input.dtype)).sigmoid()
     one = (1 - p) ** gamma * (1 - p - gamma * p * p.clamp(min=LEAST).log()) * -alpha
     zero = p**gamma * (gamma * (1 - p) * (1 - p).clamp(min=LEAST).log() - p) * (alpha - 1)
-    _write(grad_input, one, zero, target, weight)
+    _write_case(grad_input, one, zero, target, weight)
 
 
-def _write(output: Tensor, one: Tensor, zero: Tensor, target: Tensor, weight: Tensor) -> None:
-    """Picks by label between the two cases of the sigmoid loss, and weighs."""
+def _write_case(output: Tensor, one: Tensor, zero: Tensor, target: Tensor, weight: Tensor) -> None:
+    """Write the case of the sigmoid loss that the label picks, weighted."""
     label = torch.arange(output.shape[1], device=output.device) == target[:, None]
     output.copy_(one.where(label, zero) * class_weight(weight, target, one.dtype)[:, None])
 
@@ -67,7 +67,7 @@ def _write(output: Tensor, one: Tensor, zero: Tensor, target: Tensor, weight: Te
 def softmax_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Writes the loss of every box into ``output``.
+    """Write the loss of every box into ``output``.
 
     Args:
         input: (boxes, classes) probabilities, after the softmax.
@@ -77,7 +77,7 @@ def softmax_focal_loss_forward(
         gamma: how much easy boxes are discounted.
         alpha: a factor of the whole.
     """
-    p, counted = _of_label(input, target, weight)
+    p, counted = _gather_label(input, target, weight)
     output.copy_(-alpha * (1 - p) ** gamma * p.clamp(min=LEAST).log() * counted)
 
 
@@ -90,7 +90,7 @@ def softmax_focal_loss_backward(
     gamma: float,
     alpha: float,
 ) -> None:
-    """Writes the derivative of every box's loss by its scores before the softmax.
+    """Write the derivative of every box's loss by its scores before the softmax.
 
     Args:
         input: as in the forward.
@@ -101,7 +101,7 @@ def softmax_focal_loss_backward(
         gamma: as in the forward.
         alpha: as in the forward.
     """
-    p, counted = _of_label(input, target, weight)
+    p, counted = _gather_label(input, target, weight)
     rest = 1 - p
     # The base is kept off zero, since γ - 1 may be negative; log p is zero there anyway.
     slope = gamma * rest.clamp(min=LEAST) ** (gamma - 1) * p * p.clamp(min=LEAST).log()
@@ -111,7 +111,7 @@ def softmax_focal_loss_backward(
     grad_input.copy_(factor[:, None] * (label.to(p.dtype) - input.to(p.dtype)))
 
 
-def _of_label(input: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The probability of each label, and the weight it counts with: 0 for an ignored box."""
+def _gather_label(input: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the probability of each label, and the weight it counts with: 0 for an ignored box."""
     p = input.to(working_dtype(input.dtype)).gather(1, target.clamp(min=0)[:, None])[:, 0]
     return p, class_weight(weight, target, p.dtype) * (target >= 0)

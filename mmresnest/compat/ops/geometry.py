@@ -28,7 +28,7 @@ class ConvGeometry(NamedTuple):
 
     @property
     def taps(self) -> int:
-        """Taps of the kernel."""
+        """The number of taps of the kernel."""
         return self.kernel[0] * self.kernel[1]
 
 

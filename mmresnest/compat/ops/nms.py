@@ -27,8 +27,8 @@ BLOCK, TILE = 256, 512
 ELSEWHERE = 2048, 8192
 
 
-def overlaps(one: Tensor, other: Tensor, offset: int) -> Tensor:
-    """IoU of every box of one list with every box of the other, in the order of mmcv's operations.
+def compute_ious(one: Tensor, other: Tensor, offset: int) -> Tensor:
+    """Return the IoU of all pairs of two lists of boxes, in the order of mmcv's operations.
 
     Args:
         one: (M, 4) corners.
@@ -54,8 +54,8 @@ def overlaps(one: Tensor, other: Tensor, offset: int) -> Tensor:
     return both / (area(one)[:, None] + area(other)[None]).sub_(both)
 
 
-def greedy(suppresses: Tensor) -> Tensor:
-    """Solves the recursion of the module's head inside one block.
+def solve_suppression(suppresses: Tensor) -> Tensor:
+    """Solve the recursion of the module's head inside one block.
 
     Args:
         suppresses: (N, N) whether box j would suppress box i; only j < i counts.
@@ -73,24 +73,24 @@ def greedy(suppresses: Tensor) -> Tensor:
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Indices of the boxes that survive, best score first, as compiled mmcv gives them."""
+    """Return the indices of the boxes kept, best score first, as compiled mmcv does."""
     if not len(boxes):
         return torch.empty(0, dtype=torch.long, device=boxes.device)
     order = scores.sort(0, descending=True)[1]  # mmcv's own call, since it decides between ties
     boxes = boxes.detach().to(working_dtype(boxes.dtype))[order]
-    if offset == 0 and torchvision.has('nms', boxes):
+    if offset == 0 and torchvision.can_run('nms', boxes):
         return order[torchvision.nms(boxes, iou_threshold)]
     # Below zero even boxes that share nothing suppress each other.
     if boxes.device.type != 'cpu' or iou_threshold < 0:
-        return order[survivors(boxes, iou_threshold, offset)]
+        return order[keep_indices(boxes, iou_threshold, offset)]
     keep = torch.zeros(len(order), dtype=torch.bool)
-    for group in apart(boxes, offset):
-        keep[group[survivors(boxes[group], iou_threshold, offset)]] = True
+    for group in split_by_gaps(boxes, offset):
+        keep[group[keep_indices(boxes[group], iou_threshold, offset)]] = True
     return order[keep]
 
 
-def apart(boxes: Tensor, offset: int) -> Iterator[Tensor]:
-    """Cuts boxes into groups that share nothing, at gaps along x, and joins small neighbours.
+def split_by_gaps(boxes: Tensor, offset: int) -> Iterator[Tensor]:
+    """Cut boxes into groups that share nothing, at gaps along x, and joins small neighbors.
 
     mmcv keeps classes and levels apart by shifting each by more than the image is wide; found
     again here, five levels cost a fifth of the comparisons.
@@ -109,21 +109,21 @@ def apart(boxes: Tensor, offset: int) -> Iterator[Tensor]:
             first = end
 
 
-def survivors(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Positions of the boxes kept, of boxes in falling order of score."""
+def keep_indices(boxes: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Return the positions of the boxes kept, of boxes in falling order of score."""
     settled, compared = (BLOCK, TILE) if boxes.device.type == 'cpu' else ELSEWHERE
     left = torch.arange(len(boxes), device=boxes.device)
     kept = []
     while len(left):
         block, left = left[:settled], left[settled:]
         here = boxes[block]
-        alive = greedy(overlaps(here, here, offset) > iou_threshold)
+        alive = solve_suppression(compute_ious(here, here, offset) > iou_threshold)
         kept.append(block[alive])
         if len(left):
             here, rest = here[alive], boxes[left]
             left = torch.cat(
                 [
-                    part[~(overlaps(here, some, offset) > iou_threshold).any(0)]
+                    part[~(compute_ious(here, some, offset) > iou_threshold).any(0)]
                     for part, some in zip(left.split(compared), rest.split(compared), strict=True)
                 ]
             )
@@ -140,7 +140,7 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft NMS (Bodla et al., 2017): lowers the scores of boxes that overlap a better one.
+    """Lower the scores of boxes that overlap a better one: soft NMS (Bodla et al., 2017).
 
     Each choice depends on all before it, so this runs box by box, with the rest as one array; on
     the CPU, where mmcv calls it.  The array is kept in the order in which compiled mmcv keeps it,
@@ -193,7 +193,7 @@ def softnms(
 
 
 def _without(drop: np.ndarray) -> np.ndarray:
-    """Positions left when each dropped one is overwritten by the last one left."""
+    """Return the positions left when each dropped one is overwritten by the last one left."""
     keep = np.flatnonzero(~drop)
     order = np.arange(len(keep))
     holes = np.flatnonzero(drop[: len(keep)])

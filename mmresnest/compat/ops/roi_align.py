@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import torchvision
 from .geometry import RoIGeometry
-from .sparse import Entries, starts, sum_rows, sum_rows_transposed, working_dtype
+from .sparse import Entries, bag_starts, sum_rows, sum_rows_transposed, working_dtype
 
 # Nonzero entries of the sparse matrix held at once: about 100 MB with everything beside them.
 ENTRIES = 1 << 21
@@ -60,8 +60,10 @@ class Taps(NamedTuple):
     first: Tensor
 
 
-def sample(low: Tensor, high: Tensor, bins: int, length: int, ratio: int, aligned: bool) -> Samples:
-    """Places the samples of every bin along one axis.
+def sample_axis(
+    low: Tensor, high: Tensor, bins: int, length: int, ratio: int, aligned: bool
+) -> Samples:
+    """Place the samples of every bin along one axis.
 
     Args:
         low: (RoIs,) where the RoIs begin, in cells.
@@ -87,29 +89,29 @@ def sample(low: Tensor, high: Tensor, bins: int, length: int, ratio: int, aligne
     return Samples(place, inside, number)
 
 
-def corners(place: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The two cells about each place and the share of the upper one; the border is repeated."""
+def bilinear_corners(place: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the two cells about each place and the upper one's share; the border is repeated."""
     place = torch.nan_to_num(place).clamp(0, length - 1)
     lower = place.floor()
     return lower.int(), (lower + 1).clamp(max=length - 1).int(), place - lower
 
 
-def taps(samples: Samples, length: int) -> Taps:
-    """Builds the rows of Y or X: tent weights summed over the samples of a bin."""
+def axis_taps(samples: Samples, length: int) -> Taps:
+    """Build the rows of Y or X: tent weights summed over the samples of a bin."""
     share = samples.inside / samples.number.clamp(min=1)[:, None, None]
-    lower, upper, fraction = corners(samples.place, length)
+    lower, upper, fraction = bilinear_corners(samples.place, length)
     matrix = share.new_zeros(*share.shape[:2], length)  # R P L
     matrix.scatter_add_(2, lower.long(), share * (1 - fraction))
     matrix.scatter_add_(2, upper.long(), share * fraction)
     roi, bin_, cell = matrix.nonzero(as_tuple=True)
     number = (matrix != 0).sum(2, dtype=torch.int32)
     return Taps(
-        cell.int(), matrix[roi, bin_, cell], number, starts(number.flatten()).view_as(number)
+        cell.int(), matrix[roi, bin_, cell], number, bag_starts(number.flatten()).view_as(number)
     )
 
 
-def entries(image: Tensor, y: Taps, x: Taps, shape: tuple[int, int]) -> Entries:
-    """Multiplies Y and X out into the entries of the sparse matrix, bin by bin.
+def outer_entries(image: Tensor, y: Taps, x: Taps, shape: tuple[int, int]) -> Entries:
+    """Multiply Y and X out into the entries of the sparse matrix, bin by bin.
 
     Two expansions, first of each bin by its cells along y, then of those by the cells along x;
     an entry costs five gathers of four bytes.
@@ -126,26 +128,28 @@ def entries(image: Tensor, y: Taps, x: Taps, shape: tuple[int, int]) -> Entries:
     height, width = shape
     bins = (*y.number.shape, x.number.shape[1])  # R P Q
 
-    def by_bin(value: Tensor, axis: int) -> Tensor:
+    def spread_over_bins(value: Tensor, axis: int) -> Tensor:
         return value.unsqueeze(axis).expand(bins).reshape(-1)
 
-    def expand(number: Tensor) -> tuple[Tensor, Tensor]:
-        """The parent of each child, and which of its parent's children it is."""
+    def repeat_parents(number: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the parent of each child, and which of its parent's children it is."""
         total = int(number.sum())
         parents = torch.arange(len(number), device=number.device, dtype=torch.int32)
         parent = parents.repeat_interleave(number, output_size=total)
         rank = torch.arange(total, device=number.device, dtype=torch.int32)
-        return parent, rank - starts(number).index_select(0, parent)
+        return parent, rank - bag_starts(number).index_select(0, parent)
 
-    rows, columns = by_bin(y.number, 2), by_bin(x.number, 1)
-    bin_, rank = expand(rows)
-    tap = by_bin(y.first, 2).index_select(0, bin_) + rank
-    origin = by_bin((image * height)[:, None].expand_as(y.number), 2).index_select(0, bin_)
+    rows, columns = spread_over_bins(y.number, 2), spread_over_bins(x.number, 1)
+    bin_, rank = repeat_parents(rows)
+    tap = spread_over_bins(y.first, 2).index_select(0, bin_) + rank
+    origin = spread_over_bins((image * height)[:, None].expand_as(y.number), 2).index_select(
+        0, bin_
+    )
     origin = (origin + y.cell.index_select(0, tap)) * width
     row_weight = y.weight.index_select(0, tap)
 
-    first = by_bin(x.first, 1).index_select(0, bin_)
-    row, rank = expand(columns.index_select(0, bin_))
+    first = spread_over_bins(x.first, 1).index_select(0, bin_)
+    row, rank = repeat_parents(columns.index_select(0, bin_))
     tap = rank.add_(first.index_select(0, row))
     return Entries(
         origin.index_select(0, row).add_(x.cell.index_select(0, tap)),
@@ -154,10 +158,10 @@ def entries(image: Tensor, y: Taps, x: Taps, shape: tuple[int, int]) -> Entries:
     )
 
 
-def placed(
+def sample_boxes(
     rois: Tensor, geometry: RoIGeometry, shape: tuple[int, int]
 ) -> tuple[Tensor, Samples, Samples]:
-    """Image, samples along y and samples along x of every RoI."""
+    """Return image, samples along y and samples along x of every RoI."""
     rois = rois.to(working_dtype(rois.dtype))
     low_x, low_y, high_x, high_y = (
         rois[:, 1:] * geometry.spatial_scale - (0.5 if geometry.aligned else 0.0)
@@ -165,13 +169,13 @@ def placed(
     rest = geometry.sampling_ratio, geometry.aligned
     return (
         rois[:, 0].int(),
-        sample(low_y, high_y, geometry.aligned_height, shape[0], *rest),
-        sample(low_x, high_x, geometry.aligned_width, shape[1], *rest),
+        sample_axis(low_y, high_y, geometry.aligned_height, shape[0], *rest),
+        sample_axis(low_x, high_x, geometry.aligned_width, shape[1], *rest),
     )
 
 
-def pieces(size: Tensor) -> Iterator[slice]:
-    """Cuts a list of RoIs into runs of at most ``ENTRIES`` entries, or of one RoI."""
+def split_rois(size: Tensor) -> Iterator[slice]:
+    """Cut a list of RoIs into runs of at most ``ENTRIES`` entries, or of one RoI."""
     group = torch.div(size.long().cumsum(0), ENTRIES, rounding_mode='floor')
     first = 0
     for length in torch.unique_consecutive(group, return_counts=True)[1].tolist():
@@ -179,17 +183,17 @@ def pieces(size: Tensor) -> Iterator[slice]:
         first += length
 
 
-def sparse_pieces(
+def average_entries(
     rois: Tensor, geometry: RoIGeometry, shape: tuple[int, int]
 ) -> Iterator[tuple[slice, Entries]]:
-    """The sparse matrix of the average, some RoIs at a time."""
-    image, along_y, along_x = placed(rois, geometry, shape)
-    y, x = taps(along_y, shape[0]), taps(along_x, shape[1])
-    for part in pieces(y.number.sum(1) * x.number.sum(1)):
+    """Yield the sparse matrix of the average, some RoIs at a time."""
+    image, along_y, along_x = sample_boxes(rois, geometry, shape)
+    y, x = axis_taps(along_y, shape[0]), axis_taps(along_x, shape[1])
+    for part in split_rois(y.number.sum(1) * x.number.sum(1)):
         # ``cell`` and ``weight`` stay whole: ``first`` points into them.
         yield (
             part,
-            entries(
+            outer_entries(
                 image[part],
                 y._replace(number=y.number[part], first=y.first[part]),
                 x._replace(number=x.number[part], first=x.first[part]),
@@ -198,8 +202,8 @@ def sparse_pieces(
         )
 
 
-def cells(feature: Tensor) -> Tensor:
-    """One row of channels per cell; no copy where the map is channels_last float32."""
+def to_rows(feature: Tensor) -> Tensor:
+    """Return one row of channels per cell; no copy where the map is channels_last float32."""
     feature = feature.to(working_dtype(feature.dtype))
     return feature.permute(0, 2, 3, 1).reshape(-1, feature.shape[1])  # BHW C
 
@@ -217,7 +221,7 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Pools RoIs into ``output``, with the calling convention of compiled mmcv.
+    """Pool RoIs into ``output``, with the calling convention of compiled mmcv.
 
     Args:
         input: (images, channels, height, width) feature map.
@@ -238,12 +242,12 @@ def roi_align_forward(
     if not output.numel():
         return
     if pool_mode == 0:
-        largest(input, rois, geometry, output, argmax_y, argmax_x)
-    elif torchvision.has('roi_align', input):
+        pool_maximum(input, rois, geometry, output, argmax_y, argmax_x)
+    elif torchvision.can_run('roi_align', input):
         torchvision.roi_align(input, rois, geometry, output)
     else:
-        table = cells(input)
-        for part, matrix in sparse_pieces(rois, geometry, (input.shape[2], input.shape[3])):
+        table = to_rows(input)
+        for part, matrix in average_entries(rois, geometry, (input.shape[2], input.shape[3])):
             rows = sum_rows(table, matrix)
             output[part] = rows.view(-1, aligned_height, aligned_width, input.shape[1]).permute(
                 0, 3, 1, 2
@@ -263,23 +267,23 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Adds the gradient of ``roi_align_forward`` to ``grad_input``; arguments as there."""
+    """Add the gradient of ``roi_align_forward`` to ``grad_input``; arguments as there."""
     geometry = RoIGeometry(
         aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode, aligned
     )
     if not grad_output.numel() or not grad_input.numel():
         return
     if pool_mode == 0:
-        largest_backward(grad_output, rois, argmax_y, argmax_x, grad_input)
+        pool_maximum_backward(grad_output, rois, argmax_y, argmax_x, grad_input)
         return
-    if torchvision.has('roi_align', grad_output):
+    if torchvision.can_run('roi_align', grad_output):
         torchvision.roi_align_backward(grad_output, rois, geometry, grad_input)
         return
     channels, height, width = grad_input.shape[1:]
-    table = cells(grad_output)  # RPQ C
+    table = to_rows(grad_output)  # RPQ C
     bins = aligned_height * aligned_width
     rows_of = grad_input.permute(0, 2, 3, 1)  # B H W C
-    for part, matrix in sparse_pieces(rois, geometry, (height, width)):
+    for part, matrix in average_entries(rois, geometry, (height, width)):
         touched, rows = sum_rows_transposed(table[part.start * bins : part.stop * bins], matrix)
         column = touched % width
         row = torch.div(touched, width, rounding_mode='floor')
@@ -289,7 +293,7 @@ def roi_align_backward(
         rows_of[at] = rows_of[at] + rows.to(grad_input.dtype)
 
 
-def largest(
+def pool_maximum(
     input: Tensor,
     rois: Tensor,
     geometry: RoIGeometry,
@@ -297,10 +301,10 @@ def largest(
     argmax_y: Tensor,
     argmax_x: Tensor,
 ) -> None:
-    """The largest bilinear sample of each bin and channel, and where it lies."""
+    """Write the largest bilinear sample of each bin and channel, and where it lies."""
     shape = input.shape[2], input.shape[3]
-    table = cells(input)
-    image, y, x = placed(rois, geometry, shape)
+    table = to_rows(input)
+    image, y, x = sample_boxes(rois, geometry, shape)
     # RoIs that take the same grid of samples are done together, so none is padded.
     grids, group = (y.number.long() * (MOST_SAMPLES + 1) + x.number.long()).unique(
         return_inverse=True
@@ -319,32 +323,32 @@ def largest(
                 )
                 for value, most in ((y, rows), (x, columns))
             ]
-            results = largest_of(table, image[part], along[0], along[1], shape)
+            results = pool_maximum_of_group(table, image[part], along[0], along[1], shape)
             for buffer, result in zip((output, argmax_y, argmax_x), results, strict=True):
                 buffer[part] = result.permute(0, 3, 1, 2).to(buffer.dtype)
 
 
-def largest_of(
+def pool_maximum_of_group(
     table: Tensor, image: Tensor, y: Samples, x: Samples, shape: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``largest`` of RoIs that take the same number of samples.
+    """Return ``pool_maximum`` of RoIs that take the same number of samples.
 
     Returns:
         value, y and x, each (RoIs, bins along y, bins along x, channels).
     """
 
-    def over_grid(along_y: Tensor, along_x: Tensor) -> tuple[Tensor, Tensor]:
+    def to_grid(along_y: Tensor, along_x: Tensor) -> tuple[Tensor, Tensor]:
         return along_y[:, :, None, :, None], along_x[:, None, :, None, :]  # R P Q N M
 
     height, width = shape
-    corners_y, corners_x = corners(y.place, height), corners(x.place, width)
-    inside_y, inside_x = over_grid(y.inside, x.inside)
+    corners_y, corners_x = bilinear_corners(y.place, height), bilinear_corners(x.place, width)
+    inside_y, inside_x = to_grid(y.inside, x.inside)
     cell, weight = [], []
     for cell_y, share_y in ((corners_y[0], 1 - corners_y[2]), (corners_y[1], corners_y[2])):
         for cell_x, share_x in ((corners_x[0], 1 - corners_x[2]), (corners_x[1], corners_x[2])):
-            row, column = over_grid(cell_y, cell_x)
+            row, column = to_grid(cell_y, cell_x)
             cell.append((image.view(-1, 1, 1, 1, 1) * height + row) * width + column)
-            row, column = over_grid(share_y, share_x)
+            row, column = to_grid(share_y, share_x)
             weight.append(row * column * (inside_y & inside_x))
     grid = cell[0].shape
     value = sum_rows(
@@ -357,17 +361,17 @@ def largest_of(
     )
     value, best = value.view(*grid[:3], -1, table.shape[1]).max(3)  # R P Q C
     row, column = (
-        place.expand(grid).flatten(3).gather(3, best) for place in over_grid(y.place, x.place)
+        place.expand(grid).flatten(3).gather(3, best) for place in to_grid(y.place, x.place)
     )
     found = value > LOWEST
     nowhere = row.new_tensor(-1)
     return value.clamp(min=LOWEST), row.where(found, nowhere), column.where(found, nowhere)
 
 
-def largest_backward(
+def pool_maximum_backward(
     grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor
 ) -> None:
-    """Sends the gradient of each bin to the four cells about its largest sample."""
+    """Send the gradient of each bin to the four cells about its largest sample."""
     channels, height, width = grad_input.shape[1:]
     dtype = working_dtype(grad_output.dtype)
     y, x, grad = (value.to(dtype) for value in (argmax_y, argmax_x, grad_output))
@@ -375,8 +379,8 @@ def largest_backward(
     plane = rois[:, 0].long()[:, None] * channels + torch.arange(channels, device=rois.device)
     plane = plane[:, :, None, None]  # R C 1 1
     total = torch.zeros(grad_input.numel(), device=grad.device, dtype=dtype)
-    lower_y, upper_y, share_y = corners(y, height)
-    lower_x, upper_x, share_x = corners(x, width)
+    lower_y, upper_y, share_y = bilinear_corners(y, height)
+    lower_x, upper_x, share_x = bilinear_corners(x, width)
     for row, part_y in ((lower_y, 1 - share_y), (upper_y, share_y)):
         for column, part_x in ((lower_x, 1 - share_x), (upper_x, share_x)):
             index = (plane * height + row) * width + column

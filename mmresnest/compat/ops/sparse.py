@@ -33,17 +33,17 @@ class Entries(NamedTuple):
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type to compute in: half precision is too coarse for coordinates and long sums."""
+    """Return the type to compute in: half precision is too coarse for coordinates and long sums."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def starts(number: Tensor) -> Tensor:
-    """Where each bag begins, from how many entries each bag has."""
+def bag_starts(number: Tensor) -> Tensor:
+    """Return where each bag begins, from how many entries each bag has."""
     return number.cumsum(0, dtype=number.dtype) - number
 
 
 def sum_rows(table: Tensor, entries: Entries) -> Tensor:
-    """Adds weighted rows of a table, bag by bag.
+    """Add weighted rows of a table, bag by bag.
 
     Args:
         table: (rows, channels).
@@ -58,7 +58,7 @@ def sum_rows(table: Tensor, entries: Entries) -> Tensor:
         return F.embedding_bag(
             entries.row,
             table,
-            starts(entries.number),
+            bag_starts(entries.number),
             mode='sum',
             per_sample_weights=entries.weight,
         )
@@ -66,25 +66,25 @@ def sum_rows(table: Tensor, entries: Entries) -> Tensor:
 
 
 def sum_rows_in_steps(table: Tensor, entries: Entries) -> Tensor:
-    """``sum_rows`` for devices without a fused kernel, MPS among them: gather, scale, add."""
+    """Compute ``sum_rows`` where there is no fused kernel, on MPS say: gather, scale, add."""
     out = table.new_zeros(len(entries.number), table.shape[1])
     step = max(1, GATHERED // max(1, table.shape[1]))
     for bag, row, weight in zip(
-        *(value.split(step) for value in (bag_of(entries), entries.row, entries.weight)),
+        *(value.split(step) for value in (bag_indices(entries), entries.row, entries.weight)),
         strict=True,
     ):
         out = out.index_add(0, bag, table.index_select(0, row) * weight[:, None])
     return out
 
 
-def bag_of(entries: Entries) -> Tensor:
-    """The bag that each entry belongs to."""
+def bag_indices(entries: Entries) -> Tensor:
+    """Return the bag that each entry belongs to."""
     bags = torch.arange(len(entries.number), device=entries.row.device, dtype=torch.int32)
     return bags.repeat_interleave(entries.number, output_size=len(entries.row))
 
 
 def sum_rows_transposed(grad: Tensor, entries: Entries) -> tuple[Tensor, Tensor]:
-    """The gradient of ``sum_rows`` for its table, at those rows that were read.
+    """Return the gradient of ``sum_rows`` for its table, at those rows that were read.
 
     Sorting the entries by row turns the scatter into another sum of rows: no atomics, so the
     result is the same at every run, and untouched rows cost nothing.
@@ -101,7 +101,7 @@ def sum_rows_transposed(grad: Tensor, entries: Entries) -> tuple[Tensor, Tensor]
     return touched, sum_rows(
         grad,
         Entries(
-            bag_of(entries).index_select(0, order),
+            bag_indices(entries).index_select(0, order),
             entries.weight.index_select(0, order),
             times.int(),
         ),

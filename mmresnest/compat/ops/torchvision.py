@@ -1,19 +1,16 @@
-"""The compiled kernels of torchvision, where torchvision imports and has them.
+"""Call the compiled kernels of torchvision, where torchvision imports and has them.
 
 A torchvision built for another torch fails at import in many ways (OSError, RuntimeError, even
 AttributeError), so any exception means "not there"; nothing here requires it.
 """
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .geometry import ConvGeometry as ConvGeometry
-    from .geometry import Gradients
-    from .geometry import RoIGeometry as Geometry
+from .geometry import ConvGeometry, Gradients, RoIGeometry
 
 # Kernels of torchvision, by what we ask for, and the operators of mmcv that they serve. torchvision
 # pools averages only; the largest sample is ours everywhere.
@@ -39,8 +36,8 @@ SERVED = {
 
 
 @cache
-def namespace() -> Any:
-    """The operators of torchvision, or None where it does not import."""
+def load_operators() -> Any:
+    """Return the operators of torchvision, or None where it does not import."""
     try:
         import torchvision.ops  # noqa: F401  registers the operators
     except Exception:
@@ -49,33 +46,33 @@ def namespace() -> Any:
 
 
 @cache
-def provides(name: str) -> bool:
+def has_kernels(name: str) -> bool:
     """Whether torchvision here has the kernels of an op."""
-    found = namespace()
+    found = load_operators()
     return found is not None and all(hasattr(found, kernel) for kernel in KERNELS[name])
 
 
-def serves(operator: str) -> bool:
+def replaces_mmcv_op(operator: str) -> bool:
     """Whether an operator of mmcv, by its name there, runs on torchvision's kernels here."""
-    return any(operator in served and provides(name) for name, served in SERVED.items())
+    return any(operator in served and has_kernels(name) for name, served in SERVED.items())
 
 
-def has(name: str, value: Tensor) -> bool:
+def can_run(name: str, value: Tensor) -> bool:
     """Whether torchvision can run an op on tensors like this one."""
-    return value.device.type in DEVICES[name] and provides(name)
+    return value.device.type in DEVICES[name] and has_kernels(name)
 
 
 def nms(boxes: Tensor, iou_threshold: float) -> Tensor:
-    """Positions kept of boxes in falling order of score, with offset 0."""
+    """Return the positions kept of boxes in falling order of score, with offset 0."""
     falling = -torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)
-    return namespace().nms(boxes, falling, iou_threshold)
+    return load_operators().nms(boxes, falling, iou_threshold)
 
 
-def roi_align(input: Tensor, rois: Tensor, geometry: 'Geometry', output: Tensor) -> None:
-    """``roi_align_forward`` of averages."""
+def roi_align(input: Tensor, rois: Tensor, geometry: RoIGeometry, output: Tensor) -> None:
+    """Run ``roi_align_forward`` of averages."""
     dtype = torch.promote_types(input.dtype, torch.float32)
     output.copy_(
-        namespace().roi_align(
+        load_operators().roi_align(
             input.to(dtype),
             rois.to(dtype),
             geometry.spatial_scale,
@@ -88,12 +85,12 @@ def roi_align(input: Tensor, rois: Tensor, geometry: 'Geometry', output: Tensor)
 
 
 def roi_align_backward(
-    grad_output: Tensor, rois: Tensor, geometry: 'Geometry', grad_input: Tensor
+    grad_output: Tensor, rois: Tensor, geometry: RoIGeometry, grad_input: Tensor
 ) -> None:
-    """``roi_align_backward`` of averages."""
+    """Run ``roi_align_backward`` of averages."""
     dtype = torch.promote_types(grad_output.dtype, torch.float32)
     grad_input.add_(
-        namespace()
+        load_operators()
         ._roi_align_backward(
             grad_output.to(dtype),
             rois.to(dtype),
@@ -114,9 +111,9 @@ def _deform_conv_arguments(
     bias: Tensor | None,
     offset: Tensor,
     mask: Tensor | None,
-    geometry: 'ConvGeometry',
+    geometry: ConvGeometry,
 ) -> tuple[Any, ...]:
-    """The arguments that both directions share; zeros stand for no mask or no bias."""
+    """Return the arguments that both directions share; zeros stand for no mask or no bias."""
     dtype = torch.promote_types(input.dtype, torch.float32)
     tensors = (
         input,
@@ -143,11 +140,11 @@ def deform_conv(
     offset: Tensor,
     mask: Tensor | None,
     output: Tensor,
-    geometry: 'ConvGeometry',
+    geometry: ConvGeometry,
 ) -> None:
-    """``convolve`` of deformable convolution."""
+    """Run ``sampled_convolution`` of deformable convolution."""
     output.copy_(
-        namespace().deform_conv2d(
+        load_operators().deform_conv2d(
             *_deform_conv_arguments(input, weight, bias, offset, mask, geometry)
         )
     )
@@ -160,18 +157,18 @@ def deform_conv_backward(
     offset: Tensor,
     mask: Tensor | None,
     grad_output: Tensor,
-    to: 'Gradients',
-    geometry: 'ConvGeometry',
+    to: Gradients,
+    geometry: ConvGeometry,
     scale: float,
     inside: Tensor,
 ) -> None:
-    """``convolve_backward`` of deformable convolution.
+    """Run ``sampled_convolution_backward`` of deformable convolution.
 
     ``inside`` holds offsets whose gradient counts: torchvision gives one on the line at -1 too,
     where mmcv reads nothing.
     """
     shared = _deform_conv_arguments(input, weight, bias, offset, mask, geometry)
-    gradients = namespace()._deform_conv2d_backward(
+    gradients = load_operators()._deform_conv2d_backward(
         grad_output.to(shared[0].dtype).contiguous(), *shared
     )
     gradients = [*gradients[:2], gradients[2] * inside, *gradients[3:]]
