@@ -77,7 +77,7 @@ def test_each_place_has_noise_of_its_own():
 @pytest.mark.parametrize('endless', [False, True])
 def test_a_random_sampler_of_torch_shuffles_each_pass_anew(endless):
     """Its order comes from the generator of the process, which each iteration seeds again."""
-    loader = make(endless, shuffle=True)
+    loader = make(endless=endless, shuffle=True)
     assert isinstance(loader.batch_sampler.sampler, RandomSampler)
     if endless:
         order = indices(read(loader, count=9))
@@ -86,7 +86,9 @@ def test_a_random_sampler_of_torch_shuffles_each_pass_anew(endless):
         passes = [indices(read(loader, epoch)) for epoch in range(3)]
     assert all(sorted(one) == list(range(12)) for one in passes)
     assert len({tuple(one) for one in passes}) == 3
-    assert indices(read(make(endless, shuffle=True), count=3)) == passes[0], 'and is the same again'
+    assert indices(read(make(endless=endless, shuffle=True), count=3)) == passes[0], (
+        'and is the same again'
+    )
     assert indices(read(make(seed=7, shuffle=True))) != passes[0]
 
 

@@ -27,13 +27,12 @@ OWNERS = {
 """Module -> classes whose methods nobody replaces on an object."""
 MODULES = ('sys', 'os', 'builtins', 'warnings', 'logging', 'torch', 'mmengine', 'mmcv', 'mmdet')
 """Modules, of which nobody replaces an attribute."""
-KEYS = {'type', 'resume'}
-"""Names of methods that are keys of configs, too."""
+KEYS = {'type', 'resume', '__cause__'}
+"""Names of methods that are keys of configs, too; and what an exception is given."""
 EXTRA = {'worker_init_fn', 'collate_fn', 'pickle_module', '_compiled_call_impl'}
 """Attributes that are called though they are no methods."""
 # fmt: off
 EXCEPTIONS = {  # file -> what it may replace
-    'analysis/flops.py': ('module.forward',),
     'cli/arguments.py': ("vars(action)['old_values']",),     # argparse has no place for it
     'cli/completion.py': ("vars(action)['complete']",),      # where shtab looks
     'models/weights/conversion.py': ("vars(state)['_metadata']",),  # of a state dict just made
@@ -78,10 +77,12 @@ def judge_target(target: ast.expr, methods: set[str]) -> str:
     if isinstance(target, ast.Attribute):
         own = isinstance(target.value, ast.Name) and target.value.id in ('self', 'cls')
         root = text.partition('.')[0]
-        if target.attr == '__class__' or (target.attr in methods and not own) or root in MODULES:
+        special = target.attr[:2] == target.attr[-2:] == '__' and target.attr not in KEYS
+        replaces = (special or target.attr in methods) and not own
+        if target.attr == '__class__' or replaces or root in MODULES:
             return text
     if isinstance(target, ast.Subscript) and is_namespace(target.value):
-        return text
+        return '' if text.startswith('vars(self)[') else text
     return ''
 
 
