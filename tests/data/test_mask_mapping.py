@@ -16,6 +16,8 @@ from mmresnest.errors import UserError
 RNG = np.random.RandomState(0)
 SHAPE = np.kron([[0, 1], [1, 0]], np.ones((64, 64), np.int64))  # blocks of 64 px
 
+QUARTERS = np.kron([[0, 1], [2, 3]], np.ones((64, 64), np.int64))
+
 
 def save(path, pixels, mode=None):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +68,7 @@ def test_colors(tmp_path, mode):
         MaskMapping.parse('0:0:0=a,128:0:0=b').to_indices(
             mapping.read_values(tmp_path / 'mask.png')
         )
-    assert error.value.code == 'label-values' and '255:250:1' in str(error.value)
+    assert error.value.code == 'data.label-values' and '255:250:1' in str(error.value)
 
 
 def with_palette(gray):
@@ -105,7 +107,7 @@ def test_edges_take_the_nearer_class_and_a_class_of_its_own_is_refused(tmp_path)
     third[:64, :64] = 128  # a sixteenth: no edge
     with pytest.raises(UserError) as error:
         mapping.to_indices(third)
-    assert error.value.code == 'label-values' and '128=NAME' in str(error.value)
+    assert error.value.code == 'data.label-values' and '128=NAME' in str(error.value)
     with pytest.raises(UserError):  # the values that a mapping does not name at all
         mapping.to_indices(SHAPE + 1)
 
@@ -114,11 +116,11 @@ def test_color_where_gray_values_are_mapped_is_refused(tmp_path):
     path = save(tmp_path / 'mask.png', np.stack([SHAPE, 0 * SHAPE, SHAPE], -1).astype(np.uint8))
     with pytest.raises(UserError) as error:
         MaskMapping.parse('0=a,1=b').read_values(path)
-    assert error.value.code == 'label-values'
+    assert error.value.code == 'data.label-values'
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(UserError) as error:
         MaskMapping.parse('0=a,1=b').read_values(path)
-    assert error.value.code == 'label-unreadable'
+    assert error.value.code == 'data.label-unreadable'
 
 
 def soft(low, high):
@@ -137,10 +139,14 @@ def soft(low, high):
         (np.where(np.arange(16384).reshape(128, 128) < 9, 255, 0), (), '0=background,255=object'),
         (soft(0, 255), (), '0=background,255=object'),
         (soft(0, 200), (), '0=background,200=object'),
+        (QUARTERS * 85, (), '0=background,85=class_1,170=class_2,255=class_3'),
+        (QUARTERS * 60, ('a', 'b', 'c', 'd'), '0=a,60=b,120=c,180=d'),
         # class indices, with and without pixels that are ignored
         (SHAPE, (), ''),
         (np.where(SHAPE == 1, 1, np.arange(128) % 2 * 255), (), ''),
         (2 * SHAPE, (), ''),
+        (QUARTERS * 20, (), ''),
+        (np.array([3, 50, 61, 149])[QUARTERS], (), ''),
         (0 * SHAPE, (), ''),
         (np.arange(16384).reshape(128, 128) % 150, (), ''),
         (np.where(np.arange(16384).reshape(128, 128) < 99, 7, SHAPE), (), ''),
@@ -151,7 +157,8 @@ def test_which_masks_need_a_mapping(tmp_path, pixels, names, mapping):
     assert suggest_mapping(count_values([path]), names) == mapping
     if mapping:  # and what is suggested can be applied
         parsed = MaskMapping.parse(mapping)
-        assert set(np.unique(parsed.to_indices(parsed.read_values(path)))) == {0, 1}
+        found = np.unique(parsed.to_indices(parsed.read_values(path)))
+        assert found.tolist() == list(range(len(parsed.classes)))
 
 
 def test_16_bits_that_are_ignored_by_their_last_value(tmp_path):

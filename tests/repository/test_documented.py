@@ -104,6 +104,7 @@ TOOLS = {
     'zoo.py': '--check',
     'exports.py': '--help',
     'growth.py': '--help',
+    'benchmark_kept.py': '--help',
     'scale.py': '--help',
     'check_install.py': '--help',
 }

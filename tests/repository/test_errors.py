@@ -23,7 +23,8 @@ def find_raised() -> list[tuple[str, str | None, str]]:
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
                 continue
             if node.func.id in ('UserError', 'ArgumentError'):
-                code = next((key.value for key in node.keywords if key.arg == 'code'), None)
+                named = [key.value for key in node.keywords if key.arg == 'code']
+                code = next(iter([*node.args[1:], *named]), None)
                 literal = code.value if isinstance(code, ast.Constant) else ''
                 place = f'{path.relative_to(ROOT)}:{node.lineno}'
                 found.append((place, None if code is None else literal, node.func.id))

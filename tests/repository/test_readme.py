@@ -14,7 +14,7 @@ from helpers import published
 from helpers.documents import PAGES, ROOT
 from torch import nn
 
-from mmresnest.models.weights import loading
+from mmresnest.models import weights
 
 TEXT = PAGES['README.md']
 
@@ -71,8 +71,8 @@ def distances(network: nn.Module, case: str) -> list[float]:
     """
     state = {
         key: value
-        for key, value in loading.convert(published.checkpoint(case)).items()
-        if not key.startswith(loading.CLASSIFIER)
+        for key, value in weights.convert(published.checkpoint(case)).items()
+        if not key.startswith(weights.CLASSIFIER)
     }
     network.load_state_dict(state, strict=True)
     network.eval()
@@ -136,7 +136,7 @@ def test_their_loading(tmp_path):
     assert torch.equal(network.stem[0].weight, before)
     assert torch.equal(network.layer1[0].conv1.weight, official['layer1.0.conv1.weight'])
 
-    torch.save(loading.convert(official), path)  # under their own names, but four channels
+    torch.save(weights.convert(official), path)  # under their own names, but four channels
     network = theirs('mmdet', 'ResNeSt', depth=50, in_channels=4, init_cfg=init_cfg)
     before = network.stem[0].weight.clone()
     network.init_weights()
