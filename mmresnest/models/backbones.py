@@ -8,6 +8,7 @@ The second form takes the argument names which mmdet and mmseg use for the same 
 
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -17,10 +18,10 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from ..errors import ArgumentError, nearest
+from ..errors import ArgumentError, UserError, nearest
 from ..registry import MODELS
 from . import fast, weights
-from .blocks import conv3x3
+from .blocks import Bottleneck, conv3x3
 from .trunk import ResTrunk, legal_arguments
 from .variants import R152, VARIANTS, variant
 
@@ -28,6 +29,8 @@ NORMS = ('BN', 'BN2d', 'SyncBN', 'GN')
 DCNS = ('DCN', 'DCNv2')
 # What mmdet and mmseg call an argument that has another name here.
 DIALECT = dict(avg_down_stride='avd', avg_down='pooled_shortcut')
+# What other libraries call an argument of mmdet and mmseg.
+OTHER_NAMES = dict(width_per_group='base_width', cardinality='groups', scale='scales')
 
 
 class Backbone(ResTrunk, BaseModule):
@@ -36,10 +39,11 @@ class Backbone(ResTrunk, BaseModule):
     Give ``arch`` (a row of the variant table) or ``depth``; whatever else is given overrides it.
 
     Args:
-        arch: name of a published network, see ``mmresnest.list_archs()``.
+        arch: name of a published network, see ``mmresnest.list_archs()``; or, as the first argument
+            of mmdet's and mmseg's classes, the depth.
         depth: as in mmdet and mmseg: the published network of this depth.
         num_stages: stages to build, 1 to 4.
-        stem_channels: channels after the stem.
+        stem_channels: channels after the stem; else as published, scaled as ``base_channels`` is.
         deep_stem: three 3x3 convolutions instead of one 7x7.
         style: ``'pytorch'`` strides the 3x3 of a block, ``'caffe'`` its first 1x1.
         norm_cfg: dict with ``type`` one of BN, SyncBN, GN. SyncBN becomes BN where it cannot
@@ -47,7 +51,7 @@ class Backbone(ResTrunk, BaseModule):
         conv_cfg: None or plain convolutions; kept for configs that say so.
         dcn: dict with ``type`` DCN or DCNv2 for deformable 3x3 convolutions, and its arguments.
             With ``fallback_on_stride=True`` convolutions that have a stride stay plain.
-        stage_with_dcn: which of the stages use ``dcn``.
+        stage_with_dcn: which of the stages use ``dcn``, one entry for each.
         plugins: not supported.
         pretrained: deprecated form of ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
         init_cfg: as everywhere in mmengine. ``Pretrained`` loads strictly, from any published
@@ -63,10 +67,12 @@ class Backbone(ResTrunk, BaseModule):
 
     #: depth -> row of the variant table; a pair gives the row and other depths
     networks: dict[int, Any] = {}
+    #: what the first block of a dilated stage does unless told; None: see ``ResTrunk``
+    contracts: bool | None = None
 
     def __init__(
         self,
-        arch: str | None = None,
+        arch: str | int | None = None,
         *,
         depth: int | None = None,
         num_stages: int = 4,
@@ -76,13 +82,14 @@ class Backbone(ResTrunk, BaseModule):
         norm_cfg: dict | None = None,
         conv_cfg: dict | None = None,
         dcn: dict | None = None,
-        stage_with_dcn: Sequence[bool] = (False, False, False, False),
+        stage_with_dcn: Sequence[bool] = (),
         plugins: list | None = None,
         pretrained: str | None = None,
         init_cfg: dict | list | None = None,
         **trunk: Any,
     ):
-        args = self.network(arch, depth)
+        name = None if isinstance(arch, int) and depth is None else arch
+        args = self.network(name, arch if name is None and depth is None else depth)
         for name, value in trunk.items():
             args[DIALECT.get(name, name)] = value
         refuse_unknown(self.dialect(args['kind']), args, type(self).__name__)
@@ -101,14 +108,19 @@ class Backbone(ResTrunk, BaseModule):
                 f"dict(type='Conv2d'); deformable convolutions are dcn=",
                 code='argument.value',
             )
-        args['stem'] = stem_widths(args.get('stem', 64), stem_channels, deep_stem)
+        stem = args.get('stem', 64)
+        if stem_channels is None and 'base_channels' in trunk and 'stem' not in trunk:
+            stem_channels = last_width(stem) * trunk['base_channels'] // 64
+        args['stem'] = stem_widths(stem, stem_channels, deep_stem)
+        if args.get('contract_dilation') is None:
+            args['contract_dilation'] = self.contracts
         if style is not None:
             args['stride_in_1x1'] = is_caffe_style(style, args['kind'])
         if args.get('compat') == 'mm' and args['kind'] == 'split' and args.get('groups', 1) == 1:
             args['base_width'] = 64  # mmdet and mmseg ignore base_width without groups
         super().__init__(
             norm=make_norm_builder(norm_cfg),
-            convs3x3=make_conv_builders(dcn, stage_with_dcn),
+            convs3x3=make_conv_builders(dcn, stage_with_dcn, num_stages),
             **args,
         )
         if pretrained is not None:
@@ -119,13 +131,21 @@ class Backbone(ResTrunk, BaseModule):
                 )
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         self.init_cfg = init_cfg
-        self.arch = arch
+        self.arch = name
+        #: as in mmdet and mmseg, for whoever asks
+        self.stem_channels = last_width(args['stem'])
+        self.feat_dim = Bottleneck.expansion * (args.get('base_channels', 64) << num_stages - 1)
         if args.get('compat') is None:  # 'mm' asks for mmdet's bits
             fast.enable(self)
         weights.convert_on_load(self, log_to_run)
 
+    @property
+    def norm1(self) -> nn.Module:
+        """The norm of a plain stem, by the name that mmdet and mmseg give it."""
+        return self.bn1
+
     @classmethod
-    def network(cls, arch: str | None, depth: int | None) -> dict[str, Any]:
+    def network(cls, arch: str | int | None, depth: Any) -> dict[str, Any]:
         """Return the trunk's arguments for a row of the table or for a depth."""
         if arch is not None:
             if depth is not None:
@@ -133,7 +153,7 @@ class Backbone(ResTrunk, BaseModule):
                     f'arch={arch!r} and depth={depth} cannot both be given; keep arch',
                     code='argument.conflict',
                 )
-            return variant(arch, cls.__name__).trunk
+            return variant(str(arch), cls.__name__).trunk
         if depth is None:
             raise ArgumentError(
                 f'{cls.__name__} needs arch= (a published network) or depth=; '
@@ -180,11 +200,28 @@ class Backbone(ResTrunk, BaseModule):
                 if '://' in checkpoint and not checkpoint.startswith(
                     (weights.SCHEME, 'http://', 'https://')
                 ):
-                    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+                    content = load_by_scheme(checkpoint)
                 log_to_run(str(weights.load(self, checkpoint, source.get('prefix'), content)))
                 self._is_init = True
             return
         super().init_weights()
+
+
+def load_by_scheme(checkpoint: str) -> Any:
+    """Return what mmengine finds under a scheme of its own, such as ``open-mmlab://``.
+
+    Raises:
+        UserError: ``torchvision://`` without torchvision.
+    """
+    if checkpoint.startswith(('torchvision://', 'modelzoo://')) and not find_spec('torchvision'):
+        name = checkpoint.rpartition('/')[2]
+        written = f' or write {weights.SCHEME + name!r}' if name in VARIANTS else ''
+        raise UserError(
+            f'{checkpoint} needs torchvision, which knows where its weights are: '
+            f'pip install torchvision{written}',
+            code='package.missing',
+        )
+    return CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
 
 
 def log_to_run(line: str) -> None:
@@ -225,23 +262,31 @@ def refuse_unknown(legal: set[str], given: dict[str, Any], name: str) -> None:
     """Raise for the first argument that the network would not obey."""
     for argument in given:
         if argument not in legal:
+            known = OTHER_NAMES.get(argument)
+            advice = f'it is called {known!r} here' if known in legal else None
             raise ArgumentError(
-                f'{argument!r} is not an argument of {name}; {nearest(argument, sorted(legal))}',
+                f'{argument!r} is not an argument of {name}; '
+                f'{advice or nearest(argument, sorted(legal))}',
                 code='argument.unknown',
             )
+
+
+def last_width(stem: Any) -> int:
+    """Return the channels after a stem of the trunk."""
+    return stem if isinstance(stem, int) else stem[-1]
 
 
 def stem_widths(stem: Any, channels: int | None, deep: bool | None) -> Any:
     """Return the trunk's ``stem`` from mmdet's words: channels after it, and if it is deep."""
     was_deep = not isinstance(stem, int)
     if channels is None:
-        channels = stem[-1] if was_deep else stem
+        channels = last_width(stem)
     elif channels < 2 or channels % 2:
         raise ArgumentError(
             f'stem_channels={channels} must be even and above 0', code='argument.value'
         )
     deep = was_deep if deep is None else deep
-    if deep is was_deep and channels == (stem[-1] if was_deep else stem):
+    if deep is was_deep and channels == last_width(stem):
         return stem
     return (channels // 2, channels // 2, channels) if deep else channels
 
@@ -307,7 +352,7 @@ def warn_once(message: str) -> None:
         print_log('mmresnest: ' + message, logger='current', level=logging.WARNING)
 
 
-def make_conv_builders(dcn: dict | None, stages: Sequence[bool]):
+def make_conv_builders(dcn: dict | None, stages: Sequence[bool], num_stages: int):
     """Return one maker of 3x3 convolutions per stage, or None where all are plain."""
     if dcn is None:
         if any(stages):
@@ -323,9 +368,10 @@ def make_conv_builders(dcn: dict | None, stages: Sequence[bool]):
         raise ArgumentError(
             f'dcn={dcn} is not supported; legal types: {", ".join(DCNS)}', code='argument.value'
         )
-    if len(stages) != 4:
+    stages = tuple(stages) or (False,) * 4
+    if len(stages) not in (num_stages, 4):
         raise ArgumentError(
-            f'stage_with_dcn={tuple(stages)} must have one entry for each of the 4 stages',
+            f'stage_with_dcn={stages} must have one entry for each of the {num_stages} stages',
             code='argument.value',
         )
 
@@ -356,6 +402,7 @@ class ResNet(Backbone):
     """ResNet (arXiv:1512.03385) and ResNet-D (arXiv:1812.01187)."""
 
     networks = {50: 'resnet50', 101: 'resnet101', 152: 'resnet152'}
+    contracts = False  # mmdet's and mmseg's form is the one that is published with weights
 
 
 @MODELS.register_module()
@@ -363,6 +410,7 @@ class ResNeXt(Backbone):
     """ResNeXt (arXiv:1611.05431): ``groups`` and ``base_width`` (default 32x4d)."""
 
     networks = {50: 'resnext50_32x4d', 101: 'resnext101_32x4d', 152: ('resnext50_32x4d', R152)}
+    contracts = False  # as ResNet's
 
 
 @MODELS.register_module()

@@ -60,7 +60,7 @@ class TrunkSpec:
     norm: Norm = nn.BatchNorm2d
     convs3x3: Sequence[Conv3x3] | None = None
     compat: str | None = None
-    channels_last: bool = True
+    channels_last: bool | None = None
     block: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -205,7 +205,8 @@ class ResTrunk(ConvNormAct, nn.Module):
         convs3x3: one maker of 3x3 convolutions per stage (deformable ones, say).
         compat: ``'mm'`` reproduces mmdet's and mmseg's own departures from the published networks,
             for checkpoints that were trained with them.
-        channels_last: compute in the channels-last layout whatever the image's layout is; True.
+        channels_last: compute in the channels-last layout whatever the image's layout is. ``None``:
+            True, or False where ``compat='mm'``, which is theirs to the bit.
         **block: arguments of the kind of bottleneck.
 
     Raises:
@@ -226,7 +227,10 @@ class ResTrunk(ConvNormAct, nn.Module):
             block={name: value for name, value in arguments.items() if name not in own},
         )
         self.out_indices, self.frozen_stages = tuple(spec.out_indices), spec.frozen_stages
-        self.norm_eval, self.channels_last = spec.norm_eval, spec.channels_last
+        self.norm_eval = spec.norm_eval
+        self.channels_last = (
+            spec.compat != 'mm' if spec.channels_last is None else spec.channels_last
+        )
         if isinstance(spec.stem, int):
             self.stem = None
             for name, module in plain_stem(spec.stem, spec.norm, spec.in_channels).items():
@@ -247,7 +251,7 @@ class ResTrunk(ConvNormAct, nn.Module):
         )
         self.with_cp = spec.with_cp
         init_trunk(self, spec.zero_init_residual)
-        if spec.channels_last:
+        if self.channels_last:
             to_memory_format(self, torch.channels_last)
         self.train()
 
@@ -393,7 +397,8 @@ def init_trunk(trunk: nn.Module, zero_init_residual: bool) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, Bottleneck) and zero_init_residual:
-            nn.init.zeros_(module.bn3.get_parameter('weight'))
+            if isinstance(module.bn3.weight, nn.Parameter):  # there is none where affine=False
+                nn.init.zeros_(module.bn3.weight)
 
 
 def checkpoint_block(block: nn.Module, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from .hub import is_trusted, locate_checkpoint
-from .layouts import convert_values, recognize_backbone
+from .layouts import OURS, convert_values, recognize_backbone
 from .match import (
     ZOO,
     Facts,
@@ -133,6 +133,8 @@ def on_load(
         return
     if any(hasattr(weight, 'ds_id') for weight in trunk.parameters()):
         return  # DeepSpeed at stage 3: weights are elsewhere, these empty
+    if full.keys() <= trunk.state_dict().keys() and not any(map(OURS.fullmatch, full)):
+        return  # adapters put into the network (LoRA's), which are saved without it
     layout, native = to_native_keys(trunk, {short: state[key] for short, key in full.items()})
     if layout is None and not prefix:
         return  # no network: PyTorch tells
