@@ -1,9 +1,11 @@
 """COCO's annotations with ids that every evaluator takes.
 
-pycocotools takes the id 0 of an annotation for "no match", cannot hold ids that are no numbers, and
-sorts the ids of images in 64 bits; faster-coco-eval reads all ids as such. Files in the wild number
-from 0 and carry floats, numeric text, UUIDs and numbers beyond. So ids of another kind are replaced
-by numbers here, once, for both evaluators; what is written out has them as they were given.
+pycocotools takes the id 0 of an annotation for "no match", cannot hold ids that are no numbers,
+and sorts those of categories, so that the scores of classes go by other names where a file does
+not have them in ascending order. faster-coco-eval reads ids as floating-point numbers of 53 bits.
+Files in the wild number from 0, in any order, and carry floats, numeric text, UUIDs and numbers
+beyond. So ids of another kind are replaced by numbers here, once, for both evaluators; what is
+written out has them as they were given.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import Any
 
 from mmdet.datasets.api_wrappers import COCO
 
-LARGEST = 2**63 - 1
+LARGEST = 2**53
+"""Up to here a floating-point number tells all whole ones apart."""
 
 
 class IdNumbers:
@@ -24,14 +27,16 @@ class IdNumbers:
 
     Args:
         given: ids as they stand in the file.
-        least: the smallest id that an evaluator takes; if all are whole numbers from there on, they
-            and differ, they keep their values.
+        least: the smallest id that an evaluator takes. If all are whole numbers from there on, and
+            differ, they keep their values.
+        ascending: they do so only in ascending order.
     """
 
-    def __init__(self, given: Sequence[Any], least: int) -> None:
+    def __init__(self, given: Sequence[Any], least: int, ascending: bool = False) -> None:
         self.changed = len({_as_key(one) for one in given}) < len(given) or not all(
             type(one) is int and least <= one <= LARGEST for one in given
         )
+        self.changed = self.changed or (ascending and list(given) != sorted(given))
         numbers = range(1, len(given) + 1) if self.changed else given
         self.given = dict(zip(numbers, given))
         self.exact = {_as_key(one): number for number, one in self.given.items()}
@@ -71,10 +76,9 @@ class NumberedCOCO(COCO):
     def from_api(cls, api: COCO) -> NumberedCOCO:
         """Number the ids of annotations that were read."""
         rows = {key: api.dataset.get(key) or [] for key in ('images', 'categories', 'annotations')}
-        images, categories, annotations = (
-            IdNumbers([row['id'] for row in rows[key]], least)
-            for key, least in (('images', 0), ('categories', 0), ('annotations', 1))
-        )
+        ids = {key: [row['id'] for row in several] for key, several in rows.items()}
+        images, annotations = IdNumbers(ids['images'], 0), IdNumbers(ids['annotations'], 1)
+        categories = IdNumbers(ids['categories'], 0, ascending=True)
         dataset = dict(api.dataset)
         if images.changed or categories.changed or annotations.changed:
             dataset.update(

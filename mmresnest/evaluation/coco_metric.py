@@ -99,7 +99,7 @@ class CocoMetric(TheirCocoMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Return scores of all results, by name."""
-        if not any(len(found['labels']) for _, found in results):
+        if not self.format_only and not any(len(found['labels']) for _, found in results):
             MMLogger.get_current_instance().warning(
                 f'nothing was detected on any of the {len(results)} images: the scores are 0'
             )

@@ -222,14 +222,13 @@ class RunBars:
         fields = dict(
             description=state.title, completed=state.done, total=state.total, note=state.note
         )
-        new = key not in self.tasks
-        if new:
-            self.tasks[key] = self.bars.add_task(**fields)
-        else:
-            self.bars.update(self.tasks[key], **fields)
-        if new or state.done == state.total or time.monotonic() - self.drawn >= REFRESH:
+        if key not in self.tasks:
+            self.tasks[key] = self.bars.add_task(**fields)  # which draws
+            return
+        drawn = state.done == state.total or time.monotonic() - self.drawn >= REFRESH
+        self.bars.update(self.tasks[key], refresh=drawn, **fields)
+        if drawn:
             self.drawn = time.monotonic()
-            self.bars.refresh()
 
     def hide(self, key: str) -> None:
         """Take a bar away."""

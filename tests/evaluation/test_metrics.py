@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import uuid
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from mmseg.evaluation import IoUMetric as TheirIoUMetric
 
-from mmresnest.config.defaults import FAST, settle_evaluators, use_fast_evaluation
+from mmresnest.config.defaults import FAST, configure_evaluators, use_fast_evaluation
 from mmresnest.config.retarget import use_data
 from mmresnest.errors import ArgumentError, UserError
 from mmresnest.registry import METRICS
@@ -203,7 +205,132 @@ def test_what_was_patched_is_put_back(tmp_path, monkeypatch):
     assert coco_metric.COCOeval is before and COCO.loadRes is loading
 
 
-# ---- nothing, and nonsense -----------------------------------------------------------------------
+IDS = {  # what files in the wild carry; the number of an image, annotation or category from 1 on
+    'from 1': lambda number: number,
+    'from 0': lambda number: number - 1,
+    'with gaps, backwards': lambda number: 5000 - 7 * number,
+    'negative': lambda number: number - 4,
+    'float': float,
+    'float from 0': lambda number: number - 1.0,
+    'numeric text': str,
+    'padded text': lambda number: f'{number:012d}',
+    'text': lambda number: f'image {number}.jpg',
+    'uuid': lambda number: str(uuid.UUID(int=number << 64 | 0xA)),
+    'of 31 bits': lambda number: 2**31 - 2 + number,
+    'of 53 bits': lambda number: 2**53 - 100 + number,
+    'beyond 53 bits': lambda number: 2**53 + number,
+    'beyond 63 bits': lambda number: 2**63 + number,
+    'beyond 64 bits': lambda number: 2**70 + number,
+    'mixed': lambda number: (number, str(number), float(number), f'n{number}')[number % 4],
+}
+
+
+def with_ids(path, samples, kinds):
+    """The file and the samples, their ids given otherwise: of what is named, by a function."""
+    table = json.loads(path.read_text())
+    images, categories = (
+        {row['id']: kinds.get(key, int)(at) for at, row in enumerate(table[key], 1)}
+        for key in ('images', 'categories')
+    )
+    for at, row in enumerate(table['annotations'], 1):
+        row['id'] = kinds.get('annotations', int)(at)
+        row['image_id'] = kinds.get('references', lambda one: one)(images[row['image_id']])
+        row['category_id'] = categories[row['category_id']]
+    for key, numbers in (('images', images), ('categories', categories)):
+        for row in table[key]:
+            row['id'] = numbers[row['id']]
+    path.write_text(json.dumps(table))
+    return [dict(sample, img_id=images[sample['img_id']]) for sample in samples], table
+
+
+@pytest.fixture(scope='module')
+def scored(tmp_path_factory):
+    """A file, detections, and their scores with all digits."""
+    path = tmp_path_factory.mktemp('ids') / 'truth.json'
+    rng = np.random.default_rng(5)
+    samples = list(predicted(9, 3, 12, written(path, 9, 3, 6, rng), rng))
+    for number, sample in enumerate(samples):  # of equal scores the order of images would tell
+        sample['pred_instances'].scores += number / 1000
+    with pytest.MonkeyPatch.context() as patch:
+        return path, samples, scores(THEIRS, path, 3, samples, patch)[1]
+
+
+@pytest.mark.parametrize('kind', IDS)
+@pytest.mark.parametrize('what', ['images', 'annotations', 'categories', 'all'])
+def test_scores_do_not_depend_on_ids(tmp_path, monkeypatch, scored, what, kind):
+    path, samples, wanted = scored
+    shutil.copy(path, tmp_path)
+    path = tmp_path / path.name
+    keys = ('images', 'annotations', 'categories') if what == 'all' else (what,)
+    samples, _ = with_ids(path, samples, dict.fromkeys(keys, IDS[kind]))
+    assert wanted[0] > 0.02
+    for type_ in (OURS, FAST):
+        found = scores(type_, path, 3, samples, monkeypatch)[1]
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12, err_msg=type_)
+
+
+@pytest.mark.parametrize('spelled', [str, float, lambda one: f' {one}'])
+def test_annotations_that_spell_the_id_of_their_image_otherwise(
+    tmp_path, monkeypatch, scored, spelled
+):
+    path, samples, wanted = scored
+    shutil.copy(path, tmp_path)
+    path = tmp_path / path.name
+    samples, _ = with_ids(path, samples, dict(references=spelled, annotations=str))
+    for type_ in (OURS, FAST):
+        found = scores(type_, path, 3, samples, monkeypatch)[1]
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12, err_msg=type_)
+
+
+@pytest.mark.parametrize('kind', IDS)
+def test_what_is_written_out_has_the_ids_of_the_file(tmp_path, monkeypatch, scored, kind):
+    path, samples, _ = scored
+    shutil.copy(path, tmp_path)
+    path = tmp_path / path.name
+    samples, table = with_ids(path, samples, dict(images=IDS[kind], categories=IDS[kind]))
+    scores(OURS, path, 3, samples, monkeypatch, outfile_prefix=str(tmp_path / 'out'))
+    for part in ('bbox', 'segm'):
+        rows = json.loads((tmp_path / f'out.{part}.json').read_text())
+        assert {row['image_id'] for row in rows} == {
+            one['img_id'] for one in samples if len(one['pred_instances'])
+        }
+        given = [one['id'] for one in table['categories']]
+        labels = [int(label) for one in samples for label in one['pred_instances'].labels]
+        assert [row['category_id'] for row in rows] == [given[label] for label in labels]
+
+
+@pytest.mark.parametrize('kind', IDS)
+@pytest.mark.parametrize('type_', [OURS, FAST])
+def test_perfect_predictions_score_1_whatever_the_ids(tmp_path, monkeypatch, type_, kind):
+    """Pycocotools takes an annotation of id 0 for none: 0.985, and of two objects a half."""
+    path = tmp_path / 'truth.json'
+    boxes = [[10, 10, 60, 50], [90, 20, 100, 120]]
+    table = dict(
+        images=[dict(id=IDS[kind](1), width=WIDTH, height=HEIGHT, file_name='a.jpg')],
+        categories=[dict(id=IDS[kind](1), name='class 0')],
+        annotations=[
+            dict(
+                id=IDS[kind](at),
+                image_id=IDS[kind](1),
+                category_id=IDS[kind](1),
+                bbox=box,
+                area=box[2] * box[3],
+                iscrowd=0,
+                segmentation=encoded(box),
+            )
+            for at, box in enumerate(boxes, 1)
+        ],
+    )
+    path.write_text(json.dumps(table))
+    found = InstanceData(
+        bboxes=torch.tensor([[x, y, x + w, y + h] for x, y, w, h in boxes]).float(),
+        labels=torch.zeros(2, dtype=torch.long),
+        scores=torch.ones(2),
+        masks=torch.tensor(np.array([rectangle(box) for box in boxes])) > 0,
+    )
+    sample = dict(img_id=IDS[kind](1), ori_shape=(HEIGHT, WIDTH), pred_instances=found)
+    got, _ = scores(type_, path, 1, [sample], monkeypatch, classwise=False)
+    assert got['coco/bbox_mAP'] == got['coco/segm_mAP'] == 1.0
 
 
 def nothing(images, wrong=0):
@@ -309,9 +436,6 @@ def test_categories_of_one_name(tmp_path):
         metric.dataset_meta = dict(classes=names(2))
 
 
-# ---- label maps ----------------------------------------------------------------------------------
-
-
 def maps(truth, said, **more):
     """A sample as mmseg gives it."""
     return dict(
@@ -371,6 +495,24 @@ def test_no_pixel_is_left_out_in_silence(sample, said):
     assert iou([maps(RIGHT, [[0, 1], [2, 2]])])['aAcc'] == 100
 
 
+@pytest.mark.parametrize('ignored', [254, 3, -1, 65535])
+def test_what_is_ignored_is_what_the_config_says(ignored):
+    """254 is left out where it is said to be, and 255 is then a label that no class has."""
+    truth = np.array([[0, 1], [2, ignored]])
+    found = iou([maps(truth, [[0, 1], [2, 2]])], ignore_index=ignored)
+    assert found['aAcc'] == found['mIoU'] == 100
+    wrong = iou([maps(truth, [[0, 1], [0, 2]])], ignore_index=ignored)
+    assert wrong['aAcc'] == pytest.approx(100 * 2 / 3, abs=0.01)
+    with pytest.raises(UserError, match=f'of class 255.*what is to be ignored is {ignored} in it'):
+        iou([maps(RIGHT, [[0, 1], [2, 2]])], ignore_index=ignored)
+
+
+@pytest.mark.parametrize('ignored', [254, 255, 3])
+def test_predictions_are_never_ignored(ignored):
+    with pytest.raises(UserError, match=f'1 pixels of a.jpg are predicted as {ignored}'):
+        iou([maps([[0, 1], [2, ignored]], [[0, 1], [2, ignored]])], ignore_index=ignored)
+
+
 def test_mmseg_flatters():
     """Why there is one of ours: half of the pixels are out of range."""
     theirs = TheirIoUMetric()
@@ -410,9 +552,6 @@ def test_absent_classes_are_named_once(warned, nan_to_num, said):
     assert found['mIoU'] == (100 if nan_to_num is None else 60)
     (line,) = warned
     assert re.search(said, line)
-
-
-# ---- in a config ---------------------------------------------------------------------------------
 
 
 def test_what_it_refuses(monkeypatch):
@@ -477,7 +616,7 @@ def test_ours_take_the_place_of_theirs(scope, before, after):
                 test_evaluator=None,
             )
         )
-        settle_evaluators(cfg)
+        configure_evaluators(cfg)
         assert found(cfg.val_evaluator) == dict(type=after, some=1)
         if after == OURS:
             use_fast_evaluation(cfg, 'val')

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import tiny
+from mmengine.config import Config
 from PIL import Image
 
 from mmresnest.cli.main import main
@@ -29,6 +30,7 @@ from mmresnest.evaluation.predictions import Detections, ImageInfo, LabelMaps, O
 from mmresnest.report import cases as report_cases
 from mmresnest.report import detection, gallery, page
 from mmresnest.report.sections import Run
+from mmresnest.utils.boxes import box_ious
 from mmresnest.utils.run_logs import Curves, read_curves
 from mmresnest.visualization import pictures
 
@@ -114,10 +116,34 @@ def of_run(found, name='a run', **more) -> Run:
 # ---- numbers -------------------------------------------------------------------------------------
 
 
-def test_matching_is_that_of_our_pictures(tmp_path):
-    found = drawn(tmp_path, 8)
+def pair_by_hand(truth, said, iou=0.5):
+    """The objects found and the detections that are right, by the words of COCO's rule."""
+    found, right = np.zeros(len(truth), bool), np.zeros(len(said), bool)
+    for number in np.argsort([-one['score'] for one in said], kind='stable'):
+        best, taken = iou, None
+        for place, one in enumerate(truth):
+            overlap = box_ious(one['box'][None], said[number]['box'][None])[0, 0]
+            free = not found[place] and one['label'] == said[number]['label']
+            if free and (overlap > best or (taken is None and overlap == best)):
+                best, taken = overlap, place
+        if taken is not None:
+            found[taken] = right[number] = True
+    return found, right
+
+
+def rows_of(objects, rows):
+    return [
+        dict(box=objects.box[row], label=objects.label[row], score=objects.score[row])
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_matching_is_that_of_coco_in_report_and_pictures(tmp_path, seed):
+    found = drawn(tmp_path, 8, seed=seed)
     matches = matching.match_detections(found)
     for there, said in zip(found.truth.split_by_image(8), found.found.split_by_image(8)):
+        expected = pair_by_hand(rows_of(found.truth, there), rows_of(found.found, said))
         pair = pictures.match_objects(
             dict(boxes=found.truth.box[there], labels=found.truth.label[there]),
             dict(
@@ -126,8 +152,8 @@ def test_matching_is_that_of_our_pictures(tmp_path):
                 scores=found.found.score[said],
             ),
         )
-        assert (pair.found == (matches.finder[there] >= 0)).all()
-        assert (pair.right == (matches.partner[said] >= 0)).all()
+        for hits, right in (pair, (matches.finder[there] >= 0, matches.partner[said] >= 0)):
+            assert (hits == expected[0]).all() and (right == expected[1]).all()
 
 
 def test_kinds_of_mistakes():
@@ -163,6 +189,46 @@ def test_kinds_of_mistakes():
     ]
     assert matching.find_missed(found, matches).tolist() == [False, True, False, False]
     assert matching.find_false(matches).tolist() == [False, True, True, False, False]
+
+
+def detections_of(said):
+    """Three objects of class 0, of which the first two are found well, and further detections."""
+    boxes = [(0, 0, 10, 10), (20, 0, 30, 10), (0, 50, 10, 60)]
+    there = Objects.from_rows([(0, 0, *box, 1, 100, 0) for box in boxes])
+    good = [(0, 0, *box, 0.9, 100, 0) for box in boxes[:2]]
+    return Detections(
+        ['a', 'b'], [ImageInfo('', 100, 100)], there, Objects.from_rows([*good, *said])
+    )
+
+
+@pytest.mark.parametrize('label', [0, 1])
+def test_below_the_threshold_nothing_is_found_nor_confused(label):
+    """The third object is only met by a detection too unsure to be shown: it is missed."""
+    false = [(0, 1, 70, 70, 80, 80 + number, 0.5, 100, 0) for number in range(9)]
+    found = detections_of([*false, (0, label, 0, 50, 10, 60, 0.2, 100, 0)])
+    matches = matching.match_detections(found)
+    assert matches.score == 0.9 and matches.shown.sum() == 2
+    assert (matches.confused == -1).all()
+    assert matching.confusion_matrix(found, matches).tolist() == [[2, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert matching.find_missed(found, matches).tolist() == [False, False, True]
+    assert not matching.find_false(matches).any()
+
+
+def test_what_only_an_unsure_detection_found_may_be_confused():
+    """The third object has a right detection that is not shown, and a wrong one that is."""
+    false = [(0, 1, 70, 70, 80, 80 + number, 0.5, 100, 0) for number in range(9)]
+    right, wrong = (0, 0, 0, 50, 10, 60, 0.2, 100, 0), (0, 1, 0, 50, 10, 60, 0.9, 100, 0)
+    matches = matching.match_detections(found := detections_of([*false, right, wrong]))
+    assert matches.score == 0.9 and matches.partner[-2] == 2 and matches.confused[-1] == 2
+    assert matching.confusion_matrix(found, matches).tolist() == [[2, 1, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_from_the_threshold_on_it_is_confused():
+    """The sibling of the above: the same detection, as sure as the others."""
+    found = detections_of([(0, 1, 0, 50, 10, 60, 0.95, 100, 0)])
+    matches = matching.match_detections(found)
+    assert matches.confused.tolist() == [-1, -1, 2]
+    assert matching.confusion_matrix(found, matches).tolist() == [[2, 1, 0], [0, 0, 0], [0, 0, 0]]
 
 
 def test_confusion_has_every_object_and_every_detection_shown_once(tmp_path):
@@ -486,7 +552,7 @@ def trained(shapes, tmp_path_factory):
                 splits=('train', 'val'),
                 data=shapes,
                 work_dir=folder / 'work',
-                options={'default_hooks.logger.interval': 1},
+                cfg_options={'default_hooks.logger.interval': 1},
             )
             runner = build_runner(cfg)
             collector = cached_predictions.collect_from(runner.val_loop)
@@ -572,6 +638,25 @@ def test_predictions_are_made_once(work, monkeypatch):
         'report',
         *(path.name for path in work.glob('2*')),
     }
+
+
+def test_predictions_are_made_again_where_the_data_change(work, monkeypatch):
+    """Also where a file has the size that it had: by its time."""
+    calls = []
+    made = cached_predictions._predict_split
+    monkeypatch.setattr(
+        cached_predictions, '_predict_split', lambda *given: calls.append(1) or made(*given)
+    )
+    report(work)
+    cfg = Config.fromfile(work / 'tiny_detection.py')
+    file = Path(cfg.val_dataloader.dataset.data_root or '', cfg.val_dataloader.dataset.ann_file)
+    before = file.stat()
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    try:
+        report(work)
+    finally:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert len(calls) == 2
 
 
 def test_what_was_run_is_on_the_page(work):
