@@ -18,7 +18,7 @@ PACKAGE = ROOT / 'mmresnest'
 RULE = {  # folder: may import, besides errors, version and registry; of torch and mm libraries, too
     'utils':         '',
     'security':      'utils torch mmengine',
-    'compat':        'utils security data torch',
+    'compat':        'utils security data torch mmdet',
     'models':        'utils security torch mmengine mmcv mmseg',
     'data':          'utils',
     'visualization': 'utils torch mmengine',
