@@ -31,7 +31,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config.hardware import replace_sync_norms
+from ..models.norms import replace_sync_norms
 from ..config.inspect import dataset_configs, import_packages, model_of, task_of
 from ..config.load import name_of
 from ..engine.prepare import configure

@@ -10,24 +10,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import UserError
+from ..models.norms import replace_sync_norms
 from .defaults import CHECKED
 from .inspect import LOADERS, model_of
 from .load import name_of
-
-SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'NaiveSyncBN')
-
-
-def replace_sync_norms(node: Any) -> int:
-    """Replace every SyncBN of a part of a config by BN; return how many there were."""
-    if isinstance(node, (list, tuple)):
-        return sum(map(replace_sync_norms, node))
-    if not isinstance(node, dict):
-        return 0
-    changed = sum(replace_sync_norms(value) for value in list(node.values()))
-    if node.get('type') in SYNC_NORMS:
-        node['type'] = 'BN'
-        changed += 1
-    return changed
 
 
 def configure_norms(cfg: Config, distributed: bool) -> int:

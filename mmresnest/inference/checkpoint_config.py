@@ -13,11 +13,12 @@ from mmengine.logging import print_log
 
 from ..config.checks.classes import list_class_counts, reads_texts
 from ..config.checks.part import Names
-from ..config.hardware import replace_sync_norms
+from ..models.norms import replace_sync_norms
 from ..config.inspect import dataset_configs, import_packages, model_of, task_of
 from ..config.load import load_config, merge_options, name_of
 from ..config.retarget import drop_semantic_branch, set_classes, use_data
 from ..data.base import DataFolder
+from ..engine.class_order import recorded_classes
 from ..errors import UserError
 from ..utils.text import format_some
 
@@ -61,21 +62,6 @@ def configure_for_checkpoint(
     replace_sync_norms(cfg.model)  # a model in evaluation has nothing to synchronize
     import_packages(cfg)
     return cfg
-
-
-def recorded_classes(content: Mapping[str, Any], key: str = 'classes') -> tuple[str, ...]:
-    """Return the classes that a checkpoint says it was trained with, none where it does not.
-
-    mmengine writes them as ``dataset_meta``; mmdet 2 and mmseg 0 wrote ``CLASSES``.
-
-    Args:
-        content: of the checkpoint.
-        key: ``thing_classes`` for the countable ones of a panoptic model.
-    """
-    meta = content.get('meta') or {}
-    data = meta.get('dataset_meta') or {}
-    names = data.get(key) or data.get(key.upper()) or meta.get(key.upper()) or ()
-    return (names,) if isinstance(names, str) else tuple(map(str, names))
 
 
 def _match_heads(cfg: Config, content: Mapping[str, Any]) -> None:

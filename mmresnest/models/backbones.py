@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -22,6 +21,7 @@ from ..errors import ArgumentError, UserError, nearest
 from ..registry import MODELS
 from . import fast, weights
 from .blocks import Bottleneck, conv3x3
+from .norms import can_synchronize, replace_sync_norms
 from .trunk import ResTrunk, legal_arguments
 from .variants import R152, VARIANTS, variant
 
@@ -314,8 +314,7 @@ def make_norm_builder(norm_cfg: dict | None):
             f'norm_cfg={config} is not supported; legal types: {", ".join(NORMS)}',
             code='argument.value',
         )
-    if config['type'] == 'SyncBN' and not can_synchronize():
-        config['type'] = 'BN'
+    if not can_synchronize() and replace_sync_norms(config):
         warn_once('norm_cfg: SyncBN needs several processes with a GPU each; using BN instead')
 
     def norm(channels: int) -> nn.Module:
@@ -329,17 +328,6 @@ def make_norm_builder(norm_cfg: dict | None):
             ) from error
 
     return norm
-
-
-def can_synchronize() -> bool:
-    """Return whether SyncBN has something to synchronise and can do so."""
-    distributed = torch.distributed
-    return (
-        torch.cuda.is_available()
-        and distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    )
 
 
 _said: set[str] = set()

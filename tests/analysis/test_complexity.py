@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmresnest.analysis.flops import DETECTIONS, build_on_meta, complexity
 from mmresnest.cli.main import main
 from mmresnest.compat.mmcv_ext import is_stand_in
-from mmresnest.config.hardware import replace_sync_norms
+from mmresnest.models.norms import replace_sync_norms
 from mmresnest.config.inspect import import_packages, model_of
 from mmresnest.engine.prepare import configure
 from mmresnest.errors import UserError
