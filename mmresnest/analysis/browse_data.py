@@ -16,7 +16,7 @@ from ..config.checks import check_annotations
 from ..config.inspect import dataset_configs, import_packages, type_of
 from ..config.load import load_config, merge_options, name_of
 from ..config.paths import check_paths
-from ..config.retarget import use_data
+from ..config.retarget import apply_mask_values, use_data
 from ..engine.prepare import choose_data_folder
 from ..engine.runner import explain_build_errors, explain_run_errors
 from ..errors import UserError
@@ -43,6 +43,7 @@ def browse_data(
     config: str | os.PathLike | Config,
     *,
     data: str | os.PathLike | None = None,
+    mask_values: str | None = None,
     demo: bool = False,
     options: Mapping[str, Any] | None = None,
     split: str = 'train',
@@ -55,6 +56,7 @@ def browse_data(
     Args:
         config: a config, its file, or the name of one that comes with mmresnest.
         data: a folder in COCO or ADE20K layout instead of the config's data.
+        mask_values: what the values of its masks stand for, as ``train --mask-values``.
         demo: the embedded data set, unless ``data`` is given.
         options: settings to override, dotted names to values.
         split: ``train``, ``val`` or ``test``.
@@ -72,7 +74,7 @@ def browse_data(
 
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     if demo or data is not None:
-        use_data(cfg, choose_data_folder(cfg, data))
+        use_data(cfg, choose_data_folder(cfg, apply_mask_values(data, mask_values)))
     merge_options(cfg, options)
     if number < 1:
         raise UserError(

@@ -11,6 +11,7 @@ import copy
 import io
 import os
 import random
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ from ..config.load import load_config, merge_options, name_of
 from ..config.paths import check_paths
 from ..config.retarget import KINDS as LAYOUTS
 from ..config.retarget import use_data
-from ..data.base import SPLITS
+from ..data.base import SPLITS, DataFolder
 from ..data.checks.findings import KINDS, Finding, make_finding, make_rows_finding
 from ..data.checks.images import (
     ImageFile,
@@ -52,6 +53,7 @@ from ..data.checks.repair import check_target, is_repairable, repair_table, writ
 from ..data.checks.rows import get_rows, has_fields, is_id, parse_size
 from ..data.folder import scan_folder
 from ..data.json_files import read_coco_file
+from ..data.mask_mapping import MaskMapping
 from ..engine.prepare import choose_data_folder
 from ..errors import UserError
 
@@ -115,6 +117,7 @@ def check_data(
     config: str | os.PathLike | Config,
     *,
     data: str | os.PathLike | None = None,
+    mask_values: str | None = None,
     demo: bool = False,
     options: Mapping[str, Any] | None = None,
     splits: Sequence[str] = SPLITS,
@@ -127,11 +130,13 @@ def check_data(
     Args:
         config: a config, its file, or the name of one that comes with mmresnest.
         data: a folder in COCO or ADE20K layout to check instead of the config's data.
+        mask_values: what the values of its masks stand for, as ``train --mask-values``.
         demo: check the embedded data set, unless ``data`` is given.
         options: settings to override, dotted names to values.
         splits: the parts of the data.
         every: read every image instead of a sample of each split, and compare all contents.
-        fix: write mended annotation files: a ``.json`` for one, a folder for several.
+        fix: write mended annotation files: a ``.json`` for one, a folder for several. With
+            ``mask_values`` a folder of index masks.
         force: replace what is there.
 
     Returns:
@@ -147,15 +152,21 @@ def check_data(
             f'there is no split {wrong[0]!r}; legal: {", ".join(SPLITS)}', code='option.unknown'
         )
     of_folder: list[Finding] = []
+    folder: DataFolder | None = None
     if demo or data is not None:
-        folder, of_folder = scan_folder(choose_data_folder(cfg, data), LAYOUTS[task_of(cfg)])
+        folder, of_folder = scan_folder(
+            choose_data_folder(cfg, data),
+            LAYOUTS[task_of(cfg)],
+            None if mask_values is None else MaskMapping.parse(mask_values),
+        )
         use_data(cfg, folder)
     merge_options(cfg, options)
     check_paths(cfg, tuple(splits))
     import_packages(cfg)
     report = Report(name_of(cfg))
     parts = _select_parts(list(list_parts(cfg, splits)), report)
-    targets = _choose_targets(parts, fix, force)
+    mapped = folder if fix is not None and mask_values is not None else None
+    targets = {} if mapped else _choose_targets(parts, fix, force)
     with pause_garbage_collection():
         checked = [_check_part(part, every, report) for part in parts]
     for one in checked:
@@ -164,9 +175,23 @@ def check_data(
     report.findings += [('all', found) for found in _check_leaks(checked, every)]
     known = {found.kind for _, found in report.findings}
     report.findings += [('all', found) for found in of_folder if found.kind not in known]
+    if mapped is not None and fix is not None:
+        _write_mapped_folder(mapped, Path(fix), report)
     if targets:
         _repair(checked, targets, report)
     return report
+
+
+def _write_mapped_folder(folder: DataFolder, out: Path, report: Report) -> None:
+    """Write index masks beside links to the images: a folder that ``--data`` takes by itself."""
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise UserError(f'--fix {out}: it is not an empty folder; name another', code='option.exists')
+    for split in filter(lambda one: one.scored, folder.splits.values()):
+        shutil.copytree(split.annotations, out / 'annotations' / split.name)
+    (out / 'images').symlink_to(folder.root / 'images', target_is_directory=True)
+    (out / 'classes.txt').write_text('\n'.join(folder.classes) + '\n', encoding='utf-8')
+    report.written.append(out)
+    report.notes.append(f'written: {out}, index masks beside a link to the images: --data {out}')
 
 
 def _select_parts(parts: list[Part], report: Report) -> list[Part]:
@@ -464,7 +489,7 @@ def _repair(checked: Sequence[CheckedPart], targets: Mapping[Path, Path], report
         for one in checked
         if one.table is not None
         and one.part.path in targets
-        and any(map(is_repairable, one.findings))
+        and any(is_repairable(found) or found.kind == 'value-mended' for found in one.findings)
     }
     if len({targets[path] for path in todo}) < len(todo):
         raise UserError(
@@ -482,6 +507,9 @@ def _repair(checked: Sequence[CheckedPart], targets: Mapping[Path, Path], report
             partial(check_table, part, whole=True),
             needs_masks=task_of(part.cfg) == 'instance',
         )
+        for found in one.findings:
+            if found.kind == 'value-mended':
+                done['values written as they are read'] += found.count
         if not mended.get('images') or not mended.get('annotations'):
             report.notes.append(f'{path} was not mended: nothing that can be used would be left')
             continue

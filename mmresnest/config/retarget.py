@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 
 from ..data.base import DataFolder
 from ..data.folder import read_folder
+from ..data.mask_mapping import MaskMapping
 from ..errors import UserError
 from .inspect import (
     LOADERS,
@@ -71,6 +72,28 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
         'current',
     )
     return folder
+
+
+def apply_mask_values(
+    data: str | os.PathLike | None, mask_values: str | None
+) -> DataFolder | str | os.PathLike | None:
+    """Return the data folder, read with what the values of its masks stand for, if that is given.
+
+    Args:
+        data: the folder of ``--data``.
+        mask_values: see :mod:`mmresnest.data.mask_mapping`.
+
+    Raises:
+        UserError: a mapping without a folder, or one that does not fit its masks.
+    """
+    if mask_values is None:
+        return data
+    if data is None:
+        raise UserError(
+            '--mask-values say what the masks of --data DIR stand for; give both',
+            code='option.conflict',
+        )
+    return read_folder(data, 'ade20k', MaskMapping.parse(mask_values))
 
 
 def make_palette(count: int) -> list[tuple[int, ...]]:
@@ -153,6 +176,9 @@ def _use_detection(cfg: Config, folder: DataFolder, task: str) -> None:
 
     def evaluator(name: str) -> dict:
         split = folder.split(name)
+        if not split.scored:  # the ids of the categories are those of the training
+            path = folder.root / folder.split('train').annotations
+            return dict(ann_file=str(path), format_only=True)
         path = dict(ann_file=str(folder.root / split.annotations))
         return dict(path, seg_prefix=str(folder.root / split.masks)) if panoptic else path
 
@@ -197,11 +223,12 @@ def _use_semantic(cfg: Config, folder: DataFolder) -> None:
 
     def dataset(name: str) -> dict:
         split = folder.split(name)
+        masks = dict(seg_map_path=split.annotations) if split.scored else {}
         return dict(
             type='mmseg.BaseSegDataset',
             data_root=str(folder.root),
             metainfo=dict(metainfo),
-            data_prefix=dict(img_path=split.images, seg_map_path=split.annotations),
+            data_prefix=dict(img_path=split.images, **masks),
             img_suffix=folder.img_suffix,
             seg_map_suffix=folder.seg_map_suffix,
             reduce_zero_label=False,
@@ -209,7 +236,16 @@ def _use_semantic(cfg: Config, folder: DataFolder) -> None:
         )
 
     _replace_datasets(cfg, dataset)
-    replace_evaluator(cfg, 'mmseg', 'IoUMetric', lambda name: {}, dict(iou_metrics=['mIoU']))
+    replace_evaluator(
+        cfg,
+        'mmseg',
+        'IoUMetric',
+        lambda name: {} if folder.split(name).scored else dict(format_only=True),
+        dict(iou_metrics=['mIoU']),
+    )
+    if not folder.split('test').scored:
+        for leaf in dataset_configs(cfg.test_dataloader.dataset):
+            leaf.pipeline = [step for step in leaf.pipeline if type_of(step) != 'LoadAnnotations']
     for node in iterate_transforms(cfg):
         node.pop('reduce_zero_label', None)  # the data set's word counts, and it says no
     set_classes(model_of(cfg), len(folder.classes))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UserError
+from ..utils.text import format_some
 from .base import (
     IGNORED,
     IMAGE_SUFFIXES,
@@ -22,18 +24,30 @@ from .base import (
 )
 from .checks.findings import Finding, make_finding
 from .checks.labels import scan_labels
+from .mask_mapping import FAR_APART, MaskMapping, count_values, suggest_mapping, write_index_masks
 
 Suffixes = tuple[str, str]
 """How the names of images and of masks end."""
 
 
-def read_ade20k(root: Path) -> Reading:
-    """Read a folder of images and masks."""
+def read_ade20k(root: Path, mapping: MaskMapping | None = None) -> Reading:
+    """Read a folder of images and masks.
+
+    Args:
+        root: the folder.
+        mapping: what the values of the masks stand for, where they are no class indices; index
+            masks are then written into the cache, and stand for those of the folder.
+    """
     suffixes: Suffixes | None = None
     splits, pairs = {}, {}
     for split in SPLITS:
         images, masks = root / 'images' / split, root / 'annotations' / split
-        if split == 'test' and not (images.is_dir() and masks.is_dir()):
+        if split == 'test' and not masks.is_dir():
+            count = sum(1 for _ in list_files(images, IMAGE_SUFFIXES))
+            if count:  # to be predicted on, and scored elsewhere
+                splits[split] = Split(split, '', f'images/{split}', count, scored=False)
+            continue
+        if split == 'test' and not images.is_dir():
             continue
         for folder in (images, masks):
             if not folder.is_dir():
@@ -50,10 +64,28 @@ def read_ade20k(root: Path) -> Reading:
             )
         splits[split] = Split(split, f'annotations/{split}', f'images/{split}', len(pairs[split]))
     assert suffixes is not None  # train and val exist, or they were refused
+    where = root / 'annotations'
+    if mapping is not None:
+        where = write_index_masks(
+            [mask for masks in pairs.values() for mask in masks], where, mapping
+        )
+        suffixes = suffixes[0], str(Path('x' + suffixes[1]).with_suffix('.png'))[1:]
+        splits = {
+            name: replace(split, annotations=str(where / name)) if split.scored else split
+            for name, split in splits.items()
+        }
+        return DataFolder(
+            'ade20k',
+            root,
+            mapping.classes,
+            splits,
+            img_suffix=suffixes[0],
+            seg_map_suffix=suffixes[1],
+        )
     scored = [mask for split, masks in pairs.items() for mask in masks if split != 'test']
     scan = scan_labels(scored, root)
     yield from scan.check()
-    classes = yield from _read_classes(root, scan.values)
+    classes = yield from _read_classes(root, scan.values, scored)
     if 'test' in pairs:
         scan = scan_labels(pairs['test'], root)
         yield from scan.check()
@@ -133,23 +165,47 @@ def _find_image_suffix(pictures: list[str], maps: set[str]) -> str:
 
 
 def _read_classes(
-    root: Path, values: Mapping[int, Path]
+    root: Path, values: Mapping[int, Path], masks: Sequence[Path]
 ) -> Generator[Finding, None, tuple[str, ...]]:
     """Yield values that are no classes; return the names of ``classes.txt``, or numbers."""
     used = sorted(value for value in values if value != IGNORED)
-    if not used:
+    path, names = _read_class_names(root)
+    mapping = _find_mapping(values, masks, names)
+    if mapping:
+        yield make_finding(
+            'label-pattern',
+            folder=root / 'annotations',
+            values=format_some([str(value) for value in sorted(values)], 4),
+            mapping=mapping,
+            example=values[max(values)],
+        )
+    elif not used:
         yield make_finding('labels-ignored', folder=root / 'annotations', value=IGNORED)
-    for path in (root / 'classes.txt', root / 'annotations' / 'classes.txt'):
-        if path.is_file():
-            lines = path.read_text(encoding='utf-8').splitlines()
-            names = tuple(line.strip() for line in lines if line.strip())
-            yield from _check_range(values, names, path)
-            return names
-    if used and used[-1] >= 200 and len(used) < 20:
+    elif path is not None:
+        yield from _check_range(values, names, path)
+    elif used[-1] >= 200 and len(used) < 20:
         yield make_finding(
             'label-far', folder=root / 'annotations', values=used, example=values[used[-1]]
         )
+    if path is not None:
+        return names
     return tuple(f'class_{index}' for index in range(max(used, default=0) + 1))
+
+
+def _read_class_names(root: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """Return the file of the classes' names, if there is one, and the names."""
+    for path in (root / 'classes.txt', root / 'annotations' / 'classes.txt'):
+        if path.is_file():
+            lines = path.read_text(encoding='utf-8').splitlines()
+            return path, tuple(line.strip() for line in lines if line.strip())
+    return None, ()
+
+
+def _find_mapping(values: Mapping[int, Path], masks: Sequence[Path], names: Sequence[str]) -> str:
+    """Return the mapping that masks need whose values are gray levels, empty for class indices."""
+    if len(values) < 2 or max(values) < FAR_APART:
+        return ''
+    return suggest_mapping(count_values(masks), names)
 
 
 def _check_range(

@@ -26,6 +26,7 @@ from .ade20k_folder import read_ade20k
 from .base import JSON_NAMES, PANOPTIC_NAMES, DataFolder, Reading, describe_contents, find_first
 from .checks.findings import Finding
 from .coco_folder import read_coco, read_panoptic
+from .mask_mapping import MaskMapping
 
 _LAYOUTS = (
     'expected train.json, val.json and images in train/ and val/ (COCO), '
@@ -34,13 +35,16 @@ _LAYOUTS = (
 )
 
 
-def read_folder(path: str | os.PathLike, kind: str | None = None) -> DataFolder:
+def read_folder(
+    path: str | os.PathLike, kind: str | None = None, mapping: MaskMapping | None = None
+) -> DataFolder:
     """Read a data folder that a run will use.
 
     Args:
         path: the folder.
         kind: ``coco``, ``panoptic`` or ``ade20k``, as the task wants it; by default the first of
             ``coco``, ``ade20k`` and ``panoptic`` that the folder holds.
+        mapping: what the values of masks stand for, where they are no class indices.
 
     Returns:
         its classes, files and counts.
@@ -48,7 +52,7 @@ def read_folder(path: str | os.PathLike, kind: str | None = None) -> DataFolder:
     Raises:
         UserError: if the folder or its annotations are missing or cannot be used.
     """
-    reading = _start_reading(path, kind)
+    reading = _start_reading(path, kind, mapping)
     while True:
         try:
             found = next(reading)
@@ -59,13 +63,14 @@ def read_folder(path: str | os.PathLike, kind: str | None = None) -> DataFolder:
 
 
 def scan_folder(
-    path: str | os.PathLike, kind: str | None = None
+    path: str | os.PathLike, kind: str | None = None, mapping: MaskMapping | None = None
 ) -> tuple[DataFolder, list[Finding]]:
     """Read a data folder as far as that can be done, and collect what is wrong with it.
 
     Args:
         path: the folder.
         kind: see :func:`read_folder`.
+        mapping: likewise.
 
     Returns:
         its classes, files and counts, and the findings.
@@ -73,7 +78,7 @@ def scan_folder(
     Raises:
         UserError: if there are no annotations to read.
     """
-    reading, findings = _start_reading(path, kind), []
+    reading, findings = _start_reading(path, kind, mapping), []
     while True:
         try:
             findings.append(next(reading))
@@ -81,7 +86,9 @@ def scan_folder(
             return end.value, findings
 
 
-def _start_reading(path: str | os.PathLike, kind: str | None) -> Reading:
+def _start_reading(
+    path: str | os.PathLike, kind: str | None, mapping: MaskMapping | None
+) -> Reading:
     root = Path(path).expanduser().absolute()
     if not root.exists():
         raise UserError(f'the data folder {root} does not exist; {_LAYOUTS}', code='data.missing')
@@ -94,6 +101,13 @@ def _start_reading(path: str | os.PathLike, kind: str | None) -> Reading:
         raise UserError(
             f'unknown kind of data folder {kind!r}; legal: ' + ', '.join(READERS),
             code='option.unknown',
+        )
+    if kind == 'ade20k':
+        return read_ade20k(root, mapping)
+    if mapping is not None:
+        raise UserError(
+            f'--mask-values are for masks of classes, and {root} is read as {kind}; leave them out',
+            code='option.conflict',
         )
     return READERS[kind](root)
 

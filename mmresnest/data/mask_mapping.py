@@ -38,7 +38,7 @@ RARE, RARE_IN_ALL = 0.02, 0.25
 """Shares of the pixels that values between two classes may have, each and together: edges."""
 
 FAR_APART = 50
-"""From this distance on, two values are gray levels and not the indices of two classes."""
+"""From this distance on, two values are gray levels, no indices; from half of it, three or more."""
 
 Value = int | tuple[int, int, int]
 
@@ -122,7 +122,7 @@ class MaskMapping:
                 pixels = np.asarray(image).astype(np.int64)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(
-                f'the mask {path} cannot be read: {error}', code='label-unreadable'
+                f'the mask {path} cannot be read: {error}', code='data.label-unreadable'
             ) from error
         if image.mode == 'LA':
             return pixels[..., 0]
@@ -131,7 +131,7 @@ class MaskMapping:
                 raise UserError(
                     f'the mask {path} holds colors, and --mask-values {self} maps gray values; '
                     'name colors, as in 128:0:0=cat',
-                    code='label-values',
+                    code='data.label-values',
                 )
             pixels = pixels[..., 0]
         return pixels
@@ -164,7 +164,7 @@ class MaskMapping:
                 f'{where} holds the value {format_value(value)} '
                 f'({share[unlisted].max():.0%} of its pixels), which --mask-values {self} does not '
                 f'name; add {format_value(value)}=NAME, or {format_value(value)}={IGNORE}',
-                code='label-values',
+                code='data.label-values',
             )
         return indices[self._nearest(found, listed)][inverse].reshape(values.shape)
 
@@ -235,27 +235,29 @@ def suggest_mapping(shares: Mapping[int, float], names: Sequence[str] = ()) -> s
         names: the classes of ``classes.txt``, if there are any.
 
     Returns:
-        for two values far apart, one class beside 255, many rare values between two frequent ones,
-        or class indices beside 65535: a mapping to write after ``--mask-values``.
+        for values far apart, one class beside 255, many rare values between frequent ones, or class
+        indices beside 65535: a mapping to write after ``--mask-values``.
     """
     if max(shares) == 65535 and len(shares) > 1 and sorted(shares)[-2] < IGNORED:
         indices = range(max(len(names), sorted(shares)[-2] + 1))  # 16 bits, ignored by their 255
         named = [*names, *(f'class_{index}' for index in indices[len(names) :])]
         return ','.join([*(f'{i}={named[i]}' for i in indices), f'65535={IGNORE}'])
-    frequent = sorted(value for value, share in shares.items() if share > RARE)
-    rare = [value for value in shares if value not in frequent]
-    edges = [value for value in rare if frequent and frequent[0] < value < frequent[-1]]
-    if len(frequent) == 2 and (not rare or len(edges) >= max(8, len(rare) - 2)):
-        low, high = frequent
-    elif len(shares) == 2:  # however small the objects are
-        low, high = sorted(shares)
-    else:
+    levels = sorted(value for value, share in shares.items() if share > RARE)
+    rare = [value for value in shares if value not in levels]
+    edges = [value for value in rare if levels and levels[0] < value < levels[-1]]
+    if len(shares) == 2:  # however small the objects are
+        levels, rare = sorted(shares), []
+    if len(levels) < 2 or rare and len(edges) < max(8, len(rare) - 2):
         return ''
-    one_class = high == IGNORED  # 255 is ignored, so that a single class is left
-    if not one_class and high - low < FAR_APART:
+    gap = min(np.diff(levels))
+    one_class = len(levels) == 2 and levels[1] == IGNORED  # 255 is ignored: a single class is left
+    if not one_class and gap < (FAR_APART if len(levels) == 2 else FAR_APART // 2):
         return ''
-    background, thing = names if len(names) == 2 else ('background', 'object')
-    return f'{low}={background},{high}={thing}'
+    if len(names) != len(levels):
+        names = ['background', *(f'class_{index}' for index in range(1, len(levels)))]
+        if len(levels) == 2:
+            names[1] = 'object'
+    return ','.join(f'{value}={name}' for value, name in zip(levels, names))
 
 
 def write_index_masks(

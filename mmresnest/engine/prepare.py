@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -40,14 +40,16 @@ from ..config.hardware import (
     configure_strategy,
     strategy_of,
 )
-from ..config.inspect import import_packages, task_of
+from ..config.inspect import dataset_configs, import_packages, task_of
 from ..config.load import load_config, merge_options, name_of
 from ..config.options import ConfigOptions, RunOptions, build_options
 from ..config.paths import check_paths
 from ..config.retarget import KINDS, apply_mask_values, start_from_scratch, use_data
-from ..data.base import DataFolder
 from ..errors import UserError
 from . import checkpoints, distributed
+from .class_order import match_classes, recorded_classes
+
+Folder = TypeVar('Folder')
 
 
 def configure(
@@ -116,9 +118,7 @@ def use_data_folder(
         use_data(cfg, choose_data_folder(cfg, folder, launcher or 'none'))
 
 
-def choose_data_folder(
-    cfg: Config, data: DataFolder | str | os.PathLike | None, launcher: str = 'none'
-) -> DataFolder | str | os.PathLike:
+def choose_data_folder(cfg: Config, data: Folder | None, launcher: str = 'none') -> Folder | Path:
     """Return the folder given, or the embedded data set in the layout of the config's task."""
     return draw_embedded_data(KINDS[task_of(cfg)], launcher) if data is None else data
 
@@ -175,6 +175,22 @@ def resolve_checkpoint(cfg: Config, resume: str | None) -> None:
                 'optimizer too; to start a new run from these weights, give '
                 f'--cfg-options load_from={source} without --resume',
                 code='resume.weights-only',
+            )
+        if cfg.get('resume'):
+            _check_resumed_classes(cfg, source, content)
+
+
+def _check_resumed_classes(cfg: Config, source: str, content: dict[str, Any]) -> None:
+    """Refuse to go on with classes that the heads were not trained on."""
+    trained = recorded_classes(content)
+    for leaf in dataset_configs((cfg.get('train_dataloader') or {}).get('dataset') or {}):
+        given = (leaf.get('metainfo') or {}).get('classes')
+        if isinstance(given, (list, tuple)) and match_classes(source, trained, given):
+            raise UserError(
+                f'{source} was trained with the classes in the order {", ".join(trained)}, and '
+                f'the data have them as {", ".join(map(str, given))}: each head would learn '
+                'other classes from here on; bring the data into the order of the checkpoint',
+                code='checkpoint.other-classes',
             )
 
 

@@ -1,12 +1,13 @@
 """Read images as mmdet's and mmseg's test pipelines do, so that a prediction is that of a test.
 
 OpenCV decodes; what it does not know, Pillow may. Gray, 16 bits, palettes, alpha and CMYK become
-8-bit RGB.
+8-bit RGB. An image is turned as its EXIF says where training and test turn it: JPEG, PNG, TIFF.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from typing import Any
 
@@ -16,8 +17,13 @@ from ..data.checks.images import find_flaw
 from ..errors import UserError
 
 DEEP = 256  # brightnesses of 16 bits for each of 8
+NOT_TURNED = ('WEBP',)
+"""Formats in which OpenCV, and so training and test, ignores the orientation in EXIF."""
 MAX_PIXELS = 2**27
 """Pixels of a file: a compressed image of a few KiB may claim any number of them."""
+TOO_LARGE = (
+    f'and at most {MAX_PIXELS // 10**6} million are read; scale it down, or cut it into tiles'
+)
 
 
 class BadImage(UserError):
@@ -74,7 +80,8 @@ def _convert_array(array: np.ndarray) -> np.ndarray:
 def _convert_pillow(image: Any, name: str) -> np.ndarray:
     from PIL import ImageOps
 
-    image = ImageOps.exif_transpose(image)
+    if image.format not in NOT_TURNED:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith('I'):  # 16 bits, also where they are kept in 32
         deep = np.asarray(image).astype(np.int64)
         return _convert_array((deep.clip(0, DEEP * 256 - 1) // DEEP).astype(np.uint8))
@@ -135,15 +142,13 @@ def _check_pixels(name: str) -> None:
             with Image.open(name) as image:
                 width, height = image.size
         except Image.DecompressionBombError as error:
-            raise BadImage(name, f'it is too large: {error}') from error
+            number = re.search(r'\d+', str(error))
+            pixels = f'{int(number[0]) // 10**6} million' if number else 'too many'
+            raise BadImage(name, f'it has {pixels} pixels, {TOO_LARGE}') from error
         except Exception:  # of damaged headers; OpenCV says what is wrong, and has a limit too
             return
     if width * height > MAX_PIXELS:
-        raise BadImage(
-            name,
-            f'it has {width} x {height} pixels, and at most {MAX_PIXELS // 10**6} million are '
-            'read; scale it down, or cut it into tiles',
-        )
+        raise BadImage(name, f'it has {width} x {height} pixels, {TOO_LARGE}')
 
 
 def _truncation_error(name: str, content: bytes) -> str:

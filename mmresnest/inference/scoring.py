@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from ..config.inspect import is_scored
 from ..errors import UserError
 from ..utils import run_logs
 from .base import BasePredictor
@@ -19,7 +21,7 @@ from .results import Detections, Segmentation
 def score_predictor(
     predictor: BasePredictor, config: Config, progress: bool = True
 ) -> dict[str, float]:
-    """Score predictions on the test split, which is the validation split of most configs.
+    """Score predictions on the test split, or where it has no annotations on that of validation.
 
     Args:
         predictor: with a score threshold of 0, since a higher one lowers recall.
@@ -35,20 +37,25 @@ def score_predictor(
     from mmengine.evaluator import Evaluator
     from mmengine.registry import DATASETS, DefaultScope
 
+    from ..engine.class_order import match_classes
     from ..engine.prepare import prepare
     from ..engine.runner import explain_build_errors
     from ..utils.console import show_progress
 
+    if not is_scored(config, 'test'):
+        config = copy.deepcopy(config)
+        config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
     with tempfile.TemporaryDirectory() as folder:
         cfg = prepare(config, splits=('test',), work_dir=folder)
         with DefaultScope.overwrite_default_scope(cfg.default_scope), explain_build_errors(cfg):
             dataset = DATASETS.build(cfg.test_dataloader.dataset)
             evaluator = Evaluator(cfg.test_evaluator)
             evaluator.dataset_meta = dataset.metainfo
+            order = match_classes('the model', predictor.names, dataset.metainfo['classes'])
             with show_progress(len(dataset), shown=progress) as bar:
                 for number in range(len(dataset)):
                     item = dataset[number]
-                    sample = _predict_sample(item['data_samples'], predictor)
+                    sample = _predict_sample(item['data_samples'], predictor, order)
                     evaluator.process(
                         [sample], dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
                     )
@@ -73,19 +80,26 @@ def check_scorable(config: Config) -> None:
     check_paths(config, ('test',))
 
 
-def _predict_sample(sample: Any, predictor: BasePredictor) -> Any:
-    """Put a prediction into a data sample, as mmdet and mmseg do."""
+def _predict_sample(sample: Any, predictor: BasePredictor, order: list[int] | None) -> Any:
+    """Put a prediction into a data sample, as mmdet and mmseg do.
+
+    Args:
+        sample: of the data set.
+        predictor: that predicts on its image.
+        order: the label in the data of each label of the predictor; None where they are the same.
+    """
     from mmengine.structures import InstanceData, PixelData
 
     result = predictor(read_image(sample.img_path))
+    assert isinstance(result, (Detections, Segmentation))
+    labels = result.labels if order is None else np.asarray(order)[result.labels]
     if isinstance(result, Segmentation):
-        sample.pred_sem_seg = PixelData(data=torch.from_numpy(result.labels)[None])
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(labels)[None])
         return sample
-    assert isinstance(result, Detections)
     found = InstanceData(
         bboxes=torch.from_numpy(np.ascontiguousarray(result.boxes)),
         scores=torch.from_numpy(np.ascontiguousarray(result.scores)),
-        labels=torch.from_numpy(np.ascontiguousarray(result.labels)),
+        labels=torch.from_numpy(np.ascontiguousarray(labels)),
     )
     if result.masks is not None:
         found.masks = torch.from_numpy(result.masks)

@@ -89,8 +89,9 @@ KINDS: dict[str, Kind] = {
                             stops=True),
     'id-type': Kind('have an "id" that is no number and no text', 'number them', stops=True,
                     repair='renumber'),
-    'id-zero': Kind('have the "id" 0, which pycocotools takes for no match when it scores',
-                    'number annotations from 1, as --fix does', WARNING, repair='renumber'),
+    'id-zero': Kind('have the "id" 0, which pycocotools by itself takes for no match; here it is '
+                    'read as another', 'nothing, unless other programs score by this file; --fix '
+                    'numbers annotations from 1', WARNING, repair='renumber'),
     'name-type': Kind('have a name that is no text', 'write it in quotes', stops=True),
     'size-type': Kind('have a width or height that is no positive whole number',
                       "write the image's size in pixels", stops=True),
@@ -120,10 +121,14 @@ KINDS: dict[str, Kind] = {
     'set-empty': Kind('{path}: filter_cfg of {where} leaves none of {count} images: none is at '
                       'least {least} pixels wide and high{with_object}',
                       'lower min_size, or correct classes and annotations', stops=True),
+    'value-mended': Kind('{path}: {count} of {total} {name} have a "{key}" that is {was}, and is '
+                         'read as {read}', 'write it so, as --fix does', WARNING),
+    'objects-none': Kind('{path}: none of {total} annotations can be {purpose}: {reasons}',
+                         '{advice}', stops=True),
     # boxes
     'box-type': Kind('have a "bbox" that is no list of four numbers [x, y, width, height]',
                      _DROPPED, stops=True, repair='drop'),
-    'box-nonfinite': Kind('have a "bbox" with a number that is not finite', _DROPPED,
+    'box-nonfinite': Kind('have a "bbox" with a number that is not finite', _DROPPED, stops=True,
                           repair='drop'),
     'box-empty': Kind('have a "bbox" without area (width or height <= 0)',
                       f'draw them again, or {_DROPPED}', repair='drop'),
@@ -138,9 +143,9 @@ KINDS: dict[str, Kind] = {
                      repair='drop'),
     'box-normalised': Kind('all have a "bbox" within 0 and 1: shares of the image and not pixels',
                            'multiply x and width by the width of the image, y and height by its '
-                           'height'),
+                           'height', stops=True),
     'box-corners': Kind('all have a "bbox" that reads like corners [x0, y0, x1, y1]',
-                        'write [x, y, width, height]'),
+                        'write [x, y, width, height]', stops=True),
     'area-type': Kind('have an "area" that is no finite number', '--fix writes width * height',
                       stops=True, repair='area'),
     'area-negative': Kind('have an "area" <= 0, and are passed over', '--fix writes width * height',
@@ -148,7 +153,7 @@ KINDS: dict[str, Kind] = {
     'area-large': Kind('have an "area" larger than their "bbox"',
                        'write the area of the mask, or width * height; it sorts scores by size',
                        WARNING),
-    'iscrowd-value': Kind('have an "iscrowd" other than 0 and 1', '--fix writes 0 or 1',
+    'iscrowd-value': Kind('have an "iscrowd" other than 0 and 1', '--fix writes 0 or 1', stops=True,
                           repair='iscrowd'),
     # instance masks
     'mask-missing': Kind('have no "segmentation"',
@@ -160,14 +165,16 @@ KINDS: dict[str, Kind] = {
                       'reads polygons only (poly2mask=False), so that they are passed over',
                       'set poly2mask=True there, or give --data DIR, which does', stops=True),
     'mask-type': Kind('have a "segmentation" that is neither a list of polygons nor run lengths',
-                      _DROPPED, repair='mask'),
-    'mask-odd': Kind('have a polygon with an odd number of coordinates', _POLYGONS,
+                      _DROPPED, stops=True, repair='mask'),
+    'mask-odd': Kind('have a polygon with an odd number of coordinates', _POLYGONS, stops=True,
                      repair='polygons'),
-    'mask-points': Kind('have a polygon of fewer than three points', _POLYGONS, repair='polygons'),
-    'mask-number': Kind('have a polygon with a coordinate that is no finite number', _POLYGONS,
+    'mask-points': Kind('have a polygon of fewer than three points', _POLYGONS, stops=True,
                         repair='polygons'),
-    'mask-rle': Kind('have run lengths that cannot be read', _DROPPED, repair='mask'),
-    'mask-size': Kind('have run lengths of another size than the image', _DROPPED, repair='mask'),
+    'mask-number': Kind('have a polygon with a coordinate that is no finite number', _POLYGONS,
+                        stops=True, repair='polygons'),
+    'mask-rle': Kind('have run lengths that cannot be read', _DROPPED, stops=True, repair='mask'),
+    'mask-size': Kind('have run lengths of another size than the image', _DROPPED, stops=True,
+                      repair='mask'),
     'mask-empty': Kind('have a "segmentation" without any pixel', _DROPPED, repair='mask'),
     'mask-far': Kind('have a "segmentation" that reaches out of their "bbox"',
                      'see whether both are of the same object', WARNING),
@@ -211,6 +218,9 @@ KINDS: dict[str, Kind] = {
     'label-unreadable': Kind(remedy='write the mask again', stops=True),
     'label-colours': Kind(remedy=_RELABEL, stops=True),
     'label-value': Kind(stops=True),
+    'label-pattern': Kind('the masks of {folder} hold the values {values} (as {example}): gray '
+                          'levels, no class indices, and 255 is ignored in training',
+                          'say what they stand for: --mask-values {mapping}', stops=True),
     'label-far': Kind('the masks of {folder} hold the values {values}: that looks like colours '
                       '(such as {example})', 'a pixel must hold the index of its class, 0, 1, 2 '
                       '...', stops=True),
