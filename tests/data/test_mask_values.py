@@ -66,7 +66,7 @@ def test_fix_writes_a_folder_of_index_masks(folder, config, tmp_path):
     out = tmp_path / 'fixed'
     check_data(config, data=folder, mask_values=MAPPING, fix=out)
     read = read_folder(out, 'ade20k')
-    assert read.classes == ('background', 'object') and read.counts == dict(train=4, val=2)
+    assert read.classes == ('background', 'object') and read.counts == dict(train=4, val=2, test=2)
     for split in ('train', 'val'):
         for mask in sorted((folder / 'annotations' / split).iterdir()):
             found = np.asarray(Image.open(out / 'annotations' / split / mask.name))
