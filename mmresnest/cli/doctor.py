@@ -257,7 +257,8 @@ def check_operators() -> Iterator[Finding]:
     yield Finding('ok', f'mmcv has no compiled operators; in their place: {listed}')
     torch = try_import('torch')
     if isinstance(torch, ModuleType) and torch.cuda.is_available():
-        yield Finding('note', 'compiled operators would be faster on this GPU', mmcv_ext.install_advice())
+        advice = mmcv_ext.install_advice()
+        yield Finding('note', 'compiled operators would be faster on this GPU', advice)
 
 
 def check_torchvision() -> Iterator[Finding]:

@@ -31,7 +31,10 @@ def run_test(args: argparse.Namespace) -> int:
 
     result = test(args.config, args.checkpoint, read_options(args, TestOptions))
     if is_first_process(args.launcher):
-        print_scores(result.metrics)
+        if result.scored:
+            print_scores(result.metrics)
+        else:
+            print('nothing is scored: the test images have no annotations')
         for file in result.files:
             print(f'written: {file}')
         print_time(result.seconds)

@@ -115,6 +115,13 @@ def replace_evaluator(
         cfg[f'{split}_evaluator'] = one
 
 
+def is_scored(cfg: Config, split: str) -> bool:
+    """Return whether a split is scored: its evaluators do more than write predictions."""
+    given = cfg.get(f'{split}_evaluator') or []
+    several = given if isinstance(given, (list, tuple)) else [given]
+    return not several or not all(one.get('format_only') for one in several)
+
+
 def iterate_pipelines(cfg: Config) -> Iterator[tuple[dict, str]]:
     """Iterate over all pipelines, as the dictionary that owns one and its key there."""
 

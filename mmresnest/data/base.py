@@ -41,6 +41,7 @@ class Split:
         image_count: how many images it lists.
         object_count: how many objects are annotated; 0 for masks.
         masks: the folder of panoptic masks, relative to the root; empty for other kinds.
+        scored: whether it has annotations; a ``test`` without is for predictions to submit.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Split:
     image_count: int
     object_count: int = 0
     masks: str = ''
+    scored: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class DataFolder:
         root: absolute path.
         classes: names in the order that labels have: for COCO that of the ``categories`` list,
             which is how mmdet numbers them; for masks the pixel value.
-        splits: ``train``, ``val`` and, where the folder has one with annotations, ``test``.
+        splits: ``train``, ``val`` and, where the folder has one, ``test``.
         has_masks: whether every object of a COCO folder has a mask.
         coded_masks: whether any object, crowds left out, has its mask as run lengths.
         maskless: where the first object without a mask stands; empty if ``has_masks``.
@@ -83,7 +85,7 @@ class DataFolder:
     @property
     def has_test(self) -> bool:
         """Whether there is a test split that can be scored."""
-        return 'test' in self.splits
+        return 'test' in self.splits and self.splits['test'].scored
 
     @property
     def counts(self) -> dict[str, int]:
@@ -92,7 +94,7 @@ class DataFolder:
 
     def split(self, name: str) -> Split:
         """Return the split of that name; ``val`` stands in for a missing ``test``."""
-        return self.splits['val' if name == 'test' and not self.has_test else name]
+        return self.splits['val' if name == 'test' and name not in self.splits else name]
 
     def __str__(self) -> str:
         counts = ', '.join(f'{count} {name}' for name, count in self.counts.items())

@@ -25,6 +25,7 @@ from ..evaluation.predictions import Results
 from ..evaluation.predictions_file import load_results, save_results
 from ..utils.files import sha256_of
 from . import checkpoints
+from .class_order import follow_data
 from .prepare import prepare
 from .runner import build_runner, explain_build_errors, explain_run_errors
 
@@ -118,7 +119,9 @@ def _predict_split(cfg: Config, path: Path) -> tuple[Results, dict[str, Any]]:
         with explain_build_errors(cfg):
             runner = build_runner(cfg)
             checkpoints.check_fit(path, content, runner.model)
-            collector = collect_from(runner.test_loop, alone=True)
+            loop = runner.test_loop
+            follow_data(path, content, runner.model, loop.dataloader.dataset.metainfo)
+            collector = collect_from(loop, alone=True)
         about = _checkpoint_meta(content)
         del content  # the runner reads it once more
         with explain_run_errors(cfg):

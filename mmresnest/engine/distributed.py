@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..config.hardware import has_accelerator
+from ..config.options import LAUNCHERS
 from ..errors import UserError
 
 GLOO_TEARDOWN_SECONDS = 0.5
 """Time in which a thread of gloo releases the last exchange."""
-
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 _NAMES = {
     'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'),

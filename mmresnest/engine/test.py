@@ -14,10 +14,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from ..config.hardware import WHOLE
-from ..config.inspect import dataset_configs, task_of
+from ..config.inspect import dataset_configs, is_scored, task_of
+from ..config.load import name_of
 from ..config.options import TestOptions, build_options
 from ..errors import UserError
 from . import checkpoints, distributed
+from .class_order import follow_data
 from .hooks.scores import SavePredictions
 from .prepare import prepare
 from .runner import (
@@ -42,6 +44,7 @@ class TestResult:
         metrics: scores on the test split; on the validation split where the data have no other.
         seconds: wall time of the whole call.
         files: what was written because of ``out`` and ``show_dir``.
+        scored: whether there were annotations; without, ``metrics`` is empty.
     """
 
     __test__ = False  # pytest takes a class by its name for a test
@@ -49,6 +52,7 @@ class TestResult:
     metrics: dict[str, float]
     seconds: float
     files: list[Path] = field(default_factory=list)
+    scored: bool = True
 
 
 def test(
@@ -83,6 +87,9 @@ def test(
         if options.tta:
             _use_tta(cfg)
         out, show_dir = options.out, options.show_dir
+        scored = is_scored(cfg, 'test')
+        if not scored:
+            _prepare_submission(cfg, out, show_dir)
         dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())
         with explain_build_errors(cfg):
             runner = build_runner(cfg)
@@ -90,6 +97,7 @@ def test(
             if options.compile:
                 compile_parts(runner.model)
             loop = runner.test_loop
+            follow_data(checkpoint, content, runner.model, loop.dataloader.dataset.metainfo)
         del content  # the runner reads it once more
         if dump is not None:
             loop.evaluator.metrics.append(dump)
@@ -99,7 +107,10 @@ def test(
         with explain_run_errors(cfg), release_on_exit(runner):
             metrics = runner.test()
         return TestResult(
-            to_floats(metrics), time.monotonic() - start, list(_written_files(out, show_dir))
+            to_floats(metrics),
+            time.monotonic() - start,
+            list(_written_files(out, show_dir)),
+            scored,
         )
 
 
@@ -191,10 +202,22 @@ def _scale_and_mirror_views(pipeline: list[dict]) -> list[dict]:
         for probability in (0.0, 1.0)
     ]
     annotations = [step for step in pipeline if step['type'] == 'LoadAnnotations']
-    return [
-        *load,
-        dict(type='TestTimeAug', transforms=[scales, flips, annotations, [pipeline[-1]]]),
-    ]
+    truth = [annotations] if annotations else []  # no view comes of an empty list
+    return [*load, dict(type='TestTimeAug', transforms=[scales, flips, *truth, [pipeline[-1]]])]
+
+
+def _prepare_submission(cfg: Config, out: Any, show_dir: Any) -> None:
+    """Have a split without annotations predicted on, and nothing scored."""
+    if out is None and show_dir is None:
+        raise UserError(
+            f'the test split of {name_of(cfg)} has no annotations, so that nothing can be scored; '
+            'give --out FILE to write the predictions, or give the test split annotations',
+            code='data.not-scored',
+        )
+    print_log('the test images have no annotations: nothing is scored', 'current')
+    written_by_metric = out is not None and Path(out).suffix in ('', '.json')
+    if not written_by_metric:
+        cfg.test_evaluator = []
 
 
 def _prepare_out(cfg: Config, out: Path) -> Any:

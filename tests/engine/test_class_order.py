@@ -1,0 +1,164 @@
+"""A checkpoint's classes beside those of the data that score it: by name, or refused."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny
+from mmengine.structures import InstanceData, PixelData
+
+from mmresnest.data.shapes.dataset import draw_dataset
+from mmresnest.engine.class_order import RenumberLabels, match_classes
+from mmresnest.engine.test import test as score
+from mmresnest.engine.train import train
+from mmresnest.errors import UserError
+
+pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('fresh_logger')]
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data') / 'shapes'
+    return draw_dataset(folder, train=4, val=2, test=0, size=(64, 64), progress=False)
+
+
+@pytest.fixture(scope='module')
+def trained(shapes, tmp_path_factory):
+    """Config and checkpoint of a kind."""
+    folder, made = tmp_path_factory.mktemp('runs'), {}
+
+    def get(kind):
+        if kind not in made:
+            path = tiny.write(folder, kind)
+            cfg_options = {'model.test_cfg.rcnn.score_thr': 0.0} if kind == 'detection' else None
+            result = train(
+                path, data=shapes, work_dir=folder / kind, seed=0, cfg_options=cfg_options
+            )
+            made[kind] = path, result.checkpoint, cfg_options
+        return made[kind]
+
+    return get
+
+
+def rewrite_categories(shapes, folder, change):
+    """Copy the set, its categories changed in both splits."""
+    shutil.copytree(shapes, folder)
+    for split in ('train', 'val'):
+        table = json.loads((folder / f'{split}.json').read_text())
+        table['categories'] = change(table['categories'])
+        (folder / f'{split}.json').write_text(json.dumps(table))
+    return folder
+
+
+def rename(categories):
+    return [dict(row, name=f'other {row["name"]}') for row in categories]
+
+
+def test_labels_are_matched_by_name():
+    assert match_classes('it', ['a', 'b', 'c'], ['c', 'a', 'b']) == [1, 2, 0]
+    assert match_classes('it', ['a', 'b'], ['a', 'b']) is None
+    assert match_classes('it', [], ['a', 'b']) is None
+    with pytest.raises(UserError, match="class 1 is 'b' in the checkpoint and 'x' in") as caught:
+        match_classes('it', ['a', 'b'], ['a', 'x'])
+    assert caught.value.code == 'checkpoint.other-classes'
+    with pytest.raises(UserError, match="class 2 is 'nothing' in the checkpoint and 'c' in"):
+        match_classes('it', ['a', 'b'], ['a', 'b', 'c'])
+    with pytest.raises(UserError, match='other countable classes'):
+        match_classes('it', ['a', 'b', 'c'], ['c', 'a', 'b'], things=['c'])
+
+
+def test_every_kind_of_prediction_is_renumbered():
+    from mmdet.structures import DetDataSample
+
+    sample = DetDataSample()
+    sample.pred_instances = InstanceData(labels=torch.tensor([0, 2, 1]))
+    sample.pred_sem_seg = PixelData(data=torch.tensor([[[0, 1], [2, 2]]]))
+    # Segments are numbered by label + 1000 * instance; 3 is what is neither.
+    sample.pred_panoptic_seg = PixelData(sem_seg=torch.tensor([[[0, 1002], [2001, 3]]]))
+    sample.seg_logits = PixelData(data=torch.arange(12.0).reshape(3, 2, 2))
+    [found] = RenumberLabels([1, 2, 0], merges_views=True)(None, None, [sample])
+    assert found.pred_instances.labels.tolist() == [1, 0, 2]
+    assert found.pred_sem_seg.data.tolist() == [[[1, 2], [0, 0]]]
+    assert found.pred_panoptic_seg.sem_seg.tolist() == [[[1, 1000], [2002, 3]]]
+    assert found.seg_logits.data[:, 0, 0].tolist() == [8.0, 0.0, 4.0]
+    assert RenumberLabels([1, 0])(None, None, dict(loss=1)) == dict(loss=1)
+
+
+def test_a_detector_is_scored_by_name(trained, shapes, tmp_path):
+    config, checkpoint, cfg_options = trained('detection')
+    moved = rewrite_categories(shapes, tmp_path / 'moved', lambda rows: rows[::-1])
+    results = [
+        score(
+            config,
+            checkpoint,
+            data=folder,
+            work_dir=tmp_path / 'work',
+            out=tmp_path / f'{name}.json',
+            cfg_options=cfg_options,
+        )
+        for name, folder in (('as trained', shapes), ('moved', moved))
+    ]
+    assert results[0].metrics == results[1].metrics
+    # Ids stay with their names, so that the files say the same.
+    one, two = (json.loads(result.files[0].read_text()) for result in results)
+    assert one == two and len({row['category_id'] for row in one}) > 1
+
+
+def test_a_segmentor_is_scored_by_name(trained, shapes, tmp_path):
+    config, checkpoint, _ = trained('semantic')
+    moved = tmp_path / 'moved'
+    shutil.copytree(shapes, moved)
+    names = (moved / 'classes.txt').read_text().split('\n')
+    count = len([name for name in names if name.strip()])
+    order = np.roll(np.arange(count), 1)  # label -> its new label
+    for path in (moved / 'annotations').rglob('*.png'):
+        recolor(path, order)
+    (moved / 'classes.txt').write_text(
+        '\n'.join(names[label] for label in np.argsort(order)) + '\n'
+    )
+    found = {}
+    for name, folder in (('trained', shapes), ('moved', moved)):
+        out = tmp_path / f'{name}.pkl'
+        result = score(config, checkpoint, data=folder, work_dir=tmp_path / 'work', out=out)
+        maps = [one['pred_sem_seg']['data'] for one in pickle.loads(out.read_bytes())]
+        found[name] = result.metrics, maps
+    scores = found['trained'][0]
+    assert scores['aAcc'] > 0 and found['moved'][0] == pytest.approx(scores)
+    for one, two in zip(found['trained'][1], found['moved'][1], strict=True):
+        assert (order[np.asarray(one)] == np.asarray(two)).all()
+
+
+def recolor(path, order):
+    from PIL import Image
+
+    image = Image.open(path)
+    values = np.asarray(image)
+    mapped = np.concatenate([order, np.arange(len(order), 256)]).astype(np.uint8)[values]
+    Image.fromarray(mapped).save(path)
+
+
+def test_other_names_are_refused(trained, shapes, tmp_path):
+    config, checkpoint, cfg_options = trained('detection')
+    other = rewrite_categories(shapes, tmp_path / 'other', rename)
+    with pytest.raises(UserError, match="class 0 is '.*' in the checkpoint and 'other ") as caught:
+        score(config, checkpoint, data=other, work_dir=tmp_path, cfg_options=cfg_options)
+    assert caught.value.code == 'checkpoint.other-classes'
+
+
+@pytest.mark.parametrize('change', [lambda rows: rows[::-1], rename], ids=['moved', 'renamed'])
+def test_a_training_is_not_resumed_with_other_classes(trained, shapes, tmp_path, change):
+    config, checkpoint, _ = trained('detection')
+    other = rewrite_categories(shapes, tmp_path / 'other', change)
+    with pytest.raises(UserError) as caught:
+        train(
+            config,
+            data=other,
+            work_dir=tmp_path / 'work',
+            resume=str(checkpoint),
+            allow_mismatch=True,
+        )
+    assert caught.value.code == 'checkpoint.other-classes'
+    assert not (tmp_path / 'work').exists()
