@@ -17,6 +17,7 @@ from .coco_files import patch_coco_api
 from .readers import (
     patch_checkpoint_loader,
     patch_mmseg_pickles,
+    patch_openimages,
     patch_pickle_handler,
     patch_registries,
     patch_resume,
@@ -237,6 +238,7 @@ def patch_flexible_runner(module: ModuleType) -> None:
 
 
 PATCHES: dict[str, Callable[[ModuleType], None]] = {
+    'mmdet.datasets.openimages': patch_openimages,
     'mmdet.datasets.api_wrappers.coco_api': patch_coco_api,
     'mmengine.config.config': patch_configs,
     'mmengine.config.utils': patch_module2package,

@@ -27,7 +27,7 @@ from .checks.masks import has_run_lengths
 from .checks.objects import check_objects
 from .checks.panoptic import check_masks, check_segments, check_things_first, count_things
 from .checks.rows import FIELDS, collect_ids, get_rows, has_fields
-from .json_files import read_json
+from .json_files import read_coco_file
 
 _CHECKED_IMAGES = 1000
 _PURPOSE = {'train': 'learn from', 'val': 'score against', 'test': 'score against'}
@@ -39,24 +39,28 @@ def read_coco(root: Path) -> Reading:
     for split in SPLITS:
         path = find_first(root, JSON_NAMES, split)
         if path is not None:
-            tables[split] = (path, read_json(path))
+            table, mended = read_coco_file(path)
+            yield from mended
+            tables[split] = (path, table)
         elif split != 'test':
             _refuse_missing_json(root, split, 'train' in tables)
     splits, maskless = {}, ''
     for split, (path, table) in tables.items():
-        yield from _check_lists(path, table, split, optional=('annotations',))
+        yield from _check_lists(path, table, split, optional=('annotations', 'categories'))
         for place, keys in FIELDS.items():
             yield from check_fields(path, place, get_rows(table, place), keys)
             yield from check_ids(path, place, get_rows(table, place))
         yield from check_objects(path, table, kinds=('image-unknown', 'category-unknown'))
         objects = get_rows(table, 'annotations')
-        if split == 'test' and not objects:
-            continue  # images to be submitted elsewhere: nothing to score here
-        yield from _check_categories(tables['train'], (path, table))
+        scored = bool(objects) or split != 'test'
+        if scored or get_rows(table, 'categories'):
+            yield from _check_categories(tables['train'], (path, table))
         maskless = maskless or _find_maskless(path, objects)
         images = yield from _find_image_folder(root, split, path, table)
         count = len(get_rows(table, 'images'))
-        splits[split] = Split(split, make_relative(path, root), images, count, len(objects))
+        splits[split] = Split(
+            split, make_relative(path, root), images, count, len(objects), scored=scored
+        )
     return DataFolder(
         'coco',
         root,
@@ -80,7 +84,9 @@ def read_panoptic(root: Path) -> Reading:
         if path is None and split == 'test':
             continue
         path = path or _refuse_missing_panoptic(root, split)
-        table, masks = read_json(path), path.with_suffix('')
+        table, mended = read_coco_file(path)
+        yield from mended
+        masks = path.with_suffix('')
         tables[split] = (path, table)
         yield from _check_lists(path, table, split)
         yield from check_fields(path, 'images', get_rows(table, 'images'), FIELDS['images'])

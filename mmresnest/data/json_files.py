@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .checks.findings import Finding
 from .checks.images import pause_garbage_collection
+from .checks.mend import mend_table
 from .checks.rows import FIELDS
+from .text_files import refuse_encoding
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -18,7 +21,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: if it cannot be read, or is none.
     """
     try:
-        with path.open(encoding='utf-8') as file, pause_garbage_collection():
+        with path.open(encoding='utf-8-sig') as file, pause_garbage_collection():
             table = json.load(file)
     except json.JSONDecodeError as error:
         raise UserError(
@@ -28,9 +31,7 @@ def read_json(path: Path) -> dict[str, Any]:
             code='data.json',
         ) from None
     except UnicodeDecodeError as error:
-        raise UserError(
-            f'{path} is not text in UTF-8 (byte {error.start}); export it again', code='data.json'
-        ) from None
+        raise refuse_encoding(path, error) from None
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}', code='data.json') from None
     except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
@@ -44,6 +45,19 @@ def read_json(path: Path) -> dict[str, Any]:
             code='data.json',
         )
     return table
+
+
+def read_coco_file(path: Path) -> tuple[dict[str, Any], list[Finding]]:
+    """Read an annotation file, its values mended where they have one meaning.
+
+    Returns:
+        what it holds, and what was mended.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    with pause_garbage_collection():
+        return mend_table(path, read_json(path))
 
 
 def peek_json(path: Path, most: int, window: int = 2**24) -> dict[str, Any]:

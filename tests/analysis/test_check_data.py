@@ -40,9 +40,12 @@ OF_FOLDERS = {
     'categories-differ',
     'images-mixed',
     'label-far',
+    'label-pattern',
     'label-suffixes',
     'labels-ignored',
     'labels-none',
+    'names-numbered',
+    'names-twice',
 }
 """Kinds of which tests/data/test_folder.py has the folders."""
 
@@ -175,6 +178,15 @@ def reduce(world):
             step['reduce_zero_label'] = True
 
 
+def no_area(world):
+    row('annotations', bbox=[1, 2, 0, 4])(world)
+    lack('annotations', 'area')(world)
+
+
+def flat_polygon(world):
+    ann(segmentation=SQUARE[0], bbox=[10, 10, 10, 10], area=100)(world)
+
+
 def coded_polygons(world):
     for step in world.cfg.train_dataloader.dataset.pipeline:
         if step['type'] == 'LoadAnnotations':
@@ -270,16 +282,34 @@ BAD = [
         "'segments_info'",
         STAYS,
     ),
-    ('area-missing', 'detection', lack('annotations', 'area'), "lack the field 'area'", MENDED),
-    ('iscrowd-missing', 'val', lack('annotations', 'iscrowd'), "lack the field 'iscrowd'", MENDED),
+    ('area-missing', 'detection', no_area, "lack the field 'area'", MENDED),
+    (
+        'iscrowd-missing',
+        'panoptic',
+        lambda world: world.table['annotations'][1]['segments_info'][0].pop('iscrowd'),
+        "lack the field 'iscrowd'",
+        STAYS,
+    ),
+    ('value-mended', 'detection', lack('annotations', 'area'), '"area" that is missing', TOLD),
+    ('value-mended', 'val', lack('annotations', 'iscrowd'), '"iscrowd" that is missing', TOLD),
+    ('value-mended', 'detection', ann(iscrowd='0'), "that is '0', and is read as 0", TOLD),
+    ('value-mended', 'detection', ann(iscrowd=None), 'that is None, and is read as 0', TOLD),
+    ('value-mended', 'detection', ann(category_id='3'), "that is '3', and is read as 3", TOLD),
+    ('value-mended', 'detection', ann(area=0), 'that is 0, and is read as', TOLD),
+    ('value-mended', 'detection', row('images', width='64'), "that is '64', and is read", TOLD),
+    ('value-mended', 'instance', flat_polygon, '"segmentation" that is [10, 10, 20', TOLD),
+    ('objects-none', 'detection', rows(iscrowd=1), '"iscrowd": 1; write "iscrowd": 0', STAYS),
+    ('objects-none', 'val', rows(iscrowd=1), 'can be scored against', STAYS),
+    ('objects-none', 'detection', rows(area=-1), 'have an "area" of 0 or less', STAYS),
+    ('objects-none', 'detection', rows(bbox=[1, 1, 0, 3]), 'narrower or lower than', STAYS),
     ('annotation-kind', 'detection', ann(), 'panoptic annotations', STAYS),
     ('id-type', 'detection', ann(id=[1]), 'no number and no text', MENDED),
     ('id-type', 'detection', ann(id=None), 'no number and no text', MENDED),
     ('id-zero', 'detection', ann(id=0), 'takes for no match', MENDED),
     ('id-type', 'detection', row('images', id={}), 'no number and no text', STAYS),
     ('name-type', 'detection', row('images', file_name=3), 'a name that is no text', STAYS),
-    ('name-type', 'detection', row('categories', name=3), 'a name that is no text', STAYS),
-    ('size-type', 'detection', row('images', width='64'), 'no positive whole number', STAYS),
+    ('name-type', 'detection', row('categories', name=[3]), 'a name that is no text', STAYS),
+    ('size-type', 'detection', row('images', width='wide'), 'no positive whole number', STAYS),
     ('size-type', 'detection', row('images', height=0), 'no positive whole number', STAYS),
     ('size-type', 'detection', row('images', height=63.5), 'no positive whole number', STAYS),
     ('image-twice', 'detection', again('images'), 'that an image before them has', MENDED),
@@ -325,7 +355,7 @@ BAD = [
     # ---- boxes
     ('box-type', 'detection', ann(bbox=[1, 2, 3]), 'no list of four numbers', MENDED),
     ('box-type', 'detection', ann(bbox='1 2 3 4'), 'no list of four numbers', MENDED),
-    ('box-type', 'detection', ann(bbox=[1, 2, '3', 4]), 'no list of four numbers', MENDED),
+    ('box-type', 'detection', ann(bbox=[1, 2, '3a', 4]), 'no list of four numbers', MENDED),
     ('box-type', 'detection', ann(bbox=[1, 2, True, 4]), 'no list of four numbers', MENDED),
     ('box-nonfinite', 'detection', ann(bbox=[1, 2, math.nan, 4]), 'not finite', MENDED),
     ('box-nonfinite', 'detection', ann(bbox=[1, 2, 10**400, 4]), 'not finite', MENDED),
@@ -350,18 +380,18 @@ BAD = [
     ('area-negative', 'detection', ann(area=-4), '"area" <= 0', MENDED),
     ('area-large', 'detection', ann(area=9999), 'larger than their "bbox"', TOLD),
     ('iscrowd-value', 'detection', ann(iscrowd=2), 'other than 0 and 1', MENDED),
-    ('iscrowd-value', 'detection', ann(iscrowd='0'), 'other than 0 and 1', MENDED),
+    ('iscrowd-value', 'detection', ann(iscrowd='maybe'), 'other than 0 and 1', MENDED),
     # ---- instance masks
     ('mask-missing', 'instance', lack('annotations', 'segmentation'), 'no "segmentation"', MENDED),
     ('mask-missing', 'instance', seg([]), 'no "segmentation"', MENDED),
     ('mask-form', 'instance', coded_polygons, 'poly2mask=False', STAYS),
     ('mask-type', 'instance', seg('M 0 0'), 'neither a list of polygons', MENDED),
-    ('mask-type', 'instance', seg([1, 2, 3, 4, 5, 6]), 'neither a list of polygons', MENDED),
+    ('mask-type', 'instance', seg([1, 2, 3, 4]), 'neither a list of polygons', MENDED),
     ('mask-type', 'detection', seg(5), 'neither a list of polygons', MENDED),
     ('mask-odd', 'instance', seg([[10, 10, 20, 10, 20, 20, 10]]), 'odd number', MENDED),
     ('mask-odd', 'instance', seg([[10, 10, 20, 10, 20, 20, 10], *SQUARE]), 'odd number', MENDED),
     ('mask-points', 'instance', seg([[10, 10, 20, 20]]), 'fewer than three points', MENDED),
-    ('mask-points', 'instance', seg([[]]), 'fewer than three points', MENDED),
+    ('mask-missing', 'instance', seg([[]]), 'no "segmentation"', MENDED),
     ('mask-number', 'instance', seg([[10, 10, 20, None, 20, 20]]), 'no finite number', MENDED),
     ('mask-number', 'instance', seg([[10, 10, 20, math.nan, 20, 20]]), 'no finite number', MENDED),
     ('mask-rle', 'instance', seg(rle(counts='no')), 'cannot be read', MENDED),

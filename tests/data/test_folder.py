@@ -253,6 +253,41 @@ def test_masks_named(tmp_path):
         read_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    'content, names',
+    [
+        ('ground\nsky\nsea\n'.encode('utf-8-sig'), ('ground', 'sky', 'sea')),
+        (b'0 ground\n1 sky\n2 sea\n', ('ground', 'sky', 'sea')),
+        (b'0: ground\r\n1: sky\r\n2: deep sea\r\n', ('ground', 'sky', 'deep sea')),
+        ('地\n天\n海\n'.encode(), ('地', '天', '海')),
+        (b'3 wheeler\ncar\nbus\n', ('3 wheeler', 'car', 'bus')),
+    ],
+)
+def test_names_of_masks(tmp_path, content, names):
+    write_masks(tmp_path, MASKS)
+    (tmp_path / 'classes.txt').write_bytes(content)
+    assert read_folder(tmp_path).classes == names
+
+
+@pytest.mark.parametrize(
+    'content, code, said',
+    [
+        ('背景\n环\n海\n'.encode('gbk'), 'data.encoding', 'GBK'),
+        ('ground\nsky\nsea\n'.encode('utf-16'), 'data.encoding', 'UTF-16'),
+        ('café\nsky\nsea\n'.encode('latin-1'), 'data.encoding', 'Latin-1'),
+        (b'ground\nsky\nsky\n', 'data.names-twice', "'sky' 2 times"),
+        (b'1 ground\n2 sky\n3 sea\n', 'data.names-numbered', '[1, 2, 3]'),
+        (b'1 ground\n0 sky\n2 sea\n', 'data.names-numbered', '[1, 0, 2]'),
+    ],
+)
+def test_names_of_masks_that_cannot_be_used(tmp_path, content, code, said):
+    write_masks(tmp_path, MASKS)
+    (tmp_path / 'classes.txt').write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_folder(tmp_path)
+    assert caught.value.code == code and said in str(caught.value)
+
+
 def test_masks_named_as_cityscapes_does(tmp_path):
     masks = {
         split: {f'town/{stem}': values for stem, values in rows.items()}

@@ -208,7 +208,9 @@ def test_nothing_else_is_found():
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('data') / 'shapes'
-    return draw_dataset(folder, train=0, val=4, test=0, size=(96, 80), layouts='panoptic', progress=False)
+    return draw_dataset(
+        folder, train=0, val=4, test=0, size=(96, 80), layouts='panoptic', progress=False
+    )
 
 
 NAMES = (*CLASSES, 'background')

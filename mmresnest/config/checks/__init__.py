@@ -18,9 +18,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ...data.checks.findings import Finding, raise_first
+from ...data.checks.mend import mend_table
 from ...data.checks.panoptic import check_masks
 from ...data.checks.repair import is_repairable
-from ...data.json_files import peek_json, read_json
+from ...data.json_files import peek_json, read_coco_file
 from .classes import check_splits
 from .coco import check_listed_images, check_table
 from .part import SAMPLED, Part, list_parts
@@ -48,7 +49,7 @@ def check_annotations(cfg: Config, splits: tuple[str, ...]) -> None:
         borne = []
         for one in check_part(part):
             raise_first([one])
-            borne += [one] if one.is_error else []
+            borne += [one] if one.is_error or one.kind == 'value-mended' else []
         if borne:
             fixable = part.kind == 'coco' and any(map(is_repairable, borne))
             print_log(
@@ -68,13 +69,15 @@ def check_part(part: Part) -> Iterator[Finding]:
     elif part.kind:
         if part.path.stat().st_size > SMALL:
             try:
-                found = list(_check_file(part, peek_json(part.path, SAMPLED), whole=False))
-                if not any(one.stops for one in found):
+                table, _ = mend_table(part.path, peek_json(part.path, SAMPLED))
+                if not any(one.stops for one in _check_file(part, table, whole=False)):
                     return
             except ValueError:  # what stands there is no list of rows
                 pass
             print_log(f'reading all of {part.path} to see what is wrong with it', 'current')
-        yield from _check_file(part, read_json(part.path), whole=True)
+        table, mended = read_coco_file(part.path)
+        yield from mended
+        yield from _check_file(part, table, whole=True)
 
 
 def _check_file(part: Part, table: dict[str, Any], whole: bool) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import Any
 from ...data.checks.coco import check_categories, check_fields, check_ids, check_images
 from ...data.checks.findings import Finding, make_finding, make_rows_finding
 from ...data.checks.masks import has_run_lengths
-from ...data.checks.objects import check_objects
+from ...data.checks.objects import check_objects, check_usable
 from ...data.checks.panoptic import check_segments, list_segments
 from ...data.checks.rows import FIELDS, get_rows, has_fields
 from ..inspect import task_of
@@ -62,6 +62,7 @@ def _check_objects(part: Part, table: dict[str, Any], whole: bool) -> Iterator[F
     # What mmdet and pycocotools ask of every row; the flag only matters to the score.
     fields = FIELDS['annotations'][: -1 if part.split == 'train' else None]
     yield from check_fields(path, 'annotations', rows, fields)
+    yield from check_usable(path, table, part.split, whole)
     masks = task_of(part.cfg) == 'instance'
     if masks:
         yield from _check_masks(part, rows)

@@ -224,6 +224,11 @@ KINDS: dict[str, Kind] = {
     'label-far': Kind('the masks of {folder} hold the values {values}: that looks like colours '
                       '(such as {example})', 'a pixel must hold the index of its class, 0, 1, 2 '
                       '...', stops=True),
+    'names-twice': Kind('{path} names {name!r} {count} times', 'give each class its own name',
+                        stops=True),
+    'names-numbered': Kind('{path} has numbers before the names, {numbers}, and a line stands for '
+                           'the value 0, 1, 2 ... in this order', 'write the names alone, in the '
+                           'order of the values', stops=True),
     'labels-ignored': Kind('the masks of {folder} hold nothing but {value}, which is left out',
                            'label the images', stops=True),
     'label-size': Kind('have another size than their image', 'make each from its image again'),

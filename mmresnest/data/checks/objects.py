@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .findings import WARNING, Finding, make_rows_finding
+from .findings import WARNING, Finding, make_finding, make_rows_finding
 from .masks import MASK_KINDS, find_mask_faults
 from .rows import (
     ABSENT,
@@ -266,6 +266,58 @@ OBJECT_CHECKS: dict[str, Callable[[ObjectTable], np.ndarray]] = {
 MASK_CHECKS = {kind: partial(has_mask_fault, kind=kind) for kind in MASK_KINDS}
 
 
+LEARNED = {
+    '"iscrowd": 1': lambda table: mark(read_column(table.rows, 'iscrowd'), bool),
+    'an "area" of 0 or less': lambda table: ~(table.areas[0] > 0),
+    'a "bbox" narrower or lower than a pixel': lambda table: ~(table.box[:, 2:] >= 1).all(1),
+    'a "bbox" outside of the image': lambda table: table.placed & ~_overlaps(table),
+    'an "image_id" that no image has': has_unknown_image,
+    'a "category_id" that no category has': has_unknown_category,
+}
+"""What mmdet passes over in training -> which rows."""
+SCORED = [key for key in LEARNED if 'area' not in key and 'bbox' not in key]
+"""What no score counts."""
+OWN = [key for key in LEARNED if '_id' not in key and 'outside' not in key]
+"""What a row says by itself."""
+
+
+def _overlaps(table: ObjectTable) -> np.ndarray:
+    return ((table.ends > 0) & (table.box[:, :2] < table.size)).all(1)
+
+
+def check_usable(
+    path: Path, table: Mapping[str, Any], split: str, whole: bool
+) -> Iterator[Finding]:
+    """Yield that no object is left to learn from, or to score against.
+
+    Args:
+        path: the file, for the message.
+        table: what it holds.
+        split: ``train``, ``val`` or ``test``.
+        whole: whether that is all of it.
+    """
+    objects = ObjectTable(table, get_rows(table, 'annotations'))
+    keys = [key for key in (LEARNED if split == 'train' else SCORED) if whole or key in OWN]
+    with np.errstate(invalid='ignore'):
+        passed = {key: LEARNED[key](objects) for key in keys}
+    if not objects.rows or not np.any(list(passed.values()), axis=0).all():
+        return
+    counts = {key: int(which.sum()) for key, which in passed.items() if which.any()}
+    worst = max(counts, key=lambda key: counts[key])
+    yield make_finding(
+        'objects-none',
+        path=path,
+        total=len(objects.rows),
+        purpose='learned from' if split == 'train' else 'scored against',
+        reasons=', '.join(f'{count} have {key}' for key, count in counts.items()),
+        advice='write "iscrowd": 0 for single objects: 1 stands for a crowd, which is ignored'
+        if 'iscrowd' in worst
+        else f'correct {worst.split()[1]} of the annotations',
+        count=counts[worst],
+        example=worst,
+    )
+
+
 def check_objects(
     path: Path,
     table: Mapping[str, Any],
@@ -288,12 +340,10 @@ def check_objects(
     """
     rows = get_rows(table, 'annotations') if rows is None else rows
     objects, checks = ObjectTable(table, rows), OBJECT_CHECKS | MASK_CHECKS
-    with np.errstate(invalid='ignore', over='ignore'):
-        for kind in (*kinds, *(MASK_CHECKS if masks else ())):
+    for kind in (*kinds, *(MASK_CHECKS if masks else ())):
+        with np.errstate(invalid='ignore', over='ignore'):
             bad = np.flatnonzero(checks[kind](objects)).tolist()
+        if bad:
             severity = WARNING if masks == 'there' and kind in MASK_CHECKS else ''
-            if bad:
-                example = label_row(rows[bad[0]])
-                yield make_rows_finding(
-                    kind, path, place, bad, len(rows), example, severity=severity
-                )
+            example = label_row(rows[bad[0]])
+            yield make_rows_finding(kind, path, place, bad, len(rows), example, severity=severity)
