@@ -21,6 +21,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmresnest.config.defaults import configure_safety
+from mmresnest.config.options import TrainOptions
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine import checkpoints, train
 from mmresnest.engine.hooks import checkpoint, signals
@@ -131,7 +132,7 @@ def test_each_signal_saves_after_its_iteration(numbers, tmp_path, capfd):
         'iter_4.pth'
     ]
     said = ''.join(capfd.readouterr())
-    assert f'stopped by {numbers[0].name} after iteration 4; all is saved in {left}' in said
+    assert f'stopped by {numbers[0].name} after iteration 4; the state is saved in {left}' in said
     assert '--resume' in said and 'status of this process is 75' in said
 
 
@@ -198,7 +199,8 @@ def test_after_the_end_and_after_an_exception(tmp_path, monkeypatch):
 
     def run(settings, resume=''):
         more = dict(resume=True, load_from=resume) if resume else {}
-        return train._run_training(Config(again(settings, **more)), False)[1]
+        cfg = Config(again(settings, **more))
+        return train._run_training(cfg, TrainOptions(progress=False), collected=False)[1]
 
     def fail():
         assert all(

@@ -277,7 +277,7 @@ class CheckNumbers(Hook):
         outputs: Sequence[Any] | None = None,
     ) -> None:
         """Take in the predictions for a batch."""
-        for sample in outputs or ():
+        for sample in outputs if isinstance(outputs, (list, tuple)) else ():
             scores = getattr(getattr(sample, 'pred_instances', None), 'scores', None)
             if scores is not None:
                 self._merge_seen(0, 1.0, float((scores >= self.score_thr).any()))
