@@ -110,7 +110,7 @@ def parse_release(version: str) -> tuple[int, ...]:
 
 
 def check_python() -> Iterator[Finding]:
-    """Name the interpreter and the machine."""
+    """Show the interpreter and the machine."""
     what = f'mmresnest {__version__}, Python {platform.python_version()}, {platform.platform()}'
     yield Finding('ok', what)
 
