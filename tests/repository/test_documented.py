@@ -92,6 +92,11 @@ BRIEF = {
     'make-shapes': ['--train', '2', '--val', '1', '--test', '0', '--size', '64', '64'],
 }
 STANDS_FOR = {
+    # the masks of DIR are class indices, 0 to 6
+    '0=background,255=object': '0=background,' + ','.join(f'{i}=object' for i in range(1, 7)),
+    '0:0:0=background,128:0:0=plane,224:224:192=ignore': ','.join(
+        f'{i}:{i}:{i}={"plane" if i else "background"}' for i in range(7)
+    ),
     'CONFIG': DETECTOR,
     '...': DETECTOR,
     'resnest50': 'resnest14',
@@ -316,7 +321,8 @@ def test_our_commands_are_understood():
             or config in known
             or '::' in config
             or Path(config).is_file()
-            or config.endswith('.py') and not config.startswith(str(ROOT))
+            or config.endswith('.py')
+            and not config.startswith(str(ROOT))
         ), command
     assert seen == set(SHORTEST) and len(seen) > 10
 
