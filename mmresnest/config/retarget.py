@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -245,10 +245,22 @@ def _use_semantic(cfg: Config, folder: DataFolder) -> None:
     )
     if not folder.split('test').scored:
         for leaf in dataset_configs(cfg.test_dataloader.dataset):
-            leaf.pipeline = [step for step in leaf.pipeline if type_of(step) != 'LoadAnnotations']
+            leaf.pipeline = drop_annotations(leaf.pipeline)
     for node in iterate_transforms(cfg):
         node.pop('reduce_zero_label', None)  # the data set's word counts, and it says no
     set_classes(model_of(cfg), len(folder.classes))
+
+
+def drop_annotations(steps: Sequence[Any]) -> list[Any]:
+    """Return the steps of a pipeline, those of several views included, that read no annotations."""
+    kept: list[Any] = []
+    for step in steps:
+        if isinstance(step, (list, tuple)):
+            kept += [inner] if (inner := drop_annotations(step)) else []
+        elif type_of(step) != 'LoadAnnotations':
+            views = step.get('transforms')
+            kept.append({**step, 'transforms': drop_annotations(views)} if views else step)
+    return kept
 
 
 _HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')

@@ -17,6 +17,7 @@ from ..config.hardware import WHOLE
 from ..config.inspect import dataset_configs, is_scored, task_of
 from ..config.load import name_of
 from ..config.options import TestOptions, build_options
+from ..config.retarget import drop_annotations
 from ..errors import UserError
 from . import checkpoints, distributed
 from .class_order import follow_data
@@ -202,8 +203,10 @@ def _scale_and_mirror_views(pipeline: list[dict]) -> list[dict]:
         for probability in (0.0, 1.0)
     ]
     annotations = [step for step in pipeline if step['type'] == 'LoadAnnotations']
-    truth = [annotations] if annotations else []  # no view comes of an empty list
-    return [*load, dict(type='TestTimeAug', transforms=[scales, flips, *truth, [pipeline[-1]]])]
+    return [
+        *load,
+        dict(type='TestTimeAug', transforms=[scales, flips, annotations, [pipeline[-1]]]),
+    ]
 
 
 def _prepare_submission(cfg: Config, out: Any, show_dir: Any) -> None:
@@ -215,6 +218,9 @@ def _prepare_submission(cfg: Config, out: Any, show_dir: Any) -> None:
             code='data.not-scored',
         )
     print_log('the test images have no annotations: nothing is scored', 'current')
+    if task_of(cfg) == 'semantic':
+        for leaf in dataset_configs(cfg.test_dataloader.dataset):
+            leaf.pipeline = drop_annotations(leaf.pipeline)
     written_by_metric = out is not None and Path(out).suffix in ('', '.json')
     if not written_by_metric:
         cfg.test_evaluator = []
