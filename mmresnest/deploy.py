@@ -199,11 +199,15 @@ class MergedRes2NetBottleneck(Bottleneck):
 
 def merge_convs(module: nn.Module) -> nn.Module:
     """Return a Res2Net block without hierarchy with one convolution, other modules as they are."""
-    if type(module) is not Res2NetBottleneck or module.hierarchical or module.scales < 3:
+    if not isinstance(module, Res2NetBottleneck) or not is_known(module):
         return module
-    if has_hooks(module) or not all(
-        is_known(conv) and conv.bias is not None and type(norm) is nn.Identity
-        for conv, norm in zip(module.convs, module.bns)
+    if (
+        module.hierarchical
+        or module.scales < 3
+        or not all(
+            is_known(conv) and conv.bias is not None and type(norm) is nn.Identity
+            for conv, norm in zip(module.convs, module.bns)
+        )
     ):
         return module
     convs: list[nn.Conv2d] = list(module.convs)  # type: ignore[arg-type]

@@ -6,6 +6,8 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import mmresnest
 from mmresnest.errors import ArgumentError
@@ -215,6 +217,72 @@ def test_group_norm(kind):
     network = trunk(kind, norm=lambda channels: nn.GroupNorm(8, channels))
     assert not [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert network(torch.randn(1, 3, 64, 64))[0].isfinite().all()
+
+
+@kinds
+@pytest.mark.parametrize('stem', [16, (8, 8, 16)], ids=['plain', 'deep'])
+def test_the_network_is_its_children_in_order(kind, stem):
+    """For those who cut it up, as for perceptual losses and knowledge distillation."""
+    network = trunk(kind, stem=stem).eval()
+    image = torch.randn(2, 3, 65, 64)
+    with torch.no_grad():
+        assert torch.equal(nn.Sequential(*network.children())(image), network(image)[-1])
+
+
+@kinds
+@pytest.mark.parametrize('stem', [16, (8, 8, 16)], ids=['plain', 'deep'])
+def test_hooks_on_stages_and_stems_are_called(kind, stem):
+    network, seen = trunk(kind, stem=stem), []
+    for name, module in network.named_children():
+        module.register_forward_hook(lambda *_, name=name: seen.append(name))
+    network.layer2.register_forward_hook(lambda module, args, y: y * 0)
+    maps = network(torch.randn(2, 3, 64, 64))
+    assert seen == [name for name, _ in network.named_children()]
+    assert not maps[1].any() and maps[0].any()
+
+
+class Halved(nn.Module):
+    """Whatever stands around a stage: it is no ``nn.Sequential``."""
+
+    def __init__(self, stage: nn.Module):
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.stage(x) / 2
+
+
+@kinds
+@pytest.mark.parametrize('how', ['identity', 'wrapped', 'checkpointed', 'compiled', 'sequential'])
+def test_a_stage_that_is_replaced_is_what_is_run(kind, how):
+    network = trunk(kind, out_indices=(0, 3), with_cp=how == 'checkpointed')
+    plain = copy.deepcopy(network)
+    image = torch.randn(2, 3, 64, 64)
+    stage = network.layer4
+    if how == 'identity':
+        network.layer4 = nn.Identity()
+    elif how == 'wrapped':
+        network.layer4 = Halved(stage)
+    elif how == 'checkpointed':
+        network.layer4 = checkpoint_wrapper(stage)
+    elif how == 'compiled':
+        network.layer4 = torch.compile(stage, backend=(counter := CompileCounter()))
+    else:
+        network.layer4 = nn.Sequential(*stage)
+    maps, expected = network(image), plain(image)
+    assert len(maps) == len(expected) == 2 and torch.equal(maps[0], expected[0])
+    if how == 'identity':
+        assert maps[1].shape[1] == 256  # that of stage 3, and a map of its own all the same
+    elif how == 'wrapped':
+        assert torch.equal(maps[1], expected[1] / 2)
+    else:
+        torch.testing.assert_close(maps[1], expected[1], rtol=1e-4, atol=1e-5)
+    if how == 'compiled':
+        assert counter.frame_count == 1
+        torch._dynamo.reset()
+    network.frozen_stages = 4  # reaches what stands in the stage's place
+    assert not any(module.training for module in network.train().layer4.modules())
+    assert not any(p.requires_grad for p in network.layer4.parameters())
 
 
 def test_a_stage_that_nobody_reads_is_not_built():

@@ -103,8 +103,15 @@ _running = threading.local()
 
 
 def current_context() -> RecomputeContext | None:
-    """Return the context of the block that runs, if there is one."""
-    return getattr(_running, 'context', None)
+    """Return the context of the block that runs, if there is one and nobody else packs within it.
+
+    A checkpointed part of a block is such a case: what it saves is not ours to pack or to look at.
+    """
+    context = getattr(_running, 'context', None)
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    if context is None or hooks is None or hooks[0] != context.pack:
+        return None
+    return context
 
 
 @contextmanager

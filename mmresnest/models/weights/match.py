@@ -45,7 +45,7 @@ def facts_of_row(row: Variant) -> dict[str, bool]:
 def known_facts(file: str, layout: str, noted: Facts | None) -> Facts:
     """Return what is known of a checkpoint's network: by our note in it, its name, its layout."""
     if noted:
-        return {fact: bool(noted[fact]) for fact in FACT_TEXTS if fact in noted}
+        return {fact: noted[fact] for fact in FACT_TEXTS if isinstance(noted.get(fact), bool)}
     rows = [row for row in TABLE if file in {weights.file for weights in row.weights}]
     if rows:
         return facts_of_row(rows[0])

@@ -53,7 +53,9 @@ def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def notes_in(state: Mapping[str, Any], prefix: str) -> Facts | None:
     """Return our note in a state dict, where a network below this prefix has left one."""
-    metadata = getattr(state, '_metadata', None) or {}
+    metadata = getattr(state, '_metadata', None)
+    if not isinstance(metadata, Mapping):
+        return None
     for outer in ('', 'module.'):
         entry = metadata.get((outer + prefix).removesuffix('.'))
         if isinstance(entry, Mapping) and isinstance(entry.get(METADATA_KEY), Mapping):
@@ -88,7 +90,10 @@ def parse_checkpoint(path: Path, trusted: bool = False) -> Any:
 
 def _parse_note(text: str, path: Path) -> Any:
     try:
-        return json.loads(text)
+        note = json.loads(text)
+        if not isinstance(note, dict):
+            raise ValueError(f'it is a {type(note).__name__}')
+        return note
     except (ValueError, RecursionError) as error:
         raise UserError(
             f'{path}: the note of mmresnest in it is no json ({error}); it is damaged: '
