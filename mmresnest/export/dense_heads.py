@@ -174,4 +174,4 @@ class DenseHead(AnchorHead):
         # So that boxes of one class do not suppress those of another, each is moved elsewhere.
         offset = label[:, :, None] * (box.amax((1, 2), keepdim=True) + 1)
         keep = self.operators.nms_keep(box + offset, score, self.iou_threshold)
-        return topk_by_score(box, torch.where(keep, score, 0.0), self.most, label)
+        return topk_by_score(box, torch.where(keep, score, 0.0), self.max_per_img, label)

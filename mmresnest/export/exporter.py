@@ -101,7 +101,7 @@ def export(
     precision = 'float16' if options.half else 'float32'
     metadata = build_metadata(predictor, plan, part, precision, checkpoint)
     if int8 is not None:
-        check_scorable(predictor.config)
+        check_scorable(predictor.config, predictor.names)
     graph = build_graph(predictor.model, part, torch.float32)
     metadata['lowest'] = getattr(graph, 'score_thr', 0.0)
     result = ExportResult(FORMATS[to].list_files(path), metadata, {}, 0, {})

@@ -13,13 +13,13 @@ from mmengine.logging import print_log
 
 from ..config.checks.classes import list_class_counts, reads_texts
 from ..config.checks.part import Names
-from ..models.norms import replace_sync_norms
 from ..config.inspect import dataset_configs, import_packages, model_of, task_of
 from ..config.load import load_config, merge_options, name_of
 from ..config.retarget import drop_semantic_branch, set_classes, use_data
 from ..data.base import DataFolder
 from ..engine.class_order import recorded_classes
 from ..errors import UserError
+from ..models.norms import replace_sync_norms
 from ..utils.text import format_some
 
 

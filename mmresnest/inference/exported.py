@@ -64,6 +64,12 @@ class ExportedModel(BasePredictor):
                 'not yet predictions; export --part model',
                 code='exported.part',
             )
+        if self.metadata['task'] == 'panoptic':
+            raise UserError(
+                'the file says that it holds a whole panoptic model, which is never exported; '
+                'export it anew',
+                code='exported.damaged',
+            )
         self.task, self.names = self.metadata['task'], tuple(self.metadata['names'])
         self.num_things = len(self.names)
 

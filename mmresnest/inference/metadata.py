@@ -45,13 +45,22 @@ def read_metadata(text: str | None, path: Path) -> dict[str, Any]:
         version = metadata['version']
     except (ValueError, KeyError, TypeError, RecursionError):
         metadata, version = {}, None
+    if type(version) is not int:
+        raise UserError(
+            f'the description in {path} is damaged: it has no version; export it anew',
+            code='exported.damaged',
+        )
     if version != METADATA_VERSION:
         raise UserError(
             f'{path} is described in version {version}, and this mmresnest reads '
             f'{METADATA_VERSION}; update mmresnest, or export it anew',
             code='exported.version',
         )
-    wrong = [name for name, right in METADATA_CHECKS.items() if not right(metadata.get(name))]
+    wrong = [
+        name
+        for name, right in METADATA_CHECKS.items()
+        if name not in metadata or not right(metadata[name])
+    ]
     if wrong:
         raise UserError(
             f'the description in {path} is damaged: {", ".join(wrong)}; export it anew',
@@ -74,7 +83,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _is_input_spec(value: Any) -> bool:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not {'batch', 'height', 'width'} <= set(value):
         return False
     if not (_is_number(value.get('divisor'), 1, 1024) and _is_number(value.get('least'), 1, 1024)):
         return False

@@ -81,7 +81,7 @@ def check_segmentation(
     if logits.dtype.kind != 'f' or labels.dtype.kind not in 'iu':
         return f'gives logits and labels of {_format_dtypes(found)}'
     if labels.min() < 0 or labels.max() > _largest_label(channels):
-        return f'gives class {labels.max()}, and has {channels} classes'
+        return f'gives classes {labels.min()} to {labels.max()}, and has {channels} classes'
     return ''
 
 

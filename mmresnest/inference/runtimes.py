@@ -55,7 +55,7 @@ class OnnxSession:
         onnxruntime = import_optional('onnxruntime', 'onnx')
         _check_onnx_bytes(path)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised, and not printed as well
         providers = execution_providers(device, onnxruntime.get_available_providers())
         # ONNX Runtime's own fallback prints to stdout and takes the first GPU instead of this one.
         try:
@@ -150,6 +150,9 @@ class OpenVinoSession:
                 'here; give cpu',
                 code='device.missing',
             )
+        with open(path, 'rb') as file:
+            if b'<net' not in file.read(4096):  # OpenVINO would try its readers of other formats
+                raise ValueError('it is not a model of OpenVINO')
         model = core.read_model(path)
         held = model.get_rt_info(METADATA_KEY).value if model.has_rt_info(METADATA_KEY) else None
         self.metadata = read_metadata(held, path)
@@ -226,6 +229,8 @@ def open_session(path: str | os.PathLike, device: str = 'cpu') -> Session:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type where it has none, printable."""
+    """Return the first telling line of an error, or its type where it has none, printable."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return ''.join(char if char.isprintable() else '?' for char in lines[0][:300])
+    # OpenVINO begins with lines that say where in its source an error was raised.
+    line = next((line for line in lines if not line.startswith('Exception from ')), lines[0])
+    return ''.join(char if char.isprintable() else '?' for char in line[:300])

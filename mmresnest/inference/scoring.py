@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
 
-from ..config.inspect import is_scored
+from ..config.inspect import dataset_configs, is_scored
 from ..errors import UserError
 from ..utils import run_logs
 from .base import BasePredictor
@@ -63,13 +64,19 @@ def score_predictor(
             return {name: float(value) for name, value in evaluator.evaluate(len(dataset)).items()}
 
 
-def check_scorable(config: Config) -> None:
+def check_scorable(config: Config, names: Sequence[str] = ()) -> None:
     """Refuse a config without data or evaluator, before anything that takes long.
 
+    Args:
+        config: in the form that the model was trained in.
+        names: the classes of the model.
+
     Raises:
-        UserError: data or evaluator are missing.
+        UserError: data or evaluator are missing, or the data have other classes.
     """
+    from ..config.checks.part import Names
     from ..config.paths import check_paths
+    from ..engine.class_order import match_classes
 
     if config.get('test_dataloader') is None or config.get('test_evaluator') is None:
         raise UserError(
@@ -78,6 +85,8 @@ def check_scorable(config: Config) -> None:
             code='config.incomplete',
         )
     check_paths(config, ('test',))
+    leaf = dataset_configs(config.test_dataloader.dataset)[0]
+    match_classes('the checkpoint', names, Names.read(config, leaf).classes)
 
 
 def _predict_sample(sample: Any, predictor: BasePredictor, order: list[int] | None) -> Any:

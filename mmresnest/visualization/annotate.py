@@ -47,6 +47,8 @@ def annotate_objects(
     """
     figure, axes = _image_canvas(image)
     kept = objects_above(objects, -np.inf)
+    if max(image.shape[:2]) > MOST:
+        image, kept = _shrink_objects(image, kept)
     height, width = image.shape[:2]
     # Of a model that learned nothing, boxes may be larger than can be drawn.
     kept['boxes'] = np.nan_to_num(kept['boxes']).clip(0, (width, height, width, height))
@@ -72,7 +74,10 @@ def annotate_regions(
         the picture, H' W' 3 in RGB.
     """
     figure, axes = _image_canvas(image)
-    image, regions = to_rgb_image(image), labels if regions is None else regions
+    regions = labels if regions is None else regions
+    if max(image.shape[:2]) > MOST:
+        image, labels, regions = (_shrink_map(array) for array in (image, labels, regions))
+    image = to_rgb_image(image)
     tinted = tint_labels(image, labels, classes, VOID)
     edges = region_borders(labels)
     tinted[(labels == VOID) & ~edges] = image[(labels == VOID) & ~edges]
@@ -84,6 +89,31 @@ def annotate_regions(
         if label != VOID and not is_background(classes, label):
             _write_region_name(axes, where, class_name(classes, label), box_style(label, False))
     return _render_pixels(figure)
+
+
+def _shrink_map(array: np.ndarray) -> np.ndarray:
+    """Scale an image or a map H W to the largest size that is drawn, before it is worked on."""
+    import cv2
+
+    height, width = (max(1, round(side * MOST / max(array.shape[:2]))) for side in array.shape[:2])
+    if array.dtype == np.uint8 and array.ndim == 3:
+        return cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA)
+    # Nearest, by indexing: cv2.resize takes neither bool nor 64 bits.
+    rows = np.arange(height) * array.shape[0] // height
+    columns = np.arange(width) * array.shape[1] // width
+    return array[rows[:, None], columns]
+
+
+def _shrink_objects(
+    image: np.ndarray, objects: dict[str, np.ndarray]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    small = _shrink_map(image)
+    scale = np.array([small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]] * 2)
+    objects = {**objects, 'boxes': objects['boxes'] * scale}
+    if 'masks' in objects:
+        masks = [_shrink_map(mask) for mask in objects['masks']]
+        objects['masks'] = np.array(masks, bool).reshape(-1, *small.shape[:2])
+    return small, objects
 
 
 def _write_region_name(axes: Any, where: np.ndarray, name: str, style: BoxStyle) -> None:

@@ -4,7 +4,9 @@ import json
 import pickle
 import subprocess
 import sys
+import tracemalloc
 import types
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 from helpers import tiny
 from helpers.tiny import save_random
+from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 from pycocotools import mask
 from pycocotools.coco import COCO
@@ -343,12 +346,47 @@ def test_images_of_every_kind(ready, tmp_path, mode, suffix):
             assert_close(ready('detection')(form), ready('detection')(path))
 
 
-def test_images_are_turned_as_their_camera_says(tmp_path):
-    path, exif = tmp_path / 'a.jpg', Image.Exif()
-    exif[0x0112] = 6
-    gradient('RGB').save(path, exif=exif)
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_images_are_turned_as_their_camera_says(tmp_path, orientation, suffix):
+    """As the reader of training and test turns them, and as Pillow does."""
+    path, exif = tmp_path / f'a.{suffix}', Image.Exif()
+    exif[0x0112] = orientation
+    gradient('RGB').save(path, exif=exif, **(dict(quality=95) if suffix == 'jpg' else {}))
+    trained_on = LoadImageFromFile()(dict(img_path=str(path)))['img'][:, :, ::-1]
+    assert np.array_equal(to_rgb_array(path), trained_on)
+    turned = orientation > 4 and suffix != 'webp'  # which OpenCV leaves as it is
+    assert trained_on.shape == ((64, 48, 3) if turned else (48, 64, 3))
     with Image.open(path) as opened:
-        assert to_rgb_array(path).shape == to_rgb_array(opened).shape == (64, 48, 3)
+        far = np.abs(to_rgb_array(opened).astype(int) - trained_on)
+    assert far.mean() < 4
+
+
+def write_bomb(path, width, height):
+    """Write a PNG of a few KiB that claims any number of pixels."""
+
+    def chunk(kind, content):
+        checked = kind + content
+        return len(content).to_bytes(4, 'big') + checked + zlib.crc32(checked).to_bytes(4, 'big')
+
+    header = width.to_bytes(4, 'big') + height.to_bytes(4, 'big') + bytes([1, 0, 0, 0, 0])
+    rows = zlib.compress(bytes(height * (width // 8 + 1)))
+    path.write_bytes(
+        b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', rows) + chunk(b'IEND', b'')
+    )
+
+
+@pytest.mark.parametrize('width, height', [(12000, 12000), (20000, 20000), (134217729, 1)])
+def test_an_image_that_is_too_large_is_named_and_skipped(detector, tmp_path, width, height):
+    write_bomb(tmp_path / 'a.png', width, height)
+    gradient('RGB').save(tmp_path / 'b.png')
+    tracemalloc.start()
+    done = predict(*detector, [tmp_path / 'a.png', tmp_path / 'b.png'], out=tmp_path / 'out')
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert done.images == 1 and list(done.bad) == [str(tmp_path / 'a.png')]
+    assert 'at most 134 million' in done.bad[str(tmp_path / 'a.png')]
+    assert peak < 2**28
 
 
 @pytest.mark.parametrize(
@@ -474,6 +512,23 @@ def test_drawings():
     assert large.shape == (800, 1000, 3), 'both sides even'
     vast = annotate_regions(np.zeros((30, 9000, 3), np.uint8), np.zeros((30, 9000), int), ())
     assert vast.shape == (14, 4096, 3)
+    labels = np.zeros((60, 9000), int)
+    labels[:, 4500:] = 1
+    vast = annotate_regions(np.full((60, 9000, 3), 200, np.uint8), labels, ('background', 'b'))
+    assert (vast[:, :1900] == 200).all() and (vast[:, 2200:] != 200).any(2).mean() > 0.9
+    masks = np.zeros((1, 60, 9000), bool)
+    masks[:, 10:50, 6000:8000] = True
+    long = Detections(
+        np.array([[6000, 10, 8000, 50]], np.float32),
+        np.ones(1),
+        np.zeros(1, int),
+        (),
+        masks,
+        (60, 9000),
+    )
+    drawn = long.draw(np.full((60, 9000, 3), 200, np.uint8))
+    assert drawn.shape == (28, 4096, 3) and (drawn[:, :2500] == 200).all()
+    assert (drawn[6:20, 2800:3600] != 200).any(2).mean() > 0.9
     wild = Detections(
         np.array([[-1e30, 2, 1e30, 9], [np.nan, 0, 3, 3]], np.float32),
         np.ones(2, np.float32),
