@@ -15,6 +15,7 @@ import numpy as np
 
 from ..evaluation.scores import RECALLS
 from ..utils.run_logs import Curve
+from ..utils.text import printable
 
 INKS = ('#0072B2', '#D55E00', '#00805A', '#B0407A', '#8A6D00', '#555555', '#6A51A3')
 """Dark enough for a thin line on white."""
@@ -25,7 +26,7 @@ SHOWN = 40
 
 def _escape_markup(name: object) -> str:
     """Return a name as plotly shows it: it takes some HTML for markup."""
-    return html.escape(str(name), quote=False)
+    return html.escape(printable(name), quote=False)
 
 
 def _make_layout(x: str, y: str, **more: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ..evaluation.matching import Matches
 from ..evaluation.predictions import Detections, LabelMaps, Objects, decode_label_map, ignore_label
 from ..utils.boxes import class_name
 from ..utils.masks import decode_mask
+from ..utils.text import printable
 from ..visualization.canvas import BoxStyle, box_style, class_color, read_image, tint_labels
 from .cases import Case
 
@@ -219,7 +220,7 @@ def _outline_mask(half: Image, inside: np.ndarray, color: tuple[float, float, fl
 
 
 def _box_text(results: Detections, case: Case, half: Half) -> str:
-    name = class_name(results.classes, int(half.objects.label[half.focus]))
+    name = printable(class_name(results.classes, int(half.objects.label[half.focus])))
     if half.side == 'truth':
         return f'missed {name}' if case.kind == 'missed' else name
     false = 'false ' if case.kind == 'false' else ''

@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..evaluation.predictions import Detections, LabelMaps
 from ..utils.boxes import is_background
 from ..utils.files import write_whole
+from ..utils.text import printable
 from ..visualization.canvas import class_color
 from . import detection, gallery, segmentation
 from .cases import KINDS, select_cases
@@ -80,7 +81,10 @@ def render_page(runs: Sequence[Run]) -> str:
     cases, told = _build_gallery(kind, runs, judged) if judged else ([], [])
     classes = next(iter(judged.values())).results.classes if judged else []
     # Whatever has no mark-up of its own is escaped: classes and files may be called anything.
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_escape_controls
+    )
+    environment.filters['printable'] = printable
     return environment.get_template('page.html.j2').render(
         title='Run report: ' + ' and '.join(run.name for run in runs),
         subtitle=_page_subtitle(runs),
@@ -98,6 +102,11 @@ def render_page(runs: Sequence[Run]) -> str:
         differences=_config_diff(runs),
         **_script_blocks(kind, sections, judged),
     )
+
+
+def _escape_controls(value: Any) -> Any:
+    """Escape what is no letter in names that files brought; mark-up of our own passes."""
+    return printable(value) if type(value) is str else value
 
 
 def _check_alike(runs: Sequence[Run]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from .text import printable
+
 SECONDS = 10  # between two lines
 REFRESH = 0.2  # seconds between two drawings of a bar, at least
 LENGTH = 40  # of a bar, at most
@@ -26,7 +28,7 @@ class ProgressBar:
     """
 
     def __init__(self, bars: Any, title: str, total: int | None) -> None:
-        self.bars, self.task = bars, bars.add_task(title, total=total)
+        self.bars, self.task = bars, bars.add_task(printable(title), total=total)
         self.drawn = time.monotonic()
 
     def step(self, steps: int = 1) -> None:
@@ -37,10 +39,8 @@ class ProgressBar:
             self.bars.refresh()
 
     def say(self, line: str) -> None:
-        """Write a line above the bar, colors of its own included."""
-        from rich.text import Text
-
-        self.bars.console.print(Text.from_ansi(line))
+        """Write a line above the bar."""
+        self.bars.console.print(printable(line))
 
 
 class ProgressLines:
@@ -66,7 +66,7 @@ class ProgressLines:
 
     def say(self, line: str) -> None:
         """Write a line."""
-        sys.stderr.write(line + '\n')
+        sys.stderr.write(printable(line) + '\n')
         sys.stderr.flush()
 
 

@@ -1,10 +1,26 @@
-"""Names in messages."""
+"""Names and texts in messages."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 SINGULAR = {'classes': 'class', 'categories': 'category'}
+
+
+CONTROL = re.compile(
+    '[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]'
+)
+"""Characters that move a terminal's cursor, run its commands, turn the order of a line, or cannot
+be written, other than new lines and tabs."""
+
+
+def printable(text: object) -> str:
+    """Return a text with control characters escaped, as a terminal or a log may have it.
+
+    Names of files, classes and weights are given by whoever made the files.
+    """
+    return CONTROL.sub(lambda found: found[0].encode('unicode_escape').decode(), str(text))
 
 
 def format_some(names: Sequence[str], count: int = 8) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import UserError
 from ..utils.boxes import IGNORED, class_name, is_background
 from ..utils.files import write_whole
+from ..utils.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,7 +150,7 @@ class Grid:
         )
         for text, (_, name) in zip(legend.get_texts(), entries, strict=True):
             text.set_parse_math(False)
-            text.set_text(name)
+            text.set_text(printable(name))
 
 
 def draw_sheet(
@@ -220,7 +221,7 @@ def _seam(color: str, width: float) -> list[Any]:
 
 def write_title(axes: Axes, text: str) -> None:
     """Write above a panel, on its left."""
-    axes.set_title(text, fontsize=8, pad=3, loc='left').set_parse_math(False)
+    axes.set_title(printable(text), fontsize=8, pad=3, loc='left').set_parse_math(False)
 
 
 def text_color_on(color: Sequence[float]) -> str:
@@ -315,7 +316,7 @@ def write_plate(axes: Axes, x: float, y: float, words: str, style: BoxStyle, **p
     text = axes.text(
         x,
         y,
-        words,
+        printable(words),
         fontsize=6.5,
         clip_on=True,
         color=style.ink,

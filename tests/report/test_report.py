@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -448,6 +449,33 @@ def test_pictures_are_a_sample_of_many_and_small(tmp_path, monkeypatch):
         [f'class {number}' for number in range(400)], found.pictures, found.truth, found.found
     )
     assert 'Of 401 rows these 40 are confused most' in page.render_page([of_run(many)])
+
+
+CONTROLS = ('\x1b[2J', '\x07', '\r', '\x9b31m', '\u202e', '\u2066', '\x00', '\udc80')
+"""Of terminals and of the direction of text, and a byte of a name that is no UTF-8."""
+
+
+@pytest.mark.parametrize('kind', ['detection', 'segmentation'])
+def test_no_control_character_of_a_file_reaches_the_page(tmp_path, monkeypatch, kind):
+    results = drawn(tmp_path) if kind == 'detection' else labelled(tmp_path)
+    names = [f'{name}{"".join(CONTROLS)}end' for name in results.classes]
+    run = of_run(replace(results, classes=names))
+    name = 'run' + ''.join(CONTROLS)
+    curve = {f'decode.loss{"".join(CONTROLS)}': ([1, 2], [3.0, 2.0])}
+    run = replace(
+        run,
+        name=name,
+        config=name,
+        notes=[name],
+        facts={name: name},
+        curves=SOME_CURVES._replace(losses=curve, scores=curve),
+    )
+    monkeypatch.setattr('plotly.offline.get_plotlyjs', lambda: '')  # which has some of its own
+    ours = page.render_page([run, replace(run, name='other', config='other')])
+    assert not any(control in ours for control in CONTROLS)
+    for control in ('\\x1b[2J', '\\x9b31m', '\\u202e', '\\udc80'):
+        assert control in ours
+    ours.encode()
 
 
 def test_images_that_are_gone_are_counted(tmp_path):
