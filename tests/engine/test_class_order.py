@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +11,16 @@ import torch
 from helpers import tiny
 from mmengine.structures import InstanceData, PixelData
 
+from mmresnest.config.inspect import import_packages
+from mmresnest.config.load import load_config
+from mmresnest.config.retarget import use_data
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine.class_order import RenumberLabels, match_classes
 from mmresnest.engine.test import test as score
 from mmresnest.engine.train import train
 from mmresnest.errors import UserError
+from mmresnest.inference.results import Detections
+from mmresnest.inference.scoring import check_scorable, score_predictor
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('fresh_logger')]
 
@@ -105,6 +111,45 @@ def test_a_detector_is_scored_by_name(trained, shapes, tmp_path):
     # Ids stay with their names, so that the files say the same.
     one, two = (json.loads(result.files[0].read_text()) for result in results)
     assert one == two and len({row['category_id'] for row in one}) > 1
+
+
+class Oracle:
+    """Finds every object of a file, its classes numbered in an order of its own."""
+
+    def __init__(self, file, names):
+        table = json.loads(file.read_text())
+        category = {row['id']: row['name'] for row in table['categories']}
+        self.names, self.found = names, []
+        for image in table['images']:
+            rows = [row for row in table['annotations'] if row['image_id'] == image['id']]
+            boxes = np.array([row['bbox'] for row in rows], np.float32).reshape(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            labels = np.array([names.index(category[row['category_id']]) for row in rows], int)
+            size = image['height'], image['width']
+            self.found.append(
+                Detections(boxes, np.ones(len(rows), np.float32), labels, names, None, size)
+            )
+
+    def __call__(self, image):
+        return self.found.pop(0)
+
+
+def test_whatever_predicts_is_scored_by_name(shapes):
+    cfg = load_config('faster_rcnn_resnest50_fpn')
+    names = use_data(cfg, shapes).classes
+    for order in (names, names[::-1]):
+        oracle = Oracle(shapes / 'val.json', tuple(order))
+        assert score_predictor(oracle, cfg, progress=False)['coco/bbox_mAP'] == 1
+    import_packages(cfg)
+    check_scorable(cfg, names[::-1])
+    other = tuple(f'other {name}' for name in names)
+    for refuse in (
+        lambda: check_scorable(cfg, other),
+        lambda: score_predictor(SimpleNamespace(names=other, __call__=None), cfg, progress=False),
+    ):
+        with pytest.raises(UserError) as caught:
+            refuse()
+        assert caught.value.code == 'checkpoint.other-classes'
 
 
 def test_a_segmentor_is_scored_by_name(trained, shapes, tmp_path):
