@@ -6,6 +6,7 @@ import argparse
 
 from .arguments import Command, Parser, parse_cfg_options
 from .check_data import add_data
+from .printing import show
 
 
 def add_browse_data_arguments(parser: Parser) -> None:
@@ -43,7 +44,7 @@ def run_browse_data(args: argparse.Namespace) -> int:
         number=args.num_images,
         seed=args.seed,
     )
-    print(f'written: {file}')
+    show(f'written: {file}')
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .arguments import Command, Parser, add_cfg_options, add_config, parse_cfg_options
 from .measuring import check_parent
+from .printing import show
 
 
 def add_data(parser: Parser) -> None:
@@ -75,7 +76,7 @@ def run_check_data(args: argparse.Namespace) -> int:
         fix=args.fix,
         force=args.force,
     )
-    print(report.format_text())
+    show(report.format_text())
     if args.report is not None:
         as_json = args.report.endswith('.json')
         Path(args.report).write_text(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .arguments import Command, Parser, add_trust
+from .printing import show
 
 
 def add_convert_arguments(parser: Parser) -> None:
@@ -30,7 +31,7 @@ def run_convert(args: argparse.Namespace) -> int:
     """Convert, and print what was written."""
     from ..models.weights import convert_file
 
-    print(convert_file(args.source, args.target, args.to, force=args.force))
+    show(convert_file(args.source, args.target, args.to, force=args.force))
     return 0
 
 

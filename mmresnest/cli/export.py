@@ -6,7 +6,7 @@ import argparse
 
 from ..export.options import ExportOptions
 from .arguments import Command, Parser, add_arguments, add_checkpoint, add_config, read_options
-from .printing import print_time
+from .printing import print_time, show
 
 
 def add_export_arguments(parser: Parser) -> None:
@@ -24,20 +24,20 @@ def run_export(args: argparse.Namespace) -> int:
         args.config,
         args.checkpoint,
         read_options(args, ExportOptions),
-        say=lambda line: print(line, flush=True),
+        say=lambda line: show(line, flush=True),
     )
     for where, found in result.differences.items():
-        print(
+        show(
             f'{where}: '
             + ', '.join(f'{one.what} {one.value:.2g} (at most {one.limit:g})' for one in found)
         )
     for precision, scores in result.scores.items():
-        print(f'{precision}: ' + ', '.join(f'{name} {value:.4g}' for name, value in scores.items()))
-    print(', '.join(f'{name} {value:.1f} ms' for name, value in result.milliseconds.items()))
+        show(f'{precision}: ' + ', '.join(f'{name} {value:.4g}' for name, value in scores.items()))
+    show(', '.join(f'{name} {value:.1f} ms' for name, value in result.milliseconds.items()))
     for note in result.notes:
-        print(f'note: {note}')
+        show(f'note: {note}')
     for file in result.files:
-        print(f'written: {file} ({file.stat().st_size / 1e6:.1f} MB)')
+        show(f'written: {file} ({file.stat().st_size / 1e6:.1f} MB)')
     print_time(result.seconds)
     return 0
 

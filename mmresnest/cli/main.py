@@ -15,6 +15,7 @@ from ..config.options import note_renamed
 from ..errors import UserError
 from ..version import __version__
 from .arguments import Command, Parser, process_settings
+from .printing import show
 
 COMMANDS = {
     'train': 'train a config, on its own data, yours or the embedded set',
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _refuse(error: UserError, debug: bool) -> int:
     if debug:
         raise error
-    print(f'mmresnest: error: {error}', file=sys.stderr)
+    show(f'mmresnest: error: {error}', file=sys.stderr)
     return 2
 
 

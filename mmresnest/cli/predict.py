@@ -6,7 +6,7 @@ import argparse
 
 from ..inference.options import ExportedOptions, PredictOptions
 from .arguments import Command, Parser, add_arguments, add_checkpoint, add_config, read_options
-from .printing import format_count, print_time
+from .printing import format_count, print_time, show
 
 
 def add_predict_arguments(parser: Parser) -> None:
@@ -63,14 +63,14 @@ def run_predict(args: argparse.Namespace) -> int:
             read_options(args, PredictOptions),
             progress=show_progress,
         )
-    print(
+    show(
         f'predicted: {format_count(result.images, "image")}'
         + (f', {format_count(result.objects, "object")}' if result.objects else '')
     )
     if result.bad:
-        print(f'skipped: {format_count(len(result.bad), "image")}, named above')
+        show(f'skipped: {format_count(len(result.bad), "image")}, named above')
     for file in result.files:
-        print(f'written: {file}')
+        show(f'written: {file}')
     print_time(result.seconds)
     return 0
 

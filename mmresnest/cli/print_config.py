@@ -6,6 +6,7 @@ import argparse
 
 from ..config.options import ConfigOptions
 from .arguments import Command, Parser, add_arguments, add_config, read_options
+from .printing import show
 
 
 def add_print_config_arguments(parser: Parser) -> None:
@@ -18,7 +19,7 @@ def run_print_config(args: argparse.Namespace) -> int:
     """Print the config."""
     from ..engine.prepare import configure
 
-    print(configure(args.config, read_options(args, ConfigOptions)).pretty_text)
+    show(configure(args.config, read_options(args, ConfigOptions)).pretty_text)
     return 0
 
 

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+from ..utils.text import printable
+
+
+def show(text: object, **how: Any) -> None:
+    """Print a text that may hold names of files, classes or weights, as ``print`` does."""
+    print(printable(text), **how)
 
 
 def is_first_process(launcher: str) -> bool:
@@ -15,7 +23,7 @@ def is_first_process(launcher: str) -> bool:
 def print_scores(metrics: Mapping[str, float]) -> None:
     """Print a line for each score."""
     for name, value in metrics.items():
-        print(f'{name}: {value:.4g}' if isinstance(value, float) else f'{name}: {value}')
+        show(f'{name}: {value:.4g}' if isinstance(value, float) else f'{name}: {value}')
     if not metrics:
         print('no scores: the config validates nothing, or nothing was detected')
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .arguments import Command, Parser, add_trust
-from .printing import print_time
+from .printing import print_time, show
 
 
 def add_report_arguments(parser: Parser) -> None:
@@ -38,8 +38,8 @@ def run_report(args: argparse.Namespace) -> int:
 
     result = report(args.work_dirs, out=args.out, checkpoint=args.checkpoint)
     for note in result.notes:
-        print(f'note: {note}')
-    print(f'written: {result.file} ({result.file.stat().st_size / 1e6:.1f} MB)')
+        show(f'note: {note}')
+    show(f'written: {result.file} ({result.file.stat().st_size / 1e6:.1f} MB)')
     print_time(result.seconds)
     return 0
 

@@ -14,7 +14,7 @@ from .arguments import (
     add_processes,
     read_options,
 )
-from .printing import is_first_process, print_scores, print_time
+from .printing import is_first_process, print_scores, print_time, show
 
 
 def add_test_arguments(parser: Parser) -> None:
@@ -34,9 +34,9 @@ def run_test(args: argparse.Namespace) -> int:
         if result.scored:
             print_scores(result.metrics)
         else:
-            print('nothing is scored: the test images have no annotations')
+            show('nothing is scored: the test images have no annotations')
         for file in result.files:
-            print(f'written: {file}')
+            show(f'written: {file}')
         print_time(result.seconds)
     return 0
 

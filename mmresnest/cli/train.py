@@ -14,7 +14,7 @@ from .arguments import (
     add_trust,
     read_options,
 )
-from .printing import is_first_process, print_scores, print_time
+from .printing import is_first_process, print_scores, print_time, show
 
 
 def add_train_arguments(parser: Parser) -> None:
@@ -33,11 +33,11 @@ def run_train(args: argparse.Namespace) -> int:
     if is_first_process(args.launcher):
         print_scores(result.metrics)
         if result.checkpoint is not None:
-            print(f'checkpoint: {result.checkpoint}')
+            show(f'checkpoint: {result.checkpoint}')
         if result.pictures:
-            print('pictures: ' + ', '.join(map(str, result.pictures)))
+            show('pictures: ' + ', '.join(map(str, result.pictures)))
         if result.report is not None:
-            print(f'report: {result.report}')
+            show(f'report: {result.report}')
         print_time(result.seconds)
     return 0
 

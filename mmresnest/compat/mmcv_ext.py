@@ -90,7 +90,8 @@ def make_refusal(name: str) -> Callable:
     def refuse(*args: object, **kwargs: object) -> None:
         raise UserError(
             f'mmcv was installed without compiled operators, and {name!r} is none of those that '
-            f'mmresnest provides in their place. To get it, install compiled mmcv: {install_advice()}',
+            'mmresnest provides in their place. To get it, install compiled mmcv: '
+            f'{install_advice()}',
             code='package.no-operator',
         )
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from ..security import data_files, torch_load
 from ..security.config_names import SCOPES, configs_are_data
-from ..security.resume import drop_paths_outside_work_dir
+from ..security.resume import check_progress, drop_paths_outside_work_dir, explain_resume_errors
 
 
 def patch_checkpoint_loader(module: ModuleType) -> None:
@@ -29,7 +29,7 @@ def patch_checkpoint_loader(module: ModuleType) -> None:
         if not torch_load.trusts_checkpoints() or '://' in str(filename):
             with torch_load.read_weights_only(filename), _check_before_load(str(filename)):
                 checkpoint = unguarded(cls, filename, *args, **kwargs)
-                return torch_load.finish_checkpoint(checkpoint)
+                return torch_load.finish_checkpoint(checkpoint, str(filename))
         with torch_load.read_any_object():
             return unguarded(cls, filename, *args, **kwargs)
 
@@ -75,7 +75,7 @@ def _swap(module: ModuleType, name: str, new: Any) -> Iterator[None]:
 
 
 def patch_resume(module: ModuleType) -> None:
-    """Have the runners forget what a checkpoint says of files that are not theirs."""
+    """Have the runners refuse damaged checkpoints, and forget files that are not theirs."""
     for name in ('Runner', 'FlexibleRunner'):
         kind = vars(module).get(name)
         if kind is not None and kind.__module__ == module.__name__:
@@ -86,7 +86,9 @@ def _patch_resume_of(kind: Any) -> None:
     theirs = kind.resume
 
     def resume(self: Any, *args: Any, **kwargs: Any) -> None:
-        theirs(self, *args, **kwargs)
+        with explain_resume_errors(str(args[0] if args else kwargs.get('filename'))):
+            theirs(self, *args, **kwargs)
+            check_progress(self)
         drop_paths_outside_work_dir(self)
 
     kind.resume = resume
@@ -119,6 +121,20 @@ def patch_mmseg_pickles(module: ModuleType) -> None:
         return data_files.read_pickle(BytesIO(content))
 
     vars(module)['pickle'] = SimpleNamespace(loads=loads)
+
+
+def patch_openimages(module: ModuleType) -> None:
+    """Have mmdet read the hierarchy of OpenImages, which a config names, as data."""
+    numpy = ModuleType('numpy')
+    vars(numpy).update(vars(module)['np'].__dict__)
+    theirs = vars(numpy)['load']
+
+    def load(path: Any, **kwargs: Any) -> Any:
+        trusted = torch_load.trusts_checkpoints()
+        return theirs(path, **kwargs) if trusted else data_files.read_array(path)
+
+    vars(numpy)['load'] = load
+    vars(module)['np'] = numpy
 
 
 def patch_registries(module: ModuleType) -> None:

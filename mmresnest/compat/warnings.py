@@ -10,6 +10,8 @@ import re
 import warnings
 from types import ModuleType
 
+from ..utils.text import printable
+
 WARNINGS = (
     # mmseg builds the losses of its own heads by its own old function
     ('``build_loss`` would be deprecated', r'mmseg\.models\.builder'),
@@ -49,6 +51,14 @@ def is_relevant(record: logging.LogRecord) -> bool:
     return record.levelno > logging.WARNING or LINES.match(record.getMessage()) is None
 
 
+def escape_record(record: logging.LogRecord) -> bool:
+    """Escape the control characters of a line, which files of strangers may have brought."""
+    text = record.getMessage()
+    if printable(text) != text:
+        record.msg, record.args = printable(text), ()
+    return True
+
+
 def filter_log_lines(module: ModuleType) -> None:
     """Filter lines of mmengine's loggers, and what the fork prints at import, twice.
 
@@ -59,6 +69,7 @@ def filter_log_lines(module: ModuleType) -> None:
     def __init__(self: logging.Logger, *args: object, **kwargs: object) -> None:
         theirs(self, *args, **kwargs)
         self.addFilter(is_relevant)
+        self.addFilter(escape_record)
 
     def print_unless_known(message: object) -> None:
         if not str(message).startswith('Could not import OneDL'):

@@ -30,6 +30,7 @@ from mmengine.runner.base_loop import BaseLoop
 
 from ..errors import UserError
 from ..registry import LOOPS
+from ..security.resume import check_record, explain_resume_errors
 from ..utils.text import format_some
 from .dataloader import ResumableDataLoader
 from .fingerprint import (
@@ -246,7 +247,8 @@ class _ResumableLoopMixin(BaseLoop):
         if self.exact:
             self.dataloader.set_seeds(record['seed'], record['sampler_seed'])
         if len(record['processes']) == now['world_size']:
-            self._restore_process_state(record['processes'][get_rank()])
+            with explain_resume_errors('the checkpoint'):
+                self._restore_process_state(record['processes'][get_rank()])
         early = [hook for hook in self.runner.hooks if isinstance(hook, EarlyStoppingHook)]
         for hook, counted in zip(early, record['hooks']):
             hook.wait_count, hook.best_score = counted['wait_count'], counted['best_score']
@@ -345,6 +347,8 @@ class _RecordHook(Hook):
             self.loop.resumed = True
             record = checkpoint.get(RECORD)
             known = isinstance(record, Mapping) and record.keys() >= RECORD_KEYS
+            if known:
+                check_record(record)
             self.loop.record = record if known else None
 
     def before_val(self, runner: Any) -> None:

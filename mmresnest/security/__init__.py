@@ -7,8 +7,8 @@ mmengine in the modules of configs; torch only once a checkpoint is read.
 
 * A checkpoint (``.pth``, ``.pt``) may hold containers, numbers, texts, tensors, arrays and the
   histories of mmengine, and claim no more than it is long: :mod:`.torch_load` goes through the file
-  by the unpickler of :mod:`.pickles` before torch reads it. What a name in a pickle is bound to is a
-  function of ours, never the named one: :mod:`.placeholders`.
+  by the unpickler of :mod:`.pickles` before torch reads it. A name in a pickle is bound to a
+  function of ours, never to the named one: :mod:`.placeholders`.
 * A data file (``.pkl``) may hold the same and is read by the same unpickler; ``.yml`` plain yaml:
   :mod:`.data_files`.
 * A config that is read as data (``--safe-config``) may assign literals, arithmetic and

@@ -130,9 +130,9 @@ class _ConfigFiles:
             ('fileExtname', path.suffix),
         ):
             value = value.replace('\\', '/')
-            text = re.sub(rf'\{{\{{\s*{key}\s*\}}\}}', value, text)
+            text = re.sub(rf'\{{\{{\s{{0,20}}{key}\s{{0,20}}\}}\}}', value, text)
         text = re.sub(
-            r'\{\{[\'"]?\s*\$(\w{1,100})\s*:\s*(\S{0,300}?)\s*[\'"]?\}\}',
+            r'\{\{[\'"]?\s{0,20}\$(\w{1,100})\s{0,20}:\s{0,20}(\S{0,300}?)\s{0,20}[\'"]?\}\}',
             lambda found: self._read_variable(found[1], found[2], path),
             text,
         )
@@ -143,7 +143,7 @@ class _ConfigFiles:
             places[name] = found[1]
             return f'"{name}"'
 
-        return re.sub(r'\{\{\s*_base_\.([\w.]+)\s*\}\}', mark, text), places
+        return re.sub(r'\{\{\s{0,20}_base_\.([\w.]{1,300})\s{0,20}\}\}', mark, text), places
 
     def _read_variable(self, name: str, default: str, path: Path) -> str:
         if name in os.environ:

@@ -10,6 +10,7 @@ from typing import IO, Any
 from ..errors import UserError
 from ..utils.env import TRUST
 from .pickles import (
+    BROKEN,
     DATA_FILES,
     MOST_NODES,
     SafeUnpickler,
@@ -47,6 +48,29 @@ def read_pickle(file: IO[bytes]) -> Any:
             f'whoever made the file as you trust a program of theirs, set {TRUST}=1',
             code='data.unsafe',
         ) from error
+
+
+def read_array(path: Any) -> Any:
+    """Read an array of numbers or text as ``numpy.load`` does, which would run a pickle.
+
+    Raises:
+        UserError: it holds more, or is no array.
+    """
+    import numpy as np
+
+    with open(path, 'rb') as file:
+        is_pickle = file.read(2) not in (b'\x93N', b'PK')
+        file.seek(0)
+        if is_pickle:
+            return read_pickle(file)
+        try:
+            return np.load(file)
+        except (EOFError, OSError, *BROKEN) as error:
+            raise UserError(
+                f'{path} cannot be read as an array ({type(error).__name__}: {error}); save it by '
+                'numpy.save, with a dtype of numbers',
+                code='data.unreadable',
+            ) from error
 
 
 def safe_yaml_loader(yaml: Any) -> Any:

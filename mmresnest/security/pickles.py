@@ -588,11 +588,24 @@ def check_nesting(root: Any, name: str, most_nodes: int = MOST_NODES) -> int:
 _NESTING = (dict, list, tuple, set, _Unbuilt)
 
 
+def _check_metadata(metadata: Any) -> None:
+    """Refuse what torch would stumble over: versions of modules by name are what it saves."""
+    if metadata is None:
+        return
+    modules = metadata.values() if isinstance(metadata, dict) else [None]
+    if not all(
+        isinstance(one, dict) and isinstance(one.get('version'), (int, type(None)))
+        for one in modules
+    ):
+        raise pickle.UnpicklingError('Unsupported _metadata of weights')
+
+
 def _parts_of(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         yield from value.keys()
         yield from value.values()
         if isinstance(value, _Ordered) and value.state is not None:
+            _check_metadata(value.state.get('_metadata'))
             yield value.state
     elif isinstance(value, _Unbuilt):
         yield from value.parts

@@ -243,7 +243,7 @@ def read_tensors(path: Path, trusted: bool = False) -> Any:
         ) from error
 
 
-def finish_checkpoint(checkpoint: Any) -> Any:
+def finish_checkpoint(checkpoint: Any, name: str) -> Any:
     """Resolve the placeholders of a checkpoint, and drop the config that the Runner would execute.
 
     The Runner looks for the number of GPUs in ``meta['config']``. No version of mmengine that this
@@ -251,6 +251,39 @@ def finish_checkpoint(checkpoint: Any) -> Any:
     inferencers executes.
     """
     checkpoint = resolve_placeholders(checkpoint)
-    if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
-        checkpoint['meta'].pop('config', None)
+    if isinstance(checkpoint, dict):
+        wrong = [key for key, is_right in ENTRY_CHECKS.items() if not is_right(checkpoint.get(key))]
+        if wrong:
+            raise UserError(
+                f'{name} cannot be read as a checkpoint: its {wrong[0]} is of a type that no '
+                'training writes; fetch it again, or from another source',
+                code='checkpoint.unreadable',
+            )
+        (checkpoint.get('meta') or {}).pop('config', None)
     return checkpoint
+
+
+def _are_weights(value: Any) -> bool:
+    return not isinstance(value, dict) or all(isinstance(key, str) for key in value)
+
+
+def _is_meta(value: Any) -> bool:
+    """Whether classes are texts in what mmengine, mmdet 2 and mmseg 0 write of a training."""
+    if value is None:
+        return True
+    known = value.get('dataset_meta') if isinstance(value, dict) else 0
+    return isinstance(known, (dict, type(None))) and all(
+        _are_names(group.get(key))
+        for group in (value, known or {})
+        for key in ('classes', 'CLASSES', 'thing_classes', 'THING_CLASSES')
+    )
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, (str, type(None))) or (
+        isinstance(value, (list, tuple)) and all(isinstance(name, (str, int)) for name in value)
+    )
+
+
+ENTRY_CHECKS = {'state_dict': _are_weights, 'meta': _is_meta}
+"""Entry of a checkpoint -> whether what reads it later can, beside torch itself."""

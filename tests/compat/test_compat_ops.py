@@ -165,6 +165,38 @@ def test_roi_align(mmcv_ops, random, kernel, mode, size, scale, ratio, aligned):
 
 
 @pytest.mark.parametrize('mode', ['avg', 'max'])
+@pytest.mark.parametrize('axis', [0, 1])
+def test_roi_align_at_the_edges_of_what_counts(mmcv_ops, kernel, mode, axis):
+    """A cell of margin counts, its outer line included: there the border is repeated.
+
+    All values are exact in binary, so that no rounding decides.
+    """
+    feature = torch.tensor([[1.0, 2.0, 4.0]])
+    feature = (feature if axis else feature.t()).expand((4, 3) if axis else (3, 4)).double()
+    feature = feature[None, None].clone().requires_grad_()
+    cases = {  # where the one sample lies -> what it reads, and from which cells
+        -1.25: (0.0, (0, 0, 0)),
+        -1.0: (1.0, (1, 0, 0)),
+        -0.5: (1.0, (1, 0, 0)),
+        1.5: (3.0, (0, 0.5, 0.5)),
+        2.5: (4.0, (0, 0, 1)),
+        3.0: (4.0, (0, 0, 1)),
+        3.25: (0.0, (0, 0, 0)),
+    }
+    for place, (value, weights) in cases.items():
+        if mode == 'max' and place == -1.0:
+            continue  # mmcv's maximum marks "nowhere" by -1
+        along, across = (place - 0.5, place + 0.5), (0.5, 1.5)
+        (x0, x1), (y0, y1) = (along, across) if axis else (across, along)
+        rois = torch.tensor([[0, x0, y0, x1, y1]], dtype=torch.float64)
+        found = mmcv_ops.roi_align(feature, rois, (1, 1), 1.0, 1, mode, False)
+        assert float(found.detach()) == value, place
+        (gradient,) = torch.autograd.grad(found.sum(), feature)
+        summed = gradient[0, 0].sum(1 - axis)
+        assert summed.tolist() == list(weights), place
+
+
+@pytest.mark.parametrize('mode', ['avg', 'max'])
 def test_roi_align_in_small_pieces_is_the_same(mmcv_ops, random, monkeypatch, mode):
     feature = draw(random, 2, 3, 6, 9)
     rois = torch.tensor(
@@ -274,6 +306,26 @@ def boxes_and_scores(random, number, ties=False):
     boxes = torch.cat([corner, corner + draw(random, number, 2, low=-1, high=20)], 1).float()
     scores = draw(random, number, low=0, high=1).float()
     return boxes, (scores * 8).floor() / 8 if ties else scores
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_nms_counts_pixels_or_measures_by_its_offset(mmcv_ops, dtype):
+    """Two boxes of 9 x 9 and 9 x 4 lengths, or of 10 x 10 and 10 x 5 pixels: IoU 4/9 and 1/2."""
+    boxes = torch.tensor([[0, 0, 9, 9], [0, 0, 9, 4], [10, 0, 19, 9]], dtype=dtype)
+    scores = torch.tensor([0.9, 0.8, 0.7], dtype=dtype)
+    for offset, iou in ((0, 4 / 9), (1, 1 / 2)):
+        assert float(ops.nms.compute_ious(boxes[:1], boxes[1:2], offset)) == pytest.approx(iou)
+        # they touch, or are neighbors: no pixel is of both
+        assert float(ops.nms.compute_ious(boxes[:1], boxes[2:], offset)) == 0
+        for threshold in (iou - 0.01, iou + 0.01):
+            kept = [0, 1, 2] if threshold > iou else [0, 2]
+            index = mmcv_ops.nms(boxes, scores, threshold, offset=offset)[1]
+            assert index.tolist() == kept
+        dets, index = mmcv_ops.soft_nms(
+            boxes.float(), scores.float(), 0.1, method='linear', offset=offset
+        )
+        lowered = dict(zip(index.tolist(), dets[:, 4].tolist()))
+        assert lowered == pytest.approx({0: 0.9, 1: 0.8 * (1 - iou), 2: 0.7})
 
 
 def test_nms_of_one_group_in_several_steps(random, monkeypatch):

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from helpers.every import check_every
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
@@ -30,12 +31,14 @@ def found_once():
         yield
 
 
-@pytest.mark.parametrize('name', shipped_configs())
-def test_shipped_configs_are_read_as_mmengine_reads_them(name, found_once):
-    path = shipped_configs()[name]
-    theirs, ours = Config.fromfile(path), config_reader.read_config(path)
-    assert ours._cfg_dict == theirs._cfg_dict and ours.text == theirs.text
-    assert repr(ours._cfg_dict) == repr(theirs._cfg_dict)  # types and order, too
+def test_shipped_configs_are_read_as_mmengine_reads_them(found_once):
+    def check(path):
+        theirs, ours = Config.fromfile(path), config_reader.read_config(path)
+        assert ours._cfg_dict == theirs._cfg_dict and ours.text == theirs.text
+        assert repr(ours._cfg_dict) == repr(theirs._cfg_dict)  # types and order, too
+
+    assert len(shipped_configs()) > 150
+    check_every(shipped_configs().values(), check)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,24 @@ def test_configs_in_json_and_yaml(suffix, tmp_path):
 
 
 PROGRAMS = {
+    'compiler': "compile = dict(options={'cpp.cxx': './mark.sh'})\n",
+    'compiler of a strategy': "strategy = dict(type='X', compile=dict(options={'cpp.cxx': 'a'}))\n",
+    'compiler by a backend': "compile = dict(backend='os.system')\n",
+    'compiler, not a dict': "compile = 'inductor'\n",
+    'settings of a tracker': "visualizer = dict(vis_backends=[dict(type='WandbVisBackend', "
+    "init_kwargs=dict(project='a', settings=dict(x_executable='./mark.sh')))])\n",
+    'path of modules': "backend_args = dict(backend='memcached', sys_path='.')\n",
+    'code from the net': "model = dict(type='X', trust_remote_code=True)\n",
+    'other machine': "env_cfg = dict(dist_cfg=dict(init_method='tcp://10.0.0.1:1'))\n",
+    'folder that is deleted at the end': "a = dict(type='CocoMetric', collect_dir='/home')\n",
+    'folder that is deleted': "a = dict(type='MOTChallengeMetric', outfile_prefix='/home')\n",
+    'folder that is deleted, above': "a = dict(type='CityScapesMetric', outfile_prefix='../x')\n",
+    'folder that is deleted, here': "a = dict(type='MOTChallengeMetric', outfile_prefix='.')\n",
+    'folder that is deleted, user': "a = dict(type='CityscapesMetric', output_dir='~/x')\n",
+    'folder that exists': "a = dict(type='MOTChallengeMetric', outfile_prefix='base.py')\n",
+    'file of a strategy': "strategy = dict(type='DeepSpeedStrategy', config='a.json')\n",
+    'key that becomes a program': "a = {\"x': open('mark', 'w'), 'y\": 1}\n",
+    'key of two lines': "a = {'x\\n': 1}\n",
     'loop': 'for a in range(3):\n    b = a\n',
     'condition': 'if 1:\n    a = 1\n',
     'choice': 'a = 1 if 2 else 3\n',
@@ -158,6 +179,38 @@ def test_what_is_no_data_is_refused_and_not_run(name, tmp_path, monkeypatch):
     assert not (tmp_path / 'mark').exists()
 
 
+ACCEPTED = """
+compile = dict(backend='inductor', mode='max-autotune', fullgraph=True, dynamic=None)
+strategy = dict(type='SingleDeviceStrategy', compile=False, config=dict(a=1))
+visualizer = dict(vis_backends=[dict(type='WandbVisBackend', init_kwargs=dict(project='a'))])
+a = [
+    dict(type='MOTChallengeMetric', outfile_prefix='./mot_17_test_res', collect_dir=None),
+    dict(type='CityScapesMetric', outfile_prefix='./work_dirs/cityscapes_metric/instance'),
+    dict(type='CocoMetric', outfile_prefix='/data/results'),
+    dict(trust_remote_code=False, init_method='env://', sys_path=None),
+]
+b = {'.bias': 1, 'layer1.*': 2, 'a b-c/d(e)': 3, (1, 'k'): 4}
+"""
+
+
+def test_what_names_no_program_is_accepted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path / 'config.py', ACCEPTED)
+    assert config_reader.read_config(path)._cfg_dict == Config.fromfile(path)._cfg_dict
+
+
+def test_a_config_that_was_read_as_data_is_written_as_data(tmp_path, unformatted):
+    """The copy in the work folder is what mmengine executes the next time."""
+    path = written(tmp_path / 'config.json', json.dumps({"x'": 1, 'open("mark")': 2}))
+    with pytest.raises(UserError, match='has a quote') as error:
+        config_reader.read_config(path)
+    assert error.value.code == 'config.unsafe'
+    path = written(tmp_path / 'config.json', json.dumps({'a': {'open("mark")': "'", 'c"d': '"'}}))
+    ours = config_reader.read_config(path)
+    ours.dump(tmp_path / 'copy.py')
+    assert config_reader.read_config(tmp_path / 'copy.py').a == ours.a
+
+
 BOMBS = {
     'text': "a = 'a' * 10 ** 9\n",
     'list': 'a = [0] * 10 ** 12\n',
@@ -200,10 +253,22 @@ def test_what_takes_memory_or_time_without_end_is_refused(name, tmp_path):
     assert time.process_time() - begun < 20
 
 
-def test_templates_are_filled_in_without_end_of_time(tmp_path):
-    path = written(tmp_path / 'config.py', 'a = "' + '{{$a:' * 20000 + '"\n')
+@pytest.mark.parametrize(
+    'text',
+    [
+        '{{$a:' * 20000,
+        '{{$a:' + ' ' * 100000,
+        '{{$a' + ' ' * 100000,
+        '{{' + ' ' * 100000,
+        '{{ fileDirname' + ' ' * 100000,
+        '{{_base_.' + 'a.' * 50000,
+        ('{{$a:' + ' ' * 50) * 2000,
+    ],
+)
+def test_templates_are_filled_in_without_end_of_time(text, tmp_path):
+    path = written(tmp_path / 'config.py', f'a = "{text}"\n')
     begun = time.process_time()
-    config_reader.read_config(path)
+    assert config_reader.read_config(path).a == text
     assert time.process_time() - begun < 20
 
 
