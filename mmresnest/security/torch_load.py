@@ -172,9 +172,7 @@ def read_weights_only(filename: str) -> Iterator[None]:
     except UserError:
         raise
     except (UnpicklingError, EOFError, *BROKEN) as error:
-        raise UserError(
-            explain_load_error(filename, error), code='checkpoint.unreadable'
-        ) from error
+        raise explain_load_error(filename, error) from error
 
 
 @contextmanager
@@ -185,22 +183,24 @@ def read_any_object() -> Iterator[None]:
         yield
 
 
-def explain_load_error(filename: str, error: Exception) -> str:
+def explain_load_error(filename: str, error: Exception) -> UserError:
     """Tell a checkpoint that wants more than data from a file that is no checkpoint."""
     # torch's text is a paragraph of advice, and the reason on a line of its own, marked or not.
     reasons = str(error).partition('WeightsUnpickler error: ')[::2]
     reason = (reasons[1] or reasons[0]).strip().split('\n')[0] or type(error).__name__
     wanted = re.search(r'GLOBAL (\S+)', str(error))
     if wanted or 'Unsupported numpy' in reason or reason.startswith(('Can only', 'Trying to')):
-        return (
+        return UserError(
             f'{filename} holds more than weights: {wanted.group(1) if wanted else reason}. '
             f'Loading that could run any code, so it was not loaded. Take the weights from '
             f'a source that stores nothing else; or, if you trust whoever made the file as '
-            f'you trust a program of theirs, set {TRUST}=1'
+            f'you trust a program of theirs, set {TRUST}=1',
+            code='checkpoint.unsafe',
         )
-    return (
+    return UserError(
         f'{filename} cannot be read as a PyTorch checkpoint ({reason.split(". ")[0]}); it may '
-        f'be cut short or of another kind. Give a file that torch.save wrote'
+        f'be cut short or of another kind. Give a file that torch.save wrote',
+        code='checkpoint.unreadable',
     )
 
 

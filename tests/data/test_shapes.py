@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from helpers.errors import refuses
 
 from mmresnest.data.shapes import dataset, drawing
 from mmresnest.errors import UserError
@@ -347,19 +348,19 @@ def test_a_folder_of_other_parameters_is_refused(tmp_path, changes, told):
 def test_a_folder_of_another_version_is_refused(tmp_path, monkeypatch):
     root = small(tmp_path / 'set')
     monkeypatch.setattr(dataset, 'VERSION', dataset.VERSION + 1)
-    with pytest.raises(UserError, match='version'):
+    with refuses('shapes.folder-taken', 'version'):
         small(root)
 
 
 def test_foreign_content_is_refused_and_kept(tmp_path):
     (tmp_path / 'holiday.jpg').write_bytes(b'precious')
-    with pytest.raises(UserError, match='did not draw'):
+    with refuses('shapes.folder-taken', 'did not draw'):
         small(tmp_path)
     (tmp_path / 'holiday.jpg').rename(tmp_path / dataset.STAMP)
-    with pytest.raises(UserError, match='cannot be read'):
+    with refuses('shapes.folder-taken', 'cannot be read'):
         small(tmp_path)
     assert (tmp_path / dataset.STAMP).read_bytes() == b'precious'
-    with pytest.raises(UserError, match='is a file'):
+    with refuses('shapes.folder-taken', 'is a file'):
         small(tmp_path / dataset.STAMP)
 
 
@@ -443,5 +444,5 @@ def test_bad_arguments_are_told(tmp_path, changes, told):
 
 
 def test_an_unknown_split_is_told():
-    with pytest.raises(UserError, match='nearest: val'):
+    with refuses('option.unknown', 'nearest: val'):
         drawing.draw_sample(0, 'vall', 0)

@@ -47,6 +47,6 @@ def broken_off(settings, iteration):
     with pytest.raises(Stopped) as stop:
         noisy.train(dict(settings, custom_hooks=hooks))
     assert stop.value.code == STOPPED == 75
-    last = checkpoints.last(Path(settings['work_dir']))
+    last = checkpoints.find_last(Path(settings['work_dir']))
     assert str(last) == stop.value.checkpoint
     return last

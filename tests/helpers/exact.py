@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS
 
 from helpers import noisy
 from helpers.breaking import KINDS, TOTAL, WORKERS, broken_off
-from mmresnest.engine.distributed import leave
+from mmresnest.engine.distributed import leave_process_group
 from mmresnest.errors import UserError
 
 
@@ -70,7 +70,7 @@ def main():
     found['failure'] = failure_of_one(folder / 'failure', more)
     if dist.get_rank() == 0:
         (folder / 'found.json').write_text(json.dumps(found))
-    leave()
+    leave_process_group()
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ import torch
 
 from helpers import noisy
 from mmresnest.engine import checkpoints
-from mmresnest.engine.prepare import settle_start
+from mmresnest.engine.prepare import resolve_checkpoint
 from mmresnest.errors import UserError
 from mmresnest.utils import files
 
@@ -66,7 +66,7 @@ def live(folder, done, saving):
 
     files.write_whole = write_and_note
     cfg = Config(config(folder))
-    settle_start(cfg, 'if-any')
+    resolve_checkpoint(cfg, 'if-any')
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Note())
     runner.train()
@@ -118,14 +118,14 @@ def main():
         found['kills'] += 1
         found['while_saving'] += busy
         passed = []
-        left = checkpoints.last(place, passed.append)
+        left = checkpoints.find_last(place, passed.append)
         found['passed_over'] += len(passed)
         if left is None:
             found['from_the_start'] += 1
             at = 0
         else:
             found['resumed'] += 1
-            found['damaged'] += bool(files.damage(left))
+            found['damaged'] += bool(files.integrity_error(left))
             at = torch.load(left, weights_only=False)['meta']['iter']
         found['lost'] = max(found['lost'], done.value - at)
         done.value = at

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmresnest.config.inspect import LOADERS, dataset_leaves
+from mmresnest.config.inspect import LOADERS, dataset_configs
 from mmresnest.config.load import load_config
 from mmresnest.data.shapes.drawing import CLASSES
 
@@ -111,7 +111,7 @@ def pointed(kind: str, root: Path, change=None) -> Config:
 
 
 def leaves(cfg):
-    return [leaf for name in LOADERS for leaf in dataset_leaves(cfg[name].dataset)]
+    return [leaf for name in LOADERS for leaf in dataset_configs(cfg[name].dataset)]
 
 
 def annotations_of(cfg):

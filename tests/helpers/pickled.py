@@ -69,3 +69,31 @@ def pretrained(path: str) -> None:
     """As a config with a ``Pretrained`` backbone does."""
     module = BaseModule(init_cfg=dict(type='Pretrained', checkpoint=path))
     module.init_weights()
+
+
+REBUILD = torch._utils._rebuild_tensor_v2
+
+
+def archive_of(content: bytes, path: Path, **records: bytes) -> Path:
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('archive/data.pkl', content)
+        archive.writestr('archive/version', b'3')
+        for key, data in records.items():
+            archive.writestr(f'archive/data/{key.lstrip("_")}', data)
+    return path
+
+
+def laughs(levels: int, first: object = ()) -> object:
+    value: object = [first]
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+def deep(levels: int) -> bytes:
+    return b'\x80\x02' + b']' * levels + b'a' * (levels - 1) + b'.'
+
+
+def hashed(levels: int) -> bytes:
+    """A dictionary whose key is a tuple of itself twice, many times."""
+    return b'\x80\x02})' + b'q\0h\0\x86' * levels + b'Ns.'

@@ -21,7 +21,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from helpers import noisy
-from mmresnest.engine.distributed import leave
+from mmresnest.engine.distributed import leave_process_group
 from mmresnest.engine.hooks.signals import StopOnSignal
 
 
@@ -55,7 +55,7 @@ def train(folder, wait, resume='', **given):
         noisy.train(settings, resume)
     finally:
         if several:
-            leave()
+            leave_process_group()
 
 
 def fork(job):

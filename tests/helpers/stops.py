@@ -12,7 +12,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from helpers import toys
-from mmresnest.engine.distributed import leave
+from mmresnest.engine.distributed import leave_process_group
 from mmresnest.errors import UserError
 
 DISTRIBUTED = dict(
@@ -65,7 +65,7 @@ def main():
     found['images'] = trained(folder / 'images', rows, skip, epochs=4)
     found['images']['lines'] = len(toys.record(folder / 'images'))
     (folder / f'{rank}.json').write_text(json.dumps(found))
-    leave()
+    leave_process_group()
 
 
 if __name__ == '__main__':

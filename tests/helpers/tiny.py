@@ -131,8 +131,8 @@ def write(folder: Path, kind: str) -> Path:
 def save_random(cfg, path, **meta):
     """A checkpoint of a config's model, its weights and the statistics of its norms random."""
     torch.manual_seed(0)
-    configs_hardware.plain_norms(cfg.model)
-    configs_inspect.register(cfg)
+    configs_hardware.replace_sync_norms(cfg.model)
+    configs_inspect.import_packages(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
     for module in model.modules():
@@ -140,7 +140,7 @@ def save_random(cfg, path, **meta):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.8, 1.2)
             torch.nn.init.uniform_(module.weight, 0.8, 1.2)
-    leaf = configs_inspect.dataset_leaves(cfg.test_dataloader.dataset)[0]
+    leaf = configs_inspect.dataset_configs(cfg.test_dataloader.dataset)[0]
     meta = meta or dict(dataset_meta=leaf.metainfo.to_dict())
     torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
     return str(path)

@@ -14,8 +14,8 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from mmresnest import build_backbone
-from mmresnest.engine.distributed import leave
-from mmresnest.engine.hooks.bn_statistics import reestimate
+from mmresnest.engine.distributed import leave_process_group
+from mmresnest.engine.hooks.bn_statistics import estimate_statistics
 
 
 class SyncedNorm(nn.BatchNorm2d):
@@ -87,7 +87,7 @@ def precise_bn(images):
     mine = [images[:2], images[2:4]] if dist.get_rank() == 0 else [images[4:7], images[1:]]
     all_of_them = [images[:2], images[2:4], images[4:7], images[1:]]
     shared, union = backbone(frozen_stages=1), backbone(frozen_stages=1)
-    assert reestimate(shared, shared, mine) == 10
+    assert estimate_statistics(shared, shared, mine) == 10
     watched = copy.deepcopy(union)
     kept = {}
     for name, module in watched.named_modules():
@@ -120,7 +120,7 @@ def main():
     }
     if dist.get_rank() == 0:
         torch.save(found, sys.argv[1])
-    leave()
+    leave_process_group()
 
 
 if __name__ == '__main__':

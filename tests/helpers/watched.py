@@ -18,7 +18,7 @@ from mmengine.registry import HOOKS, METRICS
 from mmengine.runner import Runner
 
 from helpers import noisy
-from mmresnest.engine.train import released, watch
+from mmresnest.engine.train import release_on_exit, show_progress
 from mmresnest.utils import console
 
 console.REFRESH = 0.0  # every step is drawn
@@ -63,10 +63,10 @@ def train(folder: Path, act: str, resume: str = '', **given) -> str:
         settings.update(resume=True, load_from=str(folder / resume))
     streams = sys.stdout, sys.stderr
     runner = Runner.from_cfg(settings)
-    watch(runner, progress=True)
+    show_progress(runner, progress=True)
     how = 'ended'
     try:
-        with released(runner):
+        with release_on_exit(runner):
             runner.train()
     except (ZeroDivisionError, SystemExit) as error:
         how = type(error).__name__
