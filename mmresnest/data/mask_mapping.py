@@ -70,15 +70,15 @@ class MaskMapping:
         for part in filter(None, (part.strip() for part in text.split(','))):
             left, equals, name = (piece.strip() for piece in part.partition('='))
             if not equals or not left or not name:
-                raise _malformed(f'{part!r} is no value and name')
+                raise _mapping_error(f'{part!r} is no value and name')
             value = _parse_value(left)
             if value in entries:
-                raise _malformed(f'{left} is named twice')
+                raise _mapping_error(f'{left} is named twice')
             entries[value] = name
         if len({isinstance(value, tuple) for value in entries}) > 1:
-            raise _malformed('gray values and colors are mixed')
+            raise _mapping_error('gray values and colors are mixed')
         if not set(entries.values()) - {IGNORE}:
-            raise _malformed('it names no class')
+            raise _mapping_error('it names no class')
         return cls(tuple(entries.items()))
 
     @property
@@ -176,7 +176,7 @@ class MaskMapping:
         return np.abs(found[:, None] - listed[None]).argmin(1)
 
 
-def _malformed(why: str) -> UserError:
+def _mapping_error(why: str) -> UserError:
     return UserError(f'--mask-values: {why}; {_FORM}', code='option.mask-values')
 
 
@@ -187,10 +187,10 @@ def _parse_value(text: str) -> Value:
     if color:
         red, green, blue = (int(part) for part in color.groups()[1:])
         if max(red, green, blue) > 255:
-            raise _malformed(f'{text} is no color: channels are 0 to 255')
+            raise _mapping_error(f'{text} is no color: channels are 0 to 255')
         return red, green, blue
     if not text.isdecimal() or int(text) > 65535:
-        raise _malformed(f'{text!r} is neither a gray value, 0 to 65535, nor a color')
+        raise _mapping_error(f'{text!r} is neither a gray value, 0 to 65535, nor a color')
     return int(text)
 
 
