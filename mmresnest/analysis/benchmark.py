@@ -285,9 +285,10 @@ def profile_form(case: BenchmarkCase, form: str, operations: int = 15) -> str:
         synchronize_device(case.device)
         marks.append(time.perf_counter())
 
+    stages: list[Any] = model.stages
     hooks = [
-        model.stages[0][0].register_forward_pre_hook(mark),  # a trunk calls blocks only
-        *(stage[-1].register_forward_hook(mark) for stage in model.stages),
+        stages[0][0].register_forward_pre_hook(mark),  # a trunk calls blocks only
+        *(stage[-1].register_forward_hook(mark) for stage in stages),
     ]
     start = time.perf_counter()
     step()

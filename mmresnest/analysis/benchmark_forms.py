@@ -173,7 +173,8 @@ def _mmdet_settings(arch: str) -> dict[str, Any]:
 
 def _add_gates(model: nn.Module, reduction: int) -> None:
     """Put a gate behind the last norm of every block."""
-    for block in [module for module in model.modules() if hasattr(module, 'norm3_name')]:
+    blocks: list[Any] = [module for module in model.modules() if hasattr(module, 'norm3_name')]
+    for block in blocks:
         gate = PlainGate(block.norm3.num_features, reduction)
         block.add_module(block.norm3_name, nn.Sequential(block.norm3, gate))
 

@@ -98,7 +98,7 @@ def browse_data(
         )
     check_paths(cfg, (split,))
     import_packages(cfg)
-    check_annotations(cfg, (split,))
+    check_annotations(cfg, (split,), data, demo)
     with explain_build_errors(cfg):
         dataset = _build_dataset(cfg, split)
     chosen = sorted(random.Random(seed).sample(range(len(dataset)), min(number, len(dataset))))

@@ -23,13 +23,15 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..config.checks.classes import check_splits
-from ..config.checks.coco import check_table, report_lost_images
+from ..config.checks.coco import check_image_files, check_table, names_file
 from ..config.checks.part import SAMPLED, Part, list_parts
 from ..config.checks.semantic import (
     check_settings,
     check_values,
     find_masks,
+    format_size,
     read_rows,
+    report_files,
     report_lost_files,
 )
 from ..config.inspect import import_packages, task_of, type_of
@@ -38,10 +40,12 @@ from ..config.paths import check_paths
 from ..config.retarget import KINDS as LAYOUTS
 from ..config.retarget import use_data
 from ..data.base import SPLITS, DataFolder
-from ..data.checks.findings import KINDS, Finding, make_finding, make_rows_finding
+from ..data.checks.findings import Finding, make_finding
 from ..data.checks.images import (
     ImageFile,
+    find_mismatch,
     find_shared_images,
+    get_shown_size,
     map_files,
     pause_garbage_collection,
     read_image_file,
@@ -164,7 +168,7 @@ def check_data(
     check_paths(cfg, tuple(splits))
     import_packages(cfg)
     report = Report(name_of(cfg))
-    parts = _select_parts(list(list_parts(cfg, splits)), report)
+    parts = _select_parts(list(list_parts(cfg, splits, in_folder=bool(demo or data))), report)
     mapped = folder if fix is not None and mask_values is not None else None
     targets = {} if mapped else _choose_targets(parts, fix, force)
     with pause_garbage_collection():
@@ -185,7 +189,9 @@ def check_data(
 def _write_mapped_folder(folder: DataFolder, out: Path, report: Report) -> None:
     """Write index masks beside links to the images: a folder that ``--data`` takes by itself."""
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise UserError(f'--fix {out}: it is not an empty folder; name another', code='option.exists')
+        raise UserError(
+            f'--fix {out}: it is not an empty folder; name another', code='option.exists'
+        )
     for split in filter(lambda one: one.scored, folder.splits.values()):
         shutil.copytree(split.annotations, out / 'annotations' / split.name)
     (out / 'images').symlink_to(folder.root / 'images', target_is_directory=True)
@@ -228,13 +234,9 @@ def _check_part(part: Part, every: bool, report: Report) -> CheckedPart:
     files = [
         part.folder('img') / row['file_name']
         for row in get_rows(table, 'images')
-        if _names_file(row)
+        if names_file(row)
     ]
     return CheckedPart(part, found, files, table)
-
-
-def _names_file(row: Any) -> bool:
-    return has_fields(row, 'file_name') and isinstance(row['file_name'], str)
 
 
 def _choose(count: int, every: bool) -> list[int]:
@@ -257,40 +259,10 @@ def _check_image_files(
     part: Part, table: Mapping[str, Any], every: bool, report: Report
 ) -> Iterator[Finding]:
     """Yield what is wrong with the image files that an annotation file lists."""
-    rows = get_rows(table, 'images')
-    named = [at for at, row in enumerate(rows) if _names_file(row)]
+    named = [at for at, row in enumerate(get_rows(table, 'images')) if names_file(row)]
     chosen = [named[at] for at in _choose(len(named), every)]
-    paths = [part.folder('img') / rows[at]['file_name'] for at in chosen]
     _note_sample(part, len(chosen), len(named), report)
-    turned = _follows_exif(part)
-    faults: dict[str, list[int]] = defaultdict(list)
-    words: dict[str, str] = {}
-    seen = map_files(read_image_file, paths, f'reading {len(paths)} images')
-    for at, path, one in zip(chosen, paths, seen):
-        fault, why = one.fault, one.why
-        stated, size = parse_size(rows[at]), _get_shown_size(one, turned)
-        if not fault and stated is not None and size != stated:
-            fault = 'turned' if stated == one.size else 'size'
-            why = f'is {size[0]} x {size[1]}, annotated {stated[0]} x {stated[1]}'
-        if fault:
-            faults[f'image-{fault}'].append(at)
-            words.setdefault(f'image-{fault}', f'{path} ({why})')
-    missing = faults.pop('image-missing', [])
-    lost = [part.folder('img') / rows[at]['file_name'] for at in missing]
-    yield from report_lost_images(part, lost, len(chosen), rows=missing)
-    for kind, bad in faults.items():
-        yield make_rows_finding(kind, part.path, 'images', bad, len(chosen), words[kind])
-
-
-def _follows_exif(part: Part) -> bool:
-    """Return whether the pipeline turns images as their EXIF says: mmcv's default."""
-    return part.find_step('LoadImage').get('color_type', 'color') in ('color', 'grayscale')
-
-
-def _get_shown_size(seen: ImageFile, turned: bool) -> tuple[int, int]:
-    """Return width and height of an image as training reads it."""
-    width, height = seen.size
-    return (height, width) if turned and seen.turned else (width, height)
+    yield from check_image_files(part, table, chosen, read_image_file)
 
 
 def _check_filter(part: Part, table: Mapping[str, Any]) -> Iterator[Finding]:
@@ -328,7 +300,7 @@ def _check_panoptic_files(part: Part, table: Mapping[str, Any], every: bool) -> 
     rows = [
         row
         for row in get_rows(table, 'images')
-        if _names_file(row) and has_fields(row, 'id') and is_id(row['id'])
+        if names_file(row) and has_fields(row, 'id') and is_id(row['id'])
     ]
     rows = [rows[at] for at in _choose(len(rows), every)]
     listed: dict[Any, set] = defaultdict(set)
@@ -336,17 +308,17 @@ def _check_panoptic_files(part: Part, table: Mapping[str, Any], every: bool) -> 
         if has_fields(one, 'id') and is_id(one['image_id']) and is_id(one['id']):
             listed[one['image_id']].add(one['id'])
     paths = [part.folder('seg') / name_mask(row['file_name']) for row in rows]
-    faults: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    faults: dict[str, list[str]] = defaultdict(list)
     seen = map_files(read_panoptic_file, paths, f'reading {len(paths)} masks')
-    for at, (row, path, one) in enumerate(zip(rows, paths, seen)):
+    for row, path, one in zip(rows, paths, seen):
         kind, why = _find_label_fault(one, parse_size(row))
         colours = set(one.values) - {0}
         if not kind and colours != listed[row['id']]:
             odd = sorted(map(str, colours ^ listed[row['id']]))[0]
             kind, why = 'segment-ids', f'{odd} is only in one of them'
         if kind:
-            faults[kind].append((at, f'{path} ({why})'))
-    yield from _report_files(part, faults, len(rows))
+            faults[kind].append(f'{path} ({why})')
+    yield from report_files(part, faults, len(rows))
 
 
 def _find_label_fault(seen: ImageFile, size: tuple[int, int] | None) -> tuple[str, str]:
@@ -355,27 +327,8 @@ def _find_label_fault(seen: ImageFile, size: tuple[int, int] | None) -> tuple[st
         kind = seen.fault if seen.fault in ('missing', 'colours') else 'unreadable'
         return f'label-{kind}', seen.why
     if size is not None and seen.size != size:
-        return 'label-size', f'is {seen.size[0]} x {seen.size[1]}, its image {size[0]} x {size[1]}'
+        return 'label-size', f'is {format_size(seen.size)}, its image {format_size(size)}'
     return '', ''
-
-
-def _report_files(
-    part: Part, faults: Mapping[str, list[tuple[int, str]]], total: int
-) -> Iterator[Finding]:
-    """Yield findings about files: kind -> their numbers and what is wrong with each."""
-    for kind, hits in faults.items():
-        words = KINDS[kind]
-        said = (
-            f'{len(hits)} of {total} {"masks" if kind[:3] in ("lab", "seg") else "images"} of '
-            f'{part.where} {words.says or "cannot be used"}, such as {hits[0][1]}'
-        )
-        yield make_finding(
-            kind,
-            said,
-            words.remedy or 'a mask is a png named like its image',
-            count=len(hits),
-            example=hits[0][1],
-        )
 
 
 def _check_label_files(
@@ -391,30 +344,32 @@ def _check_label_files(
     masks = yield from find_masks(part, dataset, rows)
     paths = [Path(row['img_path']) for row in rows]
     _note_sample(part, len(rows), len(dataset), report)
-    faults: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    faults: dict[str, list[str]] = defaultdict(list)
     images = list(map_files(read_image_file, paths, f'reading {len(rows)} images'))
-    for at, one in enumerate(images):
-        if one.fault:
-            faults[f'image-{one.fault}'].append((at, f'{paths[at]} ({one.why})'))
-    yield from report_lost_files(
-        part, 'image-missing', [paths[at] for at, _ in faults.pop('image-missing', [])], len(rows)
-    )
+    labels = list(map_files(read_label_file, masks, f'reading {len(masks)} masks'))
+    for at, (path, one) in enumerate(zip(paths, images)):
+        stated = labels[at].size if masks and not labels[at].fault else None
+        kind, why = find_mismatch(one, stated, part.follows_exif)
+        if kind and kind not in ('image-size', 'image-turned'):  # told of the mask
+            faults[kind].append(f'{path} ({why})' if kind != 'image-missing' else str(path))
+    yield from report_lost_files(part, 'image-missing', faults.pop('image-missing', []), len(rows))
     values: dict[int, Path] = {}
-    turned = _follows_exif(part)
-    for at, one in enumerate(map_files(read_label_file, masks, f'reading {len(masks)} masks')):
-        size = None if images[at].fault else _get_shown_size(images[at], turned)
+    lost: list[Path] = []
+    for mask, image, one in zip(masks, images, labels):
+        size = None if image.fault else get_shown_size(image, part.follows_exif)
         kind, why = _find_label_fault(one, size)
         if not kind and set(one.values) <= {dataset.ignore_index}:
             kind, why = 'label-ignored', f'{dataset.ignore_index}'
-        if kind:
-            faults[kind].append((at, f'{masks[at]} ({why})'))
+        if kind == 'label-missing':
+            lost.append(mask)
+        elif kind:
+            faults[kind].append(f'{mask} ({why})')
         for value in one.values:
-            values.setdefault(value, masks[at])
-    lost = [masks[at] for at, _ in faults.pop('label-missing', [])]
+            values.setdefault(value, mask)
     yield from _find_other_suffix(part, dataset, lost, len(masks)) or report_lost_files(
         part, 'label-missing', lost, len(masks)
     )
-    yield from _report_files(part, faults, len(rows))
+    yield from report_files(part, faults, len(rows))
     yield from check_values(part, dataset, values)
 
 

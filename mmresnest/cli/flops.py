@@ -39,7 +39,7 @@ def run_flops(args: argparse.Namespace) -> int:
     summary = found.summary()
     if args.json:
         parts = dict(params=found.params, macs=found.macs)
-        print(json.dumps(dict(summary, shape=found.shape, regions=found.regions(), parts=parts)))
+        print(json.dumps(dict(summary, shape=found.shape, regions=found.counted_regions(), parts=parts)))
         return 0
     print('{:9}{:>13}{:>10}{:>11}'.format('', 'parameters M', 'MACs G', 'FLOPs G'))
     for part, params in summary['params'].items():
@@ -49,7 +49,7 @@ def run_flops(args: argparse.Namespace) -> int:
         'for one image of {} x {}; a multiply-add (MAC) is two FLOPs; convolutions and matrix '
         'products are counted'.format(*found.shape)
     )
-    for part, number in found.regions().items():
+    for part, number in found.counted_regions().items():
         print(f'{part}: counted on {number} regions')
     return 0
 

@@ -234,7 +234,7 @@ def _shield_workers(loader: Any, signals: Sequence[str] | None) -> None:
     inner = loader.get('worker_init_fn')
     if inner is not None and str(inner.get('type')) == WORKER_INIT:
         return
-    init = dict(type=WORKER_INIT)
+    init: dict[str, Any] = dict(type=WORKER_INIT)
     if signals is not None:
         init['signals'] = tuple(signals)
     if inner is not None:

@@ -177,8 +177,8 @@ def _use_detection(cfg: Config, folder: DataFolder, task: str) -> None:
     def evaluator(name: str) -> dict:
         split = folder.split(name)
         if not split.scored:  # the ids of the categories are those of the training
-            path = folder.root / folder.split('train').annotations
-            return dict(ann_file=str(path), format_only=True)
+            train = folder.root / folder.split('train').annotations
+            return dict(ann_file=str(train), format_only=True)
         path = dict(ann_file=str(folder.root / split.annotations))
         return dict(path, seg_prefix=str(folder.root / split.masks)) if panoptic else path
 

@@ -346,10 +346,11 @@ class _RecordHook(Hook):
         if runner._resume:
             self.loop.resumed = True
             record = checkpoint.get(RECORD)
-            known = isinstance(record, Mapping) and record.keys() >= RECORD_KEYS
-            if known:
+            if not (isinstance(record, Mapping) and record.keys() >= RECORD_KEYS):
+                record = None
+            else:
                 check_record(record)
-            self.loop.record = record if known else None
+            self.loop.record = record
 
     def before_val(self, runner: Any) -> None:
         """Seed a validation by the state that it is made of, whenever that is."""

@@ -50,11 +50,11 @@ def check_progress(runner: Any) -> None:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and 0 <= value <= MOST_STEPS
+    return isinstance(value, Integral) and 0 <= int(value) <= MOST_STEPS
 
 
 def _is_seed(value: Any) -> bool:
-    return isinstance(value, Integral) and 0 <= value < 2**32
+    return isinstance(value, Integral) and 0 <= int(value) < 2**32
 
 
 def _is_stopping_state(value: Any) -> bool:

@@ -11,6 +11,7 @@ Each check yields findings: a run is refused at the first that it cannot bear, a
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,15 +24,23 @@ from ...data.checks.panoptic import check_masks
 from ...data.checks.repair import is_repairable
 from ...data.json_files import peek_json, read_coco_file
 from .classes import check_splits
-from .coco import check_listed_images, check_table
+from .coco import HEADERS, check_listed_images, check_table
 from .part import SAMPLED, Part, list_parts
 from .semantic import check_label_images
+
+TOLD = ('value-mended', *HEADERS)
+"""Warnings that a run gives, too."""
 
 SMALL = 2**24
 """Bytes of an annotation file that is read whole; of a larger one, the beginnings of its lists."""
 
 
-def check_annotations(cfg: Config, splits: tuple[str, ...]) -> None:
+def check_annotations(
+    cfg: Config,
+    splits: tuple[str, ...],
+    data: str | os.PathLike | None = None,
+    demo: bool | None = None,
+) -> None:
     """Make sure that heads, data sets and annotation files speak of the same classes.
 
     Checks ``CocoDataset`` and ``CocoPanopticDataset`` of mmdet and the data sets of mmseg; others
@@ -40,16 +49,18 @@ def check_annotations(cfg: Config, splits: tuple[str, ...]) -> None:
     Args:
         cfg: the config.
         splits: the parts of the data that will be read.
+        data: the folder that they come from, if they come from one.
+        demo: whether they are the embedded data set.
 
     Raises:
         UserError: with file, field and remedy.
     """
-    parts = list(list_parts(cfg, splits))
+    parts = list(list_parts(cfg, splits, in_folder=bool(demo or data)))
     for part in parts:
         borne = []
         for one in check_part(part):
             raise_first([one])
-            borne += [one] if one.is_error or one.kind == 'value-mended' else []
+            borne += [one] if one.is_error or one.kind in TOLD else []
         if borne:
             fixable = part.kind == 'coco' and any(map(is_repairable, borne))
             print_log(

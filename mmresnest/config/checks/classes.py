@@ -93,7 +93,7 @@ def check_missing_names(table: ClassTable) -> Iterator[Finding]:
         f'{part.path} has {format_count(there, "categories")}, and {part.where} reads '
         f'{format_count(names.classes)}{origin}, of which it lacks {format_count(lost)}; '
         f'{nearest(lost[0], there)}',
-        f'{pairs}{write_classes([name for name in there if name in read] or there)}',
+        f'{pairs}{write_classes([name for name in there if name in read] or there, part)}',
         count=len(lost),
         example=lost[0],
     )
@@ -116,7 +116,7 @@ def check_order(table: ClassTable) -> Iterator[Finding]:
             path=table.part.path,
             ours=moved[0][0],
             theirs=moved[0][1],
-            line=write_classes(table.read),
+            line=write_classes(table.read, table.part),
             count=len(moved),
             example=', '.join(moved[0]),
         )
@@ -131,7 +131,7 @@ def check_extra_names(table: ClassTable) -> Iterator[Finding]:
             path=table.part.path,
             where=table.part.where,
             names=format_count(extra, 'categories'),
-            line=write_classes(table.listed),
+            line=write_classes(table.listed, table.part),
             count=len(extra),
             example=extra[0],
         )
@@ -156,7 +156,9 @@ def check_class_counts(table: ClassTable) -> Iterator[Finding]:
     """Yield heads that do not fit the categories that are read."""
     part, count = table.part, len(table.rows)
     reason = f'{part.path} has {len(table.listed)} categories, of which {part.where} reads {count}'
-    yield from check_heads(part.cfg, count, table.things, reason, write_classes(table.read))
+    yield from check_heads(
+        part.cfg, count, table.things, reason, write_classes(table.read, table.part)
+    )
 
 
 CLASS_CHECKS = (
@@ -241,13 +243,13 @@ def reads_texts(model: Mapping) -> bool:
     return bool({'language_model', 'text_encoder'} & set(model))
 
 
-def write_classes(names: Iterable[str]) -> str:
+def write_classes(names: Iterable[str], part: Part) -> str:
     """Return what to write into the config for these classes."""
     names = list(names)
     line = ', '.join(map(repr, names[:LISTED])) + (', ...' if names[LISTED:] else '')
     return (
         f'write metainfo=dict(classes=({line}{"," if len(names) == 1 else ""})) in the data '
-        f'set and num_classes={len(names)} in the heads, or give --data DIR, which does both'
+        f'set and num_classes={len(names)} in the heads{part.or_folder}'
     )
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...data.checks.coco import check_categories, check_fields, check_ids, check_images
-from ...data.checks.findings import Finding, make_finding, make_rows_finding
+from ...data.checks.findings import WARNING, Finding, make_finding, make_rows_finding
+from ...data.checks.images import ImageFile, find_mismatch, map_files, read_image_header
 from ...data.checks.masks import has_run_lengths
 from ...data.checks.objects import check_objects, check_usable
 from ...data.checks.panoptic import check_segments, list_segments
-from ...data.checks.rows import FIELDS, get_rows, has_fields
+from ...data.checks.rows import BACKSLASH, FIELDS, describe_list, get_rows, has_fields, parse_size
 from ..inspect import task_of
 from .classes import check_classes, select_categories
 from .part import SAMPLED, Part
@@ -34,6 +36,7 @@ def check_table(part: Part, table: dict[str, Any], whole: bool) -> Iterator[Find
                 'list-missing',
                 path=path,
                 name=name,
+                what=describe_list(table.get(name)),
                 purpose='learn from' if part.split == 'train' else 'score against',
                 or_name=f', or name another in ann_file of {part.where}',
                 example=name,
@@ -114,16 +117,54 @@ def _check_segments(part: Part, table: dict[str, Any], whole: bool) -> Iterator[
 
 
 def check_listed_images(part: Part, table: dict[str, Any]) -> Iterator[Finding]:
-    """Yield listed images that are not there, by a sample of them."""
-    rows = [row for row in get_rows(table, 'images') if has_fields(row, 'file_name')]
-    step = max(1, len(rows) // SAMPLED)
-    sample = [part.folder('img') / str(row['file_name']) for row in rows[::step]]
-    lost = [path for path in sample if not os.path.isfile(path)]
-    yield from report_lost_images(part, lost, len(sample))
+    """Yield listed images that are not there or not as annotated, by the headers of a sample."""
+    rows = [at for at, row in enumerate(get_rows(table, 'images')) if names_file(row)]
+    sample = rows[:: max(1, len(rows) // SAMPLED)]
+    for one in check_image_files(part, table, sample, read_image_header):
+        # A training passes over single files that cannot be used, and says so.
+        if one.kind in ('image-missing', *HEADERS):
+            few = one.kind in ('image-size', 'image-turned') and 10 * one.count < len(sample)
+            yield replace(one, severity=WARNING) if few else one
+
+
+HEADERS = ('image-size', 'image-turned', 'image-oriented', 'image-dark')
+"""What the header of an image tells."""
+
+
+def names_file(row: Any) -> bool:
+    """Return whether a row of an image names a file."""
+    return has_fields(row, 'file_name') and isinstance(row['file_name'], str)
+
+
+def check_image_files(
+    part: Part, table: Mapping[str, Any], at: Sequence[int], read: Callable[[Path], ImageFile]
+) -> Iterator[Finding]:
+    """Yield what is wrong with image files that an annotation file lists.
+
+    Args:
+        part: the data set.
+        table: what the file holds.
+        at: where the images stand in its list.
+        read: reads one.
+    """
+    rows = get_rows(table, 'images')
+    paths = [part.folder('img') / rows[one]['file_name'] for one in at]
+    faults: dict[str, list[int]] = defaultdict(list)
+    words: dict[str, str] = {}
+    for row, path, seen in zip(at, paths, map_files(read, paths, f'reading {len(paths)} images')):
+        kind, why = find_mismatch(seen, parse_size(rows[row]), part.follows_exif)
+        if kind:
+            faults[kind].append(row)
+            words.setdefault(kind, f'{path} ({why})')
+    missing = faults.pop('image-missing', [])
+    lost = [part.folder('img') / rows[row]['file_name'] for row in missing]
+    yield from report_lost_images(part, lost, len(at), rows=missing)
+    for kind, bad in faults.items():
+        yield make_rows_finding(kind, part.path, 'images', bad, len(at), words[kind])
 
 
 def report_lost_images(
-    part: Part, lost: list[Path], total: int, rows: list[int] | None = None
+    part: Part, lost: Sequence[Path], total: int, rows: Sequence[int] = ()
 ) -> Iterator[Finding]:
     """Yield that images which an annotation file lists are not there.
 
@@ -138,9 +179,10 @@ def report_lost_images(
             'image-missing',
             path=part.path,
             total=total,
-            setting=f'data_prefix of {part.where}',
+            setting='"file_name"' if part.in_folder else f'data_prefix of {part.where}',
+            hint=BACKSLASH if '\\' in lost[0].name else '',
             count=len(lost),
             example=lost[0],
-            place='' if rows is None else 'images',
-            rows=rows or (),
+            place='images' if rows else '',
+            rows=rows,
         )

@@ -25,11 +25,14 @@ class Part:
         cfg: the config.
         split: ``train``, ``val`` or ``test``.
         leaf: the settings of the data set.
+        in_folder: whether they come from a folder, ``--data DIR``, so that no setting of the config
+            is to be corrected.
     """
 
     cfg: Config
     split: str
     leaf: Mapping
+    in_folder: bool = False
 
     @cached_property
     def names(self) -> Names:
@@ -78,18 +81,28 @@ class Part:
         """Return a folder of ``data_prefix``."""
         return self.join((self.leaf.get('data_prefix') or {}).get(key) or '')
 
+    @property
+    def follows_exif(self) -> bool:
+        """Whether the pipeline turns images as their EXIF says, as mmcv does by default."""
+        return self.find_step('LoadImage').get('color_type', 'color') in ('color', 'grayscale')
+
+    @property
+    def or_folder(self) -> str:
+        """What a remedy adds that a folder would do."""
+        return '' if self.in_folder else ', or give --data DIR, which does both'
+
     def find_step(self, start: str) -> Mapping:
         """Return the first step of the pipeline whose type begins so; empty without one."""
         steps = self.leaf.get('pipeline') or ()
         return next((step for step in steps if type_of(step).startswith(start)), {})
 
 
-def list_parts(cfg: Config, splits: Iterable[str]) -> Iterator[Part]:
+def list_parts(cfg: Config, splits: Iterable[str], in_folder: bool = False) -> Iterator[Part]:
     """Yield the data sets proper of some splits."""
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
         for leaf in dataset_configs(loader['dataset']) if loader else ():
-            yield Part(cfg, split, leaf)
+            yield Part(cfg, split, leaf, in_folder)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.registry import DATASETS, DefaultScope
 
-from ...data.checks.findings import Finding, make_finding
+from ...data.checks.findings import KINDS, Finding, make_finding
+from ...data.checks.images import find_mismatch, get_shown_size, map_files, read_image_header
 from ...data.checks.labels import scan_labels
 from ...errors import nearest
 from ...utils.text import format_count
@@ -32,7 +34,48 @@ def check_label_images(part: Part) -> Iterator[Finding]:
     there = [mask for mask in masks if mask.is_file()]
     scan = scan_labels(there, Path(part.leaf.get('data_root') or '.'))
     yield from scan.check()
+    yield from _check_sizes(part, dict(zip(map(Path, (row['img_path'] for row in rows)), masks)))
     yield from check_values(part, dataset, scan.values)
+
+
+def _check_sizes(part: Part, pairs: Mapping[Path, Path]) -> Iterator[Finding]:
+    """Yield masks of another size than their image, and images that are read otherwise."""
+    files = [file for pair in pairs.items() for file in pair]
+    headers = dict(zip(files, map_files(read_image_header, files, f'reading {len(files)} files')))
+    found: dict[str, list[str]] = defaultdict(list)
+    for image, mask in pairs.items():
+        one, other = headers[image], headers[mask]
+        if one.fault or other.fault:
+            continue  # a training passes over single files that cannot be used
+        size = get_shown_size(one, part.follows_exif)
+        if other.size != size:
+            why = f'{mask} (is {format_size(other.size)}, its image {format_size(size)})'
+            found['label-size'].append(why)
+        else:
+            kind, why = find_mismatch(one, other.size, part.follows_exif)
+            if kind:
+                found[kind].append(f'{image} ({why})')
+    yield from report_files(part, found, len(pairs))
+
+
+def format_size(size: tuple[int, int]) -> str:
+    """Return a width and height for a message."""
+    return f'{size[0]} x {size[1]}'
+
+
+def report_files(part: Part, found: Mapping[str, Sequence[str]], total: int) -> Iterator[Finding]:
+    """Yield findings about files: kind -> what is wrong with each of them."""
+    for kind, files in found.items():
+        words = KINDS[kind]
+        noun = 'masks' if kind.startswith(('label', 'segment')) else 'images'
+        yield make_finding(
+            kind,
+            f'{len(files)} of {total} {noun} of {part.where} {words.says or "cannot be used"}, '
+            f'such as {files[0]}',
+            words.remedy or 'a mask is a png named like its image',
+            count=len(files),
+            example=files[0],
+        )
 
 
 def read_rows(dataset: Any, indices: Iterable[int]) -> list[dict]:
@@ -61,7 +104,7 @@ def check_settings(part: Part) -> Generator[Finding, None, Any]:
         )
         return None
     count, reason = len(names.classes), f'{part.where} reads {format_count(names.classes)}'
-    yield from check_heads(cfg, count, count, reason, write_classes(names.classes))
+    yield from check_heads(cfg, count, count, reason, write_classes(names.classes, part))
     try:
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             # Serializing collects all garbage first, half a second of it.
@@ -76,7 +119,7 @@ def check_settings(part: Part) -> Generator[Finding, None, Any]:
             'images-none',
             folder=part.join(dataset.data_prefix.get('img_path') or ''),
             suffix=repr(dataset.img_suffix),
-            setting=f'data_prefix or img_suffix of {part.where}, or give --data DIR',
+            setting=f'data_prefix or img_suffix of {part.where}{part.or_folder}',
         )
         return None
     return dataset
@@ -137,7 +180,7 @@ def check_values(part: Part, dataset: Any, values: Mapping[int, Path]) -> Iterat
             f'0 to {count - 1}, and {ignored} is left out',
             f'correct the mask, or reduce_zero_label of {part.where}, or set '
             'metainfo=dict(classes=(...)) of the data set and num_classes of the heads '
-            'to what the data have, or give --data DIR, which does both',
+            f'to what the data have{part.or_folder}',
             count=len(beyond),
             example=beyond[0],
         )

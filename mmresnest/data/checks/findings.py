@@ -74,7 +74,7 @@ KINDS: dict[str, Kind] = {
                         '(isthing 0), and {stuff} stands before {thing}', 'reorder the list',
                         stops=True),
     # lists, fields and ids of an annotation file
-    'list-missing': Kind('{path}: the list {name!r} is missing or empty, so there is nothing to '
+    'list-missing': Kind('{path}: the list {name!r} {what}, so there is nothing to '
                          '{purpose}', 'export the file again{or_name}', stops=True),
     'categories-differ': Kind('the categories of {first} and {second} differ: entry {entry} is '
                               '{ours} in the one and {theirs} in the other',
@@ -188,15 +188,22 @@ KINDS: dict[str, Kind] = {
     # image files
     'image-missing': Kind('{path} lists images of which {count} of {total} looked for do not '
                           'exist, such as {example}',
-                          'put them there, or correct {setting}', stops=True, repair='drop'),
+                          'put them there, or correct {setting}{hint}', stops=True,
+                          repair='drop'),
     'image-empty': Kind('are files of no bytes', _FILES, repair='drop'),
     'image-unreadable': Kind('cannot be read as images', _FILES, repair='drop'),
     'image-truncated': Kind('are cut off', _FILES, repair='drop'),
     'image-size': Kind('have another size than annotated',
                        'annotate the files that are there, or correct width and height, before '
-                       'anything else is mended'),
-    'image-turned': Kind('are annotated as they lie in the file, and are turned when they are read '
-                         '(EXIF)', 'annotate them as shown, or take the EXIF orientation out'),
+                       'anything else is corrected', stops=True),
+    'image-turned': Kind('are annotated as they lie in the file, or with width and height swapped, '
+                         'and are turned when they are read (EXIF)', 'annotate them as shown, or '
+                         'take the EXIF orientation out', stops=True),
+    'image-oriented': Kind('carry an EXIF orientation, by which they are turned or mirrored when '
+                           'they are read', 'nothing if they are annotated as shown; otherwise '
+                           'take the orientation out of the files', WARNING),
+    'image-dark': Kind('use 12 of 16 bits or less, and are read nearly black: the upper 8 are kept',
+                       'scale their values to 16 bits, or write them with 8', WARNING),
     'leak': Kind('{count} of {total} images of {split} are also in {other}, such as {example}, '
                  'which is {same}', 'take them out of one of the two: scores of what was learnt by '
                  'heart say nothing', WARNING),
@@ -224,6 +231,9 @@ KINDS: dict[str, Kind] = {
     'label-far': Kind('the masks of {folder} hold the values {values}: that looks like colours '
                       '(such as {example})', 'a pixel must hold the index of its class, 0, 1, 2 '
                       '...', stops=True),
+    'label-shifted': Kind('the masks of {folder} hold the values 1 to {last}, and never 0, the '
+                          'first class', 'if 1 stands for the first class, give --mask-values '
+                          '{mapping}', stops=True),
     'names-twice': Kind('{path} names {name!r} {count} times', 'give each class its own name',
                         stops=True),
     'names-numbered': Kind('{path} has numbers before the names, {numbers}, and a line stands for '
@@ -231,7 +241,8 @@ KINDS: dict[str, Kind] = {
                            'order of the values', stops=True),
     'labels-ignored': Kind('the masks of {folder} hold nothing but {value}, which is left out',
                            'label the images', stops=True),
-    'label-size': Kind('have another size than their image', 'make each from its image again'),
+    'label-size': Kind('have another size than their image', 'make each from its image again',
+                       stops=True),
     'label-ignored': Kind('hold nothing but the value that is left out', 'leave such images out, '
                           'or label them', WARNING),
 }

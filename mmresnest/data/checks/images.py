@@ -1,6 +1,7 @@
 """Read image and label files as training reads them: whole, and turned where they are.
 
-PIL reads them: OpenCV decodes a file that is cut off, and says nothing.
+PIL reads them: OpenCV decodes a file that is cut off, and says nothing. What PIL takes for a bomb,
+images above 179 megapixels, OpenCV reads, as it does in training.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -27,9 +29,17 @@ _TRACKED_FROM = 1000
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 _COMPARED = 128
+_DARK = 12
+"""Bits of 16 up to which an image is read nearly black: the upper 8 are kept."""
+_TOO_LARGE = (
+    'has more than 178 megapixels, which is more than Pillow reads, by which masks are read in '
+    'training; cut image and mask into tiles'
+)
 #: how the file of a kind begins, and what stands near its end if it is whole
 ENDS = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND'))
 NEAR = 4096
+_HUGE = Lock()
+"""Held by the one thread that reads an image of hundreds of megabytes."""
 _LABEL_MODES = ('L', 'P', '1', 'I', 'I;16')
 
 
@@ -41,6 +51,8 @@ class ImageFile(NamedTuple):
         why: in words.
         size: width and height as it lies in the file.
         turned: whether its orientation (EXIF) swaps them.
+        oriented: whether it has an orientation that changes the image at all.
+        bits: how many of 16 bits its values use; 0 for images of 8.
         values: what the pixels of a label image hold.
         mode: PIL's name for its channels.
     """
@@ -49,6 +61,8 @@ class ImageFile(NamedTuple):
     why: str = ''
     size: tuple[int, int] = (0, 0)
     turned: bool = False
+    oriented: bool = False
+    bits: int = 0
     values: tuple[int, ...] = ()
     mode: str = ''
 
@@ -56,6 +70,42 @@ class ImageFile(NamedTuple):
 def read_image_file(path: Path) -> ImageFile:
     """Read all of an image file, at the least resolution that shows whether it is whole."""
     return _read_file(path, _parse_image)
+
+
+def read_image_header(path: Path) -> ImageFile:
+    """Read the size and the orientation of an image file, and little else."""
+    return _read_file(path, _parse_header)
+
+
+def find_mismatch(
+    seen: ImageFile, stated: tuple[int, int] | None, follows_exif: bool
+) -> tuple[str, str]:
+    """Return the kind of what is wrong with an image file, and why; empty if nothing is.
+
+    Args:
+        seen: the file.
+        stated: width and height that are annotated, if they are.
+        follows_exif: whether the orientation in the file is followed in training.
+    """
+    size = get_shown_size(seen, follows_exif)
+    if seen.fault:
+        return f'image-{seen.fault}', seen.why
+    if stated is not None and size != stated:
+        turned = stated == seen.size or (follows_exif and seen.turned and stated == size[::-1])
+        why = f'is {size[0]} x {size[1]}, annotated {stated[0]} x {stated[1]}'
+        return 'image-turned' if turned else 'image-size', why
+    # Sizes that fit tell that a turned image is annotated as it is shown, unless it is a square.
+    if follows_exif and seen.oriented and not (seen.turned and stated and size[0] != size[1]):
+        return 'image-oriented', 'its orientation says so'
+    if 0 < seen.bits <= _DARK:
+        return 'image-dark', f'{seen.bits} bits'
+    return '', ''
+
+
+def get_shown_size(seen: ImageFile, follows_exif: bool) -> tuple[int, int]:
+    """Return width and height of an image as training reads it."""
+    width, height = seen.size
+    return (height, width) if follows_exif and seen.turned else (width, height)
 
 
 def find_flaw(file: Any, failed: bool = False) -> str:
@@ -107,7 +157,9 @@ def _read_file(path: Path, read: Callable[[Any], ImageFile]) -> ImageFile:
     except UnidentifiedImageError:
         return ImageFile('unreadable', 'is no image')
     except Image.DecompressionBombError as error:
-        return ImageFile('unreadable', str(error))
+        if read is _parse_label:
+            return ImageFile('unreadable', _TOO_LARGE)
+        return _read_huge(path) if read in (_parse_image, _parse_header) else _refuse(error)
     # A damaged file can trip its decoder anywhere.
     except (
         OSError,
@@ -124,14 +176,59 @@ def _read_file(path: Path, read: Callable[[Any], ImageFile]) -> ImageFile:
         return ImageFile('truncated' if cut else 'unreadable', f'{type(error).__name__}: {error}')
 
 
+def _refuse(error: Exception) -> ImageFile:
+    return ImageFile('unreadable', str(error))
+
+
+def _read_huge(path: Path) -> ImageFile:
+    """Read an image that PIL refuses for its size."""
+    import cv2
+
+    try:
+        with _HUGE:
+            image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # its own limit is 2**30 pixels
+        image = None
+    if image is None:
+        return ImageFile('unreadable', 'has more pixels than OpenCV reads')
+    return ImageFile(size=image.shape[1::-1], mode='L' if image.ndim == 2 else 'RGB')
+
+
+def _parse_header(image: Any) -> ImageFile:
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    return ImageFile(
+        size=image.size,
+        turned=orientation in _TURNED,
+        oriented=orientation in range(2, 9),
+        bits=_measure_bits(image),
+        mode=image.mode,
+    )
+
+
+def _measure_bits(image: Any) -> int:
+    """Return how many bits the values of an image of 16 bits use, 0 for any other."""
+    import cv2
+
+    deep = image.mode.startswith('I;16') or (
+        image.format == 'PNG' and image.tile and '16' in str(image.tile[0][3])
+    )
+    pixels = cv2.imread(image.filename, cv2.IMREAD_UNCHANGED) if deep else None
+    if pixels is None or pixels.dtype != np.uint16:
+        return 0
+    return int(pixels.max()).bit_length()
+
+
 def _parse_image(image: Any) -> ImageFile:
-    size, turned = image.size, image.getexif().get(_ORIENTATION) in _TURNED
+    header = _parse_header(image)
     image.draft(None, (1, 1))  # JPEG at an eighth of its size: all bytes, few pixels
     image.load()
-    return ImageFile(size=size, turned=turned, mode=image.mode)
+    return header._replace(mode=image.mode)
 
 
 def _parse_label(image: Any) -> ImageFile:
+    if image.mode == 'F':
+        why = 'holds fractions (mode F); a mask has whole numbers, the indices of classes'
+        return ImageFile('colours', why, image.size)
     if image.mode not in _LABEL_MODES:
         return ImageFile(
             'colours',

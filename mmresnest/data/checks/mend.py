@@ -137,7 +137,7 @@ def mend_area(value: Any, row: Mapping[str, Any]) -> Any:
     number = parse_number(value)
     value = value if number is None else number
     if value is ABSENT or value is None or (type(value) in (int, float) and value == 0):
-        box = row.get('bbox')
+        box: Any = row.get('bbox')
         if is_list_of_numbers(box, 4) and box[2] > 0 and box[3] > 0:
             return box[2] * box[3]
     return value

@@ -282,7 +282,7 @@ OWN = [key for key in LEARNED if '_id' not in key and 'outside' not in key]
 
 
 def _overlaps(table: ObjectTable) -> np.ndarray:
-    return ((table.ends > 0) & (table.box[:, :2] < table.size)).all(1)
+    return np.all((table.ends > 0) & (table.box[:, :2] < table.size), axis=1)
 
 
 def check_usable(

@@ -56,7 +56,7 @@ def clip_box(row: Row, context: Context) -> Row:
 
 def set_area(row: Row, context: Context) -> Row:
     """Return a row with the area of its box; 0 where it has none, and then it is dropped."""
-    box = row.get('bbox')
+    box: Any = row.get('bbox')
     area = to_float(box[2]) * to_float(box[3]) if is_list_of_numbers(box, 4) else 0.0
     return {**row, 'area': area}
 

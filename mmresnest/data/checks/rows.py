@@ -18,6 +18,9 @@ FIELDS = {
 }
 """What is asked of every row of a list."""
 
+BACKSLASH = r', and write / for \: the latter separates folders on Windows only'
+"""What a message adds about names out of Windows."""
+
 ABSENT = object()
 """Stands in a column where a row lacks the field."""
 
@@ -26,6 +29,13 @@ def get_rows(table: Mapping[str, Any], place: str) -> list[Any]:
     """Return a list of an annotation file, empty where it has none."""
     rows = table.get(place)
     return rows if isinstance(rows, list) else []
+
+
+def describe_list(value: Any) -> str:
+    """Return what is wrong with a list of an annotation file."""
+    if value is None or value == []:
+        return 'is missing or empty'
+    return f'is {"an object" if isinstance(value, dict) else f"a {type(value).__name__}"}, no list'
 
 
 def has_fields(row: Any, *keys: str) -> bool:
