@@ -74,7 +74,7 @@ class NumberedCOCO(COCO):
 
     @classmethod
     def from_api(cls, api: COCO) -> NumberedCOCO:
-        """Number the ids of annotations that were read."""
+        """Copy annotations that were read, with numbers for ids."""
         rows = {key: api.dataset.get(key) or [] for key in ('images', 'categories', 'annotations')}
         ids = {key: [row['id'] for row in several] for key, several in rows.items()}
         images, annotations = IdNumbers(ids['images'], 0), IdNumbers(ids['annotations'], 1)

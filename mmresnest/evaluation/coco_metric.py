@@ -50,6 +50,8 @@ class CocoMetric(TheirCocoMetric):
         UserError: classes and annotation file differ, or a detection is of none of the classes.
     """
 
+    _coco_api: Any  # a NumberedCOCO, or None before annotations are known
+
     def __init__(self, **given: Any) -> None:
         self.ann_file = given.get('ann_file')
         super().__init__(**given)

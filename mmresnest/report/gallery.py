@@ -188,8 +188,8 @@ def _draw_half(
     x0, y0, x1, y1 = window
     scale = PANEL / max(x1 - x0, y1 - y0, 1)
     picture = images.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
-    size = (max(round(side * scale), 1) for side in picture.size)
-    picture = picture.resize(tuple(size))
+    width, height = (max(round(side * scale), 1) for side in picture.size)
+    picture = picture.resize((width, height))
     objects, focus = half.objects, half.focus
     if focus >= 0 and results.found.masks is not None and objects.masks is not None:
         inside = decode_mask(objects.masks[focus], *image.shape[:2])[y0:y1, x0:x1]

@@ -187,7 +187,7 @@ def color_entry(color: Any, text: str, edge: bool = True) -> tuple[Any, str]:
     """Return the line of a legend that explains a color."""
     from matplotlib.patches import Patch
 
-    edges = dict(edgecolor='black', linewidth=0.6) if edge else {}
+    edges: dict[str, Any] = dict(edgecolor='black', linewidth=0.6) if edge else {}
     return Patch(facecolor=color, **edges), text
 
 
@@ -311,7 +311,7 @@ def _draw_box(
     )
 
 
-def write_plate(axes: Axes, x: float, y: float, words: str, style: BoxStyle, **place: str) -> None:
+def write_plate(axes: Axes, x: float, y: float, words: str, style: BoxStyle, **place: Any) -> None:
     """Write words on a plate of color."""
     text = axes.text(
         x,
