@@ -69,7 +69,7 @@ def test_the_command(tmp_path, capsys):
     'arch,type_',
     [
         ('resnest50', 'ResNeSt'),
-        ('resnest101', 'ResNeSt'),
+        pytest.param('resnest101', 'ResNeSt', marks=pytest.mark.slow),
         ('res2net50_v1b_26w_4s', 'Res2Net'),
         ('seresnext50_32x4d', 'ResNeXt'),
     ],

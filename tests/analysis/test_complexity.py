@@ -6,16 +6,17 @@ from importlib import import_module
 
 import pytest
 import torch
+from helpers.tiers import mark_slow
 from mmengine.registry import MODELS, DefaultScope
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmresnest.analysis.flops import DETECTIONS, build_on_meta, complexity
 from mmresnest.cli.main import main
 from mmresnest.compat.mmcv_ext import is_stand_in
-from mmresnest.models.norms import replace_sync_norms
 from mmresnest.config.inspect import import_packages, model_of
 from mmresnest.engine.prepare import configure
 from mmresnest.errors import UserError
+from mmresnest.models.norms import replace_sync_norms
 from mmresnest.models.variants import VARIANTS
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
@@ -42,6 +43,14 @@ KINDS = {  # a config of each kind of model, and what makes it small enough to r
     'fcn_res2net50_v1b_ade20k': {},
     'pspnet_resnet50d_cityscapes': {},
 }
+FAST = (
+    'faster_rcnn_resnest50_fpn_dcn',
+    'mask_rcnn_resnest50_fpn_mmdet',
+    'retinanet_resnest50_fpn',
+    'panoptic_fpn_resnest50_fpn',
+    'deeplabv3_resnest50_ade20k',
+    'pspnet_resnet50d_cityscapes',
+)
 SHAPE = (96, 160)
 
 
@@ -96,7 +105,7 @@ def counted_with_values(cfg) -> tuple[int, dict[str, int]]:
     )
 
 
-@pytest.mark.parametrize('name', KINDS)
+@pytest.mark.parametrize('name', mark_slow(KINDS, lambda name: name in FAST))
 def test_a_run_with_values_takes_what_was_counted_without(name):
     """The whole of a prediction, post-processing too, and no part of it twice."""
     if name.endswith('_dcn') and not is_stand_in(import_module('mmcv._ext')):

@@ -223,7 +223,10 @@ def test_what_it_refuses(shapes, tmp_path, capsys, given, said):
 @pytest.mark.parametrize(
     'options',
     [
-        dict(runner_type='FlexibleRunner', strategy=dict(type='mmresnest.FSDPStrategy')),
+        pytest.param(
+            dict(runner_type='FlexibleRunner', strategy=dict(type='mmresnest.FSDPStrategy')),
+            marks=pytest.mark.slow,
+        ),
         {'optim_wrapper.type': 'mmresnest.Bfloat16OptimWrapper'},
     ],
 )

@@ -138,7 +138,12 @@ def test_headers():
         check_header(path)
 
 
-@pytest.mark.parametrize('path', list_recipes(), ids=lambda path: path.stem)
+def is_plain(path: Path) -> bool:
+    """Return whether a recipe is no other one with another schedule, strategy or source."""
+    return not re.search('_(3x|fsdp|deepspeed|mmseg|mmdet)(_|$)', path.stem)
+
+
+@pytest.mark.parametrize('path', mark_slow(list_recipes(), is_plain), ids=lambda path: path.stem)
 def test_recipe(path, shapes, tmp_path):
     check_config(path, shapes, tmp_path, SHALLOW)
 

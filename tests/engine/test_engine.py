@@ -665,6 +665,7 @@ def test_image_lost_since(tmp_path, monkeypatch):
     assert 'train/000001.jpg' in (work / 'bad_images.jsonl').read_text()
 
 
+@pytest.mark.slow
 def test_amp_on_a_cpu_and_scaled_rate(shapes, tmp_path):
     if torch.cuda.is_available():
         pytest.skip('this machine has a GPU, where float16 is used')

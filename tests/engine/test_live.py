@@ -111,6 +111,7 @@ def test_tensorboard_has_all_numbers_and_pictures(watched):
     )
 
 
+@pytest.mark.slow
 def test_the_training_is_the_same_to_the_bit(watched):
     one, two = (torch.load(run.checkpoint, weights_only=False)['state_dict'] for run in watched)
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)

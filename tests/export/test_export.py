@@ -22,7 +22,6 @@ from mmresnest.export.compare import LIMITS, Difference, Selection, compare_outp
 from mmresnest.export.exporter import export
 from mmresnest.export.formats import FORMATS, Shapes
 from mmresnest.export.graphs import build_graph
-from mmresnest.export.options import PARTS
 from mmresnest.export.plan import build_metadata, fit_image, plan_shapes, resize_rule
 from mmresnest.export.verify import EagerSession
 from mmresnest.inference import rescale, runtimes
@@ -268,6 +267,7 @@ def test_openvino_equals_the_graph(exported, asked):
         assert len(one)
 
 
+@pytest.mark.slow
 def test_float16_is_near_and_smaller(exported):
     half, file = exported('semantic', 'torchscript', size=(64, 64), half=True)
     _, whole = exported('semantic', size=(64, 64))

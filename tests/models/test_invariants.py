@@ -44,6 +44,12 @@ per_form, per_kind = (
 )
 forms = pytest.mark.parametrize('row', FORMS, ids=lambda row: row.name)
 sizings = pytest.mark.parametrize('row', SIZINGS, ids=lambda row: row.name)
+few_forms, few_sizings = (  # tracing takes seconds: `make test` traces one row of each kind
+    pytest.mark.parametrize(
+        'row', mark_slow(rows, lambda row: row in KINDS), ids=lambda row: row.name
+    )
+    for rows in (FORMS, SIZINGS)
+)
 kinds = pytest.mark.parametrize('row', KINDS, ids=lambda row: row.trunk['kind'])
 
 
@@ -291,7 +297,7 @@ def test_symbolic_trace(row, training):
     )
 
 
-@forms
+@few_forms
 @torch.no_grad()
 def test_jit_trace(row):
     ours = build(row).eval()
@@ -300,7 +306,7 @@ def test_jit_trace(row):
         assert_close(ours(image(batch, size)), traced(image(batch, size)))
 
 
-@sizings
+@few_sizings
 @torch.no_grad()
 def test_export_with_dynamic_batch_height_and_width(row):
     ours = build(row).eval()
@@ -346,8 +352,12 @@ COMPILED_SIZES = ((2, (64, 96)), (3, (65, 97)), (4, (96, 96)))
 TWO_STAGES = dict(depths=(1, 1), out_indices=(0, 1))  # what compiles grows with the stages
 
 
-@forms
-@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+@few_forms
+@pytest.mark.parametrize(
+    'training',
+    mark_slow([False, True], lambda training: not training),
+    ids=lambda training: 'train' if training else 'eval',
+)
 def test_compiles_into_one_graph_for_all_sizes(row, training):
     """No break and no second graph, but for a batch of one, which dynamo always makes apart."""
     ours = build(row, **TWO_STAGES).train(training)

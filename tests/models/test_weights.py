@@ -307,6 +307,7 @@ def test_group_norm_is_spelt_gn_by_mm():
     )
 
 
+@pytest.mark.slow
 def test_group_norm_of_mmpretrain():
     """Its stem is of ConvModules, which name a norm by its kind, without a number."""
 
