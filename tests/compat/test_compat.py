@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from helpers.errors import refuses
 from helpers.pickled import Call, Toy, Written, pretrained, runner
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
@@ -212,7 +213,7 @@ def test_our_configs_can_be_inherited_from_by_name(tmp_path):
 def test_a_config_of_ours_that_is_not_there_names_the_nearest(tmp_path):
     path = tmp_path / 'config.py'
     path.write_text("_base_ = 'mmresnest::faster_rcnn_resnest5_fpn.py'\n")
-    with pytest.raises(UserError, match='nearest: faster_rcnn_resnest50_fpn.py'):
+    with refuses('config.base-missing', 'faster_rcnn_resnest50_fpn.py'):
         Config.fromfile(path)
 
 
@@ -394,7 +395,7 @@ ATTACKS = tuple(attacks(Path('mark')))
 def test_a_checkpoint_that_would_run_code_is_refused(name, legacy, tmp_path):
     mark, path = tmp_path / 'mark', tmp_path / 'attack.pth'
     torch.save(attacks(mark)[name], path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(UserError, match='holds more than weights') as caught:
+    with refuses('checkpoint.unsafe') as caught:
         CheckpointLoader.load_checkpoint(str(path))
     assert not mark.exists()
     assert str(path) in str(caught.value) and f'{TRUST}=1' in str(caught.value)
@@ -440,7 +441,7 @@ def test_every_way_to_a_checkpoint_refuses(load, tmp_path, monkeypatch):
     mark, path = tmp_path / 'mark', tmp_path / 'attack.pth'
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     torch.save(attacks(mark)['eval'], path)
-    with pytest.raises(UserError, match='attack.pth holds more than weights: eval'):
+    with refuses('checkpoint.unsafe', 'attack.pth', 'eval'):
         load(str(path))
     assert not mark.exists()
 
@@ -479,11 +480,11 @@ def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path):
         pickle.dumps([Unknown()]),
     ):
         path.write_bytes(content)
-        with pytest.raises(UserError, match='broken.pth cannot be read as a PyTorch checkpoint'):
+        with refuses('checkpoint.unreadable', 'broken.pth', 'PyTorch'):
             CheckpointLoader.load_checkpoint(str(path))
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('readme.txt', 'a zip file of something else')
-    with pytest.raises(UserError, match='cannot be read'):
+    with refuses('checkpoint.unreadable'):
         CheckpointLoader.load_checkpoint(str(path))
     with pytest.raises(FileNotFoundError):
         CheckpointLoader.load_checkpoint(str(tmp_path / 'absent.pth'))

@@ -620,7 +620,7 @@ def test_checkpoint_of_other_data(runs, shapes, tmp_path):
     cfg.test_dataloader.dataset.metainfo = dict(
         classes=cfg.test_dataloader.dataset.metainfo.classes[:3]
     )
-    with pytest.raises(UserError, match=r'does not fit.*fc_cls.*--data'):
+    with refuses('checkpoint.other-shapes', 'fc_cls', '--data'):
         score(cfg, result.checkpoint, work_dir=tmp_path)
     with refuses('option.suffix', '.pkl', '.json'):
         score(path, result.checkpoint, data=shapes, work_dir=tmp_path, out=tmp_path / 'out.csv')

@@ -8,6 +8,7 @@ import uuid
 import numpy as np
 import pytest
 import torch
+from helpers.errors import refuses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
@@ -18,6 +19,8 @@ from mmseg.evaluation import IoUMetric as TheirIoUMetric
 from mmresnest.config.defaults import FAST, configure_evaluators, use_fast_evaluation
 from mmresnest.config.retarget import use_data
 from mmresnest.errors import ArgumentError, UserError
+from mmresnest.evaluation.collector import PredictionCollector
+from mmresnest.evaluation.scores import class_mean, label_overlap
 from mmresnest.registry import METRICS
 
 pytest.importorskip('faster_coco_eval')
@@ -432,7 +435,7 @@ def test_categories_of_one_name(tmp_path):
     table['categories'][2]['name'] = 'class 0'
     path.write_text(json.dumps(table))
     metric = METRICS.build(dict(type=OURS, ann_file=str(path)))
-    with pytest.raises(UserError, match='names a category more than once'):
+    with refuses('data.other-classes', 'names a category more than once'):
         metric.dataset_meta = dict(classes=names(2))
 
 
@@ -507,6 +510,31 @@ def test_what_is_ignored_is_what_the_config_says(ignored):
         iou([maps(RIGHT, [[0, 1], [2, 2]])], ignore_index=ignored)
 
 
+@pytest.mark.parametrize('ignored', [255, 254, 0, 2])
+def test_the_report_leaves_out_what_the_score_leaves_out(ignored):
+    """Also a class: 0 is the background in many masks, and not to be scored."""
+    rng = np.random.default_rng(3)
+    samples = [
+        maps(
+            rng.choice([0, 1, 2, ignored], (20, 30)),
+            rng.integers(0, 3, (20, 30)),
+            ori_shape=(20, 30),
+        )
+        for _ in range(3)
+    ]
+    metric = METRICS.build(dict(type='mmresnest.IoUMetric', ignore_index=ignored))
+    collector = PredictionCollector(None, [metric])
+    for one in (metric, collector):
+        one.dataset_meta = dict(classes=names(3))
+        one.process({}, samples)
+    wanted = metric.evaluate(3)
+    collector.evaluate(3)
+    got = label_overlap(collector.found)
+    assert 100 * class_mean(got.iou) == pytest.approx(wanted['mIoU'], abs=0.01)
+    assert 100 * got.accuracy == pytest.approx(wanted['aAcc'], abs=0.01)
+    assert 20 < wanted['aAcc'] < 50
+
+
 @pytest.mark.parametrize('ignored', [254, 255, 3])
 def test_predictions_are_never_ignored(ignored):
     with pytest.raises(UserError, match=f'1 pixels of a.jpg are predicted as {ignored}'):
@@ -528,7 +556,7 @@ def test_without_truth(tmp_path):
     more = dict(format_only=True, output_dir=str(tmp_path))
     assert iou([sample], **more) == {} and (tmp_path / 'a.png').is_file()
     sample['pred_sem_seg']['data'] += 1
-    with pytest.raises(UserError, match='predicted as 3'):
+    with refuses('data.label-range', 'as 3'):
         iou([sample], **more)
 
 
@@ -562,7 +590,7 @@ def test_what_it_refuses(monkeypatch):
         {},
         dict(test_evaluator=dict(type='CocoMetric')),
     ):
-        with pytest.raises(UserError, match='val_evaluator of the config is not CocoMetric'):
+        with refuses('option.conflict', 'val_evaluator', 'CocoMetric'):
             use_fast_evaluation(Config(cfg), 'val')
     for module in ('config.defaults', 'evaluation.coco_metric'):
         monkeypatch.setattr(f'mmresnest.{module}.find_spec', lambda name: None)
@@ -570,7 +598,7 @@ def test_what_it_refuses(monkeypatch):
         lambda: METRICS.build(dict(type=FAST)),
         lambda: use_fast_evaluation(Config({}), 'val'),
     ):
-        with pytest.raises(UserError, match=r'mmresnest\[fast-eval\]'):
+        with refuses('package.missing', 'mmresnest[fast-eval]'):
             ask()
 
 
