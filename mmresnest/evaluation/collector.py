@@ -34,7 +34,8 @@ class PredictionCollector(BaseMetric):
 
     Args:
         dataset: of the loop.
-        metrics: of the loop; one of COCO's knows the areas and crowds that COCO scores by.
+        metrics: of the loop; one of COCO's knows the areas and crowds that COCO scores by, and one
+            of label maps which label is left out.
         due: whether to keep what is predicted now; always by default.
     """
 
@@ -47,6 +48,9 @@ class PredictionCollector(BaseMetric):
         self.dataset, self.due = dataset, due
         self.api: Any = next(
             (one._coco_api for one in metrics if getattr(one, '_coco_api', None) is not None), None
+        )
+        self.ignored: int | None = next(
+            (one.ignore_index for one in metrics if hasattr(one, 'ignore_index')), None
         )
         self.found: Results | None = None
 
@@ -77,9 +81,9 @@ class PredictionCollector(BaseMetric):
         picture = _absolute_path(str(sample.get('img_path') or '')), int(width), int(height)
         if 'pred_sem_seg' in sample:
             said = _to_label_map(sample['pred_sem_seg']['data'])
-            return dict(
-                picture=picture, **self._count_pixels(_ground_truth_map(sample, said.shape), said)
-            )
+            truth = _ground_truth_map(sample, said.shape)
+            truth[truth == self.ignored] = -1  # may be the label of a class
+            return dict(picture=picture, **self._count_pixels(truth, said))
         if 'pred_panoptic_seg' in sample:
             return dict(picture=picture, **self._count_pixels(*self._panoptic_maps(sample)))
         from .coco_metric import check_labels
