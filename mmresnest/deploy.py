@@ -147,9 +147,9 @@ def is_plain_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
         isinstance(module, nn.Conv2d)
         and type(module)._conv_forward is nn.Conv2d._conv_forward
         and not hasattr(module, 'conv_offset')
-        and 'forward' not in vars(module)
+        and not vars(module).keys() & {'forward', '_conv_forward'}
         and not has_hooks(module)
-        and isinstance(module.weight, nn.Parameter)  # else it is computed from others
+        and type(module.weight) is nn.Parameter  # else it is computed, or computes otherwise
     )
 
 

@@ -93,21 +93,9 @@ class Backbone(ResTrunk, BaseModule):
         for name, value in trunk.items():
             args[DIALECT.get(name, name)] = value
         refuse_unknown(self.dialect(args['kind']), args, type(self).__name__)
-        if num_stages not in (1, 2, 3, 4):
-            raise ArgumentError(
-                f'num_stages={num_stages} is not supported; legal: 1, 2, 3, 4',
-                code='argument.value',
-            )
+        refuse_unsupported(num_stages, plugins, conv_cfg)
         args['depths'] = args['depths'][:num_stages]
         args.setdefault('out_indices', tuple(range(num_stages)))
-        if plugins is not None:
-            raise ArgumentError('plugins is not supported; legal: None', code='argument.value')
-        if conv_cfg is not None and conv_cfg.get('type') not in (None, 'Conv', 'Conv2d'):
-            raise ArgumentError(
-                f'conv_cfg={conv_cfg} is not supported; legal: None, '
-                f"dict(type='Conv2d'); deformable convolutions are dcn=",
-                code='argument.value',
-            )
         stem = args.get('stem', 64)
         if stem_channels is None and 'base_channels' in trunk and 'stem' not in trunk:
             stem_channels = last_width(stem) * trunk['base_channels'] // 64
@@ -269,6 +257,22 @@ def refuse_unknown(legal: set[str], given: dict[str, Any], name: str) -> None:
                 f'{advice or nearest(argument, sorted(legal))}',
                 code='argument.unknown',
             )
+
+
+def refuse_unsupported(num_stages: int, plugins: list | None, conv_cfg: dict | None) -> None:
+    """Raise for values that mmdet's and mmseg's networks may have, and ours may not."""
+    if num_stages not in (1, 2, 3, 4):
+        raise ArgumentError(
+            f'num_stages={num_stages} is not supported; legal: 1, 2, 3, 4', code='argument.value'
+        )
+    if plugins is not None:
+        raise ArgumentError('plugins is not supported; legal: None', code='argument.value')
+    if conv_cfg is not None and conv_cfg.get('type') not in (None, 'Conv', 'Conv2d'):
+        raise ArgumentError(
+            f'conv_cfg={conv_cfg} is not supported; legal: None, '
+            f"dict(type='Conv2d'); deformable convolutions are dcn=",
+            code='argument.value',
+        )
 
 
 def last_width(stem: Any) -> int:

@@ -65,6 +65,11 @@ class TrunkSpec:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, before anything is built."""
+        self.check_stages()
+        self.check_options()
+
+    def check_stages(self) -> None:
+        """Refuse numbers of stages, and what is given for each, that do not go together."""
         if self.kind not in KINDS:
             raise ArgumentError(
                 f'kind={self.kind!r} is unknown; {nearest(self.kind, KINDS)}', code='argument.value'
@@ -87,6 +92,16 @@ class TrunkSpec:
                 f'legal: {", ".join(map(str, range(stages)))}',
                 code='argument.value',
             )
+        if self.multi_grid is not None and len(self.multi_grid) != self.depths[-1]:
+            raise ArgumentError(
+                f'multi_grid={tuple(self.multi_grid)} must give one dilation for each of '
+                f'the {self.depths[-1]} blocks of the last stage',
+                code='argument.value',
+            )
+
+    def check_options(self) -> None:
+        """Refuse values, and arguments of blocks, that the kind does not have."""
+        stages = len(self.depths)
         if not -1 <= self.frozen_stages <= stages:
             raise ArgumentError(
                 f'frozen_stages={self.frozen_stages} is not supported; legal: -1 (nothing), '
@@ -100,12 +115,6 @@ class TrunkSpec:
         if self.compat not in (None, 'mm'):
             raise ArgumentError(
                 f"compat={self.compat!r} is unknown; legal: None, 'mm'", code='argument.value'
-            )
-        if self.multi_grid is not None and len(self.multi_grid) != self.depths[-1]:
-            raise ArgumentError(
-                f'multi_grid={tuple(self.multi_grid)} must give one dilation for each of '
-                f'the {self.depths[-1]} blocks of the last stage',
-                code='argument.value',
             )
         if not isinstance(self.stem, int) and len(self.stem) != 3:
             raise ArgumentError(

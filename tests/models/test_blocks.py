@@ -1,5 +1,6 @@
 """Every kind of bottleneck against its twin, in value and gradient."""
 
+import copy
 from itertools import product
 
 import pytest
@@ -197,3 +198,22 @@ def test_channels_last_stays(kind, stride):
     block = KINDS[kind](site, BlockModules(shortcut=shortcut(site))).eval()
     x = torch.randn(2, 64, 8, 8).to(memory_format=torch.channels_last)
     assert block(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize(
+    'setting', [dict(eps=0.5), dict(momentum=0.7), dict(momentum=None)], ids=str
+)
+def test_a_graph_of_split_attention_has_its_norms_settings(setting, batch):
+    """A traced graph holds the norm of the pooled map as a function, not as the module."""
+    torch.manual_seed(0)
+    module = SplitAttention(16, BlockModules()).double()
+    for norm in (module.bn0, module.bn1):
+        for name, value in setting.items():
+            setattr(norm, name, value)
+    graph = torch.fx.symbolic_trace(copy.deepcopy(module))
+    x = torch.randn(batch, 16, 6, 5, dtype=torch.double)
+    for _ in range(2):
+        torch.testing.assert_close(graph(x), module(x), rtol=1e-12, atol=1e-12)
+    for name, buffer in module.named_buffers():
+        torch.testing.assert_close(graph.state_dict()[name], buffer, rtol=1e-12, atol=1e-12)
