@@ -22,9 +22,10 @@ from .base import (
     find_first,
     list_files,
 )
-from .checks.findings import Finding, make_finding
+from .checks.findings import ERROR, WARNING, Finding, make_finding
 from .checks.labels import scan_labels
 from .mask_mapping import FAR_APART, MaskMapping, count_values, suggest_mapping, write_index_masks
+from .text_files import read_class_names
 
 Suffixes = tuple[str, str]
 """How the names of images and of masks end."""
@@ -169,7 +170,7 @@ def _read_classes(
 ) -> Generator[Finding, None, tuple[str, ...]]:
     """Yield values that are no classes; return the names of ``classes.txt``, or numbers."""
     used = sorted(value for value in values if value != IGNORED)
-    path, names = _read_class_names(root)
+    path, names = yield from _read_class_names(root)
     mapping = _find_mapping(values, masks, names)
     if mapping:
         yield make_finding(
@@ -179,11 +180,21 @@ def _read_classes(
             mapping=mapping,
             example=values[max(values)],
         )
-    elif not used:
+    elif not used and values:
         yield make_finding('labels-ignored', folder=root / 'annotations', value=IGNORED)
+    elif used and used == list(range(1, len(used) + 1)) and len(names) in (0, len(used)):
+        spelled = names or [f'class_{value}' for value in used]
+        yield make_finding(
+            'label-shifted',
+            folder=root / 'annotations',
+            last=used[-1],
+            mapping=','.join(f'{value}={name}' for value, name in zip(used, spelled)),
+            severity=ERROR if names else WARNING,
+            example=values[1],
+        )
     elif path is not None:
         yield from _check_range(values, names, path)
-    elif used[-1] >= 200 and len(used) < 20:
+    elif used and used[-1] >= 200 and len(used) < 20:
         yield make_finding(
             'label-far', folder=root / 'annotations', values=used, example=values[used[-1]]
         )
@@ -192,12 +203,11 @@ def _read_classes(
     return tuple(f'class_{index}' for index in range(max(used, default=0) + 1))
 
 
-def _read_class_names(root: Path) -> tuple[Path | None, tuple[str, ...]]:
+def _read_class_names(root: Path) -> Generator[Finding, None, tuple[Path | None, tuple[str, ...]]]:
     """Return the file of the classes' names, if there is one, and the names."""
     for path in (root / 'classes.txt', root / 'annotations' / 'classes.txt'):
         if path.is_file():
-            lines = path.read_text(encoding='utf-8').splitlines()
-            return path, tuple(line.strip() for line in lines if line.strip())
+            return path, (yield from read_class_names(path))
     return None, ()
 
 

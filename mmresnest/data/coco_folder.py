@@ -26,7 +26,7 @@ from .checks.findings import Finding, make_finding
 from .checks.masks import has_run_lengths
 from .checks.objects import check_objects
 from .checks.panoptic import check_masks, check_segments, check_things_first, count_things
-from .checks.rows import FIELDS, collect_ids, get_rows, has_fields
+from .checks.rows import BACKSLASH, FIELDS, collect_ids, describe_list, get_rows, has_fields
 from .json_files import read_coco_file
 
 _CHECKED_IMAGES = 1000
@@ -169,6 +169,7 @@ def _check_lists(
                 'list-missing',
                 path=path,
                 name=name,
+                what=describe_list(table.get(name)),
                 purpose=_PURPOSE[split],
                 or_name='; a COCO file has images, annotations and categories, and this one has '
                 + (', '.join(map(str, table)) or 'nothing'),
@@ -241,7 +242,8 @@ def _find_image_folder(
             f'{path} lists {len(names)} images, and {len(lost)}{among} do not exist, such '
             f'as {root / best / lost[0]}',
             'put them there, or correct "file_name", which is relative to '
-            f'{root / IMAGE_FOLDERS[0].format(split=split)}',
+            f'{root / IMAGE_FOLDERS[0].format(split=split)}'
+            + (BACKSLASH if '\\' in lost[0] else ''),
             count=len(lost),
             example=root / best / lost[0],
         )

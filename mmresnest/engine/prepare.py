@@ -353,7 +353,7 @@ STEPS: tuple[tuple[Any, ...], ...] = (
     (configure_norms, 'is_distributed'),
     (configure_loaders,),
     (if_asked(configure_strategy), 'trains'),
-    (check_annotations, 'splits'),
+    (check_annotations, 'splits', 'data', 'demo'),
     (name_visualizer, 'demo'),
     (make_work_dir,),
 )

@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from helpers.leaves import CLASSES, each_set, pointed, put
@@ -28,6 +29,7 @@ from mmresnest.data.checks import images
 from mmresnest.data.checks.findings import ERROR, KINDS, WARNING
 from mmresnest.data.checks.repair import is_repairable
 from mmresnest.data.shapes.dataset import draw_dataset
+from mmresnest.engine.prepare import prepare
 from mmresnest.errors import UserError
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
@@ -41,6 +43,7 @@ OF_FOLDERS = {
     'images-mixed',
     'label-far',
     'label-pattern',
+    'label-shifted',
     'label-suffixes',
     'labels-ignored',
     'labels-none',
@@ -151,6 +154,34 @@ def turn(world):
     world.table['images'][1].update(width=64, height=32)
 
 
+def swap_sizes(world):
+    resize(world)
+    turn(world)
+    world.table['images'][1].update(width=64, height=32)
+
+
+def orient(orientation):
+    """A square picture, of which the size tells nothing."""
+
+    def spoil(world):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new('RGB', (64, 64)).save(world.image(), exif=exif)
+
+    return spoil
+
+
+def deepen(scale):
+    """A picture of 8 bits, written with 16."""
+
+    def spoil(world):
+        pixels = np.full((64, 64, 3), 255, np.uint16) * scale
+        assert cv2.imwrite(str(world.root / 'train' / 'a.png'), pixels)
+        world.table['images'][1]['file_name'] = 'a.png'
+
+    return spoil
+
+
 def paint(mode='L', size=(64, 64), value=0, path=World.mask):
     return lambda world: Image.new(mode, size, value).save(path(world))
 
@@ -209,6 +240,7 @@ def rle(size=(64, 64), counts=(600, 40, 3456)):
 
 STAYS, MENDED, TOLD = 'refused', 'repaired', 'told'
 HEAD = 'model.roi_head.bbox_head.num_classes'
+HEAD_OF_MASKS = 'model.decode_head.num_classes'
 
 BAD = [
     # ---- classes of the config
@@ -420,6 +452,12 @@ BAD = [
     ('image-truncated', 'detection', cut_png, 'cut off', MENDED),
     ('image-size', 'detection', resize, 'is 80 x 40, annotated 64 x 64', STAYS),
     ('image-turned', 'detection', turn, 'EXIF', STAYS),
+    ('image-turned', 'detection', swap_sizes, 'width and height swapped', STAYS),
+    ('image-oriented', 'detection', orient(6), 'carry an EXIF orientation', TOLD),
+    ('image-oriented', 'detection', orient(3), 'carry an EXIF orientation', TOLD),
+    ('image-oriented', 'semantic', orient(6), 'carry an EXIF orientation', TOLD),
+    ('image-dark', 'detection', deepen(16), 'read nearly black', TOLD),
+    ('image-dark', 'detection', deepen(1), '(8 bits)', TOLD),
     ('image-truncated', 'semantic', cut, 'cut off', STAYS),
     (
         'image-missing',
@@ -635,6 +673,54 @@ def test_other_data_sets_are_left_alone_and_that_is_said(shapes):
     assert not report.findings
     assert report.notes[0].startswith('train: CityscapesDataset is left alone')
     assert report.notes[1].startswith('val: CocoDataset is left alone')
+
+
+def test_images_that_pil_takes_for_bombs_are_read_as_in_training(shapes, tmp_path, monkeypatch):
+    world = spoilt(shapes, tmp_path)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(world.image())
+    assert not world.audit(every=True).findings
+    cut(world)
+    assert {one.kind for _, one in world.audit().findings} <= {
+        'image-truncated',
+        'image-unreadable',
+    }
+    world = World(Path(shutil.copytree(shapes, tmp_path / 'masks')), 'semantic')
+    (found,) = (one for _, one in world.audit().findings if one.kind == 'label-unreadable')
+    assert found.count == 4 and 'cut image and mask into tiles' in found.message
+
+
+def test_full_16_bits_are_not_dark(shapes, tmp_path):
+    assert not spoilt(shapes, tmp_path, deepen(257)).audit().findings
+
+
+def test_remedies_do_not_name_the_folder_that_was_given(shapes, tmp_path):
+    world = World(Path(shutil.copytree(shapes, tmp_path / 'data')), 'semantic')
+    config(HEAD_OF_MASKS, 2)(world)
+    cfg, more = world.cfg, dict(options={HEAD_OF_MASKS: 2}, splits=('train',))
+    assert '--data DIR' in check_data(cfg, **more).format_text()
+    text = check_data(cfg, data=world.root, **more).format_text()
+    assert 'num_classes is 2' in text and '--data DIR' not in text
+
+
+@pytest.mark.parametrize('task, spoil, code', [
+    ('detection', turn, 'image-turned'),
+    ('detection', lambda world: world.table['images'][1].update(width=32), 'image-size'),
+    ('semantic', paint(size=(32, 64)), 'label-size'),
+    ('detection', rows(bbox=corners), 'box-corners'),
+    ('detection', rows(iscrowd=1), 'objects-none'),
+    ('instance', seg(rle(counts=(1, 2, 3))), 'mask-rle'),
+])  # fmt: skip
+@pytest.mark.parametrize('folder', [False, True])
+def test_a_run_refuses_what_spoils_it(shapes, tmp_path, task, spoil, code, folder):
+    world = World(Path(shutil.copytree(shapes, tmp_path / 'data')), task)
+    spoil(world)
+    world.audit()
+    given = dict(data=world.root) if folder else {}
+    with pytest.raises(UserError) as caught:
+        prepare(world.cfg, splits=('train', 'val'), work_dir=tmp_path / 'work', **given)
+    assert caught.value.code == f'data.{code}' and not (tmp_path / 'work').exists()
 
 
 @pytest.mark.parametrize('least, shown', [(2, True), (4, False)])

@@ -443,7 +443,7 @@ BAD = [
         'semantic',
         mask(1, mode='RGB'),
         None,
-        ['annotations/{split}/000001.png has colours (mode RGB)', 'class indices'],
+        ['annotations/{split}/000001.png has three equal channels (mode RGB)', 'class indices'],
     ),
     (
         'semantic',
@@ -648,7 +648,9 @@ def test_good_input_passes(data, tmp_path, monkeypatch, run, kind, spoil, change
         monkeypatch.setattr(checks, 'read_coco_file', None)  # no second look is needed
     for split in ('train', 'test') if spoil is not None else ():
         spoil(data, split)
-    cfg = prepare(pointed(kind, data, change), splits=('train', 'val', 'test'), work_dir=tmp_path / 'work')
+    cfg = prepare(
+        pointed(kind, data, change), splits=('train', 'val', 'test'), work_dir=tmp_path / 'work'
+    )
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         for leaf in leaves(cfg):
             leaf.serialize_data = False  # collects garbage for a second

@@ -41,7 +41,10 @@ _EXPORT = 'export the file again'
 _DROPPED = '--fix drops them'
 _FILES = 'put the files there again; --fix drops the images that were looked at'
 _POLYGONS = '--fix drops such polygons'
-_RELABEL = 'write the masks again with one channel of class indices'
+_RELABEL = (
+    'write the masks again with one channel of class indices, or give --data DIR with '
+    '--mask-values and the class of each color or value, as in 0:0:0=background,128:0:0=plane'
+)
 
 # fmt: off
 KINDS: dict[str, Kind] = {

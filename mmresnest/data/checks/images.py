@@ -195,12 +195,15 @@ def _read_huge(path: Path) -> ImageFile:
 
 
 def _parse_header(image: Any) -> ImageFile:
-    orientation = image.getexif().get(_ORIENTATION, 1)
+    bits = _measure_bits(image)
+    # Of a PNG, PIL decodes all of the image to find an orientation behind it.
+    late = image.format == 'PNG' and 'exif' not in image.info
+    orientation = 1 if late else image.getexif().get(_ORIENTATION, 1)
     return ImageFile(
         size=image.size,
         turned=orientation in _TURNED,
         oriented=orientation in range(2, 9),
-        bits=_measure_bits(image),
+        bits=bits,
         mode=image.mode,
     )
 
@@ -225,6 +228,13 @@ def _parse_image(image: Any) -> ImageFile:
     return header._replace(mode=image.mode)
 
 
+def _describe_channels(image: Any) -> str:
+    pixels = np.asarray(image)
+    if image.mode not in ('RGB', 'RGBA') or (pixels[..., :3] != pixels[..., :1]).any():
+        return 'colours'
+    return 'three equal channels'
+
+
 def _parse_label(image: Any) -> ImageFile:
     if image.mode == 'F':
         why = 'holds fractions (mode F); a mask has whole numbers, the indices of classes'
@@ -232,7 +242,7 @@ def _parse_label(image: Any) -> ImageFile:
     if image.mode not in _LABEL_MODES:
         return ImageFile(
             'colours',
-            f'has colours (mode {image.mode}); a mask has one channel whose '
+            f'has {_describe_channels(image)} (mode {image.mode}); a mask has one channel whose '
             'values are class indices, 0, 1, 2 ...',
             image.size,
         )
