@@ -10,7 +10,7 @@ from ..errors import UserError
 from .checks.findings import Finding
 from .checks.images import pause_garbage_collection
 from .checks.mend import mend_table
-from .checks.rows import FIELDS
+from .checks.rows import FIELDS, get_rows
 from .text_files import refuse_encoding
 
 
@@ -58,6 +58,16 @@ def read_coco_file(path: Path) -> tuple[dict[str, Any], list[Finding]]:
     """
     with pause_garbage_collection():
         return mend_table(path, read_json(path))
+
+
+def has_annotations(path: Path) -> bool:
+    """Return whether a COCO file lists an annotation; of most, the beginning tells."""
+    try:
+        if get_rows(peek_json(path, 1), 'annotations'):
+            return True
+    except ValueError:  # what stands there is no list that ends within the window
+        pass
+    return bool(get_rows(read_coco_file(path)[0], 'annotations'))
 
 
 def peek_json(path: Path, most: int, window: int = 2**24) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from ..config.checks.part import list_parts
 from ..config.hardware import WHOLE
-from ..config.inspect import dataset_configs, is_scored, task_of
+from ..config.inspect import dataset_configs, is_scored, task_of, type_of
 from ..config.load import name_of
 from ..config.options import TestOptions, build_options
 from ..config.retarget import drop_annotations
+from ..data.json_files import has_annotations
 from ..errors import UserError
 from . import checkpoints, distributed
 from .class_order import follow_data
@@ -88,6 +90,7 @@ def test(
         if options.tta:
             _use_tta(cfg)
         out, show_dir = options.out, options.show_dir
+        _leave_unscored(cfg)
         scored = is_scored(cfg, 'test')
         if not scored:
             _prepare_submission(cfg, out, show_dir)
@@ -207,6 +210,16 @@ def _scale_and_mirror_views(pipeline: list[dict]) -> list[dict]:
         *load,
         dict(type='TestTimeAug', transforms=[scales, flips, annotations, [pipeline[-1]]]),
     ]
+
+
+def _leave_unscored(cfg: Config) -> None:
+    """Have the evaluators score nothing where no annotation file has annotations."""
+    files = [part.path for part in list_parts(cfg, ('test',)) if part.kind == 'coco']
+    for evaluator in _list_evaluators(cfg) if files else ():
+        if type_of(evaluator) in ('CocoMetric', 'FastCocoMetric'):
+            given = evaluator.get('ann_file')
+            if not any(map(has_annotations, [Path(given)] if given else files)):
+                evaluator['format_only'] = True
 
 
 def _prepare_submission(cfg: Config, out: Any, show_dir: Any) -> None:

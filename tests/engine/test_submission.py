@@ -8,6 +8,8 @@ import pytest
 from helpers import tiny
 
 from mmresnest.cli.main import main
+from mmresnest.config.load import load_config
+from mmresnest.config.retarget import use_data
 from mmresnest.data.folder import read_folder
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine.test import test as score
@@ -108,3 +110,18 @@ def test_without_anywhere_to_write_it_is_refused(trained, submission, tmp_path):
         score(*trained('detection'), data=submission, work_dir=tmp_path / 'work', cfg_options=ALL)
     assert caught.value.code == 'data.not-scored' and '--out FILE' in str(caught.value)
     assert not Path(tmp_path / 'work' / 'vis_data').exists()
+
+
+def test_a_config_that_names_such_a_file_itself(trained, annotated, tmp_path):
+    config, checkpoint = trained('detection')
+    table = json.loads((annotated / 'test.json').read_text())
+    file = tmp_path / 'images.json'
+    file.write_text(json.dumps(dict(table, annotations=[])))
+    cfg = load_config(config, ALL)
+    use_data(cfg, annotated)
+    cfg.test_dataloader.dataset.ann_file = cfg.test_evaluator.ann_file = str(file)
+    out = tmp_path / 'found.json'
+    result = score(cfg, checkpoint, work_dir=tmp_path / 'work', out=out)
+    assert not result.scored and result.metrics == {}
+    found = {row['image_id'] for row in json.loads(out.read_text())}
+    assert found == {image['id'] for image in table['images']}

@@ -29,7 +29,7 @@ def check_table(part: Part, table: dict[str, Any], whole: bool) -> Iterator[Find
         whole: whether that is all of it.
     """
     path, panoptic = part.path, part.kind == 'panoptic'
-    # Images whose predictions are scored elsewhere come without annotations, and need no categories.
+    # Images that are scored elsewhere come without annotations, and need no categories.
     alone = part.split == 'test' and not get_rows(table, 'annotations')
     for name in ('images', *(() if alone else ('categories', 'annotations'))):
         if not get_rows(table, name):
