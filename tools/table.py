@@ -80,7 +80,7 @@ def format_networks() -> str:
     for type_ in dict.fromkeys(row.type for row in TABLE):
         rows = (
             f'`{row.name}` | {row.params:.2f} | {row.macs:.2f} | {format_accuracy(row)} | '
-            f'{row.weights[0].licence if row.weights else "-"} | {format_links(row)} | '
+            f'{row.weights[0].license if row.weights else "-"} | {format_links(row)} | '
             f'{list_strides(row)}'
             for row in TABLE
             if row.type == type_
@@ -107,7 +107,7 @@ def format_alternatives() -> str:
         'arch | file | trained by | top-1 @ crop | licence',
         (
             f'`{row.name}` | [{weights.file}]({weights.url}) | {weights.note} | '
-            f'{format_accuracy(weights)} | {weights.licence}'
+            f'{format_accuracy(weights)} | {weights.license}'
             for row in TABLE
             for weights in row.alternatives
         ),

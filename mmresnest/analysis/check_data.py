@@ -14,7 +14,7 @@ import random
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,6 +163,8 @@ def check_data(
             LAYOUTS[task_of(cfg)],
             None if mask_values is None else MaskMapping.parse(mask_values),
         )
+        if folder.kind == 'coco':  # an object without a mask is a finding, with its repair
+            folder = replace(folder, has_masks=True)
         use_data(cfg, folder)
     merge_options(cfg, options)
     check_paths(cfg, tuple(splits))
@@ -262,7 +264,7 @@ def _check_image_files(
     named = [at for at, row in enumerate(get_rows(table, 'images')) if names_file(row)]
     chosen = [named[at] for at in _choose(len(named), every)]
     _note_sample(part, len(chosen), len(named), report)
-    yield from check_image_files(part, table, chosen, read_image_file)
+    yield from check_image_files(part, table, chosen, _read_images)
 
 
 def _check_filter(part: Part, table: Mapping[str, Any]) -> Iterator[Finding]:
@@ -312,9 +314,9 @@ def _check_panoptic_files(part: Part, table: Mapping[str, Any], every: bool) -> 
     seen = map_files(read_panoptic_file, paths, f'reading {len(paths)} masks')
     for row, path, one in zip(rows, paths, seen):
         kind, why = _find_label_fault(one, parse_size(row))
-        colours = set(one.values) - {0}
-        if not kind and colours != listed[row['id']]:
-            odd = sorted(map(str, colours ^ listed[row['id']]))[0]
+        colors = set(one.values) - {0}
+        if not kind and colors != listed[row['id']]:
+            odd = sorted(map(str, colors ^ listed[row['id']]))[0]
             kind, why = 'segment-ids', f'{odd} is only in one of them'
         if kind:
             faults[kind].append(f'{path} ({why})')
@@ -331,6 +333,10 @@ def _find_label_fault(seen: ImageFile, size: tuple[int, int] | None) -> tuple[st
     return '', ''
 
 
+def _read_images(paths: Sequence[Path]) -> Iterator[ImageFile]:
+    return map_files(read_image_file, paths, f'reading {len(paths)} images')
+
+
 def _check_label_files(
     part: Part, every: bool, files: list[Path], report: Report
 ) -> Iterator[Finding]:
@@ -345,7 +351,7 @@ def _check_label_files(
     paths = [Path(row['img_path']) for row in rows]
     _note_sample(part, len(rows), len(dataset), report)
     faults: dict[str, list[str]] = defaultdict(list)
-    images = list(map_files(read_image_file, paths, f'reading {len(rows)} images'))
+    images = list(_read_images(paths))
     labels = list(map_files(read_label_file, masks, f'reading {len(masks)} masks'))
     for at, (path, one) in enumerate(zip(paths, images)):
         stated = labels[at].size if masks and not labels[at].fault else None

@@ -18,7 +18,7 @@ def wrap_method(owner: Any, name: str, around: Callable[[Callable[[], Any]], Any
     method = getattr(owner, name)
 
     @wraps(method)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def call_around(*args: Any, **kwargs: Any) -> Any:
         return around(lambda: method(*args, **kwargs))
 
-    setattr(owner, name, wrapped)
+    setattr(owner, name, call_around)

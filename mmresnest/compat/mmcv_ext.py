@@ -134,5 +134,5 @@ def operator_sources() -> dict[str, str]:
 
 
 def is_stand_in(module: ModuleType) -> bool:
-    """Whether a module named ``mmcv._ext`` is this one, not a compiled one."""
+    """Return whether a module named ``mmcv._ext`` is this one, not a compiled one."""
     return isinstance(getattr(module.__spec__, 'loader', None), ExtLoader)

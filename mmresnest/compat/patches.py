@@ -116,7 +116,7 @@ def cache_pretty_text(module: ModuleType) -> None:
 
 
 def is_distribution(name: str) -> bool:
-    """Whether pip knows a distribution of this name."""
+    """Return whether pip knows a distribution of this name."""
     try:
         metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -135,7 +135,7 @@ def patch_package_utils(module: ModuleType) -> None:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a distribution or an importable package of this name is there."""
+    """Return whether a distribution or an importable package of this name is there."""
     return is_distribution(package) or _package_folder(package) is not None
 
 

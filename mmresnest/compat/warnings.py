@@ -47,7 +47,7 @@ def install() -> None:
 
 
 def is_relevant(record: logging.LogRecord) -> bool:
-    """Whether a line belongs into the log."""
+    """Return whether a line belongs into the log."""
     return record.levelno > logging.WARNING or LINES.match(record.getMessage()) is None
 
 

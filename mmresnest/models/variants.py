@@ -27,7 +27,7 @@ class Weights:
 
     url: str
     layout: str  # how its keys are spelt: a key of weights.LAYOUTS
-    licence: str
+    license: str
     top1: float | None = None  # where it is not its row's, as published, at `crop`
     crop: int | None = None
     note: str = ''  # who trained it, or made it of what
@@ -74,7 +74,7 @@ class Variant:
 
 
 def family(type_: str, **trunk: Any) -> Family:
-    """A family whose settings nobody changes by accident."""
+    """Build a family whose settings nobody changes by accident."""
     return Family(type_, MappingProxyType(trunk))
 
 
@@ -114,20 +114,20 @@ FACEBOOK = 'https://dl.fbaipublicfiles.com/semiweaksupervision/model_files/'
 OPENMMLAB = 'https://download.openmmlab.com/'
 
 
-def only(url: str, layout: str = 'official', licence: str = APACHE) -> tuple[Weights, ...]:
-    """A file that only one host has."""
-    return (Weights(url + '.pth', layout, licence),)
+def single_host(url: str, layout: str = 'official', license: str = APACHE) -> tuple[Weights, ...]:
+    """Describe a file that only one host has."""
+    return (Weights(url + '.pth', layout, license),)
 
 
 def resnest(name: str, mirrored: bool = True) -> tuple[Weights, ...]:
-    """The authors' file, and timm's mirror of some."""
+    """Describe the authors' file, and timm's mirror of some."""
     official = 'https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/'
     mirrors = (official, TIMM + 'v0.1-resnest/') if mirrored else (official,)
     return tuple(Weights(f'{base}{name}.pth', 'official', APACHE) for base in mirrors)
 
 
 def res2net(name: str, mirrored: bool = True) -> tuple[Weights, ...]:
-    """The authors' file, and timm's mirror of all but v1b."""
+    """Describe the authors' file, and timm's mirror of all but v1b."""
     official = 'https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/'
     mirrors = (official, TIMM + 'v0.1-res2net/') if mirrored else (official,)
     return tuple(Weights(f'{base}{name}.pth', 'official', NC) for base in mirrors)
@@ -149,8 +149,8 @@ def cadene(name: str, resaved: str = '') -> tuple[Weights, ...]:
 
 
 def torchvision(name: str) -> tuple[Weights, ...]:
-    """A file of torchvision's."""
-    return only(PYTORCH + name, 'official', BSD)
+    """Describe a file of torchvision's."""
+    return single_host(PYTORCH + name, 'official', BSD)
 
 
 X32x4 = dict(groups=32, base_width=4)
@@ -164,8 +164,8 @@ TABLE = (
     # Gluon has trained, gluon-cv's model zoo (timm measures 75.51 and 78.48 on its ports of them). Mirrors: timm's
     # resnest.py before the files moved to its hub. Left out: Gluon's zips, PyTorch-Encoding's and detectron2's
     # backbones, whose hosts are closed.
-    Variant('resnest14',               RESNEST,     R14,  {},                                             10.612,  2.749, 75.75, 224, only(TIMM + 'v0.1-weights/gluon_resnest14-9c8fe254')),
-    Variant('resnest26',               RESNEST,     R26,  {},                                             17.069,  3.623, 78.68, 224, only(TIMM + 'v0.1-weights/gluon_resnest26-50eb607c')),
+    Variant('resnest14',               RESNEST,     R14,  {},                                             10.612,  2.749, 75.75, 224, single_host(TIMM + 'v0.1-weights/gluon_resnest14-9c8fe254')),
+    Variant('resnest26',               RESNEST,     R26,  {},                                             17.069,  3.623, 78.68, 224, single_host(TIMM + 'v0.1-weights/gluon_resnest26-50eb607c')),
     Variant('resnest50',               RESNEST,     R50,  {},                                             27.483,  5.371, 81.03, 224, resnest('resnest50-528c19ca')),
     Variant('resnest101',              RESNEST,     R101, dict(stem=WIDE),                                48.275, 10.201, 82.83, 256, resnest('resnest101-22405ba7')),
     Variant('resnest200',              RESNEST,     R200, dict(stem=WIDE),                                70.202, 17.408, 83.84, 320, resnest('resnest200-75117900')),
@@ -194,40 +194,40 @@ TABLE = (
     Variant('legacy_seresnet50',       LEGACY_SERESNET, R50,  {},                                         28.088,  3.860, 77.64, 224, cadene('se_resnet50-ce0d4300')),
     Variant('legacy_seresnet101',      LEGACY_SERESNET, R101, {},                                         49.327,  7.575, 78.40, 224, cadene('se_resnet101-7e38fcc6')),
     Variant('legacy_seresnet152',      LEGACY_SERESNET, R152, {},                                         66.822, 11.289, 78.66, 224, cadene('se_resnet152-d17c99b7')),
-    Variant('legacy_seresnext26_32x4d',  LEGACY_SERESNEXT, R26,  X32x4,                                   16.790,  2.472, 77.10, 224, only(TIMM + 'v0.1-weights/seresnext26_32x4d-65ebdb501', 'cadene')),
+    Variant('legacy_seresnext26_32x4d',  LEGACY_SERESNEXT, R26,  X32x4,                                   16.790,  2.472, 77.10, 224, single_host(TIMM + 'v0.1-weights/seresnext26_32x4d-65ebdb501', 'cadene')),
     Variant('legacy_seresnext50_32x4d',  LEGACY_SERESNEXT, R50,  X32x4,                                   27.560,  4.233, 79.08, 224, cadene('se_resnext50_32x4d-a260b3a4', 'legacy_se_resnext50_32x4d-f3651bad')),
     Variant('legacy_seresnext101_32x4d', LEGACY_SERESNEXT, R101, X32x4,                                   48.955,  7.975, 80.24, 224, cadene('se_resnext101_32x4d-3b2fe3d8', 'legacy_se_resnext101_32x4d-37725eac')),
     Variant('legacy_senet154',         LEGACY_SENET, R152, X64x4,                                        115.089, 20.688, 81.30, 224, cadene('senet154-c7b49a05', 'legacy_senet154-e9eb9fe6')),
     # SE networks in timm's and Gluon's form: timm's results-imagenet.csv, at the size it tests them at; at 224
     # of the 26-layer, 50_32x4d and 32x8d ones, as timm gives both sizes. None: nobody has published weights.
-    Variant('seresnet50',              SERESNET,    R50,  {},                                             28.088,  4.092, 81.28, 288, only(TIMM + 'v0.1-weights/seresnet50_ra_224-8efdb4bb')),
+    Variant('seresnet50',              SERESNET,    R50,  {},                                             28.088,  4.092, 81.28, 288, single_host(TIMM + 'v0.1-weights/seresnet50_ra_224-8efdb4bb')),
     Variant('seresnet101',             SERESNET,    R101, {},                                             49.327,  7.806, None,  None),
     Variant('seresnet152',             SERESNET,    R152, {},                                             66.822, 11.520, None,  None),
-    Variant('seresnet152d',            SERESNET_D,  R152, {},                                             66.841, 11.760, 84.36, 320, only(TIMM + 'v0.1-weights/seresnet152d_ra2-04464dd2')),
+    Variant('seresnet152d',            SERESNET_D,  R152, {},                                             66.841, 11.760, 84.36, 320, single_host(TIMM + 'v0.1-weights/seresnet152d_ra2-04464dd2')),
     Variant('seresnext26_32x4d',       SERESNEXT,   R26,  X32x4,                                          16.790,  2.472, None,  None),
-    Variant('seresnext26d_32x4d',      SERESNEXT_D, R26,  X32x4,                                          16.810,  2.712, 77.59, 224, only(TIMM + 'v0.1-weights/seresnext26d_32x4d-80fa48a3')),
-    Variant('seresnext26t_32x4d',      SERESNEXT_D, R26,  dict(X32x4, stem=(24, 32, 64)),                 16.807,  2.680, 77.98, 224, only(TIMM + 'v0.1-weights/seresnext26tn_32x4d-569cb627')),
-    Variant('seresnext50_32x4d',       SERESNEXT,   R50,  X32x4,                                          27.560,  4.233, 81.27, 224, only(TIMM + 'v0.1-weights/seresnext50_32x4d_racm-a304a460')),
-    Variant('seresnext101_32x4d',      SERESNEXT,   R101, X32x4,                                          48.955,  7.975, 80.89, 224, only(GLUON + 'seresnext101_32x4d-cf52900d')),
-    Variant('seresnext101_64x4d',      SERESNEXT,   R101, X64x4,                                          88.233, 15.465, 80.88, 224, only(GLUON + 'seresnext101_64x4d-f9926f93')),
-    Variant('seresnext101_32x8d',      SERESNEXT,   R101, X32x8,                                          93.569, 16.419, 83.62, 224, only(TIMM + 'v0.1-tpu-weights/seresnext101_32x8d_ah-e6bc4c0a')),
+    Variant('seresnext26d_32x4d',      SERESNEXT_D, R26,  X32x4,                                          16.810,  2.712, 77.59, 224, single_host(TIMM + 'v0.1-weights/seresnext26d_32x4d-80fa48a3')),
+    Variant('seresnext26t_32x4d',      SERESNEXT_D, R26,  dict(X32x4, stem=(24, 32, 64)),                 16.807,  2.680, 77.98, 224, single_host(TIMM + 'v0.1-weights/seresnext26tn_32x4d-569cb627')),
+    Variant('seresnext50_32x4d',       SERESNEXT,   R50,  X32x4,                                          27.560,  4.233, 81.27, 224, single_host(TIMM + 'v0.1-weights/seresnext50_32x4d_racm-a304a460')),
+    Variant('seresnext101_32x4d',      SERESNEXT,   R101, X32x4,                                          48.955,  7.975, 80.89, 224, single_host(GLUON + 'seresnext101_32x4d-cf52900d')),
+    Variant('seresnext101_64x4d',      SERESNEXT,   R101, X64x4,                                          88.233, 15.465, 80.88, 224, single_host(GLUON + 'seresnext101_64x4d-f9926f93')),
+    Variant('seresnext101_32x8d',      SERESNEXT,   R101, X32x8,                                          93.569, 16.419, 83.62, 224, single_host(TIMM + 'v0.1-tpu-weights/seresnext101_32x8d_ah-e6bc4c0a')),
     Variant('seresnext50d_32x4d',      SERESNEXT_D, R50,  X32x4,                                          27.579,  4.473, None,  None),
     Variant('seresnext101d_32x4d',     SERESNEXT_D, R101, X32x4,                                          48.975,  8.214, None,  None),
     Variant('seresnext101d_64x4d',     SERESNEXT_D, R101, X64x4,                                          88.252, 15.705, None,  None),
-    Variant('seresnext101d_32x8d',     SERESNEXT_D, R101, X32x8,                                          93.588, 16.658, 83.70, 224, only(TIMM + 'v0.1-tpu-weights/seresnext101d_32x8d_ah-191d7b94')),
-    Variant('senet154',                SENET,       R152, X64x4,                                         115.089, 20.688, 81.26, 224, only(GLUON + 'senet154-70a1a3c0')),
+    Variant('seresnext101d_32x8d',     SERESNEXT_D, R101, X32x8,                                          93.588, 16.658, 83.70, 224, single_host(TIMM + 'v0.1-tpu-weights/seresnext101d_32x8d_ah-191d7b94')),
+    Variant('senet154',                SENET,       R152, X64x4,                                         115.089, 20.688, 81.26, 224, single_host(GLUON + 'senet154-70a1a3c0')),
 
     # ResNet and ResNeXt. torchvision: acc@1 of IMAGENET1K_V1 in its resnet.py. The D forms and 101_32x4d: timm's
     # results-imagenet.csv, at the size it tests them at.
     Variant('resnet50',                RESNET,      R50,  {},                                             25.557,  4.089, 76.13, 224, torchvision('resnet50-0676ba61')),
     Variant('resnet101',               RESNET,      R101, {},                                             44.549,  7.801, 77.37, 224, torchvision('resnet101-63fe2227')),
     Variant('resnet152',               RESNET,      R152, {},                                             60.193, 11.514, 78.31, 224, torchvision('resnet152-394f9c45')),
-    Variant('resnet50d',               RESNET_D,    R50,  {},                                             25.576,  4.329, 81.36, 288, only(TIMM + 'v0.1-weights/resnet50d_ra2-464e36ba')),
-    Variant('resnet101d',              RESNET_D,    R101, {},                                             44.568,  8.041, 83.02, 320, only(TIMM + 'v0.1-weights/resnet101d_ra2-2803ffab')),
-    Variant('resnet152d',              RESNET_D,    R152, {},                                             60.212, 11.753, 83.68, 320, only(TIMM + 'v0.1-weights/resnet152d_ra2-5cac0439')),
+    Variant('resnet50d',               RESNET_D,    R50,  {},                                             25.576,  4.329, 81.36, 288, single_host(TIMM + 'v0.1-weights/resnet50d_ra2-464e36ba')),
+    Variant('resnet101d',              RESNET_D,    R101, {},                                             44.568,  8.041, 83.02, 320, single_host(TIMM + 'v0.1-weights/resnet101d_ra2-2803ffab')),
+    Variant('resnet152d',              RESNET_D,    R152, {},                                             60.212, 11.753, 83.68, 320, single_host(TIMM + 'v0.1-weights/resnet152d_ra2-5cac0439')),
     Variant('resnext50_32x4d',         RESNEXT,     R50,  X32x4,                                          25.029,  4.230, 77.62, 224, torchvision('resnext50_32x4d-7cdf4587')),
-    Variant('resnext50d_32x4d',        RESNEXT_D,   R50,  X32x4,                                          25.048,  4.470, 80.66, 288, only(TIMM + 'v0.1-weights/resnext50d_32x4d-103e99f8')),
-    Variant('resnext101_32x4d',        RESNEXT,     R101, X32x4,                                          44.178,  7.970, 80.34, 224, only(GLUON + 'resnext101_32x4d-b253c8c4')),
+    Variant('resnext50d_32x4d',        RESNEXT_D,   R50,  X32x4,                                          25.048,  4.470, 80.66, 288, single_host(TIMM + 'v0.1-weights/resnext50d_32x4d-103e99f8')),
+    Variant('resnext101_32x4d',        RESNEXT,     R101, X32x4,                                          44.178,  7.970, 80.34, 224, single_host(GLUON + 'resnext101_32x4d-b253c8c4')),
     Variant('resnext101_64x4d',        RESNEXT,     R101, X64x4,                                          83.455, 15.460, 83.25, 224, torchvision('resnext101_64x4d-173b62eb')),
     Variant('resnext101_32x8d',        RESNEXT,     R101, X32x8,                                          88.791, 16.414, 79.31, 224, torchvision('resnext101_32x8d-8ba56ff5')),
 )
@@ -235,41 +235,41 @@ TABLE = (
 
 
 def timm(name: str, top1: float, crop: int) -> Weights:
-    """A file of timm's own training."""
+    """Describe a file of timm's own training."""
     return Weights(f'{TIMM}v0.1-{name}.pth', 'official', APACHE, top1, crop, 'timm')
 
 
 def gluon(name: str, top1: float) -> Weights:
-    """A file of Gluon's training, ported by timm's author."""
+    """Describe a file of Gluon's training, ported by timm's author."""
     return Weights(f'{GLUON}{name}.pth', 'official', APACHE, top1, 224, 'Gluon')
 
 
 def torchvision2(name: str, top1: float) -> Weights:
-    """A file of torchvision's second recipe."""
+    """Describe a file of torchvision's second recipe."""
     return Weights(f'{PYTORCH}{name}.pth', 'official', BSD, top1, 224, 'torchvision V2')
 
 
 def mmpretrain(name: str, top1: float, converted: bool = False) -> Weights:
-    """A file of OpenMMLab's: of its own training, or the first choice's weights, converted."""
-    licence = NC if converted and 'res2net' in name else APACHE
+    """Describe a file of OpenMMLab's: of its own training, or the first choice's weights, converted."""
+    license = NC if converted and 'res2net' in name else APACHE
     return Weights(
         f'{OPENMMLAB}mmclassification/v0/{name}.pth',
         'mmpretrain',
-        licence,
+        license,
         top1,
         224,
         "mmpretrain, from the authors'" if converted else 'mmpretrain',
     )
 
 
-def third_party(name: str, licence: str, note: str) -> Weights:
-    """A backbone that OpenMMLab keeps for its detectors and has not scored on ImageNet."""
+def third_party(name: str, license: str, note: str) -> Weights:
+    """Describe a backbone that OpenMMLab keeps for its detectors and has not scored on ImageNet."""
     layout = 'official' if name.startswith('resnext') else 'mmdet'
-    return Weights(f'{OPENMMLAB}pretrain/third_party/{name}.pth', layout, licence, None, None, note)
+    return Weights(f'{OPENMMLAB}pretrain/third_party/{name}.pth', layout, license, None, None, note)
 
 
 def facebook(url: str, top1: float, data: str) -> Weights:
-    """A file of Facebook's, which has learnt from pictures of ``data`` first."""
+    """Describe a file of Facebook's, which has learnt from pictures of ``data`` first."""
     return Weights(f'{url}.pth', 'official', NC4, top1, 224, f'Facebook, {data}')
 
 
@@ -438,7 +438,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in TAB
 
 
 def list_archs(type: str | None = None) -> list[str]:
-    """The names that ``arch=`` accepts.
+    """List the names that ``arch=`` accepts.
 
     Args:
         type: only those of this registered class, ``'ResNeSt'`` say.
@@ -447,7 +447,7 @@ def list_archs(type: str | None = None) -> list[str]:
 
 
 def variant(arch: str, type: str | None = None) -> Variant:
-    """The row of a network.
+    """Return the row of a network.
 
     Args:
         arch: its name, or an alias.

@@ -265,7 +265,7 @@ class Program:
 
     @staticmethod
     def is_key(value: Any) -> bool:
-        """Whether a value is a scalar or a tuple of them: hashing goes through all levels."""
+        """Return whether a value is a scalar or a tuple of them: hashing reads all levels."""
         return isinstance(value, Scalar) or (
             isinstance(value, tuple) and all(isinstance(item, Scalar) for item in value)
         )
@@ -484,6 +484,6 @@ METHODS: dict[type, tuple[str, ...]] = {
 
 
 def _is_base(node: ast.Assign) -> bool:
-    """Whether mmengine takes an assignment for the ``_base_`` of its file."""
+    """Return whether mmengine takes an assignment for the ``_base_`` of its file."""
     target = node.targets[0]
     return isinstance(target, ast.Name) and target.id == '_base_'

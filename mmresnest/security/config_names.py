@@ -26,7 +26,7 @@ EVALUATING = ('CameraMotionCompensation', 'RFSearchHook')
 
 
 def configs_are_data() -> bool:
-    """Whether the user asked for it, by ``--safe-config`` or by the environment."""
+    """Return whether the user asked for it, by ``--safe-config`` or by the environment."""
     return is_on(SAFE)
 
 

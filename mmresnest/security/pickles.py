@@ -259,8 +259,7 @@ class SafeUnpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(
                 f'Unsupported global: GLOBAL {name.removeprefix("builtins.")}'
             )
-        sized = (str, bytes, bytearray, list, tuple, dict, set)
-        self.spend(64 + sum(len(part) for part in arguments if isinstance(part, sized)))
+        self.spend(64 + sum(map(_copied_size, arguments)))
         return function(self, name, *arguments)
 
     # Operations of pickle in their safe form; the names are those of pickle's own methods.
@@ -333,6 +332,8 @@ class SafeUnpickler(pickle._Unpickler):
     def check_keys(self, keys: Iterable[Any]) -> None:
         """Refuse keys other than numbers, texts and flat tuples: a hash goes through all levels."""
         for key in keys:
+            if type(key) in (str, int):
+                continue
             for part in key if type(key) is tuple else (key,):
                 if not isinstance(part, (str, bytes, Number, type(None))):
                     raise pickle.UnpicklingError(
@@ -340,6 +341,13 @@ class SafeUnpickler(pickle._Unpickler):
                     )
             if type(key) is tuple:
                 self.spend(len(key))
+
+
+def _copied_size(value: Any) -> int:
+    """Return the bytes that a copy of a value takes, without what it holds."""
+    if isinstance(value, (str, bytes, bytearray)):
+        return len(value)
+    return 64 * len(value) if isinstance(value, (list, tuple, dict, set)) else 0
 
 
 def _require(kind: type, value: Any) -> Any:

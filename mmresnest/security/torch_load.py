@@ -146,7 +146,7 @@ def trust_checkpoints() -> Iterator[None]:
 
 
 def trusts_checkpoints() -> bool:
-    """Whether the user has opted in, by :func:`trust_checkpoints` or by the environment."""
+    """Return whether the user has opted in, by :func:`trust_checkpoints` or by the environment."""
     return (
         getattr(_trusting, 'now', False)
         or is_on(TRUST)
@@ -268,7 +268,7 @@ def _are_weights(value: Any) -> bool:
 
 
 def _is_meta(value: Any) -> bool:
-    """Whether classes are texts in what mmengine, mmdet 2 and mmseg 0 write of a training."""
+    """Return whether classes are texts in what mmengine, mmdet 2 and mmseg 0 write."""
     if value is None:
         return True
     known = value.get('dataset_meta') if isinstance(value, dict) else 0

@@ -39,7 +39,7 @@ def test_weights_name_hash_layout_and_licence(row):
         assert re.fullmatch('[0-9a-f]{8,}', weights.sha256), weights.file
         assert re.match(r'https?://[a-z0-9.-]+/', weights.url) and weights.file.endswith('.pth')
         assert weights.layout in LAYOUTS
-        assert weights.licence in LICENCES
+        assert weights.license in LICENCES
         assert (weights.top1 is None) == (weights.crop is None)
     assert (row.top1 is None) == (row.crop is None)
     assert (row.top1 is None) == (not row.weights)
@@ -54,7 +54,7 @@ def test_pretrained_takes_one_set_of_weights_whichever_host_answers(row):
     for mirror in row.weights[1:]:
         assert mirror.sha256 == first.sha256 or mirror.note == 'saved anew by timm'
         assert mirror.url != first.url
-        assert mirror.licence == first.licence
+        assert mirror.license == first.licence
     assert not {weights.sha256 for weights in row.weights} & {
         weights.sha256 for weights in row.alternatives
     }

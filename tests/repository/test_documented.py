@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from functools import cache, partial
@@ -361,11 +362,37 @@ def ours(command: Command, request) -> None:
         shutil.rmtree(here / args.folder)
     if getattr(args, 'fix', None):
         spoil(here / args.data / 'train.json')
+    begun = time.time()
     status = main.main([name, *words])
     assert status == 0 or name in ('doctor', 'check-data') and status == 1
+    check_result(name, args, begun)
     for attribute in ('out', 'json', 'fix', 'report', 'show_dir', 'target'):
         written = getattr(args, attribute, None)
         assert not isinstance(written, str) or Path(written).exists() or status == 1, written
+
+
+def check_result(name: str, args: Namespace, begun: float) -> None:
+    """What a command leaves in the folder holds what it is for."""
+
+    def find(pattern: str) -> Path:
+        files = [path for path in Path().rglob(pattern) if path.stat().st_mtime >= begun]
+        assert files, pattern
+        return max(files, key=lambda path: path.stat().st_mtime)
+
+    if name == 'train':
+        checkpoint = Path(find('last_checkpoint').read_text())
+        weights = torch.load(checkpoint, weights_only=False)['state_dict'].values()
+        assert all(value.isfinite().all() for value in weights if value.is_floating_point())
+    if name == 'predict':
+        assert json.loads(find(Path(args.json or 'predictions.json').name).read_text())
+    if name == 'test' and args.out and args.out.endswith('.json'):
+        assert isinstance(json.loads(Path(args.out).read_text()), list)
+    if name == 'report':
+        assert 'mAP' in find('*.html').read_text(encoding='utf-8')
+    if name == 'convert':
+        assert mmresnest.build_backbone('resnest14', pretrained=args.target)
+    if name == 'make-shapes':
+        assert len(json.loads((Path(args.folder) / 'train.json').read_text())['images']) == 2
 
 
 def spoil(file: Path) -> None:

@@ -19,7 +19,7 @@ NO_VERBS = set(
 """Participles and adverbs that no ending gives away."""
 
 VERBS = set(
-    'embed feed need seed shed speed apply multiply supply reply bring ping ring string'.split()
+    'embed feed need seed shed speed apply multiply supply reply family bring ping string'.split()
 )
 """Verbs and nouns that end like a participle or an adverb."""
 
@@ -33,7 +33,7 @@ BRITISH = re.compile(
 NOT_IMPERATIVE = set(
     'the a an what whether where when how who which why all each every one two no none some any '
     'this that these those its their such same only if as in on of for from with by at to and or '
-    'is are was whatever whoever not number name names list_of value values'.split()
+    'is are was whatever whoever not number names value values'.split()
 )
 """First words of a docstring that say no verb."""
 
@@ -130,7 +130,7 @@ def find_participles() -> list[tuple[str, str]]:
     return [
         (function.room, f'{function.place} {function.name}')
         for function in list_functions()
-        if is_participle(function.name)
+        if is_participle(function.name) and not function.is_property
     ]
 
 

@@ -1,4 +1,4 @@
-"""docs/comparison.md and the table of configs in README.md. What all pages share is in test_docs.py and test_documented.py.
+"""docs/comparison.md and the table of configs in README.md; test_docs.py has what all pages share.
 
 The first compares with the backbones of mmdet and mmseg. What it says of those is shown here, so
 that a row goes when they are mended.

@@ -42,7 +42,7 @@ def compute_ious(one: Tensor, other: Tensor, offset: int) -> Tensor:
     def area(box: Tensor) -> Tensor:
         return (box[:, 2] - box[:, 0] + offset) * (box[:, 3] - box[:, 1] + offset)
 
-    def shared(low: int, high: int) -> Tensor:
+    def overlap(low: int, high: int) -> Tensor:
         end = torch.minimum(one[:, None, high], other[None, :, high])
         return (
             end.sub_(torch.maximum(one[:, None, low], other[None, :, low]))
@@ -50,7 +50,7 @@ def compute_ious(one: Tensor, other: Tensor, offset: int) -> Tensor:
             .clamp_(min=0)
         )
 
-    both = shared(0, 2).mul_(shared(1, 3))
+    both = overlap(0, 2).mul_(overlap(1, 3))
     return both / (area(one)[:, None] + area(other)[None]).sub_(both)
 
 

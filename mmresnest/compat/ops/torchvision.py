@@ -47,18 +47,18 @@ def load_operators() -> Any:
 
 @cache
 def has_kernels(name: str) -> bool:
-    """Whether torchvision here has the kernels of an op."""
+    """Return whether torchvision here has the kernels of an op."""
     found = load_operators()
     return found is not None and all(hasattr(found, kernel) for kernel in KERNELS[name])
 
 
 def replaces_mmcv_op(operator: str) -> bool:
-    """Whether an operator of mmcv, by its name there, runs on torchvision's kernels here."""
+    """Return whether an operator of mmcv, by its name there, runs on torchvision's kernels here."""
     return any(operator in served and has_kernels(name) for name, served in SERVED.items())
 
 
 def can_run(name: str, value: Tensor) -> bool:
-    """Whether torchvision can run an op on tensors like this one."""
+    """Return whether torchvision can run an op on tensors like this one."""
     return value.device.type in DEVICES[name] and has_kernels(name)
 
 

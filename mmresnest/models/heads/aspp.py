@@ -58,7 +58,7 @@ class EncodingASPPHead(BaseDecodeHead):
         self.refine = layer(self.channels, 3)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Stages, B C H W each -> B classes H W."""
+        """Return the scores of classes: stages, B C H W each -> B classes H W."""
         x = self._transform_inputs(inputs)  # B C H W
         whole = self.image_branch(x.mean((2, 3), keepdim=True))  # B c 1 1
         parts = [
