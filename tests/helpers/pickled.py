@@ -1,10 +1,13 @@
 """Pickles that call what they name, and a small model whose runner loads files."""
 
+import zipfile
 from pathlib import Path
 
 import torch
 from mmengine.model import BaseModule
 from mmengine.runner import Runner
+
+REBUILD = torch._utils._rebuild_tensor_v2
 
 
 class Toy(torch.nn.Module):
@@ -69,9 +72,6 @@ def pretrained(path: str) -> None:
     """As a config with a ``Pretrained`` backbone does."""
     module = BaseModule(init_cfg=dict(type='Pretrained', checkpoint=path))
     module.init_weights()
-
-
-REBUILD = torch._utils._rebuild_tensor_v2
 
 
 def archive_of(content: bytes, path: Path, **records: bytes) -> Path:

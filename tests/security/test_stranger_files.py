@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers import noisy
+from helpers.pickled import REBUILD, Call, archive_of, deep, hashed, laughs, runner
 from mmengine.runner import CheckpointLoader
-from test_hostile import REBUILD, archive_of, deep, hashed, laughs
 
 import mmresnest
 from mmresnest.data.checks.coco import leads_out
@@ -28,21 +29,11 @@ from mmresnest.security.resume import RECORD_CHECKS, check_record
 from mmresnest.utils.text import printable
 
 
-class Call:
-    """What a pickle calls when it is read."""
-
-    def __init__(self, function, *arguments):
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self):
-        return self.function, self.arguments
-
-
 def calls(name: bytes, argument: bytes, times: int) -> bytes:
     """A list of that many calls of one function with one argument, which is written once."""
     module, function = name.split(b' ')
     once = b'c' + module + b'\n' + function + b'\nq\1' + argument + b'q\2'
-    return b'\x80\x02' + once + b'00](' + b'h\1h\2\x85R' * times + b'e.'
+    return b'\x80\x02](' + once + b'h\1h\2\x85R' * times + b'e.'
 
 
 def long_list(count: int) -> bytes:
@@ -88,7 +79,7 @@ def array(data: bytes, shape: tuple, code: str = 'f4') -> Call:
 
 TENSOR = torch.zeros(4)
 DATA_LIES = {
-    'memory of a far place': b'\x80\x02]r' + struct.pack('<I', 2**32 - 1) + b'.',
+    'memory of a far place': b'\x80\x02]r' + struct.pack('<I', 2**32 - 1) + b'X',
     'long text': b'\x80\x04\x8d' + struct.pack('<Q', 2**40) + b'x.',
     'long bytes': b'\x80\x04\x8e' + struct.pack('<Q', 2**40) + b'x.',
     'long array': b'\x80\x05\x96' + struct.pack('<Q', 2**40) + b'x.',
@@ -175,11 +166,11 @@ def test_data_of_all_protocols_is_read_as_pickle_reads_it(tmp_path):
 
 
 def test_arrays_of_openimages_are_read_as_data(tmp_path, monkeypatch):
-    from mmdet.datasets import OpenImagesDataset, openimages
+    from mmdet.datasets import OpenImagesChallengeDataset, openimages
 
     marked = pickle.dumps(Call(exec, f'open({str(tmp_path / "mark")!r}, "w").close()'))
     path = tmp_path / 'hierarchy.np'
-    dataset = OpenImagesDataset.__new__(OpenImagesDataset)
+    dataset = OpenImagesChallengeDataset.__new__(OpenImagesChallengeDataset)
     dataset.backend_args = None
     objects = io.BytesIO()
     np.save(objects, np.array([None]), allow_pickle=True)
@@ -368,6 +359,83 @@ def test_the_record_of_a_run_that_is_resumed():
             if not legal:
                 with pytest.raises(ValueError, match=name):
                     check_record({**GOOD_RECORD, name: value})
+
+
+def spoil(path: Path, entries: dict[str, object]) -> None:
+    """Give a checkpoint other entries: ``meta__epoch`` is that of ``meta``."""
+    content = torch.load(path, weights_only=False)
+    for key, value in entries.items():
+        *outer, name = key.split('__')
+        owner = content[outer[0]] if outer else content
+        owner[name] = value
+    torch.save(content, path)
+
+
+SPOILT = {
+    'epoch of text': dict(meta__epoch='x'),
+    'epoch of a list': dict(meta__epoch=[1]),
+    'negative epoch': dict(meta__epoch=-1),
+    'endless iteration': dict(meta__iter=2**60),
+    'iteration of a fraction': dict(meta__iter=1.5),
+    'seed of text': dict(meta__seed='x'),
+    'no meta': dict(meta={}),
+    'messages of text': dict(message_hub='x'),
+    'logs of lists': dict(message_hub=dict(log_scalars=[1], runtime_info={}, resumed_keys={})),
+    'optimizer of text': dict(optimizer='x'),
+    'optimizer of another network': dict(optimizer=dict(state={}, param_groups=[])),
+    'schedule of text': dict(param_schedulers='x'),
+    'schedules of numbers': dict(param_schedulers=[1]),
+}
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """A checkpoint of a training of one epoch."""
+    folder = tmp_path_factory.mktemp('saved')
+    runner(folder, 1).train()
+    return folder / 'epoch_1.pth'
+
+
+@pytest.mark.parametrize('name', SPOILT)
+def test_a_damaged_state_of_a_run_is_one_message(name, saved, tmp_path):
+    path = tmp_path / 'x.pth'
+    path.write_bytes(saved.read_bytes())
+    spoil(path, SPOILT[name])
+    begun = time.process_time()
+    with pytest.raises(UserError) as error:
+        # mmengine keeps the seed in the default of an argument
+        second = runner(tmp_path / name.replace(' ', '_'), 2, randomness=dict(seed=0))
+        second.resume(str(path))
+    assert error.value.code == 'resume.damaged' and str(path) in str(error.value)
+    assert time.process_time() - begun < 20
+
+
+@pytest.fixture(scope='module')
+def recorded(tmp_path_factory):
+    """A checkpoint of a training with our loop."""
+    folder = tmp_path_factory.mktemp('recorded')
+    noisy.train(noisy.config(folder, epochs=1))
+    return folder / 'iter_5.pth'
+
+
+@pytest.mark.parametrize(
+    'spoilt',
+    [
+        dict(mmresnest__seed='x'),
+        dict(mmresnest__batch=2**60),
+        dict(mmresnest__processes=[dict(gradients=[torch.ones(7)] * 20)]),
+        dict(mmresnest__processes=[dict(buffers=[torch.ones(7)] * 20)]),
+        dict(mmresnest__settings=[1]),
+        dict(mmresnest__hooks=[1]),
+    ],
+)
+def test_a_damaged_record_of_a_run_is_one_message(spoilt, recorded, tmp_path):
+    path = tmp_path / 'x.pth'
+    path.write_bytes(recorded.read_bytes())
+    spoil(path, spoilt)
+    with pytest.raises(UserError) as error:
+        noisy.train(noisy.config(tmp_path / 'run', epochs=2), resume=str(path))
+    assert error.value.code == 'resume.damaged'
 
 
 CONTROLS = (
