@@ -4,6 +4,8 @@ mmengine reads ``.pkl``, ``.pickle``, ``.yml`` and ``.yaml`` without restriction
 names such a file, and mmseg the images of ``decode_backend='pickle'``.
 """
 
+from dataclasses import replace
+from io import BytesIO
 from pickle import UnpicklingError
 from typing import IO, Any
 
@@ -19,6 +21,24 @@ from .pickles import (
     file_size,
 )
 from .placeholders import resolve_placeholders
+from .torch_load import check_checkpoint
+
+
+def _build_storage(reader: SafeUnpickler, name: str, content: bytes) -> Any:
+    import torch
+
+    reader.spend(2048)  # each takes as long as the reading of a file
+    check_checkpoint(BytesIO(content), f'a tensor in {reader.name}')
+    storage = torch.load(BytesIO(content), weights_only=True)
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise UnpicklingError(f'Unsupported storage: a {type(storage).__name__}')
+    return storage
+
+
+POLICY = replace(
+    DATA_FILES, names={**DATA_FILES.names, 'torch.storage._load_from_bytes': _build_storage}
+)
+"""With storages, each of which is a checkpoint in the pickle."""
 
 
 def read_pickle(file: IO[bytes]) -> Any:
@@ -31,7 +51,7 @@ def read_pickle(file: IO[bytes]) -> Any:
     size = file_size(file)
     try:
         with as_unpickling_errors():
-            reader = SafeUnpickler(file, size - file.tell(), size, name, DATA_FILES)
+            reader = SafeUnpickler(file, size - file.tell(), size, name, POLICY)
             content = [reader.load()]  # a container, so that it can be gone through
             check_nesting(content, name, max(MOST_NODES, 4 * reader.reader.reads))
             return resolve_placeholders(content)[0]

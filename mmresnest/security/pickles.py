@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from math import prod
 from numbers import Number
 from typing import IO, Any, NamedTuple
@@ -426,19 +425,6 @@ def _build_array(reader: SafeUnpickler, name: str, *arguments: Any) -> Array:
     return array
 
 
-def _build_storage(reader: SafeUnpickler, name: str, content: bytes) -> Any:
-    import torch
-
-    from .torch_load import check_checkpoint
-
-    reader.spend(2048)  # each takes as long as the reading of a file
-    check_checkpoint(BytesIO(content), f'a tensor in {reader.name}')
-    storage = torch.load(BytesIO(content), weights_only=True)
-    if not isinstance(storage, torch.storage.TypedStorage):
-        raise pickle.UnpicklingError(f'Unsupported storage: a {type(storage).__name__}')
-    return storage
-
-
 def _build_tensor(reader: SafeUnpickler, name: str, *arguments: Any) -> Any:
     import torch
 
@@ -513,7 +499,6 @@ DATA_FILES = Policy(
         'numpy._core.numeric._frombuffer': _build_array,  # as protocol 5 has arrays
         'numpy.core.numeric._frombuffer': _build_array,
         'torch._utils._rebuild_tensor_v2': _build_tensor,
-        'torch.storage._load_from_bytes': _build_storage,
         '_codecs.encode': _encode_latin1,
     },
     (*_BASIC_OPERATIONS, *_OTHER_OPERATIONS),
@@ -521,7 +506,7 @@ DATA_FILES = Policy(
     MOST_DATA_STEPS,
     'which no program writes as data; make it again, or write it as .json',
 )
-"""Containers, numbers, texts, arrays and tensors."""
+"""Containers, numbers, texts and arrays; :mod:`.data_files` adds the storages of tensors."""
 
 
 @contextmanager
