@@ -104,8 +104,18 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def fresh_logger():
     """Forgets mmengine's loggers, which keep the captured stream of the test that made them."""
+    close_loggers()
+    yield
+    close_loggers()
+
+
+def close_loggers():
+    """Close the files of mmengine's loggers, and forget the loggers."""
     from mmengine.logging import MMLogger
 
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            handler.close()
     MMLogger._instance_dict.clear()
 
 

@@ -70,9 +70,6 @@ def write_masks(root, masks, image_suffix='.jpg', mask_suffix='.png'):
 MASKS = {'train': {'a': [0, 1, 255], 'b': [0, 0]}, 'val': {'c': [2, 1]}}
 
 
-# ---- COCO ----------------------------------------------------------------------------------------
-
-
 def test_coco(tmp_path):
     found = read_folder(write_coco(tmp_path, train=table('a', 3), val=table('b')))
     assert found.kind == 'coco' and found.root == tmp_path
@@ -92,7 +89,7 @@ def test_coco_test_split(tmp_path):
     submit = table('c')
     submit['annotations'] = []
     found = read_folder(write_coco(tmp_path, test=submit))
-    assert not found.has_test and found.split('test').image_count == 3
+    assert not found.has_test and found.split('test').image_count == 2
 
 
 def test_coco_as_published(tmp_path):
@@ -229,9 +226,6 @@ def test_no_folder(tmp_path):
 def test_no_validation_split(tmp_path):
     with refuses('data.no-split', 'val.json'):
         read_folder(write_coco(tmp_path, train=table()))
-
-
-# ---- ADE20K --------------------------------------------------------------------------------------
 
 
 def test_masks(tmp_path):
@@ -425,9 +419,6 @@ def test_masks_that_changed_are_read_again(tmp_path, monkeypatch, changed):
     assert read_folder(tmp_path / 'set') == first and len(opened) == 3
 
 
-# ---- both ----------------------------------------------------------------------------------------
-
-
 def test_task_decides_between_layouts(tmp_path):
     write_coco(tmp_path, train=table(), val=table('b'))
     with refuses('data.no-annotations', 'images/train'):
@@ -439,9 +430,6 @@ def test_task_decides_between_layouts(tmp_path):
     (tmp_path / 'train.json').unlink()
     with refuses('data.no-annotations'):
         read_folder(tmp_path, 'coco')
-
-
-# ---- panoptic ------------------------------------------------------------------------------------
 
 
 def panoptic_table(name='a', count=2):
@@ -583,9 +571,6 @@ def test_panoptic_files_that_are_lost(tmp_path, lost, said):
         read_folder(tmp_path, 'panoptic')
 
 
-# ---- large files ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     'order',
     [('info', 'images', 'annotations', 'categories'), ('categories', 'annotations', 'images')],
@@ -617,9 +602,6 @@ def test_peeking_says_when_it_cannot(tmp_path, spoil):
     path.write_text(spoil(json.dumps(table())))
     with pytest.raises(ValueError):
         json_files.peek_json(path, most=3)
-
-
-# ---- real folders --------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason='the shared data sets are not beside the clone')
