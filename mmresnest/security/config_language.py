@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 from mmengine.config import ConfigDict
 
 from ..errors import UserError
-from .pickles import BROKEN, check_nesting
+from .nesting import check_nesting
+from .pickles import BROKEN
 
 EFFORT = 2 * 10**6
 """Steps of all files of a config, and the parts and characters of all that they make."""

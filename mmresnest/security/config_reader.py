@@ -24,7 +24,7 @@ from mmengine.fileio import load
 from ..errors import UserError
 from .config_language import Budget, Program
 from .config_names import check_names, import_packages
-from .pickles import check_nesting
+from .nesting import check_nesting
 
 LONGEST_FILE, MOST_FILES, DEEPEST = 2**19, 256, 32
 """Characters of a config, files that it inherits from, and how far one is from the first."""

@@ -11,15 +11,8 @@ from typing import IO, Any
 
 from ..errors import UserError
 from ..utils.env import TRUST
-from .pickles import (
-    BROKEN,
-    DATA_FILES,
-    MOST_NODES,
-    SafeUnpickler,
-    as_unpickling_errors,
-    check_nesting,
-    file_size,
-)
+from .nesting import MOST_NODES, check_nesting
+from .pickles import BROKEN, DATA_FILES, SafeUnpickler, as_unpickling_errors, file_size
 from .placeholders import resolve_placeholders
 from .torch_load import check_checkpoint
 

@@ -27,6 +27,7 @@ from typing import IO, Any, NamedTuple
 from zipfile import BadZipFile
 
 from ..errors import UserError
+from .nesting import OrderedItems, Unbuilt
 from .placeholders import PLACEHOLDERS, Array, Placeholder
 
 MOST_STEPS = 2**21
@@ -34,11 +35,6 @@ MOST_STEPS = 2**21
 
 MOST_DATA_STEPS = 2**25
 """Operations of a data file's pickle; one with the boxes of COCO's training set has 2 * 10**7."""
-
-MOST_NODES = 10**6
-"""Parts of all nested containers, with what is held twice counted twice."""
-
-MOST_LEVELS = 100
 
 SHARED, SPARE = 8, 2**26
 """Parts may be shared and expand: to so many times the file's size, and so many bytes."""
@@ -95,29 +91,6 @@ class _Storage(NamedTuple):
 
     size: int  # in bytes
     item: int
-
-
-class _Unbuilt:
-    """What a call would build, and what it was given."""
-
-    __slots__ = ('parts',)
-
-    def __init__(self, *parts: Any) -> None:
-        self.parts = list(parts)
-
-    def __setstate__(self, state: Any) -> None:
-        self.parts.append(state)
-
-
-class _Ordered(dict):
-    """An OrderedDict, which carries attributes beside its items."""
-
-    state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, dict):
-            raise pickle.UnpicklingError('Can only build dictionaries by their attributes')
-        self.state = state
 
 
 class _BoundedReader:
@@ -361,11 +334,11 @@ def _require(kind: type, value: Any) -> Any:
 def _leave_unbuilt(reader: SafeUnpickler, name: str, *arguments: Any) -> Any:
     if name in ('builtins.set', 'collections.Counter'):
         reader.check_keys(*arguments)
-    return _Unbuilt(*arguments)
+    return Unbuilt(*arguments)
 
 
 def _build_ordered(reader: SafeUnpickler, name: str, pairs: Any = ()) -> dict:
-    ordered = _Ordered()
+    ordered = OrderedItems()
     for key, value in pairs:
         reader.check_keys([key])
         ordered[key] = value
@@ -391,16 +364,16 @@ def _encode_latin1(reader: SafeUnpickler, name: str, text: str, code: str) -> by
     return text.encode(code)
 
 
-def _rebuild_subclass(reader: SafeUnpickler, name: str, *arguments: Any) -> _Unbuilt:
+def _rebuild_subclass(reader: SafeUnpickler, name: str, *arguments: Any) -> Unbuilt:
     function, _, inner, state = arguments
-    return _Unbuilt(reader.build(function, inner), state)
+    return Unbuilt(reader.build(function, inner), state)
 
 
-def _claim_tensor(reader: SafeUnpickler, name: str, *arguments: Any) -> _Unbuilt:
+def _claim_tensor(reader: SafeUnpickler, name: str, *arguments: Any) -> Unbuilt:
     storage, offset, size, stride, *more = arguments
     item = _item_size(more[2].name) if name.endswith('_v3') else storage.item
     reader.check_tensor(item, storage, offset, size, stride)
-    return _Unbuilt(*more)
+    return Unbuilt(*more)
 
 
 def _item_size(dtype: str) -> int:
@@ -485,7 +458,7 @@ CHECKPOINTS = Policy(
         '_codecs.encode': _encode_latin1,  # bytes, in protocol 2
     },
     (*_BASIC_OPERATIONS, 'BINPERSID'),
-    (_Unbuilt, _Ordered),
+    (Unbuilt, OrderedItems),
     MOST_STEPS,
     'which torch.save does not write; fetch it again, or from another source',
 )
@@ -526,81 +499,3 @@ def file_size(file: IO[bytes]) -> int:
     size = file.seek(0, os.SEEK_END)
     file.seek(start)
     return size
-
-
-def check_nesting(root: Any, name: str, most_nodes: int = MOST_NODES) -> int:
-    """Refuse containers whose parts are too many when each is counted wherever it is held.
-
-    Whoever copies, compares or prints nested containers does so by recursion, and meets twice what
-    is held twice.
-
-    Returns:
-        how many they are.
-
-    Raises:
-        UserError: they are too many, too deep, or hold themselves.
-    """
-    done: dict[int, tuple[int, int]] = {}  # by identity: parts, levels
-    opened: set[int] = set()
-    stack = [root]
-    while stack:
-        value = stack[-1]
-        if id(value) in done:
-            stack.pop()
-            continue
-        total, inner = 1, []
-        for part in _parts_of(value):
-            total += 1
-            if isinstance(part, _NESTING):
-                inner.append(part)
-        waiting = [part for part in inner if id(part) not in done]
-        if not waiting:
-            known = [done[id(part)] for part in inner]
-            total += sum(parts for parts, _ in known)
-            levels = 1 + max((levels for _, levels in known), default=0)
-            if total > most_nodes + 4 * len(done) or levels > MOST_LEVELS:
-                raise UserError(
-                    f'{name} cannot be read: what it holds is nested {levels} levels '
-                    f'deep and has {total} parts when unfolded, of which '
-                    f'{MOST_LEVELS} and {most_nodes} are accepted',
-                    code='checkpoint.unsafe',
-                )
-            done[id(value)] = total, levels
-            stack.pop()
-        elif id(value) in opened:
-            raise UserError(
-                f'{name} cannot be read: it holds a container that holds itself',
-                code='checkpoint.unsafe',
-            )
-        else:
-            opened.add(id(value))
-            stack.extend(waiting)
-    return done[id(root)][0]
-
-
-_NESTING = (dict, list, tuple, set, _Unbuilt)
-
-
-def _check_metadata(metadata: Any) -> None:
-    """Refuse what torch would stumble over: versions of modules by name are what it saves."""
-    if metadata is None:
-        return
-    modules = metadata.values() if isinstance(metadata, dict) else [None]
-    if not all(
-        isinstance(one, dict) and isinstance(one.get('version'), (int, type(None)))
-        for one in modules
-    ):
-        raise pickle.UnpicklingError('Unsupported _metadata of weights')
-
-
-def _parts_of(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        yield from value.keys()
-        yield from value.values()
-        if isinstance(value, _Ordered) and value.state is not None:
-            _check_metadata(value.state.get('_metadata'))
-            yield value.state
-    elif isinstance(value, _Unbuilt):
-        yield from value.parts
-    elif isinstance(value, (list, tuple, set)):
-        yield from value

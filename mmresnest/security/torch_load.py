@@ -20,14 +20,8 @@ from typing import IO, Any
 
 from ..errors import UserError
 from ..utils.env import TRUST, enable_switch, is_on
-from .pickles import (
-    BROKEN,
-    CHECKPOINTS,
-    SafeUnpickler,
-    as_unpickling_errors,
-    check_nesting,
-    file_size,
-)
+from .nesting import check_nesting
+from .pickles import BROKEN, CHECKPOINTS, SafeUnpickler, as_unpickling_errors, file_size
 from .placeholders import PLACEHOLDERS, resolve_placeholders
 
 MAGIC = 0x1950A86A20F9469CFC6C
