@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers.leaves import CLASSES, each_set, pointed, put
+from helpers.leaves import CLASSES, LEAVES, each_set, pointed, put
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
@@ -27,7 +27,7 @@ from mmresnest.config.checks import check_annotations
 from mmresnest.config.inspect import import_packages
 from mmresnest.data.checks import images
 from mmresnest.data.checks.findings import ERROR, KINDS, WARNING
-from mmresnest.data.checks.repair import is_repairable
+from mmresnest.data.checks.repair import Context, clip_box, is_repairable
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine.prepare import prepare
 from mmresnest.errors import UserError
@@ -74,9 +74,6 @@ class World:
     def mask(self, number=1) -> Path:
         folder = 'annotations/train' if self.file is None else 'panoptic_train'
         return sorted((self.root / folder).iterdir())[number]
-
-
-# ---- what is done to it --------------------------------------------------------------------------
 
 
 def row(place, number=1, **changes):
@@ -243,7 +240,7 @@ HEAD = 'model.roi_head.bbox_head.num_classes'
 HEAD_OF_MASKS = 'model.decode_head.num_classes'
 
 BAD = [
-    # ---- classes of the config
+    # classes of the config
     ('class-list', 'detection', sets(classes='disk'), "string 'disk'", STAYS),
     ('class-twice', 'detection', sets(classes=(*CLASSES, 'disk')), 'more than once', STAYS),
     (
@@ -287,7 +284,7 @@ BAD = [
         "'disk' stands before 'cross'",
         STAYS,
     ),
-    # ---- lists, fields and ids
+    # lists, fields and ids
     ('list-missing', 'detection', lambda world: world.table.pop('images'), "list 'images'", STAYS),
     (
         'list-missing',
@@ -384,7 +381,7 @@ BAD = [
         STAYS,
     ),
     ('set-empty', 'detection', rows(category_id=99), 'leaves none of 4 images', STAYS),
-    # ---- boxes
+    # boxes
     ('box-type', 'detection', ann(bbox=[1, 2, 3]), 'no list of four numbers', MENDED),
     ('box-type', 'detection', ann(bbox='1 2 3 4'), 'no list of four numbers', MENDED),
     ('box-type', 'detection', ann(bbox=[1, 2, '3a', 4]), 'no list of four numbers', MENDED),
@@ -413,7 +410,7 @@ BAD = [
     ('area-large', 'detection', ann(area=9999), 'larger than their "bbox"', TOLD),
     ('iscrowd-value', 'detection', ann(iscrowd=2), 'other than 0 and 1', MENDED),
     ('iscrowd-value', 'detection', ann(iscrowd='maybe'), 'other than 0 and 1', MENDED),
-    # ---- instance masks
+    # instance masks
     ('mask-missing', 'instance', lack('annotations', 'segmentation'), 'no "segmentation"', MENDED),
     ('mask-missing', 'instance', seg([]), 'no "segmentation"', MENDED),
     ('mask-form', 'instance', coded_polygons, 'poly2mask=False', STAYS),
@@ -436,7 +433,7 @@ BAD = [
     ('mask-empty', 'instance', seg([[10, 10, 20, 20, 15, 15]]), 'without any pixel', MENDED),
     ('mask-far', 'instance', seg([[40, 40, 60, 40, 60, 60]]), 'reaches out', TOLD),
     ('mask-far', 'instance', seg(rle(counts=(3000, 40, 1056))), 'reaches out', TOLD),
-    # ---- panoptic segments
+    # panoptic segments
     ('id-type', 'panoptic', segment(id={}), 'no number and no text', STAYS),
     ('segments-type', 'panoptic', ann(segments_info='none'), 'that is no list', STAYS),
     ('segment-category', 'panoptic', segment(category_id=99), 'category_id 99', STAYS),
@@ -444,7 +441,7 @@ BAD = [
     ('label-missing', 'panoptic', erase(World.mask), 'does not exist', STAYS),
     ('label-size', 'panoptic', paint('RGB', (32, 32), (0, 0, 0)), 'is 32 x 32', STAYS),
     ('label-colours', 'panoptic', paint('L'), 'no colours', STAYS),
-    # ---- image files
+    # image files
     ('image-missing', 'detection', erase(World.image), 'do not exist', MENDED),
     ('image-empty', 'detection', write(b''), 'no bytes', MENDED),
     ('image-unreadable', 'detection', write(b'junk'), 'cannot be read', MENDED),
@@ -466,7 +463,7 @@ BAD = [
         'do not exist',
         STAYS,
     ),
-    # ---- label images
+    # label images
     ('dataset-settings', 'semantic', sets(palette=[(0, 0, 0)] * 3), 'cannot be built', STAYS),
     ('images-none', 'semantic', empty_folder, 'no images in', STAYS),
     ('label-missing', 'semantic', erase(World.mask), '1 of 4 masks', STAYS),
@@ -479,7 +476,7 @@ BAD = [
     ('label-size', 'semantic', paint(size=(32, 64)), 'is 32 x 64, its image 64 x 64', STAYS),
     ('label-value', 'semantic', paint(value=7), 'holds the value 7', STAYS),
     ('label-ignored', 'semantic', paint(value=255), 'nothing but', TOLD),
-    # ---- across the splits
+    # across the splits
     ('leak', 'both', leak, '1 of 4 images of train are also in val', TOLD),
     (
         'split-order',
@@ -556,9 +553,6 @@ def test_nothing_is_wrong_with_good_data(shapes, task, every):
     assert not report.findings and report.format_text().endswith(
         f'0 errors, 0 warnings ({pointed(task, shapes).filename})'
     )
-
-
-# ---- mending -------------------------------------------------------------------------------------
 
 
 def spoilt(shapes, tmp_path, *spoils):
@@ -640,9 +634,6 @@ def test_what_cannot_be_mended(shapes, tmp_path):
     assert not (tmp_path / 'out.json').exists()
 
 
-# ---- which files are read ------------------------------------------------------------------------
-
-
 def test_a_sample_or_all(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr('mmresnest.analysis.check_data.SAMPLED', 2)
     world = spoilt(shapes, tmp_path)
@@ -691,6 +682,19 @@ def test_images_that_pil_takes_for_bombs_are_read_as_in_training(shapes, tmp_pat
     assert found.count == 4 and 'cut image and mask into tiles' in found.message
 
 
+def test_masks_that_some_objects_lack_are_found_in_a_folder(shapes, tmp_path):
+    world = World(Path(shutil.copytree(shapes, tmp_path / 'data')), 'instance')
+    lack('annotations', 'segmentation')(world)
+    world.audit()
+    report = check_data(
+        LEAVES['instance'], data=world.root, fix=tmp_path / 'a.json', splits=('train',)
+    )
+    (found,) = (one for _, one in report.findings if one.kind == 'mask-missing')
+    assert found.count == 1 and report.written == [tmp_path / 'a.json']
+    written = json.loads((tmp_path / 'a.json').read_text())['annotations']
+    assert len(written) == len(world.table['annotations']) - 1
+
+
 def test_full_16_bits_are_not_dark(shapes, tmp_path):
     assert not spoilt(shapes, tmp_path, deepen(257)).audit().findings
 
@@ -734,9 +738,6 @@ def test_a_bar_for_many(monkeypatch, least, shown):
     monkeypatch.setattr(images, '_TRACKED_FROM', least)
     assert list(images.map_files(lambda path: path, [1, 2, 3], 'reading 3 images')) == [1, 2, 3]
     assert asked == [(3, 'reading 3 images', dict(lines=False, shown=shown))]
-
-
-# ---- the command ---------------------------------------------------------------------------------
 
 
 def test_the_command(shapes, tmp_path, capsys):
@@ -797,7 +798,7 @@ def test_a_folder_that_training_refuses_can_be_looked_at(shapes, tmp_path, task,
     assert all(str(root) in one.message for one in report.errors)
 
 
-# ---- files nobody meant --------------------------------------------------------------------------
+# files nobody meant --------------------------------------------------------------------------
 
 ODD = (
     None,
@@ -965,3 +966,20 @@ def test_polygons_and_run_lengths_are_measured_as_pycocotools_does():
         runs = list(unpack_counts(coded['counts'].decode()))
         plain = np.repeat(np.arange(len(runs)) % 2, runs).reshape(20, 30).T
         assert (plain == coco.decode(coded)).all()
+
+
+@pytest.mark.parametrize(
+    'box, size, clipped',
+    [
+        ([90, 40, 30, 30], (100, 50), [90, 40, 10, 10]),
+        ([90, 40, 30, 30], (50, 100), [90, 40, -40, 30]),  # outside, and dropped in the next round
+        ([-5, -4, 20, 20], (100, 50), [0, 0, 15, 16]),
+        ([60, 10, 80, 20], (100, 50), [60, 10, 40, 20]),
+        ([10, 30, 20, 80], (100, 50), [10, 30, 20, 20]),
+    ],
+)
+def test_boxes_are_clipped_by_the_side_they_leave(box, size, clipped):
+    row = {'image_id': 7, 'bbox': box, 'area': box[2] * box[3]}
+    mended = clip_box(row, Context({7: size}, next_id=1, needs_masks=False))
+    assert mended['bbox'] == clipped and row['bbox'] == box
+    assert mended['area'] == min(box[2] * box[3], clipped[2] * clipped[3])

@@ -36,9 +36,6 @@ def data(shapes, tmp_path) -> Path:
     return Path(shutil.copytree(shapes, tmp_path / 'data'))
 
 
-# ---- changes of a config, and of the data --------------------------------------------------------
-
-
 def heads(count):
     def change(cfg):
         cfg.model.roi_head.bbox_head.num_classes = count
@@ -134,7 +131,7 @@ MISSPELT = ('disc', *CLASSES[1:])
 MEND = ['metainfo=dict(classes=(', '--data DIR']
 
 BAD = [
-    # ---- numbers of classes: heads, metainfo and file
+    # numbers of classes: heads, metainfo and file
     (
         'detection',
         None,
@@ -237,7 +234,7 @@ BAD = [
         None,
         [PANOPTIC, "'background' stands before 'disk'", 'reorder'],
     ),
-    # ---- names of classes
+    # names of classes
     (
         'detection',
         None,
@@ -256,7 +253,7 @@ BAD = [
             'num_classes=3',
         ],
     ),
-    # ---- orders of classes: labels would follow the file, and names the config
+    # orders of classes: labels would follow the file, and names the config
     (
         'detection',
         None,
@@ -321,7 +318,7 @@ BAD = [
         each_set(palette=[(0, 0, 0)] * 3),
         ['cannot be built', 'correct', 'palette'],
     ),
-    # ---- files that are there and empty
+    # files that are there and empty
     *(
         (
             kind,
@@ -376,7 +373,7 @@ BAD = [
         each_set(ann_file='list.txt'),
         ['1 of 2 images looked for', 'images/{split}/none.jpg', 'ann_file'],
     ),
-    # ---- files that are damaged
+    # files that are damaged
     ('detection', cut(JSON), None, [JSON, 'not valid json', 'line', 'export it again']),
     ('panoptic', cut(PANOPTIC), None, [PANOPTIC, 'not valid json']),
     ('detection', write(JSON, b'[]'), None, [JSON, 'holds a list']),
@@ -396,7 +393,7 @@ BAD = [
         None,
         [PANOPTIC, "1 of {count} annotations lack the field 'segments_info'"],
     ),
-    # ---- data of another kind
+    # data of another kind
     (
         'instance',
         table(JSON, without('annotations', 'segmentation')),
@@ -415,7 +412,7 @@ BAD = [
         None,
         [PANOPTIC, "'segments_info'", 'plain COCO', 'mask_rcnn_resnest50_fpn'],
     ),
-    # ---- values of masks
+    # values of masks
     (
         'semantic',
         mask(7),
@@ -443,7 +440,7 @@ BAD = [
         'semantic',
         mask(1, mode='RGB'),
         None,
-        ['annotations/{split}/000001.png has three equal channels (mode RGB)', 'class indices'],
+        ['annotations/{split}/000001.png has colours (mode RGB)', 'class indices'],
     ),
     (
         'semantic',
@@ -513,9 +510,6 @@ def test_no_annotations(data, kind, name):
     prepare(cfg, splits=('test',), work_dir=data / 'work')
 
 
-# ---- data for another task -----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('how', ['--data', 'data_root'])
 @pytest.mark.parametrize(
     'kind, layout, said',
@@ -563,9 +557,6 @@ def test_options_after_data_and_demo(shapes, tmp_path, monkeypatch):
     with pytest.raises(UserError, match='num_classes is 80, and must be 6'):
         train(LEAVES['detection'], demo=True, cfg_options=wrong, work_dir=tmp_path / 'work')
     assert not (tmp_path / 'work').exists()
-
-
-# ---- good input ----------------------------------------------------------------------------------
 
 
 def wrapped(kind):

@@ -143,6 +143,10 @@ def uuids(table):
         row['id'] = f'{number:08x}-0000-4000-8000-{number:012x}'
 
 
+def half_text(number):
+    return f'frame-{number}' if number % 2 else number
+
+
 SPELLINGS = {
     'float ids': float_ids,
     'huge ids': huge_ids,
@@ -163,6 +167,12 @@ SPELLINGS = {
     'boxes as text': each('annotations', bbox=lambda box: [str(one) for one in box]),
     'areas as text': each('annotations', area=str),
     'names as numbers': None,
+    'categories by name': both(
+        each('categories', id='c{}'.format), each('annotations', category_id='c{}'.format)
+    ),
+    'image ids half text': both(
+        each('images', id=half_text), each('annotations', image_id=half_text)
+    ),
 }
 
 

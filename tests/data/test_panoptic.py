@@ -29,9 +29,6 @@ CATEGORIES = {
 """The last occurs nowhere."""
 
 
-# ---- numbers -------------------------------------------------------------------------------------
-
-
 def test_colours_and_numbers():
     numbers = np.append(np.arange(0, OFFSET, 97), [255, 256, 65535, 65536, OFFSET - 1])
     colours = id2rgb(numbers)
@@ -168,9 +165,6 @@ def test_nothing_counted():
     assert mean == dict(pq=0.0, sq=0.0, rq=0.0, n=0) and len(each) == 4
 
 
-# ---- its place -----------------------------------------------------------------------------------
-
-
 def ask(folder, code):
     run = subprocess.run(
         [sys.executable, '-c', code], capture_output=True, text=True, timeout=60, cwd=folder
@@ -200,9 +194,6 @@ def test_nothing_else_is_found():
     with pytest.raises(ImportError, match='IdGenerator'):
         exec('from panopticapi.utils import IdGenerator')
     assert set(panopticapi.CONTENTS) <= set(sys.modules)
-
-
-# ---- mmdet's score -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope='module')

@@ -31,7 +31,7 @@ from .semantic import check_label_images
 TOLD = ('value-mended', *HEADERS)
 """Warnings that a run gives, too."""
 
-SMALL = 2**24
+SMALL = 2**26
 """Bytes of an annotation file that is read whole; of a larger one, the beginnings of its lists."""
 
 

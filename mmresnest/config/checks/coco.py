@@ -10,7 +10,7 @@ from typing import Any
 
 from ...data.checks.coco import check_categories, check_fields, check_ids, check_images
 from ...data.checks.findings import WARNING, Finding, make_finding, make_rows_finding
-from ...data.checks.images import ImageFile, find_mismatch, map_files, read_image_header
+from ...data.checks.images import ImageFile, find_mismatch, read_headers
 from ...data.checks.masks import has_run_lengths
 from ...data.checks.objects import check_objects, check_usable
 from ...data.checks.panoptic import check_segments, list_segments
@@ -121,7 +121,7 @@ def check_listed_images(part: Part, table: dict[str, Any]) -> Iterator[Finding]:
     """Yield listed images that are not there or not as annotated, by the headers of a sample."""
     rows = [at for at, row in enumerate(get_rows(table, 'images')) if names_file(row)]
     sample = rows[:: max(1, len(rows) // SAMPLED)]
-    for one in check_image_files(part, table, sample, read_image_header):
+    for one in check_image_files(part, table, sample, read_headers):
         # A training passes over single files that cannot be used, and says so.
         if one.kind in ('image-missing', *HEADERS):
             few = one.kind in ('image-size', 'image-turned') and 10 * one.count < len(sample)
@@ -138,7 +138,10 @@ def names_file(row: Any) -> bool:
 
 
 def check_image_files(
-    part: Part, table: Mapping[str, Any], at: Sequence[int], read: Callable[[Path], ImageFile]
+    part: Part,
+    table: Mapping[str, Any],
+    at: Sequence[int],
+    read: Callable[[Sequence[Path]], Iterator[ImageFile]],
 ) -> Iterator[Finding]:
     """Yield what is wrong with image files that an annotation file lists.
 
@@ -146,13 +149,13 @@ def check_image_files(
         part: the data set.
         table: what the file holds.
         at: where the images stand in its list.
-        read: reads one.
+        read: reads them.
     """
     rows = get_rows(table, 'images')
     paths = [part.folder('img') / rows[one]['file_name'] for one in at]
     faults: dict[str, list[int]] = defaultdict(list)
     words: dict[str, str] = {}
-    for row, path, seen in zip(at, paths, map_files(read, paths, f'reading {len(paths)} images')):
+    for row, path, seen in zip(at, paths, read(paths)):
         kind, why = find_mismatch(seen, parse_size(rows[row]), part.follows_exif)
         if kind:
             faults[kind].append(row)

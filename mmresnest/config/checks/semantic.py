@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.registry import DATASETS, DefaultScope
 
 from ...data.checks.findings import KINDS, Finding, make_finding
-from ...data.checks.images import find_mismatch, get_shown_size, map_files, read_image_header
+from ...data.checks.images import find_mismatch, get_shown_size, read_headers
 from ...data.checks.labels import scan_labels
 from ...errors import nearest
 from ...utils.text import format_count
@@ -40,8 +40,8 @@ def check_label_images(part: Part) -> Iterator[Finding]:
 
 def _check_sizes(part: Part, pairs: Mapping[Path, Path]) -> Iterator[Finding]:
     """Yield masks of another size than their image, and images that are read otherwise."""
-    files = [file for pair in pairs.items() for file in pair]
-    headers = dict(zip(files, map_files(read_image_header, files, f'reading {len(files)} files')))
+    files = [*pairs, *pairs.values()]
+    headers = dict(zip(files, read_headers(files)))
     found: dict[str, list[str]] = defaultdict(list)
     for image, mask in pairs.items():
         one, other = headers[image], headers[mask]

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
@@ -29,6 +30,7 @@ _TRACKED_FROM = 1000
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 _COMPARED = 128
+_MEASURED = 8
 _DARK = 12
 """Bits of 16 up to which an image is read nearly black: the upper 8 are kept."""
 _TOO_LARGE = (
@@ -72,9 +74,22 @@ def read_image_file(path: Path) -> ImageFile:
     return _read_file(path, _parse_image)
 
 
-def read_image_header(path: Path) -> ImageFile:
-    """Read the size and the orientation of an image file, and little else."""
-    return _read_file(path, _parse_header)
+def read_image_header(path: Path, measure_bits: bool = False) -> ImageFile:
+    """Read the size and the orientation of an image file, and little else.
+
+    Args:
+        path: the file.
+        measure_bits: read the pixels of an image of 16 bits, too.
+    """
+    return _read_file(path, partial(_parse_header, measure_bits=measure_bits))
+
+
+def read_headers(paths: Sequence[Path]) -> Iterator[ImageFile]:
+    """Read the headers of images; of the first few how many bits they use, too."""
+    few = set(paths[:_MEASURED])
+    return map_files(
+        lambda path: read_image_header(path, path in few), paths, f'reading {len(paths)} images'
+    )
 
 
 def find_mismatch(
@@ -159,7 +174,7 @@ def _read_file(path: Path, read: Callable[[Any], ImageFile]) -> ImageFile:
     except Image.DecompressionBombError as error:
         if read is _parse_label:
             return ImageFile('unreadable', _TOO_LARGE)
-        return _read_huge(path) if read in (_parse_image, _parse_header) else _refuse(error)
+        return _refuse(error) if read is _parse_colors else _read_huge(path)
     # A damaged file can trip its decoder anywhere.
     except (
         OSError,
@@ -194,8 +209,8 @@ def _read_huge(path: Path) -> ImageFile:
     return ImageFile(size=image.shape[1::-1], mode='L' if image.ndim == 2 else 'RGB')
 
 
-def _parse_header(image: Any) -> ImageFile:
-    bits = _measure_bits(image)
+def _parse_header(image: Any, measure_bits: bool = True) -> ImageFile:
+    bits = _measure_bits(image) if measure_bits else 0
     # Of a PNG, PIL decodes all of the image to find an orientation behind it.
     late = image.format == 'PNG' and 'exif' not in image.info
     orientation = 1 if late else image.getexif().get(_ORIENTATION, 1)

@@ -74,7 +74,7 @@ class ObjectTable:
     def boxes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """N 4: x y width height, NaN where a box is not four numbers; N which are; N are there."""
         values = read_column(self.rows, 'bbox')
-        return *to_array(values, 4), mark(values, lambda value: True)
+        return *to_array(values, 4), mark_values(values, lambda value: True)
 
     @property
     def box(self) -> np.ndarray:
@@ -86,7 +86,7 @@ class ObjectTable:
         """N: areas, NaN where one is no number; N which are there."""
         values = read_column(self.rows, 'area')
         area, _ = to_array([[value] for value in values], 1)
-        return area[:, 0], mark(values, lambda value: True)
+        return area[:, 0], mark_values(values, lambda value: True)
 
     @cached_property
     def finite(self) -> np.ndarray:
@@ -128,12 +128,12 @@ class ObjectTable:
     @cached_property
     def mask_faults(self) -> dict[str, np.ndarray]:
         """N for each kind of fault of an instance mask."""
-        at = np.flatnonzero(mark(self.mask, bool))
+        at = np.flatnonzero(mark_values(self.mask, bool))
         found = find_mask_faults([self.mask[one] for one in at], self.size[at], self.box[at])
         return {kind: _spread(at[which], len(self.rows)) for kind, which in found.items()}
 
 
-def mark(values: Sequence[Any], test: Callable[[Any], bool]) -> np.ndarray:
+def mark_values(values: Sequence[Any], test: Callable[[Any], bool]) -> np.ndarray:
     """Return which values are there and pass a test: N."""
     return np.fromiter((one is not ABSENT and test(one) for one in values), bool, len(values))
 
@@ -146,7 +146,9 @@ def _spread(at: Any, count: int) -> np.ndarray:
 
 def has_odd_link(table: ObjectTable) -> np.ndarray:
     """Return objects whose image or category is no id."""
-    return mark(table.image, _is_odd) | mark(read_column(table.rows, 'category_id'), _is_odd)
+    return mark_values(table.image, _is_odd) | mark_values(
+        read_column(table.rows, 'category_id'), _is_odd
+    )
 
 
 def _is_odd(value: Any) -> bool:
@@ -155,19 +157,19 @@ def _is_odd(value: Any) -> bool:
 
 def has_unknown_image(table: ObjectTable) -> np.ndarray:
     """Return objects of images that are not listed."""
-    return mark(table.image, lambda key: is_id(key) and key not in table.known_images)
+    return mark_values(table.image, lambda key: is_id(key) and key not in table.known_images)
 
 
 def has_unknown_category(table: ObjectTable) -> np.ndarray:
     """Return objects of categories that are not listed."""
     known = set(collect_ids(get_rows(table.table, 'categories')))
     values = read_column(table.rows, 'category_id')
-    return mark(values, lambda key: is_id(key) and key not in known)
+    return mark_values(values, lambda key: is_id(key) and key not in known)
 
 
 def has_odd_crowd(table: ObjectTable) -> np.ndarray:
     """Return objects whose ``iscrowd`` is neither 0 nor 1."""
-    return mark(read_column(table.rows, 'iscrowd'), lambda value: value not in (0, 1))
+    return mark_values(read_column(table.rows, 'iscrowd'), lambda value: value not in (0, 1))
 
 
 def has_odd_box(table: ObjectTable) -> np.ndarray:
@@ -267,7 +269,7 @@ MASK_CHECKS = {kind: partial(has_mask_fault, kind=kind) for kind in MASK_KINDS}
 
 
 LEARNED = {
-    '"iscrowd": 1': lambda table: mark(read_column(table.rows, 'iscrowd'), bool),
+    '"iscrowd": 1': lambda table: mark_values(read_column(table.rows, 'iscrowd'), bool),
     'an "area" of 0 or less': lambda table: ~(table.areas[0] > 0),
     'a "bbox" narrower or lower than a pixel': lambda table: ~(table.box[:, 2:] >= 1).all(1),
     'a "bbox" outside of the image': lambda table: table.placed & ~_overlaps(table),
