@@ -31,12 +31,12 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..models.norms import replace_sync_norms
 from ..config.inspect import dataset_configs, import_packages, model_of, task_of
 from ..config.load import name_of
 from ..engine.prepare import configure
 from ..engine.runner import explain_build_errors
 from ..errors import UserError
+from ..models.norms import replace_sync_norms
 
 #: regions for every box head, as many as an RPN hands on by default
 PROPOSALS = 1000

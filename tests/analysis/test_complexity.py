@@ -141,7 +141,9 @@ def test_published_figures(name, params, gigas, masks):
     """
     cfg = prepared(f'{name}_res2net101_v1b_fpn_mmdet')
     trainable = sum(
-        parameter.numel() for parameter in build_on_meta(cfg).parameters() if parameter.requires_grad
+        parameter.numel()
+        for parameter in build_on_meta(cfg).parameters()
+        if parameter.requires_grad
     )
     assert trainable / 1e6 == pytest.approx(params, abs=0.011)
     found = complexity(cfg, shape=(800, 1280))

@@ -86,7 +86,9 @@ def test_parts_of_a_step(shapes, tmp_path, kind, mode):
     assert found.images == (2 if mode == 'training' else 1) and found.shape == (64, 64)
     assert sum(found.parts.values()) == pytest.approx(found.total, rel=0.05)
     assert all(seconds >= 0 for seconds in found.parts.values())
-    assert found.parts['backbone'] > 0 and f'{found.total * 1e3:.0f} ms' in profile.format_table(found)
+    assert found.parts['backbone'] > 0 and f'{found.total * 1e3:.0f} ms' in profile.format_table(
+        found
+    )
 
 
 class Slow(nn.Module):
@@ -245,7 +247,9 @@ def test_runners_and_precisions(shapes, tmp_path, options, monkeypatch):
 
 def test_what_is_frozen_stays_frozen(shapes, tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr(profile, 'time_steps', lambda runner, *_: kept.append(runner.model.backbone))
+    monkeypatch.setattr(
+        profile, 'time_steps', lambda runner, *_: kept.append(runner.model.backbone)
+    )
     profile.profile(tiny.write(tmp_path, 'detection'), data=shapes)
     assert kept[0].frozen_stages == 1 and not kept[0].stem[0].weight.requires_grad
 

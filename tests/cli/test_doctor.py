@@ -183,7 +183,9 @@ def test_operators_compiled_broken_and_stood_in_for(machine, monkeypatch):
     machine(modules={})
     assert not list(doctor.check_operators())
     machine(modules={'mmcv': mmcv, 'torch': fake_torch(cuda='12.8', gpus=['H200'])})
-    monkeypatch.setattr(mmcv_ext, 'operator_sources', lambda: {'nms': 'torchvision', 'softnms': 'torch'})
+    monkeypatch.setattr(
+        mmcv_ext, 'operator_sources', lambda: {'nms': 'torchvision', 'softnms': 'torch'}
+    )
     found = list(doctor.check_operators())
     assert [one.level for one in found] == ['ok', 'note']
     assert '1 in torch; 1 in torchvision' in found[0].what

@@ -222,7 +222,13 @@ def test_what_is_missing_is_named_before_anything_is_written(shapes, tmp_path, m
     assert 'pip install "mmresnest[wandb,mlflow]"' in capsys.readouterr().err
     assert not (tmp_path / 'work').exists()
     with pytest.raises(UserError, match='nearest: tensorboard'):
-        train(config, data=shapes, from_scratch=True, work_dir=tmp_path / 'work', logger=['tensorbord'])
+        train(
+            config,
+            data=shapes,
+            from_scratch=True,
+            work_dir=tmp_path / 'work',
+            logger=['tensorbord'],
+        )
     assert tuple(BACKENDS) == LOGGERS
 
 
