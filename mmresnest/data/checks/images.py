@@ -213,7 +213,8 @@ def _parse_header(image: Any, measure_bits: bool = True) -> ImageFile:
     bits = _measure_bits(image) if measure_bits else 0
     # Of a PNG, PIL decodes all of the image to find an orientation behind it.
     late = image.format == 'PNG' and 'exif' not in image.info
-    orientation = 1 if late else image.getexif().get(_ORIENTATION, 1)
+    # OpenCV, which training reads with, turns no WebP.
+    orientation = 1 if late or image.format == 'WEBP' else image.getexif().get(_ORIENTATION, 1)
     return ImageFile(
         size=image.size,
         turned=orientation in _TURNED,
