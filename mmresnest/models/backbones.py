@@ -96,16 +96,14 @@ class Backbone(ResTrunk, BaseModule):
         refuse_unsupported(num_stages, plugins, conv_cfg)
         args['depths'] = args['depths'][:num_stages]
         args.setdefault('out_indices', tuple(range(num_stages)))
-        stem = args.get('stem', 64)
-        if stem_channels is None and 'base_channels' in trunk and 'stem' not in trunk:
-            stem_channels = last_width(stem) * trunk['base_channels'] // 64
-        args['stem'] = stem_widths(stem, stem_channels, deep_stem)
+        if 'base_channels' in trunk and stem_channels is None and 'stem' not in trunk:
+            stem_channels = last_width(args.get('stem', 64)) * trunk['base_channels'] // 64
+        args['stem'] = stem_widths(args.get('stem', 64), stem_channels, deep_stem)
         if args.get('contract_dilation') is None:
             args['contract_dilation'] = self.contracts
         if style is not None:
             args['stride_in_1x1'] = is_caffe_style(style, args['kind'])
-        if args.get('compat') == 'mm' and args['kind'] == 'split' and args.get('groups', 1) == 1:
-            args['base_width'] = 64  # mmdet and mmseg ignore base_width without groups
+        set_plain_width(args, given=trunk)
         super().__init__(
             norm=make_norm_builder(norm_cfg),
             convs3x3=make_conv_builders(dcn, stage_with_dcn, num_stages),
@@ -273,6 +271,18 @@ def refuse_unsupported(num_stages: int, plugins: list | None, conv_cfg: dict | N
             f"dict(type='Conv2d'); deformable convolutions are dcn=",
             code='argument.value',
         )
+
+
+def set_plain_width(args: dict[str, Any], given: dict[str, Any]) -> None:
+    """Without groups a block is as wide as its planes, unless ``base_width`` is given.
+
+    mmdet and mmseg ignore ``base_width`` then, even if it is given.
+    """
+    if args['kind'] == 'res2' or args.get('groups', 1) > 1:
+        return
+    is_ignored = args.get('compat') == 'mm' and args['kind'] == 'split'
+    if is_ignored or 'base_channels' in given and 'base_width' not in given:
+        args['base_width'] = args.get('base_channels', 64)
 
 
 def last_width(stem: Any) -> int:

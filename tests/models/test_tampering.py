@@ -151,12 +151,14 @@ class Tempered(SplitAttention):
 
 
 class TaggedTensor(Tensor):
-    """A subclass that adds one thing to what is computed with it."""
+    """A tensor that convolves otherwise, as quantized ones do."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         result = super().__torch_function__(func, types, args, kwargs or {})
-        return result * 2 if func is F.conv2d or func is torch.conv2d else result
+        if func is F.conv2d or func is torch.conv2d:
+            return (result * 2).as_subclass(Tensor)
+        return result
 
 
 def as_subclass(module: nn.Module, cls: type[nn.Module]) -> nn.Module:
