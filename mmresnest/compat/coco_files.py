@@ -23,6 +23,8 @@ def patch_coco_api(module: ModuleType) -> None:
             from ..data.json_files import read_coco_file
 
             self.dataset, _ = read_coco_file(Path(annotation_file))
+            for name in ('categories', 'annotations'):  # images alone are predicted on, too
+                self.dataset.setdefault(name, [])
             self.createIndex()
             self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 
