@@ -51,10 +51,10 @@ def write_random_checkpoint(name: str, path: Path) -> None:
     import torch
     from mmengine.registry import MODELS, DefaultScope
 
-    from mmresnest.models.norms import replace_sync_norms
     from mmresnest.config.inspect import import_packages
     from mmresnest.config.load import load_config, merge_options
     from mmresnest.engine.runner import explain_build_errors
+    from mmresnest.models.norms import replace_sync_norms
 
     cfg = load_config(name)
     merge_options(cfg, {'model.backbone.init_cfg': None})

@@ -83,19 +83,30 @@ def prepare_form(form: str, case: BenchmarkCase, image: Tensor) -> tuple[Step, n
     """Return a form's forward pass, and its module where it is one of torch.
 
     Raises:
-        Missing: it cannot be run here.
+        FormUnavailable: it cannot be run here.
     """
     training = case.mode == 'training'
     if form in ('onnxruntime', 'openvino'):
         if training or case.dtype != 'float32' or case.device != 'cpu':
             raise FormUnavailable('runs inference in float32 on a CPU here')
-        return (onnxruntime_step if form == 'onnxruntime' else openvino_step)(
-            mmdet_backbone(case), image
-        ), None
+        make = onnxruntime_step if form == 'onnxruntime' else openvino_step
+        return make(mmdet_backbone(case), image), None
     if 'fused' in form and training:
         raise FormUnavailable('for inference only')
     if form == 'convolutions':
         return convolution_step(our_backbone(case).eval(), image, case), None
+    model = build_model(form, case)
+
+    def forward() -> Any:
+        with autocast_context(case):
+            return model(image)
+
+    return forward, model
+
+
+def build_model(form: str, case: BenchmarkCase) -> nn.Module:
+    """Build the module of a form of torch, in training or evaluation mode."""
+    training = case.mode == 'training'
     if form == 'timm':
         model = timm_backbone(case)
     else:
@@ -109,12 +120,7 @@ def prepare_form(form: str, case: BenchmarkCase, image: Tensor) -> tuple[Step, n
         model = fuse(model, inplace=True)
     if form.endswith('compiled'):
         compile_backbone(model, dynamic=False)
-
-    def forward() -> Any:
-        with autocast_context(case):
-            return model(image)
-
-    return forward, model
+    return model
 
 
 def our_backbone(case: BenchmarkCase) -> ResTrunk:

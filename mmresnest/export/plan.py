@@ -47,40 +47,9 @@ def plan_shapes(
     Raises:
         UserError: the format or the task does not go with what is asked for.
     """
-    if part == 'model' and predictor.task == 'panoptic':
-        raise UserError(
-            'a panoptic model merges any number of objects and regions one after the other, '
-            'which a graph of tensors cannot express; export --part neck',
-            code='export.panoptic',
-        )
-    if part == 'model' and predictor.task != 'semantic' and not FORMATS[to].detects:
-        whole = ' and '.join(name for name, one in FORMATS.items() if one.detects)
-        raise UserError(
-            f"{to} has no operator for NMS and RoIAlign, which are torchvision's; "
-            f'{whole} hold whole detectors: --format {whole.partition(" ")[0]}, or --part '
-            'neck',
-            code='export.no-operator',
-        )
-    preprocessor = predictor.model.data_preprocessor
-    divisor = int(getattr(preprocessor, 'pad_size_divisor', 1) or 1)
-    if part == 'backbone':
-        divisor = 1
-    elif predictor.task == 'semantic':
-        divisor = _test_padding_divisor(preprocessor) if part == 'model' else 1
-    if part == 'model' and _sliding_window(predictor) is not None:
-        if divisor > 1:
-            raise UserError(
-                'the model pads a picture before it slides a window over it, which the '
-                'runner does not; leave size_divisor out of the test_cfg of its '
-                'data_preprocessor',
-                code='export.padding',
-            )
-        if not dynamic:
-            raise UserError(
-                'the model slides a window, which is smaller on a picture that is '
-                'smaller: give --dynamic',
-                code='option.needed',
-            )
+    divisor = _padding_divisor(predictor, part)
+    if part == 'model':
+        _check_whole_model(predictor, to, divisor, dynamic)
     if dynamic:
         return Shapes(None, None, None, divisor, MIN_SIDE)
     height, width = size or _usual_size(predictor, part)
@@ -91,6 +60,49 @@ def plan_shapes(
             code='option.value',
         )
     return Shapes(batch, up[0], up[1], divisor, MIN_SIDE)
+
+
+def _check_whole_model(predictor: Predictor, to: str, divisor: int, dynamic: bool) -> None:
+    """Refuse a whole model that the format or the runner cannot express."""
+    if predictor.task == 'panoptic':
+        raise UserError(
+            'a panoptic model merges any number of objects and regions one after the other, '
+            'which a graph of tensors cannot express; export --part neck',
+            code='export.panoptic',
+        )
+    if predictor.task != 'semantic' and not FORMATS[to].detects:
+        whole = ' and '.join(name for name, one in FORMATS.items() if one.detects)
+        raise UserError(
+            f"{to} has no operator for NMS and RoIAlign, which are torchvision's; "
+            f'{whole} hold whole detectors: --format {whole.partition(" ")[0]}, or --part '
+            'neck',
+            code='export.no-operator',
+        )
+    if _sliding_window(predictor) is None:
+        return
+    if divisor > 1:
+        raise UserError(
+            'the model pads a picture before it slides a window over it, which the '
+            'runner does not; leave size_divisor out of the test_cfg of its '
+            'data_preprocessor',
+            code='export.padding',
+        )
+    if not dynamic:
+        raise UserError(
+            'the model slides a window, which is smaller on a picture that is '
+            'smaller: give --dynamic',
+            code='option.needed',
+        )
+
+
+def _padding_divisor(predictor: Predictor, part: str) -> int:
+    """Return the number that sides of the input are multiples of."""
+    preprocessor = predictor.model.data_preprocessor
+    if part == 'backbone' or (part == 'neck' and predictor.task == 'semantic'):
+        return 1
+    if predictor.task == 'semantic':
+        return _test_padding_divisor(preprocessor)
+    return int(getattr(preprocessor, 'pad_size_divisor', 1) or 1)
 
 
 def _test_padding_divisor(preprocessor: Any) -> int:
