@@ -70,14 +70,14 @@ def check_nesting(root: Any, name: str, most_nodes: int = MOST_NODES) -> int:
                     f'{name} cannot be read: what it holds is nested {levels} levels '
                     f'deep and has {total} parts when unfolded, of which '
                     f'{MOST_LEVELS} and {most_nodes} are accepted',
-                    code='checkpoint.unsafe',
+                    code='file.nested',
                 )
             done[id(value)] = total, levels
             stack.pop()
         elif id(value) in opened:
             raise UserError(
                 f'{name} cannot be read: it holds a container that holds itself',
-                code='checkpoint.unsafe',
+                code='file.nested',
             )
         else:
             opened.add(id(value))

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from helpers.errors import refuses
 from helpers.every import check_every
 from mmengine.config import Config
 from mmengine.registry import MODELS
@@ -121,6 +122,9 @@ PROGRAMS = {
     'path of modules': "backend_args = dict(backend='memcached', sys_path='.')\n",
     'code from the net': "model = dict(type='X', trust_remote_code=True)\n",
     'other machine': "env_cfg = dict(dist_cfg=dict(init_method='tcp://10.0.0.1:1'))\n",
+    'server of a tracker': "a = dict(type='MLflowVisBackend', tracking_uri='http://10.0.0.1')\n",
+    'server of another tracker': "a = dict(type='AimVisBackend', repo='aim://10.0.0.1:1')\n",
+    'server of weights': "a = dict(type='CheckpointHook', out_dir='s3://bucket/x')\n",
     'folder that is deleted at the end': "a = dict(type='CocoMetric', collect_dir='/home')\n",
     'folder that is deleted': "a = dict(type='MOTChallengeMetric', outfile_prefix='/home')\n",
     'folder that is deleted, above': "a = dict(type='CityScapesMetric', outfile_prefix='../x')\n",
@@ -174,7 +178,7 @@ def test_what_is_no_data_is_refused_and_not_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written(tmp_path / 'base.py', 'model = dict(x=1)\n')
     path = written(tmp_path / 'config.py', PROGRAMS[name])
-    with pytest.raises(UserError, match=r'config\.py'):
+    with refuses('config.unsafe', 'config.py'):
         config_reader.read_config(path)
     assert not (tmp_path / 'mark').exists()
 
@@ -188,6 +192,7 @@ a = [
     dict(type='CityScapesMetric', outfile_prefix='./work_dirs/cityscapes_metric/instance'),
     dict(type='CocoMetric', outfile_prefix='/data/results'),
     dict(trust_remote_code=False, init_method='env://', sys_path=None),
+    dict(tracking_uri='./runs', repo=None, out_dir='/data/weights'),
 ]
 b = {'.bias': 1, 'layer1.*': 2, 'a b-c/d(e)': 3, (1, 'k'): 4}
 """
@@ -202,7 +207,7 @@ def test_what_names_no_program_is_accepted(tmp_path, monkeypatch):
 def test_a_config_that_was_read_as_data_is_written_as_data(tmp_path, unformatted):
     """The copy in the work folder is what mmengine executes the next time."""
     path = written(tmp_path / 'config.json', json.dumps({"x'": 1, 'open("mark")': 2}))
-    with pytest.raises(UserError, match='has a quote') as error:
+    with refuses('config.unsafe', 'has a quote') as error:
         config_reader.read_config(path)
     assert error.value.code == 'config.unsafe'
     path = written(tmp_path / 'config.json', json.dumps({'a': {'open("mark")': "'", 'c"d': '"'}}))
@@ -276,7 +281,7 @@ def test_bases_that_double_are_refused(tmp_path):
     for number in range(40):
         base = f'b{number + 1}.py' if number < 39 else None
         written(tmp_path / f'b{number}.py', f'_base_ = {[base, base]!r}\n' if base else '\n')
-    with pytest.raises(UserError, match='inherits from more than'):
+    with refuses('config.unsafe', 'inherits from more than'):
         config_reader.read_config(tmp_path / 'b0.py')
 
 
@@ -284,11 +289,11 @@ def test_yaml_that_runs_code_or_laughs_is_refused(tmp_path):
     mark = tmp_path / 'mark'
     path = written(tmp_path / 'config.yml', f'a: !!python/object/apply:os.system ["touch {mark}"]')
     for read in (config_reader.read_config, load_config):  # mmengine's own way, too
-        with pytest.raises(UserError, match='cannot be parsed'):
+        with refuses('config.unparsable'):
             read(path)
     assert not mark.exists()
     lines = ['a0: &a0 [x]'] + [f'a{n + 1}: &a{n + 1} [*a{n}, *a{n}]' for n in range(60)]
-    with pytest.raises(UserError, match='nested'):
+    with refuses('file.nested'):
         config_reader.read_config(written(path, '\n'.join(lines)))
 
 
