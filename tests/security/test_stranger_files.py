@@ -141,6 +141,7 @@ def test_data_files_pass_the_judgement_of_checkpoints(tmp_path):
         'data.unsafe',
         'data.unreadable',
         'checkpoint.unsafe',
+        'file.nested',
     }
     assert seconds < 60 and mib < 600, (seconds, mib)
 
@@ -465,7 +466,8 @@ def test_names_in_files_reach_neither_terminal_nor_log_raw(tmp_path, capsys):
     evil = '\x1b]0;owned\x07\x1b[2J'
     weights = {f'{evil}{number}': torch.ones(1) for number in range(3)}
     torch.save(weights, tmp_path / 'evil.pth')
-    assert main.main(['convert', str(tmp_path / 'evil.pth'), str(tmp_path / 'x.pth')]) == 2
+    files = [str(tmp_path / 'evil.pth'), str(tmp_path / 'x.pth')]
+    assert main.main(['convert', *files, '--to', 'mmdet']) == 2
     assert main.main(['print-config', evil]) == 2
     said = capsys.readouterr()
     assert '\x1b' not in said.out + said.err and '\\x1b' in said.err
