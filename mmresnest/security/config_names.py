@@ -138,6 +138,11 @@ def _check_meeting_point(item: Any, owner: Mapping) -> str | None:
     return None if legal else 'would connect to another machine; accepted: env://'
 
 
+def _check_destination(item: Any, owner: Mapping) -> str | None:
+    # mlflow's and aim's servers, and where hooks copy logs and weights to.
+    return 'would send results to another machine' if '://' in str(item) else None
+
+
 def _check_gathering_folder(item: Any, owner: Mapping) -> str | None:
     return None if item is None else 'is a folder that is deleted once results were gathered'
 
@@ -166,6 +171,9 @@ CHECKS: Mapping[str, Callable[[Any, Mapping], str | None]] = {
     'sys_path': _check_import_path,
     'trust_remote_code': _check_remote_code,
     'init_method': _check_meeting_point,
+    'tracking_uri': _check_destination,
+    'repo': _check_destination,
+    'out_dir': _check_destination,
     'collect_dir': _check_gathering_folder,
     'outfile_prefix': _check_deleted_folder,
     'output_dir': _check_deleted_folder,
