@@ -21,6 +21,8 @@ from .canvas import (
     new_figure,
     region_borders,
     show_image,
+    shrink_map,
+    shrink_objects,
     tint_labels,
     to_rgb_image,
     write_plate,
@@ -47,8 +49,7 @@ def annotate_objects(
     """
     figure, axes = _image_canvas(image)
     kept = objects_above(objects, -np.inf)
-    if max(image.shape[:2]) > MOST:
-        image, kept = _shrink_objects(image, kept)
+    image, kept = shrink_objects(image, kept, MOST)
     height, width = image.shape[:2]
     # Of a model that learned nothing, boxes may be larger than can be drawn.
     kept['boxes'] = np.nan_to_num(kept['boxes']).clip(0, (width, height, width, height))
@@ -61,7 +62,7 @@ def annotate_objects(
 def annotate_regions(
     image: np.ndarray, labels: np.ndarray, classes: Sequence[str], regions: np.ndarray | None = None
 ) -> np.ndarray:
-    """Tint an image by class, and writes the name of each region into its widest place.
+    """Tint an image by class, and write the name of each region into its widest place.
 
     Args:
         image: H W 3 in RGB, or H W.
@@ -75,8 +76,7 @@ def annotate_regions(
     """
     figure, axes = _image_canvas(image)
     regions = labels if regions is None else regions
-    if max(image.shape[:2]) > MOST:
-        image, labels, regions = (_shrink_map(array) for array in (image, labels, regions))
+    image, labels, regions = (shrink_map(array, MOST) for array in (image, labels, regions))
     image = to_rgb_image(image)
     tinted = tint_labels(image, labels, classes, VOID)
     edges = region_borders(labels)
@@ -89,31 +89,6 @@ def annotate_regions(
         if label != VOID and not is_background(classes, label):
             _write_region_name(axes, where, class_name(classes, label), box_style(label, False))
     return _render_pixels(figure)
-
-
-def _shrink_map(array: np.ndarray) -> np.ndarray:
-    """Scale an image or a map H W to the largest size that is drawn, before it is worked on."""
-    import cv2
-
-    height, width = (max(1, round(side * MOST / max(array.shape[:2]))) for side in array.shape[:2])
-    if array.dtype == np.uint8 and array.ndim == 3:
-        return cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA)
-    # Nearest, by indexing: cv2.resize takes neither bool nor 64 bits.
-    rows = np.arange(height) * array.shape[0] // height
-    columns = np.arange(width) * array.shape[1] // width
-    return array[rows[:, None], columns]
-
-
-def _shrink_objects(
-    image: np.ndarray, objects: dict[str, np.ndarray]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    small = _shrink_map(image)
-    scale = np.array([small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]] * 2)
-    objects = {**objects, 'boxes': objects['boxes'] * scale}
-    if 'masks' in objects:
-        masks = [_shrink_map(mask) for mask in objects['masks']]
-        objects['masks'] = np.array(masks, bool).reshape(-1, *small.shape[:2])
-    return small, objects
 
 
 def _write_region_name(axes: Any, where: np.ndarray, name: str, style: BoxStyle) -> None:

@@ -31,6 +31,7 @@ PALETTE = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#0072B2', '#D55E00', '#C
 WRONG = '#E8002B'
 
 PANEL = 3.1  # inches: width of one picture
+SHARP = 2048  # pixels of the longer side of an image in a sheet: six times what its panel has
 TALLEST = 1.6  # height of a picture over its width, at most
 DPI = 110
 MAX_BOXES = 60  # predictions drawn in a picture, by score: more cannot be read
@@ -78,6 +79,36 @@ def to_rgb_image(image: np.ndarray) -> np.ndarray:
         low, high = np.nanmin(image), np.nanmax(image)
         image = np.nan_to_num((image - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
+
+
+def shrink_map(array: np.ndarray, most: int = SHARP) -> np.ndarray:
+    """Scale an image or a map H W down to a longer side of ``most``, before it is worked on."""
+    import cv2
+
+    longer = max(array.shape[:2])
+    if longer <= most:
+        return array
+    height, width = (max(1, round(side * most / longer)) for side in array.shape[:2])
+    if array.dtype == np.uint8 and array.ndim == 3:
+        return cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA)
+    # Nearest, by indexing: cv2.resize takes neither bool nor 64 bits.
+    rows = np.arange(height) * array.shape[0] // height
+    columns = np.arange(width) * array.shape[1] // width
+    return array[rows[:, None], columns]
+
+
+def shrink_objects(
+    image: np.ndarray, objects: Mapping[str, np.ndarray], most: int = SHARP
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Scale an image down, and its objects with it; see :func:`shrink_map`."""
+    small, scaled = shrink_map(image, most), dict(objects)
+    if small is not image:
+        scale = [small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]] * 2
+        scaled['boxes'] = np.asarray(scaled['boxes']) * scale
+        if scaled.get('masks') is not None:
+            masks = [shrink_map(np.asarray(mask), most) for mask in scaled['masks']]
+            scaled['masks'] = np.array(masks, bool).reshape(-1, *small.shape[:2])
+    return small, scaled
 
 
 class Grid:

@@ -17,6 +17,8 @@ from .canvas import (
     draw_sheet,
     mistake_entry,
     show_image,
+    shrink_map,
+    shrink_objects,
     tint_labels,
     to_rgb_image,
     write_title,
@@ -57,9 +59,10 @@ def draw_contact_sheet(
     used |= {int(label) for one in labels if one is not None for label in np.unique(one)}
 
     def draw_image(number: int, axes: Axes) -> None:
-        image, one, label = images[number], objects[number], labels[number]
+        image, one = shrink_objects(images[number], objects[number])
+        label = labels[number]
         if label is not None:
-            image = tint_labels(image, label, classes, IGNORED)
+            image = tint_labels(image, shrink_map(label), classes, IGNORED)
         if len(one['labels']):
             draw_objects(axes, image, one, ~one['ignored'], classes, 'ignored', False)
         else:

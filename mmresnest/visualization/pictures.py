@@ -35,6 +35,8 @@ from .canvas import (
     panoptic_classes,
     read_image,
     show_image,
+    shrink_map,
+    shrink_objects,
     tint_labels,
     to_rgb_image,
     write_title,
@@ -103,9 +105,10 @@ def draw_detections(
     def draw_pair(number: int, left: Axes, right: Axes) -> None:
         pairs = match_objects(truths[number], predictions[number], iou)
         missed, false = int((~pairs.found).sum()), int((~pairs.right).sum())
-        image = images[number]
-        draw_objects(left, image, truths[number], pairs.found, classes, 'missed', False)
-        draw_objects(right, image, predictions[number], pairs.right, classes, 'false', True)
+        image, objects = shrink_objects(images[number], truths[number])
+        draw_objects(left, image, objects, pairs.found, classes, 'missed', False)
+        image, objects = shrink_objects(images[number], predictions[number])
+        draw_objects(right, image, objects, pairs.right, classes, 'false', True)
         there = f'ground truth: {len(pairs.found)}' + (f', {missed} missed' if missed else '')
         said = f'predictions \u2265 {score:g}: {len(pairs.right)}'
         said += f', {false} false' if false else ''
@@ -168,19 +171,23 @@ def draw_segmentations(
             )
 
     def draw_triple(number: int, left: Axes, middle: Axes, right: Axes) -> None:
-        image, truth, prediction = images[number], truths[number], predictions[number]
+        truth, prediction = truths[number], predictions[number]
         counted = truth != ignore
         wrong = counted & (truth != prediction)
+        score = _mean_iou(truth, prediction, counted)
+        share = wrong.sum() / max(counted.sum(), 1)
+        image, truth, prediction, counted, wrong = map(
+            shrink_map, (images[number], truth, prediction, counted, wrong)
+        )
         gray = image.mean(2, keepdims=True).repeat(3, 2) * 0.5 + 90
         gray[~counted] = 255
         gray[wrong] = np.array(to_rgb(WRONG)) * 255
         show_image(left, tint_labels(image, truth, classes, ignore))
         show_image(middle, tint_labels(image, prediction, classes, ignore))
         show_image(right, gray.clip(0, 255).astype(np.uint8))
-        score = _mean_iou(truth, prediction, counted)
         write_title(left, 'ground truth')
         write_title(middle, f'prediction: mIoU of this picture {score:.2f}')
-        write_title(right, f'wrong pixels: {wrong.sum() / max(counted.sum(), 1):.1%}')
+        write_title(right, f'wrong pixels: {share:.1%}')
 
     used = {int(label) for mask in (*truths, *predictions) for label in np.unique(mask)} - {ignore}
     entries = [

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.errors import refuses
 
-from mmresnest.errors import UserError
 from mmresnest.utils import boxes as drawing_boxes
 from mmresnest.utils import run_logs
 from mmresnest.visualization import canvas, pictures
@@ -198,6 +198,43 @@ def test_colours_are_stable_and_distinct():
     assert all(0 <= part <= 1 for colour in colours for part in colour)
 
 
+def test_vast_images_are_drawn_at_the_size_of_their_panel(tmp_path, monkeypatch):
+    """What is worked on is small, and lies where it lay; figures are of all pixels."""
+    shown = []
+    show = canvas.show_image
+    for module in (canvas, pictures):
+        monkeypatch.setattr(
+            module, 'show_image', lambda axes, image: shown.append(image.shape) or show(axes, image)
+        )
+    image = np.full((3000, 6000, 3), 128, np.uint8)
+    box = (1500, 750, 4500, 2250, 0)
+    mask = np.zeros((1, 3000, 6000), bool)
+    mask[0, 750:2250, 1500:4500] = True
+    small = [part[::50, ::50] for part in (image, mask[0])]
+    vast, plain = (
+        pictures.draw_detections(tmp_path / f'{name}.png', [picture], [truth], [said], NAMES)
+        for name, picture, truth, said in (
+            ('vast', image, objects(box, masks=mask), objects(box, scores=[0.9], masks=mask)),
+            (
+                'plain',
+                small[0],
+                objects([side / 50 for side in box[:4]] + [0], masks=small[1][None]),
+                objects([side / 50 for side in box[:4]] + [0], scores=[0.9], masks=small[1][None]),
+            ),
+        )
+    )
+    assert max(shown[0]) == canvas.SHARP and shown[-1] == small[0].shape
+    assert np.abs(read(vast) - read(plain)).mean() < 0.02
+    shown.clear()
+    truth = mask[0].astype(int)
+    said = truth.copy()
+    said[:30] = 1  # 1 % of all pixels
+    titles = []
+    monkeypatch.setattr(pictures, 'write_title', lambda axes, text: titles.append(text))
+    pictures.draw_segmentations(tmp_path / 'maps.png', [image], [truth], [said], NAMES)
+    assert {max(shape) for shape in shown} == {canvas.SHARP} and 'wrong pixels: 1.0%' in titles
+
+
 def test_lists_of_different_length_and_no_picture(tmp_path):
     with pytest.raises(ValueError, match='differ in number'):
         pictures.draw_detections(tmp_path / 'a.png', [GREY], [], [objects()], NAMES)
@@ -354,7 +391,7 @@ def test_the_total_is_black_and_a_term_is_not(tmp_path):
 @pytest.mark.parametrize('name', ['empty', 'absent'])
 def test_no_log_is_told(tmp_path, name):
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(UserError, match='no logged loss or score'):
+    with refuses('report.nothing'):
         pictures.plot_curves(tmp_path / name, tmp_path / 'curves.png')
 
 
