@@ -293,7 +293,12 @@ def test_what_breaks_off_has_written_all_before(tmp_path):
     # Nothing is closed yet: a killed run leaves the same.
     with pytest.raises(UserError):
         runner.train()
-    assert [step for step, _ in events(tmp_path / 'work')[0]['loss']] == [1, 2]
+    losses = events(tmp_path / 'work')[0]['loss']
+    assert [(step, bool(np.isfinite(loss))) for step, loss in losses] == [
+        (1, True),
+        (2, True),
+        (3, False),  # the loss that ended it
+    ]
     closed = []
     runner.visualizer.close = lambda: closed.append(sys.exc_info()[0])
     with pytest.raises(SystemExit), release_on_exit(runner):

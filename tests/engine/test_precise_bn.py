@@ -200,7 +200,7 @@ class Recorder:
                 return theirs(model, inputs, samples)
 
             patch.setattr(cls, 'loss', loss)
-        ours, theirs = PreciseBN._reestimate, ValLoop.run
+        ours, theirs = PreciseBN._update_norms, ValLoop.run
 
         def reestimated(hook, runner):
             self.events.append(f'estimate {runner.iter + 1}')
@@ -210,7 +210,7 @@ class Recorder:
             self.events.append(f'evaluate {loop.runner.iter}')
             return theirs(loop)
 
-        patch.setattr(PreciseBN, '_reestimate', reestimated)
+        patch.setattr(PreciseBN, '_update_norms', reestimated)
         patch.setattr(ValLoop, 'run', validated)
 
 
@@ -372,7 +372,7 @@ def test_with_workers(shapes, tmp_path):
     plain, _, _ = run(shapes, tmp_path, config(tmp_path, 'detection', **options), 'plain')
     cfg = config(tmp_path, 'detection', dict(num_iters=2), **options)
     with pytest.MonkeyPatch.context() as patch:  # at every epoch, though nothing is evaluated
-        patch.setattr(PreciseBN, '_what_is_next', lambda hook, runner, index: (index == 2, False))
+        patch.setattr(PreciseBN, '_next_events', lambda hook, runner, index: (index == 2, False))
         seen, _, _ = run(shapes, tmp_path, cfg, 'work')
     assert seen.events == ['estimate 3', 'estimate 6']
     assert seen.images == plain.images and len(seen.images) == 6
