@@ -76,8 +76,7 @@ def check_nesting(root: Any, name: str, most_nodes: int = MOST_NODES) -> int:
             stack.pop()
         elif id(value) in opened:
             raise UserError(
-                f'{name} cannot be read: it holds a container that holds itself',
-                code='file.nested',
+                f'{name} cannot be read: it holds a container that holds itself', code='file.nested'
             )
         else:
             opened.add(id(value))

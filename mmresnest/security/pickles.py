@@ -163,7 +163,7 @@ class SafeUnpickler(pickle._Unpickler):
     def refuse(self, claim: str) -> UserError:
         """Return the error for a claim."""
         return UserError(
-            f'{self.name} cannot be read: {claim}, {self.policy.advice}', code='checkpoint.unsafe'
+            f'{self.name} cannot be read: {claim}, {self.policy.advice}', code=self.policy.code
         )
 
     def spend(self, count: int) -> None:
@@ -421,6 +421,8 @@ class Policy:
     """How many operations it may have."""
     advice: str
     """How the refusal of a claim ends."""
+    code: str
+    """Of the refusal."""
 
     @cached_property
     def dispatch(self) -> _Dispatch:
@@ -461,6 +463,7 @@ CHECKPOINTS = Policy(
     (Unbuilt, OrderedItems),
     MOST_STEPS,
     'which torch.save does not write; fetch it again, or from another source',
+    'checkpoint.unsafe',
 )
 """What torch's own list has and takes no more memory than the file, and what mmengine writes."""
 
@@ -478,6 +481,7 @@ DATA_FILES = Policy(
     (Placeholder,),
     MOST_DATA_STEPS,
     'which no program writes as data; make it again, or write it as .json',
+    'data.unsafe',
 )
 """Containers, numbers, texts and arrays; :mod:`.data_files` adds the storages of tensors."""
 
