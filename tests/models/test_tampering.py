@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.tiers import mark_slow
 from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.nn.modules import module as global_hooks
@@ -624,7 +625,39 @@ def clean(networks) -> dict[str, Result]:
 FORMS = {'fast': fast.enable, 'memory': lambda network: fast.enable(network, save_memory=True)}
 
 
-@pytest.mark.parametrize('name', WAYS)
+#: ways that are like another one
+SIMILAR = {
+    'hook on one norm',
+    'hook with keywords',
+    'hook that is always called',
+    'hook before norms',
+    'hook on layers of gates',
+    'hook on shortcuts',
+    'hook on blocks',
+    'hook on the stage',
+    'hook before gradients of convolutions',
+    'global hook before',
+    'blocks of a subclass',
+    'stochastic depth added',
+    'the ReLU of the stem replaced',
+    'norms taken out',
+    'group norm',
+    'shared weights',
+    'forward of gates set',
+    'forward of the ReLU set',
+    'parametrization of norms',
+    'spectral norm',
+    'spectral norm by hooks',
+    'pruning of norms',
+    'functional_call',
+    'one norm frozen',
+    'momentum',
+    'biases added',
+    'weights without gradients',
+}
+
+
+@pytest.mark.parametrize('name', mark_slow(WAYS, lambda name: name not in SIMILAR))
 def test_every_form_obeys(name, networks, clean):
     way, wrong = WAYS[name], {}
     for kind, network in networks.items():
