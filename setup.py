@@ -46,8 +46,8 @@ EXTRAS = {
     # so that the page fetches none), filled in by a template engine that escapes what it is given;
     # COCO's scores of 5,000 images take 8 s instead of a minute.
     'report': ['plotly>=6', 'jinja2>=3.1', 'faster-coco-eval>=1.7'],
-    # mmresnest export --format onnx: onnxscript is what torch's exporter writes with, onnxruntime runs
-    # every file at once; and mmresnest predict --model, which needs onnxruntime alone.
+    # mmresnest export --format onnx: onnxscript is what torch's exporter writes with, onnxruntime
+    # runs every file at once; and mmresnest predict --model, which needs onnxruntime alone.
     'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
     # --format openvino, which converts what the former write; nncf is its quantiser.
     'openvino': ['onnx>=1.16', 'onnxscript>=0.3', 'openvino>=2024.4'],

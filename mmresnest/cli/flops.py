@@ -39,7 +39,11 @@ def run_flops(args: argparse.Namespace) -> int:
     summary = found.summary()
     if args.json:
         parts = dict(params=found.params, macs=found.macs)
-        print(json.dumps(dict(summary, shape=found.shape, regions=found.counted_regions(), parts=parts)))
+        print(
+            json.dumps(
+                dict(summary, shape=found.shape, regions=found.counted_regions(), parts=parts)
+            )
+        )
         return 0
     print('{:9}{:>13}{:>10}{:>11}'.format('', 'parameters M', 'MACs G', 'FLOPs G'))
     for part, params in summary['params'].items():

@@ -87,7 +87,7 @@ def _is_input_spec(value: Any) -> bool:
         return False
     if not (_is_number(value.get('divisor'), 1, 1024) and _is_number(value.get('least'), 1, 1024)):
         return False
-    form = [value.get(name) for name in ('batch', 'height', 'width')]
+    form: list[Any] = [value.get(name) for name in ('batch', 'height', 'width')]
     is_fixed = all(_is_number(number, 1, MAX_SIDE) for number in form)
     return all(number is None for number in form) or (is_fixed and math.prod(form) <= MAX_INPUT)
 
