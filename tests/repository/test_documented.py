@@ -100,6 +100,7 @@ STANDS_FOR = {
     ),
     'CONFIG': DETECTOR,
     '...': DETECTOR,
+    'FILE': 'FILE.json',
     'resnest50': 'resnest14',
     'WORK_DIR': f'work_dirs/{DETECTOR}',
 }
@@ -269,6 +270,9 @@ def read_ours(command: Command) -> tuple[str, list[str]] | None:
         name, *words = words
     else:
         return None
+    if name in ('test', 'export') and '...' in words:
+        at = words.index('...')
+        words[at : at + 1] = ['CONFIG', 'CHECKPOINT']
     is_name = not command.whole and name != 'doctor'  # of a command, in a sentence
     if words == ['--help'] or is_name and all(word.startswith('--') for word in words):
         return None
@@ -332,6 +336,8 @@ def ours(command: Command, request) -> None:
     """One of ``mmresnest``: it is run."""
     name, *words = command.words[1:]
     assert name in NAMES
+    if read_ours(command):
+        name, words = read_ours(command)
     if words == ['--help']:
         with pytest.raises(SystemExit) as ended:
             main.main([name, *words])
@@ -384,7 +390,9 @@ def check_result(name: str, args: Namespace, begun: float) -> None:
         weights = torch.load(checkpoint, weights_only=False)['state_dict'].values()
         assert all(value.isfinite().all() for value in weights if value.is_floating_point())
     if name == 'predict':
-        assert json.loads(find(Path(args.json or 'predictions.json').name).read_text())
+        table = Path(args.json or 'predictions.json')
+        assert isinstance(json.loads(find(table.name).read_text()), list)
+        assert json.loads(find(f'{table.stem}.images.json').read_text())
     if name == 'test' and args.out and args.out.endswith('.json'):
         assert isinstance(json.loads(Path(args.out).read_text()), list)
     if name == 'report':
