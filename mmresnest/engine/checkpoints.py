@@ -59,8 +59,13 @@ def list_candidates(work_dir: Path) -> list[Path]:
         for path in folder.glob('*')
         if any(re.fullmatch(shape, path.name) for shape in shapes)
     ]
-    found += sorted(numbered, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    found += sorted(numbered, key=_age_and_number, reverse=True)
     return list(dict.fromkeys(found))
+
+
+def _age_and_number(path: Path) -> tuple[int, list[int]]:
+    # Two may be written within the resolution of the clock: epoch_10 is newer than epoch_2.
+    return path.stat().st_mtime_ns, [int(number) for number in re.findall(r'\d+', path.name)]
 
 
 def is_sharded(path: Path) -> bool:

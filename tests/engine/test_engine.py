@@ -278,7 +278,7 @@ def test_the_way_of_a_config():
 def test_every_option_of_a_training_is_read():
     """By a step, or by the run itself."""
     read = {name for _, *names in STEPS for name in names}
-    assert {one.name for one in fields(TrainOptions)} - read == {'progress'}
+    assert {one.name for one in fields(TrainOptions)} - read == {'progress', 'save_memory'}
     assert all(hasattr(TrainOptions(), name) for name in read)
 
 
