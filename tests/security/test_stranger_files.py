@@ -472,7 +472,7 @@ def test_names_in_files_reach_neither_terminal_nor_log_raw(tmp_path, capsys):
     logger.info('read %s', evil)
     logger.warning(f'100% of {evil}')
     for handler in logger.handlers:
-        handler.flush()
+        handler.close()
     written = (tmp_path / 'x.log').read_text()
     assert '\x1b' not in written and written.count('owned\\x07\\x1b[2J') == 2
     assert '100% of ' in written
