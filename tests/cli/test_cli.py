@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers import tiny
+from helpers.errors import refuses
 
 from mmresnest.cli import main as cli
 from mmresnest.cli.arguments import parse_cfg_options, read_options
@@ -236,9 +237,8 @@ def test_one_message_and_status_2(shapes, tmp_path, monkeypatch, capsys, line, s
 
 
 def test_debug_shows_the_traceback(capsys):
-    from mmresnest.errors import UserError
 
-    with pytest.raises(UserError, match='there is no config'):
+    with refuses('config.missing'):
         main(['print-config', 'nowhere', '--debug'])
 
 
