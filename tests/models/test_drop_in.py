@@ -103,6 +103,7 @@ def is_first(case: tuple[str, dict]) -> bool:
     return case == next(one for one in CONFIGS if form_of(one[1]) == form_of(case[1]))
 
 
+@pytest.mark.filterwarnings('ignore:"deformable_groups" is deprecated')  # mmcv's, of old configs
 @pytest.mark.parametrize(
     'name, backbone', mark_slow(CONFIGS, is_first), ids=lambda value: str(value)[:60]
 )
