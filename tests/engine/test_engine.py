@@ -656,7 +656,10 @@ def test_image_lost_since(tmp_path, monkeypatch):
         check_annotations(*arguments)
         (data / 'train' / '000001.jpg').unlink()
 
-    monkeypatch.setattr('mmresnest.engine.prepare.check_annotations', check_and_lose)
+    steps = [
+        (check_and_lose if step is check_annotations else step, *names) for step, *names in STEPS
+    ]
+    monkeypatch.setattr('mmresnest.engine.prepare.STEPS', steps)
     path, work = tiny.write(tmp_path, 'detection'), tmp_path / 'work'
     with pytest.raises(UserError, match=r'train/000001\.jpg does not exist'):
         train(path, data=data, work_dir=work, cfg_options={'default_hooks.images': None})
