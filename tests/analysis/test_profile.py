@@ -211,7 +211,7 @@ def test_the_command(shapes, tmp_path, capsys):
         (['--modes', 'inference', 'train'], 'legal: training, inference'),
         (['--steps', '0'], 'at least one'),
         (['--batch', '0'], 'at least 1'),
-        (['--threads', '0'], 'at least one must compute'),
+        (['--threads', '0'], 'at least 1'),
         (['--json', 'none/a.json'], 'no folder'),
     ],
 )
