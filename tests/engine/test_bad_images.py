@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny, toys
+from helpers.tiers import mark_slow
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -177,8 +178,18 @@ ENDLESS = dict(type='InfiniteSampler', shuffle=False)
         (True, dict(by_epoch=True, max_epochs=2), {}),
         (False, dict(by_epoch=True, max_epochs=2), dict(num_workers=2)),
         (False, ITERATIONS, dict(sampler=ENDLESS)),
-        (False, ITERATIONS, dict(num_workers=2, persistent_workers=True, sampler=ENDLESS)),
-        (True, ITERATIONS, dict(num_workers=1, multiprocessing_context='spawn', sampler=ENDLESS)),
+        pytest.param(
+            False,
+            ITERATIONS,
+            dict(num_workers=2, persistent_workers=True, sampler=ENDLESS),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            True,
+            ITERATIONS,
+            dict(num_workers=1, multiprocessing_context='spawn', sampler=ENDLESS),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=['flexible', 'forked', 'iterations', 'persistent', 'spawned'],
 )
@@ -317,7 +328,11 @@ class Ruin(Hook):
 
 
 @pytest.mark.parametrize(
-    'kind, folder', [('detection', 'train'), ('semantic', 'annotations/train')]
+    'kind, folder',
+    mark_slow(
+        [('detection', 'train'), ('semantic', 'annotations/train')],
+        lambda case: case[0] == 'detection',
+    ),
 )
 def test_detectors_and_segmentors(tmp_path, shapes, kind, folder):
     data = shutil.copytree(shapes, tmp_path / 'data')

@@ -53,7 +53,7 @@ def assert_fused(network, sizes=((64, 64), (65, 97))) -> None:
             torch.testing.assert_close(two, one, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize('row', mark_slow(ROWS, lambda row: row in FORMS), ids=lambda row: row.name)
+@pytest.mark.parametrize('row', mark_slow(ROWS, lambda row: row in KINDS), ids=lambda row: row.name)
 def test_every_row(row):
     assert_fused(build(row), sizes=[(65, 97)])
 

@@ -20,7 +20,9 @@ from mmresnest.models.fast.attention import MeanFunction, SplitAttentionFunction
 from mmresnest.models.fast.convolution import Moments, PackedConv2d, ScaledConv
 from mmresnest.models.trunk import ResTrunk
 
-forms = pytest.mark.parametrize('row', FORMS, ids=lambda row: row.name)
+forms = pytest.mark.parametrize(
+    'row', mark_slow(FORMS, lambda row: row in KINDS), ids=lambda row: row.name
+)
 kinds = pytest.mark.parametrize('row', KINDS, ids=lambda row: row.trunk['kind'])
 SIZE = (129, 97)  # odd, and large enough for the moments to be worth it
 

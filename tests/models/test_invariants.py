@@ -26,7 +26,9 @@ from mmresnest.models.trunk import ResTrunk
 SIZES = [(64, 64), (65, 97)]
 
 
-@pytest.fixture(scope='module', params=ROWS, ids=lambda row: row.name)
+@pytest.fixture(
+    scope='module', params=mark_slow(ROWS, lambda row: row in FORMS), ids=lambda row: row.name
+)
 def original(request):
     """One network per row, built once; the tests that change it change a copy."""
     return build(request.param)
@@ -39,12 +41,16 @@ def network(original):
 
 # a fixture's rows, narrowed down to one of each
 per_form, per_kind = (
-    pytest.mark.parametrize('original', rows, ids=lambda row: row.name, indirect=True)
+    pytest.mark.parametrize(
+        'original',
+        mark_slow(rows, lambda row: row in KINDS),
+        ids=lambda row: row.name,
+        indirect=True,
+    )
     for rows in (FORMS, KINDS)
 )
-forms = pytest.mark.parametrize('row', FORMS, ids=lambda row: row.name)
 sizings = pytest.mark.parametrize('row', SIZINGS, ids=lambda row: row.name)
-few_forms, few_sizings = (  # tracing takes seconds: `make test` traces one row of each kind
+forms, few_sizings = (  # `make test` takes one row of each kind
     pytest.mark.parametrize(
         'row', mark_slow(rows, lambda row: row in KINDS), ids=lambda row: row.name
     )
@@ -297,7 +303,7 @@ def test_symbolic_trace(row, training):
     )
 
 
-@few_forms
+@forms
 @torch.no_grad()
 def test_jit_trace(row):
     ours = build(row).eval()
@@ -352,7 +358,7 @@ COMPILED_SIZES = ((2, (64, 96)), (3, (65, 97)), (4, (96, 96)))
 TWO_STAGES = dict(depths=(1, 1), out_indices=(0, 1))  # what compiles grows with the stages
 
 
-@few_forms
+@forms
 @pytest.mark.parametrize(
     'training',
     mark_slow([False, True], lambda training: not training),

@@ -135,6 +135,7 @@ def test_nothing_is_imported_that_neither_we_nor_a_stack_brings():
         'tqdm',
         'rich',
         'yaml',
+        'filelock',  # of torch
     }
     optional = {
         'torchvision',

@@ -82,17 +82,20 @@ def distances(network: nn.Module, case: str) -> list[float]:
     return [published.distance(*pair) for pair in zip(maps, references, strict=True)]
 
 
+@pytest.mark.slow
 def test_their_resnest_is_right_elsewhere():
     """Else the tests below would prove nothing."""
     assert max(distances(theirs('mmdet', 'ResNeSt', depth=50), 'resnest50')) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('package, more', [('mmdet', {}), ('mmseg', dict(contract_dilation=True))])
 def test_their_dilated_resnest(package, more):
     far = distances(theirs(package, 'ResNeSt', depth=50, **DILATED, **more), 'resnest50.stride8')
     assert max(far[:2]) < 1e-4 and min(far[2:]) > 1e-2
 
 
+@pytest.mark.slow
 def test_their_fast_resnest():
     far = distances(theirs('mmdet', 'ResNeSt', depth=50), 'resnest50_fast_2s1x64d')
     assert far[0] < 1e-4 and min(far[1:]) > 1e-2
@@ -100,6 +103,7 @@ def test_their_fast_resnest():
         theirs('mmdet', 'ResNeSt', depth=50, avd_first=True)
 
 
+@pytest.mark.slow
 def test_their_res2net():
     assert distances(theirs('mmdet', 'Res2Net', depth=50), 'res2net50_v1b_26w_4s')[0] > 1e-2
     with torch.device('meta'):
@@ -108,6 +112,7 @@ def test_their_res2net():
     assert isinstance(plain.layer2[0].downsample[0], nn.AvgPool2d)
 
 
+@pytest.mark.slow
 def test_their_networks():
     for package in ('mmdet', 'mmseg'):
         names = importlib.import_module(f'{package}.models.backbones').__all__
@@ -118,12 +123,14 @@ def test_their_networks():
                 theirs(package, 'ResNeSt', depth=depth)
 
 
+@pytest.mark.slow
 def test_their_stem_of_resnest101():
     with torch.device('meta'):
         for package in ('mmdet', 'mmseg'):
             assert theirs(package, 'ResNeSt', depth=101).stem[6].out_channels == 64
 
 
+@pytest.mark.slow
 def test_their_loading(tmp_path):
     """Of a checkpoint in its authors' layout, they load all but the stem, and say so in the log."""
     path = tmp_path / 'official.pth'
@@ -144,6 +151,7 @@ def test_their_loading(tmp_path):
     assert torch.equal(network.stem[3].weight, official['conv1.3.weight'])
 
 
+@pytest.mark.slow
 def test_their_checkpointing():
     network = theirs('mmdet', 'ResNeSt', depth=50, with_cp=True, norm_eval=False)
     network.train()
@@ -152,6 +160,7 @@ def test_their_checkpointing():
     assert network.layer1[0].bn1.num_batches_tracked == 2
 
 
+@pytest.mark.slow
 def test_their_zero_init():
     for name, used in (('ResNet', True), ('ResNeSt', False), ('Res2Net', False)):
         network = theirs('mmdet', name, depth=50, zero_init_residual=True)
@@ -159,6 +168,7 @@ def test_their_zero_init():
         assert (not network.layer1[1].bn3.weight.any()) is used, name
 
 
+@pytest.mark.slow
 def test_their_fallback_on_stride():
     for name, more in (('ResNeSt', dict(avg_down_stride=False)), ('Res2Net', {})):
         dcn = dict(type='DCN', deform_groups=1, fallback_on_stride=True)
@@ -174,6 +184,7 @@ def test_their_fallback_on_stride():
         assert strided, name
 
 
+@pytest.mark.slow
 def test_their_batch_of_one():
     network = theirs('mmdet', 'ResNeSt', depth=50, norm_eval=False)
     network.train()
@@ -181,6 +192,7 @@ def test_their_batch_of_one():
         network(torch.randn(1, 3, 64, 64))
 
 
+@pytest.mark.slow
 def test_their_sync_bn():
     with torch.device('meta'):
         for package in ('mmdet', 'mmseg'):
@@ -188,6 +200,7 @@ def test_their_sync_bn():
             assert isinstance(network.layer1[0].bn1, nn.SyncBatchNorm)
 
 
+@pytest.mark.slow
 def test_their_modes():
     with torch.device('meta'):
         for package in ('mmdet', 'mmseg'):
