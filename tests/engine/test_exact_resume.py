@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import noisy, toys
 from helpers.breaking import KINDS, TOTAL, WORKERS, broken_off
+from helpers.errors import refuses
 from helpers.processes import HELPERS, environment
 from helpers.tiers import mark_slow
 from mmengine.dataset import pseudo_collate
@@ -255,7 +256,7 @@ def trained(tmp_path_factory):
 def test_another_batch_size_is_refused_and_can_be_accepted(trained, tmp_path):
     settings = noisy.config(tmp_path, epochs=2)
     settings['train_dataloader']['batch_size'] = 3
-    with pytest.raises(UserError, match='batch size of a process was 4, now 3.*--allow-mismatch'):
+    with refuses('resume.changed', 'was 4', 'now 3', '--allow-mismatch'):
         noisy.train(settings, resume=trained)
     settings['train_cfg']['accept_changes'] = True
     assert noisy.train(settings, resume=trained).iter > 12
