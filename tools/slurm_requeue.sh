@@ -30,7 +30,7 @@ trap 'told=yes; [ -z "$step" ] || kill -USR1 "$step" || true' USR1 TERM
 # kill these, and return that. Where only one ends, the others have a minute.
 # shellcheck disable=SC2086  # SRUN_ARGS is a list of arguments
 srun --kill-on-bad-exit=0 --wait=60 ${SRUN_ARGS:-} \
-  "${PYTHON:-python}" -u -m mmresnest.cli train "$@" --launcher slurm --resume if-any &
+  "${PYTHON:-python}" -u -m mmresnest train "$@" --launcher slurm --resume if-any &
 step=$!
 status=0
 while

@@ -548,7 +548,7 @@ def test_the_command_line_and_a_job_that_is_queued_again(command, tmp_path):
     code, said, _ = run(
         sys.executable,
         '-m',
-        'mmresnest.cli.main',
+        'mmresnest',
         'train',
         *arguments,
         '--resume',
@@ -556,13 +556,13 @@ def test_the_command_line_and_a_job_that_is_queued_again(command, tmp_path):
         runs=2,
     )
     assert code == 75, said[-3000:]
-    assert f'goes on from {left}' in said
+    assert f'resumes from {left}' in said
     assert 'stopped by SIGTERM' in said and 'give the same command with --resume' in said
     assert left != (left := checkpoints.find_last(work))
 
     code, said, asked = run(spooled, *arguments)
     assert code == 0, said[-3000:]
-    assert f'goes on from {left}' in said and asked == ['show job 42', 'requeue 42']
+    assert f'resumes from {left}' in said and asked == ['show job 42', 'requeue 42']
     assert [path.name for path in work.glob('*.pth') if 'best' not in path.name] == ['epoch_1.pth']
 
 

