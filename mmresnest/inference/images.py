@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..data.checks.images import find_flaw
+from ..data.checks.images import find_flaw, is_webp_turned
 from ..errors import UserError
 
 DEEP = 256  # brightnesses of 16 bits for each of 8
-NOT_TURNED = ('WEBP',)
-"""Formats in which OpenCV, and so training and test, ignores the orientation in EXIF."""
 MAX_PIXELS = 2**27
 """Pixels of a file: a compressed image of a few KiB may claim any number of them."""
 TOO_LARGE = (
@@ -80,7 +78,7 @@ def _convert_array(array: np.ndarray) -> np.ndarray:
 def _convert_pillow(image: Any, name: str) -> np.ndarray:
     from PIL import ImageOps
 
-    if image.format not in NOT_TURNED:
+    if image.format != 'WEBP' or is_webp_turned():  # as in training and test
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith('I'):  # 16 bits, also where they are kept in 32
         deep = np.asarray(image).astype(np.int64)

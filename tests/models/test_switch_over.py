@@ -220,7 +220,7 @@ def test_state_is_that_of_the_built_in_class():
         theirs.train()
         ours.train()
         assert type(theirs).__module__.startswith(cfg.default_scope), name
-        assert type(ours).__module__ == 'mmresnest.models', name
+        assert type(ours).__module__ == 'mmresnest.models.backbones', name
         for view in (shapes, trainable, evaluating):
             assert view(ours) == view(theirs), name
     # two depths of ResNeSt, one dilated; Res2Net plain and deformable

@@ -54,7 +54,7 @@ def test_pretrained_takes_one_set_of_weights_whichever_host_answers(row):
     for mirror in row.weights[1:]:
         assert mirror.sha256 == first.sha256 or mirror.note == 'saved anew by timm'
         assert mirror.url != first.url
-        assert mirror.license == first.licence
+        assert mirror.license == first.license
     assert not {weights.sha256 for weights in row.weights} & {
         weights.sha256 for weights in row.alternatives
     }

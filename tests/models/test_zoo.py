@@ -318,12 +318,12 @@ def test_configs_without_figures_and_figures_without_configs_are_named(elsewhere
 def test_figures_are_measured_anew_and_compared(elsewhere, monkeypatch):
     monkeypatch.setattr(elsewhere, 'CONFIGS', ROOT / 'configs')  # with its bases
     names = ['fcn_resnest50_ade20k']
-    measured = elsewhere.measure(names)
+    measured = elsewhere.measure_configs(names)
     assert measured == {names[0]: elsewhere.read_figures()[names[0]]}
     figures = elsewhere.read_figures()
     figures[names[0]]['macs']['whole'] += 1
     elsewhere.write_figures(figures)
-    monkeypatch.setattr(elsewhere, 'drift', list)
+    monkeypatch.setattr(elsewhere, 'find_differences', list)
     with pytest.raises(SystemExit, match='wrong on fcn_resnest50_ade20k.*--measure'):
         elsewhere.main(['--check', '--measure', *names])
     with pytest.raises(SystemExit, match='there is no config resnest_fcn'):

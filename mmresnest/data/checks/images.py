@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import io
 import os
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
@@ -209,12 +210,27 @@ def _read_huge(path: Path) -> ImageFile:
     return ImageFile(size=image.shape[1::-1], mode='L' if image.ndim == 2 else 'RGB')
 
 
+@cache
+def is_webp_turned() -> bool:
+    """Return whether OpenCV, which training reads with, obeys the EXIF orientation of WebP.
+
+    Version 5 does, 4 does not.
+    """
+    import cv2
+    from PIL import Image
+
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[_ORIENTATION] = 6
+    Image.new('RGB', (2, 1)).save(file, format='WEBP', exif=exif)
+    return cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR).shape[0] == 2
+
+
 def _parse_header(image: Any, measure_bits: bool = True) -> ImageFile:
     bits = _measure_bits(image) if measure_bits else 0
     # Of a PNG, PIL decodes all of the image to find an orientation behind it.
     late = image.format == 'PNG' and 'exif' not in image.info
-    # OpenCV, which training reads with, turns no WebP.
-    orientation = 1 if late or image.format == 'WEBP' else image.getexif().get(_ORIENTATION, 1)
+    ignored = image.format == 'WEBP' and not is_webp_turned()
+    orientation = 1 if late or ignored else image.getexif().get(_ORIENTATION, 1)
     return ImageFile(
         size=image.size,
         turned=orientation in _TURNED,
