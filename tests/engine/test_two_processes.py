@@ -83,6 +83,8 @@ def trained(shapes, tmp_path_factory):
     """The folder of a training under DistributedDataParallel, its config, and what it said."""
     folder = tmp_path_factory.mktemp('trained')
     config = tiny.write(folder, 'detection')
+    # Shards are contiguous, and their kernels round otherwise than those of channels_last.
+    config.write_text(config.read_text() + 'model["backbone"]["channels_last"] = False\n')
     run = start(
         'dist_train.sh',
         config,
@@ -171,9 +173,9 @@ def test_a_model_in_shards_learns_the_same(trained, sharded):
     one, two = whole['optimizer'], shards['optimizer']
     assert one['param_groups'] == two['param_groups'] and one['state'].keys() == two['state'].keys()
     for index, state in one['state'].items():
-        # As a whole: single entries near 0 are sums that cancel, and rounding shows in them.
-        a, b = two['state'][index]['momentum_buffer'], state['momentum_buffer']
-        assert (a - b).norm() <= 1e-3 * b.norm() + 1e-5, index
+        torch.testing.assert_close(
+            two['state'][index]['momentum_buffer'], state['momentum_buffer'], rtol=1e-3, atol=1e-5
+        )
 
 
 @pytest.mark.slow

@@ -222,7 +222,8 @@ def is_webp_turned() -> bool:
     exif, file = Image.Exif(), io.BytesIO()
     exif[_ORIENTATION] = 6
     Image.new('RGB', (2, 1)).save(file, format='WEBP', exif=exif)
-    return cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR).shape[0] == 2
+    read: Any = cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    return read.shape[0] == 2
 
 
 def _parse_header(image: Any, measure_bits: bool = True) -> ImageFile:
