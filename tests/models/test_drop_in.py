@@ -6,6 +6,7 @@ we also have, each with the first config that has it.
 
 import json
 import re
+from copy import deepcopy
 from pathlib import Path
 
 import mmdet.models
@@ -112,7 +113,7 @@ def test_every_config_of_theirs(name, backbone):
 
     Two blocks in the first stage and one in each other, and narrow: nothing here depends on that.
     """
-    toolbox, given = name.partition('::')[0], dict(backbone)
+    toolbox, given = name.partition('::')[0], deepcopy(backbone)  # theirs pops from `dcn`
     cls, wrong = given.pop('type'), refused(backbone)
     ours = getattr(backbones, cls)
     if wrong:
