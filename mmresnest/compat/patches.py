@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import UserError, nearest
 from .coco_files import patch_coco_api
+from .hub import patch_hub
 from .readers import (
     patch_checkpoint_loader,
     patch_mmseg_pickles,
@@ -244,6 +245,7 @@ PATCHES: dict[str, Callable[[ModuleType], None]] = {
     'mmengine.config.utils': patch_module2package,
     'mmengine.fileio.handlers.pickle_handler': patch_pickle_handler,
     'mmengine.fileio.handlers.yaml_handler': patch_yaml_handler,
+    'mmengine.hub.hub': patch_hub,
     'mmengine.logging.logger': filter_log_lines,
     'mmengine.registry.registry': patch_registries,
     'mmengine.runner._flexible_runner': patch_flexible_runner,

@@ -18,6 +18,7 @@ import torch
 from helpers.errors import refuses
 from helpers.pickled import Call, Toy, Written, pretrained, runner
 from mmengine.config import Config
+from mmengine.hub import get_config, get_model
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
 
@@ -503,3 +504,32 @@ def test_the_service_nobody_has_is_not_mentioned():
         )
         == 'Could not import something else'
     )
+
+
+@pytest.mark.parametrize('suffix', ('.py', ''))
+def test_the_hub_knows_our_configs(suffix):
+    name = 'mmresnest::cascade_mask_rcnn_res2net101_v1b_fpn_mmdet' + suffix
+    cfg = get_config(name, pretrained=True)
+    assert cfg.model.type == 'CascadeRCNN' and cfg.model_path.endswith('fpn_20e_coco-8a7b41e1.pth')
+    assert 'model_path' not in get_config(name)
+    theirs = get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    assert theirs.model.type == 'RetinaNet'
+
+
+def test_the_hub_builds_our_models():
+    with torch.device('meta'):
+        model = get_model('mmresnest::retinanet_resnest50_fpn.py')
+    assert type(model).__name__ == 'RetinaNet'
+    assert type(model.backbone).__module__ == 'mmresnest.models.backbones'
+
+
+@pytest.mark.parametrize(
+    'name, pretrained, code, near',
+    (
+        ('faster_rcnn_resnest50_fpm', False, 'config.missing', 'faster_rcnn_resnest50_fpn'),
+        ('faster_rcnn_resnest50_fpn', True, 'weights.unpublished', '_mmdet'),
+    ),
+)
+def test_the_hub_names_what_there_is(name, pretrained, code, near):
+    with refuses(code, near):
+        get_config('mmresnest::' + name, pretrained)
