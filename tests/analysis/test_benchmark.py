@@ -18,6 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / 'tools'))  # where pro
 kept = importlib.import_module('benchmark_kept')
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     pytest.importorskip('matplotlib')
     files = tmp_path / 'figures.json', tmp_path / 'figures.png'
@@ -65,6 +66,7 @@ def test_the_command(tmp_path, capsys):
     assert files[1].stat().st_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'arch,type_',
     [

@@ -30,6 +30,7 @@ def delivered(monkeypatch, cfg, **more):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('task', ['detection', 'instance', 'panoptic', 'semantic'])
 def test_a_sheet_is_drawn_the_same_each_time(shapes, tmp_path, task):
     drawn = [

@@ -105,7 +105,8 @@ def counted_with_values(cfg) -> tuple[int, dict[str, int]]:
     )
 
 
-@pytest.mark.parametrize('name', mark_slow(KINDS, lambda name: name in FAST))
+@pytest.mark.slow
+@pytest.mark.parametrize('name', KINDS)
 def test_a_run_with_values_takes_what_was_counted_without(name):
     """The whole of a prediction, post-processing too, and no part of it twice."""
     if name.endswith('_dcn') and not is_stand_in(import_module('mmcv._ext')):

@@ -263,6 +263,7 @@ def printed(code):
     return int(run.stdout)
 
 
+@pytest.mark.slow
 def test_kept_memory_is_not_cleared_again():
     code = (
         'import resource, torch\nfrom mmresnest.deploy import keep_memory\n{}\n'

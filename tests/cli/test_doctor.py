@@ -78,6 +78,7 @@ def levels(check) -> set[str]:
 # This machine ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_wrong_where_the_tests_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     findings = doctor.run_checks()

@@ -114,6 +114,7 @@ def test_a_repair_of_a_module_that_is_missing_hides_nothing(monkeypatch):
         __import__('no_such_module_at_all')
 
 
+@pytest.mark.slow
 def test_all_repairs_reach_mm_modules_that_were_imported_first():
     # get_installed_path is copied into mmengine.utils and mmengine.config.config by name
     assert (
@@ -494,6 +495,7 @@ def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path):
 # Noise -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_service_nobody_has_is_not_mentioned():
     assert (
         python(

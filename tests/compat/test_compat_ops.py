@@ -995,6 +995,7 @@ def test_the_stand_in_is_found_where_nothing_is_compiled(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_mmcv_and_the_toolboxes_import_and_say_what_they_run_on():
     assert (
         run(

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 from helpers import tiny
-from helpers.tiers import mark_slow
 from mmengine.logging import MMLogger, print_log
 
 from mmresnest.compat import warnings as quiet
@@ -44,9 +43,8 @@ def python(*arguments, **more):
     )
 
 
-@pytest.mark.parametrize(
-    'kind', mark_slow(['detection', 'semantic'], lambda kind: kind == 'detection')
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['detection', 'semantic'])
 def test_commands_say_nothing_that_puzzles(kind, shapes, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONWARNINGS'}
     done = python('-c', COMMANDS, tiny.write(tmp_path, kind), shapes, cwd=tmp_path, env=environment)

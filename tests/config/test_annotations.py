@@ -10,7 +10,6 @@ import pytest
 import torch
 from helpers import tiny
 from helpers.leaves import LEAVES, SEMANTIC, annotations_of, each_set, leaves, options, pointed, put
-from helpers.tiers import mark_slow
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
@@ -715,10 +714,8 @@ def test_what_is_passed_over_is_told(data, tmp_path, monkeypatch):
     assert 'mmresnest check-data' in text and '--fix' in text
 
 
-@pytest.mark.parametrize(
-    'kind',
-    mark_slow(['detection', 'instance', 'panoptic', 'semantic'], lambda kind: kind == 'panoptic'),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['detection', 'instance', 'panoptic', 'semantic'])
 def test_plain_options_train_and_test(shapes, tmp_path, kind):
     """What the checks let through does run: training, score of it, and a test."""
     path, given = tiny.write(tmp_path, kind), options(kind, shapes)

@@ -138,12 +138,12 @@ def test_headers():
         check_header(path)
 
 
-def is_plain(path: Path) -> bool:
-    """Return whether a recipe is no other one with another schedule, strategy or source."""
-    return not re.search('_(3x|fsdp|deepspeed|mmseg|mmdet)(_|$)', path.stem)
+FAST = {'faster_rcnn_resnest50_fpn', 'mask_rcnn_resnest50_fpn', 'deeplabv3_resnest50_ade20k'}
 
 
-@pytest.mark.parametrize('path', mark_slow(list_recipes(), is_plain), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    'path', mark_slow(list_recipes(), lambda path: path.stem in FAST), ids=lambda path: path.stem
+)
 def test_recipe(path, shapes, tmp_path):
     check_config(path, shapes, tmp_path, SHALLOW)
 
@@ -305,7 +305,8 @@ SCORES = [
 ]
 
 
-@pytest.mark.parametrize('name, score', mark_slow(SCORES, lambda case: case[1] == 'coco/bbox_mAP'))
+@pytest.mark.slow
+@pytest.mark.parametrize('name, score', SCORES)
 def test_trains_and_scores_on_a_folder_at_demo_size(name, score, shapes, tmp_path):
     result = train(
         name,

@@ -48,6 +48,7 @@ def test_refused_by_train_and_check_data_alike(folder, config, tmp_path):
     assert 'label-pattern' in {found.kind for _, found in report.findings if found.is_error}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:For binary segmentation')
 def test_trained_and_scored_as_the_index_masks(folder, config, tmp_path):
     cfg = load_config(config.filename)

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny, toys
-from helpers.tiers import mark_slow
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -327,12 +326,9 @@ class Ruin(Hook):
             cut(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    'kind, folder',
-    mark_slow(
-        [('detection', 'train'), ('semantic', 'annotations/train')],
-        lambda case: case[0] == 'detection',
-    ),
+    'kind, folder', [('detection', 'train'), ('semantic', 'annotations/train')]
 )
 def test_detectors_and_segmentors(tmp_path, shapes, kind, folder):
     data = shutil.copytree(shapes, tmp_path / 'data')

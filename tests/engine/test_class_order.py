@@ -152,6 +152,7 @@ def test_whatever_predicts_is_scored_by_name(shapes):
         assert caught.value.code == 'checkpoint.other-classes'
 
 
+@pytest.mark.slow
 def test_a_segmentor_is_scored_by_name(trained, shapes, tmp_path):
     config, checkpoint, _ = trained('semantic')
     moved = tmp_path / 'moved'

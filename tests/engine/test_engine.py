@@ -152,7 +152,7 @@ def counts_of_classes(node, inside=''):
                 yield from counts_of_classes(value, key)
 
 
-@pytest.mark.parametrize('name', UPSTREAM)
+@pytest.mark.parametrize('name', mark_slow(UPSTREAM, lambda name: name in UPSTREAM[::5]))
 def test_use_data_of_any_config(shapes, name):
     cfg = load_config(name)
     folder = use_data(cfg, shapes)
@@ -595,9 +595,8 @@ def test_train_resume_test(runs, shapes, tmp_path, kind):
     assert scored.files == [out, tmp_path / 'shown']
 
 
-@pytest.mark.parametrize(
-    'kind', mark_slow(['detection', 'instance', 'semantic'], lambda kind: kind == 'detection')
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['detection', 'instance', 'semantic'])
 def test_augmented_testing(runs, shapes, tmp_path, kind):
     path, result = runs(kind)
     out = tmp_path / ('labels' if kind == 'semantic' else 'found.json')

@@ -81,6 +81,7 @@ def test_the_comparison_can_fail(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_without_a_seed_the_drawn_one_is_kept(tmp_path):
     given = dict(epochs=3, randomness=dict(seed=None))
     noisy.train(noisy.config(tmp_path / 'whole', **given))
@@ -253,6 +254,7 @@ def trained(tmp_path_factory):
     return str(folder / 'iter_5.pth')
 
 
+@pytest.mark.slow
 def test_another_batch_size_is_refused_and_can_be_accepted(trained, tmp_path):
     settings = noisy.config(tmp_path, epochs=2)
     settings['train_dataloader']['batch_size'] = 3

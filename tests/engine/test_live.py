@@ -22,7 +22,7 @@ from mmresnest.config.defaults import BACKENDS, configure_loggers, disable_logge
 from mmresnest.config.options import LOGGERS
 from mmresnest.engine.hooks import live_pictures
 from mmresnest.engine.hooks.live_pictures import LivePictures
-from mmresnest.engine.run_facts import find_command
+from mmresnest.engine.trained_run import find_command
 from mmresnest.engine.train import release_on_exit, train
 from mmresnest.errors import ArgumentError, UserError
 from mmresnest.visualization import backends
@@ -95,6 +95,7 @@ def watched(shapes, tmp_path_factory):
     return run('watched', logger=['tensorboard']), run('alone')
 
 
+@pytest.mark.slow
 def test_tensorboard_has_all_numbers_and_pictures(watched):
     folder = watched[0].work_dir
     found, pictures = events(folder)

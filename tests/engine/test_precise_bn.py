@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny
-from helpers.tiers import mark_slow
 from mmengine.config import Config
 from torch import nn
 
@@ -257,7 +256,8 @@ LOOPS = {
 }
 
 
-@pytest.mark.parametrize('kind', mark_slow(LOOPS, lambda kind: kind == 'semantic'))
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', LOOPS)
 def test_in_both_loops(shapes, tmp_path, kind):
     options, template, events, precise = LOOPS[kind]
     options = {**options, 'default_hooks.checkpoint.max_keep_ckpts': -1}
@@ -282,6 +282,7 @@ def test_in_both_loops(shapes, tmp_path, kind):
     assert result.metrics
 
 
+@pytest.mark.slow
 def test_the_last_of_a_run_is_precise_and_right(shapes, tmp_path):
     """What the checkpoint holds is what the twin measures with the checkpoint's weights."""
     from mmengine.registry import MODELS

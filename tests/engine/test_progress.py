@@ -82,6 +82,7 @@ def logged(text):
     ]
 
 
+@pytest.mark.slow
 def test_the_bar_says_how_far_how_long_how_fast_and_how_good(said):
     rows = frames(said[1], 'whole')
     whole = (

@@ -67,6 +67,7 @@ def test_what_fails_leaves_the_old_file(fails, tmp_path, monkeypatch):
         assert now == before
 
 
+@pytest.mark.slow
 def test_saving_takes_no_second_copy_of_the_memory(tmp_path):
     script = f"""
 import resource, torch
@@ -205,6 +206,7 @@ def limited(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills(tmp_path, monkeypatch, capfd):
     """The training goes on, the last whole checkpoint stays, and it is taken up from there."""
     import mmengine.runner.runner as theirs

@@ -136,6 +136,7 @@ def test_each_signal_saves_after_its_iteration(numbers, tmp_path, capfd):
     assert '--resume' in said and 'status of this process is 75' in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'kind, iteration', [('epochs', 6), ('epochs', 18), ('iterations', 5), ('iterations', 17)]
 )
@@ -148,6 +149,7 @@ def test_in_the_last_iteration_of_something(kind, iteration, whole, tmp_path):
     assert noisy.same(whole[kind], noisy.state(checkpoints.find_last(tmp_path))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'kind, iteration, batch, saved',
     [
@@ -170,6 +172,7 @@ def test_in_a_validation(kind, iteration, batch, saved, whole, tmp_path):
     assert noisy.same(*states) == []
 
 
+@pytest.mark.slow
 def test_under_the_flexible_runner(tmp_path):
     from mmengine.runner._flexible_runner import FlexibleRunner
 
@@ -194,6 +197,7 @@ def test_without_a_hook_that_saves(whole, tmp_path):
     assert noisy.same(whole['accumulating'], noisy.state(tmp_path / 'iter_17.pth')) == []
 
 
+@pytest.mark.slow
 def test_after_the_end_and_after_an_exception(tmp_path, monkeypatch):
     """As ``mmresnest.train`` runs it, which scores the last state if that is not done yet."""
 
@@ -316,6 +320,7 @@ def test_workers_of_every_loader_of_a_training_are_shielded(tmp_path):
         assert loader.worker_init_fn.func is signals.init_worker
 
 
+@pytest.mark.slow
 def test_workers_that_are_not_shielded_are_warned_of(tmp_path, capfd):
     settings = noisy.config(tmp_path, iterations=2, workers=1)
     noisy.train(settings)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers import tiny
+from helpers.tiers import mark_slow
 
 from mmresnest.cli.main import main
 from mmresnest.config.load import load_config
@@ -27,7 +28,7 @@ def annotated(tmp_path_factory):
     return draw_dataset(folder, train=2, val=1, test=3, size=(64, 64), progress=False)
 
 
-@pytest.fixture(params=['empty', 'left out'])
+@pytest.fixture(params=mark_slow(['empty', 'left out'], lambda way: way == 'left out'))
 def submission(annotated, tmp_path, request):
     """The set with a test split of images alone."""
     folder = tmp_path / 'data'

@@ -45,6 +45,7 @@ def found(tmp_path_factory):
     return torch.load(file, weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['frozen_norms', 'synchronised_norms', 'precise_bn'])
 def test_two_are_one(found, name):
     """Gradients and statistics, in double precision: nothing but the order of sums differs."""
@@ -263,6 +264,7 @@ def test_slurm(shapes, trained, tmp_path, monkeypatch):
         torch.testing.assert_close(two['state_dict'][name], value, msg=name)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_ends_all_of_them(tmp_path):
     config = tiny.write(tmp_path, 'detection')
     run = start('dist_train.sh', config, 2, '--data', tmp_path / 'nowhere')

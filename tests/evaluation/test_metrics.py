@@ -162,6 +162,7 @@ def test_scores_of_pycocotools(tmp_path, monkeypatch, images, classes, detection
     np.testing.assert_allclose(ours[1], theirs[1], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=15,
     deadline=None,

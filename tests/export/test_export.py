@@ -234,6 +234,7 @@ def test_padding_is_none_of_the_image(asked, kind):
 # ---- files ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'kind, more', [('detection', dict(dynamic=True)), ('semantic', dict(size=(64, 64)))]
 )
@@ -334,6 +335,7 @@ def test_formats_of_torch(exported, asked, to):
         exported('detection', to)
 
 
+@pytest.mark.slow
 def test_the_file_says_what_it_is(exported, trained):
     _, file = exported('detection', dynamic=True)
     metadata = runtimes.open_session(file).metadata

@@ -123,6 +123,7 @@ def assert_close(one, two):
 # ---- the results ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_results_are_those_of_a_test(trained, ready, shapes, tmp_path, kind):
     config, checkpoint = trained(kind)
@@ -813,6 +814,7 @@ def test_progress_without_a_terminal(capsys, monkeypatch):
     assert '[a line]' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_class_is_imported_late():
     code = (
         'import sys, mmresnest; assert "Predictor" in dir(mmresnest); '

@@ -107,6 +107,7 @@ def test_a_copy_unless_told(row):
     assert not [key for key in fused.state_dict() if 'packed' in key or 'running' in key]
 
 
+@pytest.mark.slow
 @kinds
 @torch.no_grad()
 def test_traced_exported_and_compiled(row):
@@ -163,11 +164,8 @@ def test_a_whole_model(kind, tmp_path):
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    'row',
-    mark_slow(KINDS, lambda row: row.trunk['kind'] == 'resnext'),
-    ids=lambda row: row.trunk['kind'],
-)
+@pytest.mark.slow
+@kinds
 def test_one_graph_for_all_sizes(row):
     """No break, and no new graph per size, in evaluation and in training."""
     for network in (build(row).eval(), fuse(build(row).eval()), build(row)):
@@ -181,6 +179,7 @@ def test_one_graph_for_all_sizes(row):
         torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_backbone_and_neck_are_compiled_and_heads_are_not(tmp_path):
     config = Config.fromfile(tiny.write(tmp_path, 'detection'))
     init_default_scope(config.default_scope)

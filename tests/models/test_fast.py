@@ -84,7 +84,11 @@ def test_without_gradients(row):
                     assert found.stride() == expected.stride(), index
 
 
-@kinds
+@pytest.mark.parametrize(  # `make test` takes split attention, which overrides most steps
+    'row',
+    mark_slow(KINDS, lambda row: row.trunk['kind'] == 'split'),
+    ids=lambda row: row.trunk['kind'],
+)
 @pytest.mark.parametrize(
     'more',
     [
@@ -248,6 +252,7 @@ def saved(network: nn.Module, x: torch.Tensor) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'arch,most', [('resnest50', 0.6), ('res2net50_v1b_26w_4s', 0.6), ('seresnext50_32x4d', 0.7)]
 )
@@ -326,6 +331,7 @@ def test_who_watches_meets_the_definition(row):
         assert torch.equal(expected, found)
 
 
+@pytest.mark.slow
 @kinds
 def test_graphs_that_are_kept_and_packers_of_others(row):
     _, twin = both(row)
@@ -354,11 +360,8 @@ def test_a_norm_changed_before_the_backward_pass_is_refused():
         loss([m.float() for m in maps]).backward()
 
 
-@pytest.mark.parametrize(
-    'row',
-    mark_slow(KINDS, lambda row: row.trunk['kind'] == 'split'),
-    ids=lambda row: row.trunk['kind'],
-)
+@pytest.mark.slow
+@kinds
 def test_one_graph_when_compiled(row):
     one, twin = (network.eval() for network in both(row, torch.float))
     compiled = torch.compile(twin, backend='eager', fullgraph=True, dynamic=True)

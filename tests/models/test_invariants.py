@@ -312,6 +312,7 @@ def test_jit_trace(row):
         assert_close(ours(image(batch, size)), traced(image(batch, size)))
 
 
+@pytest.mark.slow
 @few_sizings
 @torch.no_grad()
 def test_export_with_dynamic_batch_height_and_width(row):
@@ -358,11 +359,10 @@ COMPILED_SIZES = ((2, (64, 96)), (3, (65, 97)), (4, (96, 96)))
 TWO_STAGES = dict(depths=(1, 1), out_indices=(0, 1))  # what compiles grows with the stages
 
 
+@pytest.mark.slow
 @forms
 @pytest.mark.parametrize(
-    'training',
-    mark_slow([False, True], lambda training: not training),
-    ids=lambda training: 'train' if training else 'eval',
+    'training', [False, True], ids=lambda training: 'train' if training else 'eval'
 )
 def test_compiles_into_one_graph_for_all_sizes(row, training):
     """No break and no second graph, but for a batch of one, which dynamo always makes apart."""
@@ -376,11 +376,8 @@ def test_compiles_into_one_graph_for_all_sizes(row, training):
             assert_same_steps(ours, other, graph.whole, [image(1)])
 
 
-@pytest.mark.parametrize(
-    'row',
-    mark_slow(KINDS, lambda row: row.trunk['kind'] == 'split'),
-    ids=lambda row: row.trunk['kind'],
-)
+@pytest.mark.slow
+@kinds
 def test_compiled_backward(row):
     """The same through AOTAutograd: functionalised, forward and backward as graphs."""
     ours = build(row, **TWO_STAGES)

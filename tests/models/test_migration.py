@@ -45,6 +45,7 @@ def test_every_argument_of_theirs_has_a_row():
     assert named == given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['ResNet', 'ResNeXt', 'ResNeSt', 'Res2Net'])
 def test_names_of_tensors_are_theirs(name):
     """Their checkpoints load; with the groups of the published ResNeXt, or their 101's stem."""
@@ -64,6 +65,7 @@ def test_names_of_tensors_are_theirs(name):
                 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('name', ['ResNet', 'ResNeXt', 'ResNeSt', 'Res2Net'])
 def test_the_same_network_to_rounding(name):

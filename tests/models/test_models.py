@@ -49,6 +49,7 @@ def test_every_row_builds_by_arch(row):
     assert len(built.out_channels) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('cls', CLASSES, ids=lambda cls: cls.__name__)
 def test_every_depth_builds(cls):
     for depth in cls.networks:
@@ -103,6 +104,7 @@ def mm_twin(theirs, ours, image, **arguments):
         return one(image), two(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dilated', [{}, dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))])
 def test_compat_equals_mmdet_and_mmseg_to_the_bit(dilated):
     import mmdet.models

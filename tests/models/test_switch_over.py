@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.tiers import mark_slow
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
@@ -48,6 +49,7 @@ def published() -> list[str]:
 
 PUBLISHED = published()
 every = pytest.mark.parametrize('name', PUBLISHED)
+few = pytest.mark.parametrize('name', mark_slow(PUBLISHED, lambda name: name in PUBLISHED[::12]))
 
 
 def load(name: str) -> Config:
@@ -144,7 +146,7 @@ def test_builds_as_published(name):
     assert model.backbone.init_cfg['checkpoint'].startswith('open-mmlab://')
 
 
-@every
+@few
 @pytest.mark.filterwarnings('ignore:torch.meshgrid:UserWarning')  # VFNet's generator of points
 def test_takes_a_training_step(name):
     torch.manual_seed(0)
@@ -263,6 +265,7 @@ def test_all_checkpoints_of_the_zoos_have_a_config():
     assert set(OF_ZOO.values()) == set(zoo())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', OF_ZOO, ids=lambda path: path.stem)
 def test_our_config_of_a_checkpoint_is_the_zoo_s(path):
     """All but the backbone to the letter, and every tensor of the model by name and shape."""

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from helpers.tiers import mark_slow
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmresnest.errors import ArgumentError
@@ -15,7 +16,9 @@ LICENCES = {'Apache-2.0', 'BSD-3-Clause', 'CC-BY-NC-4.0', 'CC-BY-NC-SA-4.0', 'un
 CLASSIFIER = 2048 * 1000  # the 1000-way classifier that the figures include
 
 
-@pytest.mark.parametrize('row', TABLE, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    'row', mark_slow(TABLE, lambda row: row.macs < 5), ids=lambda row: row.name
+)
 def test_parameters_and_macs(row):
     with torch.device('meta'):
         trunk = ResTrunk(**row.trunk).eval()

@@ -487,6 +487,7 @@ def caffe() -> dict:
     return published.checkpoint('legacy_seresnext26_32x4d')
 
 
+@pytest.mark.slow
 def test_weights_of_the_ceil_mode_pool_are_refused_elsewhere(tmp_path, caffe):
     padded = backbones.SEResNeXt(depth=26)
     advice = "write arch='legacy_seresnext26_32x4d'"
@@ -511,6 +512,7 @@ def test_weights_of_the_ceil_mode_pool_are_refused_elsewhere(tmp_path, caffe):
         legacy.load_state_dict(padded.state_dict())
 
 
+@pytest.mark.slow
 def test_a_published_file_name_tells_a_fast_network(tmp_path, monkeypatch):
     name = VARIANTS['resnest50_fast_2s1x64d'].weights[0].file
     monkeypatch.setitem(hub.PUBLISHED, name, '')

@@ -330,6 +330,7 @@ def test_figures_are_measured_anew_and_compared(elsewhere, monkeypatch):
         elsewhere.main(['--check', '--measure', 'resnest_fcn'])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('name', SAMPLE)
 def test_stored_figures_are_what_is_counted(name):

@@ -405,6 +405,7 @@ def test_page_of_a_segmentor(tmp_path):
     assert 'sea: IoU 0.67, 1780 px missed, 0 px false' in ''.join(read.words)
 
 
+@pytest.mark.slow
 def test_two_runs_beside_each_other(tmp_path):
     one, two = drawn(tmp_path), drawn(tmp_path, seed=1)
     text = page.render_page([of_run(one, 'first'), of_run(two, 'second', config='x = 2\n')])
@@ -597,6 +598,7 @@ def trained(shapes, tmp_path_factory):
     return get
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['detection', 'instance'])
 def test_scores_are_those_of_the_run(trained, kind):
     folder, metrics, _, _ = trained(kind)
@@ -619,6 +621,7 @@ def test_scores_are_those_of_the_run(trained, kind):
     check((folder / 'report.html').read_text())
 
 
+@pytest.mark.slow
 def test_scores_of_a_segmentor_are_those_of_the_run(trained):
     folder, metrics, _, _ = trained('semantic')
     report(folder)
@@ -629,6 +632,7 @@ def test_scores_of_a_segmentor_are_those_of_the_run(trained):
     check((folder / 'report.html').read_text())
 
 
+@pytest.mark.slow
 def test_a_panoptic_run_is_reported_by_its_labels(trained):
     folder = trained('panoptic')[0]
     report(folder)
@@ -668,6 +672,7 @@ def test_predictions_are_made_once(work, monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_predictions_are_made_again_where_the_data_change(work, monkeypatch):
     """Also where a file has the size that it had: by its time."""
     calls = []
@@ -687,6 +692,7 @@ def test_predictions_are_made_again_where_the_data_change(work, monkeypatch):
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_what_was_run_is_on_the_page(work):
     digest = (work / 'epoch_1.pth.sha256').read_text().split(' ')[0]
     words = ''.join(check(report(work).file.read_text()).words)

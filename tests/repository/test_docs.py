@@ -47,6 +47,7 @@ def test_generated_files_are_up_to_date():
     assert (run.returncode, run.stdout, run.stderr) == (0, '', '')
 
 
+@pytest.mark.slow
 def test_the_check_finds_what_is_changed_missing_or_left_over(table):
     table.main(['--check'])
     table.DOCS.write_text(TEXT.replace('81.03 @ 224', '81.30 @ 224'), encoding='utf-8')
@@ -60,6 +61,7 @@ def test_the_check_finds_what_is_changed_missing_or_left_over(table):
     table.main(['--check'])
 
 
+@pytest.mark.slow
 def test_prose_is_kept_and_a_lost_mark_is_named(table):
     table.DOCS.write_text(TEXT.replace('# Published networks', '# Networks'), encoding='utf-8')
     table.main([])
@@ -207,6 +209,7 @@ def messages() -> list[str]:
     return [text for tree in trees for node in ast.walk(tree) if (text := written(node))]
 
 
+@pytest.mark.slow
 def test_every_message_of_ours_is_said(messages):
     ours, _, _ = FAQ.partition('## Of the libraries underneath')
     quoted = [quote for row in rows(ours) for quote in re.findall('`([^`]+)`', row[0])]
@@ -259,6 +262,7 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_nothing_of_the_site_is_fetched(site):
     """No script, style, font, picture or frame of another host, on any page."""
     pages = list(site.glob('*.html'))
@@ -286,6 +290,7 @@ def test_the_site_links_to_what_it_has(site):
                 assert (site / parts.path).exists(), (page.name, link)
 
 
+@pytest.mark.slow
 def test_the_first_page_is_the_readme(site):
     text = (site / 'index.html').read_text(encoding='utf-8')
     for heading in anchors(PAGES['README.md']):

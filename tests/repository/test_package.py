@@ -95,6 +95,7 @@ def requirements(metadata: Message, extra: str = '') -> list[Requirement]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stack', STACKS)
 def test_what_was_tested_lies_in_the_ranges_that_are_supported(stack, metadata):
     held = pins(stack)
@@ -112,6 +113,7 @@ def test_a_platform_is_not_pinned():
     assert not re.search(r'==\S*\+', ''.join(read(f'constraints/{stack}.txt') for stack in STACKS))
 
 
+@pytest.mark.slow
 def test_no_mm_library_is_required_without_being_asked_for(metadata):
     assert {one.name for one in requirements(metadata)} == {'torch', 'numpy'}
     names = {stack: {one.name for one in requirements(metadata, stack)} for stack in STACKS}
@@ -371,6 +373,7 @@ def test_the_wheel_names_its_command_its_licence_and_its_version(built, metadata
     assert Version(metadata['Version']) >= Version('0.1.0')
 
 
+@pytest.mark.slow
 def test_a_wheel_s_configs_are_inherited_from_a_user_s_folder(built, tmp_path):
     """With the wheel in place and the clone out of reach, on whichever stack runs the tests."""
     _, [wheel, _] = built

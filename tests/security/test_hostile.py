@@ -368,6 +368,7 @@ def liars(tmp_path_factory):
     return files
 
 
+@pytest.mark.slow
 def test_claims_are_refused_in_little_time_and_memory(liars):
     said, seconds, mib = measured(liars.values())
     assert len(said) == len(liars), dict(zip(liars, said))

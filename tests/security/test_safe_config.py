@@ -32,6 +32,7 @@ def found_once():
         yield
 
 
+@pytest.mark.slow
 def test_shipped_configs_are_read_as_mmengine_reads_them(found_once):
     def check(path):
         theirs, ours = Config.fromfile(path), config_reader.read_config(path)

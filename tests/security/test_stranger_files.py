@@ -416,6 +416,7 @@ def recorded(tmp_path_factory):
     return folder / 'iter_5.pth'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'spoilt',
     [

@@ -198,6 +198,7 @@ def test_colours_are_stable_and_distinct():
     assert all(0 <= part <= 1 for colour in colours for part in colour)
 
 
+@pytest.mark.slow
 def test_vast_images_are_drawn_at_the_size_of_their_panel(tmp_path, monkeypatch):
     """What is worked on is small, and lies where it lay; figures are of all pixels."""
     shown = []
