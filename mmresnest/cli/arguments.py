@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..config.options import build_options, note_renamed, read_help
@@ -24,17 +25,39 @@ class Command:
         add_arguments: adds the arguments to a parser.
         run: does the work and returns the exit status.
         instead: an option with which the command takes other arguments, and what adds these.
+        for_run: what adds the arguments beside the work folder of a training, in the place of a
+            config.
     """
 
     add_arguments: Callable[[Parser], None]
     run: Callable[[argparse.Namespace], int]
     instead: tuple[str, Callable[[Parser], None]] | None = None
+    for_run: Callable[[Parser], None] | None = None
 
     def select_arguments(self, argv: Sequence[str]) -> Callable[[Parser], None]:
         """Return what adds the arguments that a command line takes."""
         if self.instead and any(word.partition('=')[0] == self.instead[0] for word in argv):
             return self.instead[1]
+        if self.for_run and Path(self._find_first_word(argv[1:]) or 'none').is_dir():
+            return self.for_run
         return self.add_arguments
+
+    def _find_first_word(self, words: Sequence[str]) -> str | None:
+        """Return the first word that is no option and no value of one."""
+        parser = Parser(add_help=False)
+        self.add_arguments(parser)
+        takes: Any = 0  # how many of the next words are values; a text for any number
+        for word in words:
+            if word[:1] == '-' and len(word) > 1:
+                action = parser._option_string_actions.get(word)
+                takes = 0 if action is None else 1 if action.nargs is None else action.nargs
+            elif isinstance(takes, int):
+                if not takes:
+                    return word
+                takes -= 1
+            elif takes == '?':
+                takes = 0
+        return None
 
 
 class Parser(argparse.ArgumentParser):
@@ -142,6 +165,11 @@ def parse_cfg_options(pairs: Sequence[str] | None) -> dict[str, Any]:
 def add_config(parser: Parser) -> None:
     """Add the config, and how far it is trusted."""
     parser.add_argument('config', help='file, name of a config of mmresnest, or package::path')
+    add_safe_config(parser)
+
+
+def add_safe_config(parser: Parser) -> None:
+    """Add how far a config is trusted."""
     parser.add_argument(
         '--safe-config',
         action='store_true',
@@ -153,6 +181,22 @@ def add_config(parser: Parser) -> None:
 def add_checkpoint(parser: Parser, help: str = 'weights of the model, a .pth file') -> None:
     """Add the checkpoint."""
     parser.add_argument('checkpoint', help=help)
+    add_trust(parser)
+
+
+def add_run(parser: Parser) -> None:
+    """Add the work folder of a training, which stands for config and checkpoint."""
+    parser.add_argument(
+        'config',
+        metavar='WORK_DIR',
+        help='the work folder of a training, which has config, data, classes and checkpoint',
+    )
+    parser.add_argument(
+        '--checkpoint',
+        metavar='FILE',
+        help='of the work folder (default: the one with the best score, else the newest)',
+    )
+    add_safe_config(parser)
     add_trust(parser)
 
 

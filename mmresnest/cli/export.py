@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 
 from ..export.options import ExportOptions
-from .arguments import Command, Parser, add_arguments, add_checkpoint, add_config, read_options
+from .arguments import (
+    Command,
+    Parser,
+    add_arguments,
+    add_checkpoint,
+    add_config,
+    add_run,
+    read_options,
+)
 from .printing import print_time, show
 
 
@@ -13,6 +21,12 @@ def add_export_arguments(parser: Parser) -> None:
     """Add the arguments."""
     add_config(parser)
     add_checkpoint(parser)
+    add_arguments(parser, ExportOptions)
+
+
+def add_run_arguments(parser: Parser) -> None:
+    """Add the arguments for a training that has been run."""
+    add_run(parser)
     add_arguments(parser, ExportOptions)
 
 
@@ -42,4 +56,4 @@ def run_export(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command(add_export_arguments, run_export)
+COMMAND = Command(add_export_arguments, run_export, for_run=add_run_arguments)

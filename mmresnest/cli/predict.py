@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 
 from ..inference.options import ExportedOptions, PredictOptions
-from .arguments import Command, Parser, add_arguments, add_checkpoint, add_config, read_options
+from .arguments import (
+    Command,
+    Parser,
+    add_arguments,
+    add_checkpoint,
+    add_config,
+    add_run,
+    read_options,
+)
 from .printing import format_count, print_time, show
 
 
@@ -35,6 +43,14 @@ def add_exported_arguments(parser: Parser) -> None:
     )
     _add_images(parser)
     add_arguments(parser, ExportedOptions)
+
+
+def add_run_arguments(parser: Parser) -> None:
+    """Add the arguments for a training that has been run."""
+    add_run(parser)
+    _add_images(parser)
+    add_arguments(parser, PredictOptions)
+    parser.set_defaults(model=None)
 
 
 def _add_images(parser: Parser) -> None:
@@ -75,4 +91,9 @@ def run_predict(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command(add_predict_arguments, run_predict, instead=('--model', add_exported_arguments))
+COMMAND = Command(
+    add_predict_arguments,
+    run_predict,
+    instead=('--model', add_exported_arguments),
+    for_run=add_run_arguments,
+)

@@ -22,7 +22,7 @@ def add_report_arguments(parser: Parser) -> None:
     parser.add_argument(
         '--checkpoint',
         metavar='FILE',
-        help='the checkpoint to report on (default: the newest of the work folder)',
+        help='the checkpoint to report on (default: the one with the best score, else the newest)',
     )
     parser.add_argument(
         '--safe-config',

@@ -12,6 +12,7 @@ from .arguments import (
     add_checkpoint,
     add_config,
     add_processes,
+    add_run,
     read_options,
 )
 from .printing import is_first_process, print_scores, print_time, show
@@ -21,6 +22,16 @@ def add_test_arguments(parser: Parser) -> None:
     """Add the arguments."""
     add_config(parser)
     add_checkpoint(parser)
+    _add_options(parser)
+
+
+def add_run_arguments(parser: Parser) -> None:
+    """Add the arguments for a training that has been run."""
+    add_run(parser)
+    _add_options(parser)
+
+
+def _add_options(parser: Parser) -> None:
     add_arguments(parser, TestOptions)
     add_processes(parser)
 
@@ -41,4 +52,4 @@ def run_test(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command(add_test_arguments, run_test)
+COMMAND = Command(add_test_arguments, run_test, for_run=add_run_arguments)

@@ -1,7 +1,8 @@
 """The report of a run, as one function: predictions once, then a page of them.
 
-A work folder holds the config as it was run, checkpoints and logs. The newest checkpoint predicts
-on the validation split.
+A work folder holds the config as it was run, checkpoints and logs. The checkpoint with the best
+score predicts on the validation split; at the end of a training the last one, whose predictions are
+there.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from .cached_predictions import (
     predictions_file,
     stamp_of,
 )
-from .run_facts import checkpoint_facts, find_config, run_facts, unfinished_notes
+from .run_facts import checkpoint_facts, run_facts, unfinished_notes
+from .trained_run import find_best, find_config
 
 TASKS = {
     'detection': 'object detection',
@@ -68,7 +70,8 @@ def report(
     Args:
         work_dirs: one work folder, or two.
         out: the file to write; by default ``report.html`` in the (first) work folder.
-        checkpoint: which to report of, where there is one work folder; by default the newest.
+        checkpoint: which to report of, where there is one work folder; by default the one with
+            the best score, or the newest where the training kept none by its score.
 
     Returns:
         the file.
@@ -88,7 +91,7 @@ def report(
     if checkpoint is not None and len(folders) > 1:
         raise UserError(
             '--checkpoint names one file, and there are two runs; leave it out for '
-            'the newest of each',
+            'the best of each',
             code='option.conflict',
         )
     check_installed()
@@ -141,7 +144,10 @@ def _output_file(folders: Sequence[Path], out: str | os.PathLike | None) -> Path
 
 def _read_run(folder: Path, name: str, given: str | os.PathLike | None) -> Run:
     curves = read_curves(folder)
-    path = checkpoints.find_last(folder) if given is None else Path(given).expanduser()
+    if given is None:
+        path = find_best(folder) or checkpoints.find_last(folder)
+    else:
+        path = Path(given).expanduser()
     if path is None and curves.empty:
         raise UserError(
             f'{folder.absolute()} holds neither a checkpoint nor a log with losses or '
@@ -215,7 +221,7 @@ def report_at_end(runner: Any, collector: PredictionCollector) -> Path | None:
             keep_predictions(
                 predictions_file(folder, path, stamp), collected_results(collector), about
             )
-        return report(folder).file
+        return report(folder, checkpoint=path).file
     except UserError as error:
         print_log(f'no report was written: {error}', 'current')
         return None

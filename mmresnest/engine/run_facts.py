@@ -12,11 +12,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..config.load import load_config
-from ..errors import UserError
 from ..utils.files import hash_file
 from ..utils.run_logs import Curves
 from . import checkpoints
+from .trained_run import find_command
 
 PACKAGES = (
     'mmresnest',
@@ -33,20 +32,6 @@ PACKAGES = (
     'numpy',
 )
 """Packages whose versions a report names."""
-
-
-def find_config(folder: Path) -> Path:
-    """Return the config that a run was started with, as mmengine wrote it down."""
-    found = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime_ns)
-    found = found or sorted(folder.glob('*/vis_data/config.py'))
-    if not found:
-        raise UserError(
-            f'{folder.absolute()} has no config: a training writes it there as '
-            'CONFIG.py; give its work folder as it was, or copy the output of '
-            f'`mmresnest print-config CONFIG` to {folder}/config.py',
-            code='report.nothing',
-        )
-    return found[-1]
 
 
 def unfinished_notes(cfg: Config, curves: Curves, folder: Path) -> list[str]:
@@ -122,20 +107,6 @@ def run_facts(folder: Path, cfg: Config, source: Path) -> dict[str, str]:
     )
     facts['report made'] = time.strftime('%Y-%m-%d %H:%M')
     return facts
-
-
-def find_command(folder: Path, source: Path, seed: Any) -> str:
-    """Return the command as it was noted, or one that does the same from the config."""
-    # A test in the same folder has written its own config in the place of the training's.
-    for path in [source, *sorted(folder.glob('*/vis_data/config.py'), reverse=True)]:
-        command = load_config(path).get('command')
-        if command:
-            return str(command)
-    more = f' --seed {seed}' if seed is not None else ''
-    return (
-        f'was not noted; the same again: mmresnest train {folder / source.name} --work-dir '
-        f'NEW{more}'
-    )
 
 
 def _logged_facts(folder: Path) -> dict[str, str]:

@@ -34,6 +34,7 @@ from .runner import (
     show_progress,
     to_floats,
 )
+from .trained_run import resolve_run
 
 #: scales for a segmentor's ``tta`` where the config names none; each also mirrored
 TTA_RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -60,7 +61,7 @@ class TestResult:
 
 def test(
     config: str | os.PathLike | Config,
-    checkpoint: str | os.PathLike,
+    checkpoint: str | os.PathLike | None = None,
     options: TestOptions | None = None,
     /,
     **given: Any,
@@ -68,8 +69,9 @@ def test(
     """Score a checkpoint on the test split.
 
     Args:
-        config: a config, its file, or the name of one that comes with mmresnest.
-        checkpoint: weights of the config's model.
+        config: a config, its file, or the name of one that comes with mmresnest; or the work folder
+            of a training, of which config, data, classes and checkpoint are taken.
+        checkpoint: weights of the config's model; None for the best of the work folder.
         options: what is asked for, see :class:`~mmresnest.config.options.TestOptions`.
         **given: options by keyword, such as ``tta=True``.
 
@@ -81,12 +83,15 @@ def test(
     """
     start = time.monotonic()
     options = build_options(TestOptions, options, given)
+    config, checkpoint, folder = resolve_run(config, checkpoint)
+    if folder is not None and options.work_dir is None:  # the training's own config stays there
+        options = replace(options, work_dir=folder / 'test')
     content = checkpoints.read_checkpoint(checkpoint)
     # The checkpoint takes the place of whatever the config would start a training from.
     settings = {**(options.cfg_options or {}), 'load_from': None, 'resume': False, **WHOLE}
     with distributed.process_group(options.launcher):
         cfg = prepare(config, replace(options, cfg_options=settings))
-        cfg.load_from = str(Path(checkpoint).expanduser())
+        cfg.load_from = str(checkpoint)
         if options.tta:
             _use_tta(cfg)
         out, show_dir = options.out, options.show_dir

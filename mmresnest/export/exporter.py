@@ -19,6 +19,7 @@ from ..config.options import build_options
 from ..config.retarget import apply_mask_values
 from ..engine import checkpoints
 from ..engine.prepare import choose_data_folder
+from ..engine.trained_run import resolve_run
 from ..errors import UserError, nearest
 from ..inference.outputs import check_folder
 from ..inference.predictor import Predictor
@@ -65,7 +66,7 @@ class ExportResult:
 
 def export(
     config: str | os.PathLike | Config,
-    checkpoint: str | os.PathLike,
+    checkpoint: str | os.PathLike | None = None,
     options: ExportOptions | None = None,
     /,
     *,
@@ -75,8 +76,9 @@ def export(
     """Write a model as a file, run it, and compare.
 
     Args:
-        config: a config, its file, or the name of one that comes with mmresnest.
-        checkpoint: weights of the config's model.
+        config: a config, its file, or the name of one that comes with mmresnest; or the work folder
+            of a training, of which config and checkpoint are taken, and where the file goes.
+        checkpoint: weights of the config's model; None for the best of the work folder.
         options: what is asked for, see :class:`~mmresnest.export.options.ExportOptions`.
         say: is called with each thing that is done.
         **given: options by keyword, such as ``format='openvino'``.
@@ -91,8 +93,9 @@ def export(
     start = time.monotonic()
     options = build_options(ExportOptions, options, given)
     _check_options(options)
+    config, checkpoint, folder = resolve_run(config, checkpoint)
     to, part, int8 = options.format, options.part, options.int8
-    path = _output_path(config, to, options.out, options.force)
+    path = _output_path(config, folder, options)
     formats.check_installed(to)
     calibration = [] if int8 is None else read_calibration_images(int8, say)
     predictor = _load_predictor(config, checkpoint, options)
@@ -251,19 +254,21 @@ def _check_options(options: ExportOptions) -> None:
         )
 
 
-def _output_path(config: Any, to: str, out: Any, force: bool) -> Path:
+def _output_path(config: Any, folder: Path | None, options: ExportOptions) -> Path:
     """Return the file to write.
 
     Raises:
         UserError: it cannot be made, or exists already.
     """
+    to, out = options.format, options.out
     suffix = FORMATS[to].suffix
     name = config.filename if isinstance(config, Config) else config
-    path = Path(f'{Path(name or "model").stem}{suffix}' if out is None else out).expanduser()
+    default = Path(folder or '', f'{Path(name or "model").stem}{suffix}')
+    path = default if out is None else Path(out).expanduser()
     if path.suffix != suffix:
         raise UserError(f'--out {path}: a file of {to} ends in {suffix}', code='option.suffix')
     for file in FORMATS[to].list_files(path):
-        if file.is_dir() or (file.exists() and not force):
+        if file.is_dir() or (file.exists() and not options.force):
             raise UserError(
                 f'--out {path}: {file} exists; name another, or give --force to replace it',
                 code='option.exists',

@@ -71,7 +71,7 @@ class PredictResult:
 
 def predict(
     config: str | os.PathLike | Config,
-    checkpoint: str | os.PathLike,
+    checkpoint: str | os.PathLike | None,
     images: Sequence[str | os.PathLike],
     options: PredictOptions | None = None,
     /,
@@ -82,8 +82,10 @@ def predict(
     """Predict on images and videos, and write what was found.
 
     Args:
-        config: a config, its file, or the name of one that comes with mmresnest.
-        checkpoint: weights of the config's model; its classes are those it was trained with.
+        config: a config, its file, or the name of one that comes with mmresnest; or the work folder
+            of a training, of which config and checkpoint are taken.
+        checkpoint: weights of the config's model; its classes are those it was trained with. None
+            for the best of the work folder.
         images: files, folders, patterns or videos.
         options: what is asked for, see :class:`~mmresnest.inference.options.PredictOptions`.
         progress: makes what is told of the progress, from the number of images and frames.
@@ -96,8 +98,10 @@ def predict(
         UserError: if something given cannot be used, or no image can.
     """
     from ..config.retarget import apply_mask_values
+    from ..engine.trained_run import resolve_run
     from .predictor import Predictor
 
+    config, checkpoint, _ = resolve_run(config, checkpoint)
     options = build_options(PredictOptions, options, given)
     file = getattr(config, 'filename', config)
     return _run_prediction(
