@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.errors import refuses
 from helpers.leaves import CLASSES, LEAVES, each_set, pointed, put
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
@@ -327,9 +328,9 @@ BAD = [
     ('value-mended', 'detection', ann(area=0), 'that is 0, and is read as', TOLD),
     ('value-mended', 'detection', row('images', width='64'), "that is '64', and is read", TOLD),
     ('value-mended', 'instance', flat_polygon, '"segmentation" that is [10, 10, 20', TOLD),
-    ('objects-none', 'detection', rows(iscrowd=1), '"iscrowd": 1; write "iscrowd": 0', STAYS),
+    ('objects-none', 'detection', rows(iscrowd=1), '"iscrowd" that is not 0; write "iscrowd": 0', STAYS),
     ('objects-none', 'val', rows(iscrowd=1), 'can be scored against', STAYS),
-    ('objects-none', 'detection', rows(area=-1), 'have an "area" of 0 or less', STAYS),
+    ('objects-none', 'detection', rows(area=-1), 'have an "area" that is not above 0', STAYS),
     ('objects-none', 'detection', rows(bbox=[1, 1, 0, 3]), 'narrower or lower than', STAYS),
     ('annotation-kind', 'detection', ann(), 'panoptic annotations', STAYS),
     ('id-type', 'detection', ann(id=[1]), 'no number and no text', MENDED),
@@ -621,6 +622,27 @@ def test_several_files_go_into_a_folder(shapes, tmp_path):
         world.audit(splits=('train', 'val'), fix=tmp_path / 'out.json')
     report = world.audit(splits=('train', 'val'), fix=tmp_path / 'out')
     assert [path.name for path in report.written] == ['train.json', 'val.json']
+
+
+def test_a_fixed_folder_is_one_that_data_takes(shapes, tmp_path):
+    source, out = shutil.copytree(shapes, tmp_path / 'data'), tmp_path / 'out'
+    table = json.loads((source / 'train.json').read_text())
+    table['annotations'][0]['bbox'] = [1, 1, 0, 3]
+    (source / 'train.json').write_text(json.dumps(table))
+    report = check_data(pointed('detection', shapes), data=source, splits=('train',), fix=out)
+    assert report.written == [out / 'train.json'] and str(out) in report.format_text()
+    assert (out / 'val.json').read_bytes() == (source / 'val.json').read_bytes()
+    assert not (out / 'train').is_file() and os.path.samefile(out / 'train', source / 'train')
+    assert not check_data(pointed('detection', shapes), data=out).findings
+    with refuses('option.exists', out):
+        check_data(pointed('detection', shapes), data=source, splits=('train',), fix=out)
+    check_data(pointed('detection', shapes), data=source, splits=('train',), fix=out, force=True)
+    (out / 'train').unlink()
+    (out / 'train').mkdir()
+    with refuses('option.exists', out / 'train'):
+        check_data(
+            pointed('detection', shapes), data=source, splits=('train',), fix=out, force=True
+        )
 
 
 def test_what_cannot_be_mended(shapes, tmp_path):
