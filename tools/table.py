@@ -14,26 +14,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mmresnest.models.variants import ALIASES, TABLE, Variant, Weights  # noqa: E402
+from mmresnest.models.variants import (  # noqa: E402
+    ALIASES,
+    DETECTOR_PIXELS,
+    TABLE,
+    Variant,
+    Weights,
+    pixel_statistics,
+)
 
 DOCS = ROOT / 'docs' / 'archs.md'
 BACKBONES = ROOT / 'configs' / '_base_' / 'backbones'
 FEATURES = ROOT / 'tests' / 'data' / 'features.json.gz'
 BEGIN, END = '<!-- begin: {}, written by tools/table.py -->', '<!-- end: {} -->'
 WRITTEN = 'Written by tools/table.py.'
-
-#: what the detectors of a family subtract and divide by, RGB, and the comment on it; its segmentors
-#: take ImageNet's, which mmseg has anyway
-PIXELS = {
-    'ResNeSt': (
-        "the pixel statistics of its authors' detectors",
-        'mean=[123.68, 116.779, 103.939], std=[58.393, 57.12, 57.375]',
-    )
-}
-IMAGENET = (
-    "ImageNet's pixel statistics",
-    'mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]',
-)
 
 
 def format_table(header: str, rows: Iterator[str]) -> str:
@@ -132,7 +126,12 @@ def update_document(text: str) -> str:
 
 def format_config(row: Variant) -> str:
     """Return a base config of one network with its published weights."""
-    comment, pixels = PIXELS.get(row.type, IMAGENET)
+    pixels = pixel_statistics(row.type, detects=True)
+    theirs, imagenet = (
+        "the pixel statistics of its authors' detectors",
+        "ImageNet's pixel statistics",
+    )
+    comment = theirs if row.type in DETECTOR_PIXELS else imagenet
     return (
         f'# {row.name} with {comment} (RGB). {WRITTEN}\n'
         f'backbone = dict(\n'
@@ -140,7 +139,7 @@ def format_config(row: Variant) -> str:
         f"    arch='{row.name}',\n"
         f"    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://{row.name}'),\n"
         f')\n'
-        f'pixels = dict({pixels})\n'
+        f'pixels = dict({", ".join(f"{name}={value}" for name, value in pixels.items())})\n'
     )
 
 

@@ -29,6 +29,7 @@ def option(
     *,
     old: Sequence[str] = (),
     old_values: Mapping[str, str] | None = None,
+    also: Sequence[str] = (),
     **argument: Any,
 ) -> Any:
     """Return a field of an options class.
@@ -37,11 +38,17 @@ def option(
         default: the value where the option is not given.
         old: former names; they are accepted until the next version.
         old_values: former values -> those of today, likewise.
+        also: shorter names on the command line, where the command has no such option of its own.
         **argument: what ``ArgumentParser.add_argument`` takes: ``metavar``, ``choices``, ...
     """
     return field(
         default=default,
-        metadata=dict(old=tuple(old), old_values=dict(old_values or {}), argument=argument),
+        metadata=dict(
+            old=tuple(old),
+            old_values=dict(old_values or {}),
+            also=tuple(also),
+            argument=argument,
+        ),
     )
 
 
@@ -106,20 +113,29 @@ class ConfigOptions:
     """How a config is read.
 
     Attributes:
+        arch: put this network into the config, with its weights, pixel statistics and channels:
+            resnest101, or another of `mmresnest.list_archs()`.
         cfg_options: override settings of the config, such as optim_wrapper.optimizer.lr=0.01;
             lists as "[1,2]" or 1,2.
-        data: a folder in COCO layout (train.json, val.json, train/, val/) or ADE20K layout
-            (images/train, annotations/train, ...); classes are read from it.
+        data: a folder of images and annotations in any common format (COCO, VOC, YOLO, labelme,
+            CSV; masks of classes in ADE20K's and other layouts), which is recognized; classes are
+            read from it.
+        data_format: the format of --data, where it can be read in several.
+        split: put this share of the images aside for validation, where --data has no such part:
+            0.2, or 0.2:SEED.
         mask_values: what the values or colors of the masks stand for, where they are no class
             indices: 0=background,255=object or 0:0:0=background,128:0:0=cat; the name ignore leaves
             pixels out.
         demo: a size and schedule for a CPU, on the embedded data set unless --data is given.
     """
 
+    arch: str | None = option(metavar='NAME')
     cfg_options: Mapping[str, Any] | None = option(
         old=['options'], nargs='+', action='extend', metavar='KEY=VALUE'
     )
     data: str | os.PathLike | None = option(metavar='DIR')
+    data_format: str | None = option(also=['format'], metavar='FORMAT')
+    split: str | None = option(metavar='SHARE')
     mask_values: str | None = option(metavar='VALUE=NAME,...')
     demo: bool = option(False)
 
@@ -204,3 +220,14 @@ class TestOptions(RunOptions):
     out: str | os.PathLike | None = option(metavar='FILE')
     show_dir: str | os.PathLike | None = option(metavar='DIR')
     tta: bool = option(False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedTestOptions(ConfigOptions):
+    """How an exported file is tested.
+
+    Attributes:
+        progress: show a progress bar, which only a terminal gets.
+    """
+
+    progress: bool = option(True)

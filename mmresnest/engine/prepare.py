@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..config.architecture import set_architecture
 from ..config.checks import check_annotations
 from ..config.defaults import (
     CHECKED,
@@ -44,7 +45,8 @@ from ..config.inspect import dataset_configs, import_packages, task_of
 from ..config.load import load_config, merge_options, name_of
 from ..config.options import ConfigOptions, RunOptions, build_options
 from ..config.paths import check_paths
-from ..config.retarget import KINDS, apply_mask_values, start_from_scratch, use_data
+from ..config.retarget import KINDS, start_from_scratch, use_data
+from ..data.request import DataRequest
 from ..errors import UserError
 from . import checkpoints, distributed
 from .class_order import match_classes, recorded_classes
@@ -111,9 +113,11 @@ def use_data_folder(
     demo: bool | None,
     launcher: str | None,
     mask_values: str | None,
+    data_format: str | None,
+    split: str | None,
 ) -> None:
     """Point the config at the folder given, or for a demo at the embedded data set."""
-    folder = apply_mask_values(data, mask_values)
+    folder = DataRequest.parse(data, mask_values, data_format, split)
     if demo or folder is not None:
         use_data(cfg, choose_data_folder(cfg, folder, launcher or 'none'))
 
@@ -146,16 +150,20 @@ def require_loops(cfg: Config, splits: tuple[str, ...]) -> None:
             )
 
 
-def set_work_dir(cfg: Config, work_dir: str | os.PathLike | None, demo: bool) -> None:
+def set_work_dir(
+    cfg: Config, work_dir: str | os.PathLike | None, demo: bool, arch: str | None
+) -> None:
     """Set where checkpoints and logs go."""
     if work_dir is not None:
         cfg.work_dir = os.fspath(work_dir)
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('work_dirs', _name_run(cfg, demo))
+        cfg.work_dir = os.path.join('work_dirs', _name_run(cfg, demo, arch))
 
 
-def _name_run(cfg: Config, demo: bool) -> str:
-    return (Path(cfg.filename).stem if cfg.filename else 'run') + ('_demo' if demo else '')
+def _name_run(cfg: Config, demo: bool, arch: str | None = None) -> str:
+    name = Path(cfg.filename).stem if cfg.filename else 'run'
+    network = '_' + arch.replace('/', '_') if arch else ''
+    return name + network + ('_demo' if demo else '')
 
 
 def resolve_checkpoint(cfg: Config, resume: str | None) -> None:
@@ -324,7 +332,8 @@ def make_work_dir(cfg: Config) -> None:
 
 
 CONFIG_STEPS: tuple[tuple[Any, ...], ...] = (
-    (use_data_folder, 'data', 'demo', 'launcher', 'mask_values'),
+    (if_asked(set_architecture), 'arch', 'arch', 'from_scratch', 'demo', 'trains'),
+    (use_data_folder, 'data', 'demo', 'launcher', 'mask_values', 'data_format', 'split'),
     (if_asked(start_from_scratch), 'from_scratch'),
     (if_asked(shrink_config), 'demo'),
     (merge_options, 'cfg_options'),
@@ -335,7 +344,7 @@ STEPS: tuple[tuple[Any, ...], ...] = (
     *CONFIG_STEPS,
     (check_paths, 'splits'),
     (require_loops, 'splits'),
-    (set_work_dir, 'work_dir', 'demo'),
+    (set_work_dir, 'work_dir', 'demo', 'arch'),
     (set_launcher, 'launcher'),
     (resolve_checkpoint, 'resume'),
     (import_packages,),

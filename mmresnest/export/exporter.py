@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from ..config.architecture import load_with_arch
 from ..config.load import load_config
 from ..config.options import build_options
-from ..config.retarget import apply_mask_values
+from ..data.request import DataRequest
 from ..engine import checkpoints
 from ..engine.prepare import choose_data_folder
 from ..engine.trained_run import resolve_run
@@ -94,6 +95,7 @@ def export(
     options = build_options(ExportOptions, options, given)
     _check_options(options)
     config, checkpoint, folder = resolve_run(config, checkpoint)
+    config = load_with_arch(config, options.arch)
     to, part, int8 = options.format, options.part, options.int8
     path = _output_path(config, folder, options)
     formats.check_installed(to)
@@ -144,7 +146,9 @@ def _load_predictor(
     config: str | os.PathLike | Config, checkpoint: str | os.PathLike, options: ExportOptions
 ) -> Predictor:
     """Load the model on the CPU, in its definition, ready to be copied into graphs."""
-    data = apply_mask_values(options.data, options.mask_values)
+    data = DataRequest.parse(
+        options.data, options.mask_values, options.data_format, options.split
+    )
     if options.demo and options.int8 is not None:  # the data of the demo are drawn if missing
         checkpoints.read_checkpoint(checkpoint)
         data = choose_data_folder(

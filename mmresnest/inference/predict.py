@@ -97,7 +97,8 @@ def predict(
     Raises:
         UserError: if something given cannot be used, or no image can.
     """
-    from ..config.retarget import apply_mask_values
+    from ..config.architecture import load_with_arch
+    from ..data.request import DataRequest
     from ..engine.trained_run import resolve_run
     from .predictor import Predictor
 
@@ -106,11 +107,13 @@ def predict(
     file = getattr(config, 'filename', config)
     return _run_prediction(
         lambda: Predictor(
-            config,
+            load_with_arch(config, options.arch),
             checkpoint,
             options.device,
             options.score_thr,
-            data=apply_mask_values(options.data, options.mask_values),
+            data=DataRequest.parse(
+                options.data, options.mask_values, options.data_format, options.split
+            ),
             demo=options.demo,
             options=options.cfg_options,
         ),

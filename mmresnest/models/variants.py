@@ -436,6 +436,23 @@ ALIASES = {
 }
 VARIANTS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in TABLE})
 
+IMAGENET_PIXELS = MappingProxyType(dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
+DETECTOR_PIXELS = MappingProxyType(
+    {'ResNeSt': dict(mean=[123.68, 116.779, 103.939], std=[58.393, 57.12, 57.375])}
+)
+"""What the authors' detectors of a family subtract and divide by, where it is not ImageNet's."""
+
+
+def pixel_statistics(type: str, detects: bool) -> dict[str, list[float]]:
+    """Return mean and standard deviation of pixels from 0 to 255, RGB.
+
+    Args:
+        type: the registered class of the network.
+        detects: for a detector; segmentors take ImageNet's, as in mmseg.
+    """
+    chosen = DETECTOR_PIXELS.get(type, IMAGENET_PIXELS) if detects else IMAGENET_PIXELS
+    return {name: list(values) for name, values in chosen.items()}
+
 
 def list_archs(type: str | None = None) -> list[str]:
     """List the names that ``arch=`` accepts.

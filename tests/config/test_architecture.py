@@ -1,0 +1,340 @@
+"""``--arch``: a network put into our configs and into those of mmdet and mmseg, all of them."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.errors import refuses
+from helpers.tiers import mark_slow
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from mmresnest.config.architecture import KEPT, RESNETS, set_architecture
+from mmresnest.config.inspect import import_packages, task_of, type_of
+from mmresnest.config.load import load_config, shipped_folder
+from mmresnest.engine.prepare import configure, prepare
+from mmresnest.errors import UserError
+from mmresnest.models.norms import replace_sync_norms
+from mmresnest.models.variants import DETECTOR_PIXELS, IMAGENET_PIXELS
+
+pytestmark = pytest.mark.filterwarnings('ignore')
+
+RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+ARCHS = ('resnest101', 'seresnext50_32x4d', 'res2net50_v1b_26w_4s')
+"""Each config has one of them, in turn."""
+
+
+def folders_of(package: str) -> list[Path]:
+    """The folders of a package's configs; ours are flat."""
+    if package == 'mmresnest':
+        return [shipped_folder()]
+    if importlib.util.find_spec(package) is None:
+        return []
+    root = Path(importlib.import_module(package).__file__).parent / '.mim' / 'configs'
+    return sorted(path for path in root.iterdir() if path.is_dir() and path.name != '_base_')
+
+
+FOLDERS = [folder for package in ('mmdet', 'mmseg') for folder in folders_of(package)]
+
+# folder: start of the names -> the code of the refusal; docs/own_config.md says why
+REFUSED = {
+    'deepsort': {'': 'arch.part'},  # a second network tells objects apart
+    'strongsort': {'': 'arch.part'},
+    'empirical_attention': {'': 'arch.setting'},  # plugins
+    'gcnet': {'': 'arch.setting', 'mask-rcnn_r50-syncbn_': None, 'mask-rcnn_r101-syncbn_': None},
+    'groie': {'mask-rcnn_r50_fpn_syncbn': 'arch.setting', 'mask-rcnn_r101_': 'arch.setting'},
+    'gn': {'': 'arch.norm'},
+    'gn+ws': {'': 'argument.value'},  # conv_cfg
+    'faster_rcnn': {'faster-rcnn_r50-caffe-c4': 'arch.part'},  # the last stage in the head
+    'mask_rcnn': {'mask-rcnn_r50-caffe-c4': 'arch.part'},
+}
+"""Of the configs with a ResNet, those that ``--arch`` refuses."""
+
+UNBUILDABLE = {
+    'cascade_rpn': 'cascade-rpn_',  # mmdet's own head lacks num_classes
+    'grounding_dino': '',  # fairscale, and a language model from the net
+    'lad': '',  # fetch the weights of their teacher
+    'ld': '',
+}
+"""Those that do not build here with the network that they have, either."""
+
+
+def expected_refusal(path: Path) -> str | None:
+    """The code of the longest start of a name that is listed."""
+    listed = REFUSED.get(path.parent.name, {})
+    found = [start for start in listed if path.stem.startswith(start)]
+    return listed[max(found, key=len)] if found else None
+
+
+def backbone_of(cfg: Config) -> dict:
+    model = cfg.model
+    return (model.get('detector') or model).get('backbone') or {}
+
+
+def load_foreign(path: Path) -> Config | None:
+    """A config of another package with a ResNet; None where it has none, or lacks a package."""
+    try:
+        cfg = Config.fromfile(path)
+    except (ImportError, FileNotFoundError):
+        return None
+    if not isinstance(cfg.get('model'), dict) or type_of(backbone_of(cfg)) not in RESNETS:
+        return None
+    return None if str(backbone_of(cfg)['type']).startswith('mmpretrain') else cfg
+
+
+def build(cfg: Config, device: str = 'cpu'):
+    replace_sync_norms(cfg.model)
+    import_packages(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
+        return MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize(
+    'folder',
+    mark_slow(FOLDERS, lambda folder: folder.name in ('autoassign', 'sem_fpn')),
+    ids=lambda folder: f'{folder.parents[1].parent.name}-{folder.name}',
+)
+def test_every_config_with_a_resnet(folder):
+    """Builds, and its neck and decode heads read the maps; those listed are refused."""
+    seen, failures = set(), []
+    for number, path in enumerate(sorted(folder.glob('*.py'))):
+        cfg = load_foreign(path)
+        key = str(cfg and cfg.model)
+        if cfg is None or key in seen:
+            continue
+        seen.add(key)
+        arch = ARCHS[number % len(ARCHS)]
+        code = expected_refusal(path)
+        try:
+            set_architecture(cfg, arch, trains=True)
+        except UserError as error:
+            if error.code != code:
+                failures.append(f'{path.stem}: {error.code}, {error}')
+            continue
+        if code is not None:
+            failures.append(f'{path.stem}: not refused')
+        if path.stem.startswith(UNBUILDABLE.get(folder.name, '?')):
+            continue
+        try:
+            check_maps(cfg)
+        except Exception as error:  # all that fail are told
+            failures.append(f'{path.stem}: {type(error).__name__}: {error}')
+    assert not failures, '\n'.join(failures)
+
+
+def check_maps(cfg: Config) -> None:
+    """The maps go through the neck, and in a segmentor through the heads, in shape."""
+    model = build(cfg, 'meta').eval()
+    model = getattr(model, 'detector', None) or getattr(model, 'student', None) or model
+    image = torch.empty(2, 3, 128, 128, device='meta')
+    with torch.device('meta'), torch.no_grad():
+        maps = model.backbone(image)
+        if getattr(model, 'neck', None) is not None and hasattr(model, 'with_neck'):
+            maps = model.neck(maps)
+        if task_of(cfg) == 'semantic':
+            size = dict(img_shape=(128, 128), ori_shape=(128, 128), pad_shape=(128, 128))
+            model.encode_decode(image, [size, size])
+            heads = getattr(model, 'auxiliary_head', None)
+            for head in heads if isinstance(heads, torch.nn.ModuleList) else [heads]:
+                if head is not None:
+                    head(maps)
+
+
+@pytest.mark.slow
+def test_every_config_of_ours():
+    seen = set()
+    for number, path in enumerate(sorted(shipped_folder().glob('*.py'))):
+        cfg = load_config(path)
+        if (key := str(cfg.model)) not in seen:
+            seen.add(key)
+            set_architecture(cfg, ARCHS[number % len(ARCHS)], trains=True)
+            check_maps(cfg)
+
+
+KINDS = (
+    'atss/atss_r50_fpn_1x_coco',
+    'autoassign/autoassign_r50-caffe_fpn_1x_coco',
+    'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco',
+    'centernet/centernet_r18_8xb16-crop512-140e_coco',
+    'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance',
+    'conditional_detr/conditional-detr_r50_8xb2-50e_coco',
+    'dab_detr/dab-detr_r50_8xb2-50e_coco',
+    'ddod/ddod_r50_fpn_1x_coco',
+    'ddq/ddq-detr-4scale_r50_8xb2-12e_coco',
+    'deformable_detr/deformable-detr_r50_16xb2-50e_coco',
+    'detr/detr_r50_8xb2-150e_coco',
+    'dino/dino-4scale_r50_8xb2-12e_coco',
+    'dyhead/atss_r50_fpn_dyhead_1x_coco',
+    'faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco',
+    'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
+    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco',
+    'foveabox/fovea_r50_fpn_4xb4-1x_coco',
+    'fsaf/fsaf_r50_fpn_1x_coco',
+    'gfl/gfl_r50_fpn_1x_coco',
+    'grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco',
+    'htc/htc-without-semantic_r50_fpn_1x_coco',
+    'libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco',
+    'mask2former/mask2former_r50_8xb2-lsj-50e_coco',
+    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco',
+    'ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco',
+    'nas_fcos/nas-fcos_r50-caffe_fpn_fcoshead-gn-head_4xb4-1x_coco',
+    'paa/paa_r50_fpn_1x_coco',
+    'pafpn/faster-rcnn_r50_pafpn_1x_coco',
+    'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco',
+    'point_rend/point-rend_r50-caffe_fpn_ms-1x_coco',
+    'queryinst/queryinst_r50_fpn_1x_coco',
+    'reppoints/reppoints-moment_r50_fpn_1x_coco',
+    'retinanet/retinanet_r50_fpn_1x_coco',
+    'rpn/rpn_r50_fpn_1x_coco',
+    'scnet/scnet_r50_fpn_1x_coco',
+    'solo/solo_r50_fpn_1x_coco',
+    'solov2/solov2_r50_fpn_1x_coco',
+    'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco',
+    'tood/tood_r50_fpn_1x_coco',
+    'vfnet/vfnet_r50_fpn_1x_coco',
+    'yolact/yolact_r50_1xb8-55e_coco',
+    'yolof/yolof_r50-c5_8xb8-1x_coco',
+)
+"""One config of each kind of detector; all segmentors predict in shape, above."""
+
+
+@pytest.mark.parametrize(
+    'name', mark_slow(KINDS, lambda name: name.startswith('retinanet')), ids=lambda name: name
+)
+def test_every_kind_of_detector_predicts(name):
+    from mmdet.structures import DetDataSample
+
+    cfg = load_config(f'mmdet::{name}')
+    set_architecture(cfg, 'resnest14', trains=True)
+    model = build(cfg).eval()
+    size = (128, 128)
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=size,
+            ori_shape=size,
+            pad_shape=size,
+            batch_input_shape=size,
+            scale_factor=(1.0, 1.0),
+            border=(0, 128, 0, 128),
+            img_id=0,
+        )
+    )
+    with torch.no_grad():
+        found = model(torch.randn(1, 3, *size), [sample], mode='predict')
+    assert len(found) == 1 and any(key.startswith('pred_') for key in found[0].keys())
+
+
+def test_sets_network_weights_pixels_and_channels():
+    """And keeps what the config says of training it."""
+    before, cfg = load_config(RETINANET), configure(RETINANET, arch='resnest101')
+    assert cfg.model.backbone == dict(
+        type='mmresnest.ResNeSt',
+        arch='resnest101',
+        **{key: before.model.backbone[key] for key in KEPT if key in before.model.backbone},
+        init_cfg=dict(type='Pretrained', checkpoint='mmresnest://resnest101'),
+    )
+    assert cfg.model.backbone.frozen_stages == 1 and cfg.model.backbone.norm_eval
+    pixels = DETECTOR_PIXELS['ResNeSt']
+    assert cfg.model.data_preprocessor.mean == pixels['mean']
+    assert cfg.model.data_preprocessor.std == pixels['std']
+    assert cfg.model.neck.in_channels == [256, 512, 1024, 2048]
+    without = [cfg.to_dict()['model'], before.to_dict()['model']]
+    for model in without:
+        model.pop('backbone'), model.pop('data_preprocessor')
+    assert without[0] == without[1]
+
+
+def test_caffe_pixels_become_rgb():
+    cfg = configure('mmdet::retinanet/retinanet_r50-caffe_fpn_1x_coco.py', arch='seresnext50_32x4d')
+    given = cfg.model.data_preprocessor
+    assert given.bgr_to_rgb and given.mean == IMAGENET_PIXELS['mean']
+    assert given.std == IMAGENET_PIXELS['std'] and given.pad_size_divisor == 32
+    assert cfg.model.backbone.norm_cfg.requires_grad is False
+    assert 'style' not in cfg.model.backbone
+
+
+def test_deformable_convolutions_stay():
+    path = 'mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py'
+    before, cfg = load_config(path), configure(path, arch='res2net50_v1b_26w_4s')
+    assert cfg.model.backbone.dcn == before.model.backbone.dcn
+    assert tuple(cfg.model.backbone.stage_with_dcn) == (False, True, True, True)
+
+
+def test_segmentor():
+    path = 'mmseg::deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+    cfg = configure(path, arch='resnest50')
+    assert cfg.model.pretrained is None
+    assert cfg.model.backbone.strides == (1, 2, 1, 1) and cfg.model.backbone.contract_dilation
+    assert (cfg.model.decode_head.in_channels, cfg.model.decode_head.c1_in_channels) == (2048, 256)
+    assert cfg.model.auxiliary_head.in_channels == 1024
+    assert cfg.model.data_preprocessor.mean == IMAGENET_PIXELS['mean']
+
+
+def test_heads_of_a_detector_without_a_neck():
+    cfg = configure('mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py', arch='resnest50')
+    before = load_config('mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py')
+    assert cfg.model.rpn_head == before.model.rpn_head  # 2048 channels in both networks
+    cfg = before
+    cfg.model.rpn_head.in_channels = cfg.model.roi_head.bbox_head.in_channels = 512
+    cfg.model.roi_head.bbox_roi_extractor.out_channels = 512
+    set_architecture(cfg, 'resnest50')
+    assert cfg.model.rpn_head.in_channels == cfg.model.roi_head.bbox_head.in_channels == 2048
+    assert cfg.model.roi_head.bbox_roi_extractor.out_channels == 2048
+
+
+def test_weights():
+    """Those of the former network go, and a config without any has none afterwards."""
+    path = 'mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py'
+    assert load_config(path).load_from and configure(path, arch='resnest50').load_from is None
+    path = (
+        'mmdet::strong_baselines/mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_syncbn-all_lsj-100e_coco.py'
+    )
+    assert configure(path, arch='resnest50').model.backbone.init_cfg is None
+    scratch = prepare(RETINANET, arch='seresnet101', splits=(), demo=False)
+    assert scratch.model.backbone.init_cfg is None  # not to be trained here
+    with refuses('weights.unpublished', 'seresnet101'):
+        set_architecture(load_config(RETINANET), 'seresnet101', trains=True)
+    set_architecture(load_config(RETINANET), 'seresnet101', trains=True, from_scratch=True)
+
+
+@pytest.mark.parametrize(
+    'config, arch, code, part',
+    [
+        (RETINANET, 'resnest51', 'argument.value', 'resnest50'),
+        ('mmdet::yolox/yolox_s_8xb8-300e_coco.py', 'resnest50', 'arch.backbone', 'CSPDarknet'),
+        (
+            'mmdet::gcnet/mask-rcnn_r50-gcb-r4-c3-c5_fpn_1x_coco.py',
+            'resnest50',
+            'arch.setting',
+            'plugins',
+        ),
+        (
+            'mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py',
+            'resnest50',
+            'arch.part',
+            'shared_head',
+        ),
+        (
+            'mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py',
+            'resnest50',
+            'argument.value',
+            'conv_cfg',
+        ),
+    ],
+)
+def test_refusals(config, arch, code, part):
+    with refuses(code, part):
+        set_architecture(load_config(config), arch, trains=True)
+
+
+def test_group_norms_without_their_weights():
+    cfg = load_config('mmdet::gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py')
+    with refuses('arch.norm', 'GN'):
+        set_architecture(cfg, 'resnest50', trains=True)
+
+
+def test_work_dir_has_the_name_of_the_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = prepare(RETINANET, arch='resnest50', splits=())
+    assert cfg.work_dir == str(Path('work_dirs', 'retinanet_r50_fpn_1x_coco_resnest50'))
