@@ -41,6 +41,7 @@ from ..config.retarget import KINDS as LAYOUTS
 from ..config.retarget import use_data
 from ..data.base import SPLITS, DataFolder
 from ..data.checks.findings import Finding, make_finding
+from ..data.checks.fixed_folder import SplitFiles, check_folder, complete_folder
 from ..data.checks.images import (
     ImageFile,
     find_mismatch,
@@ -139,8 +140,8 @@ def check_data(
         options: settings to override, dotted names to values.
         splits: the parts of the data.
         every: read every image instead of a sample of each split, and compare all contents.
-        fix: write mended annotation files: a ``.json`` for one, a folder for several. With
-            ``mask_values`` a folder of index masks.
+        fix: write mended annotation files: a ``.json`` for one; or a folder that ``--data``
+            takes, with links to the images. With ``mask_values`` a folder of index masks.
         force: replace what is there.
 
     Returns:
@@ -173,6 +174,8 @@ def check_data(
     parts = _select_parts(list(list_parts(cfg, splits, in_folder=bool(demo or data))), report)
     mapped = folder if fix is not None and mask_values is not None else None
     targets = {} if mapped else _choose_targets(parts, fix, force)
+    files = _list_split_files(cfg) if targets and Path(fix or '').suffix != '.json' else {}
+    check_folder(Path(fix or ''), files, force)
     with pause_garbage_collection():
         checked = [_check_part(part, every, report) for part in parts]
     for one in checked:
@@ -185,6 +188,10 @@ def check_data(
         _write_mapped_folder(mapped, Path(fix), report)
     if targets:
         _repair(checked, targets, report)
+        if files and report.written:
+            out = Path(fix or '')
+            complete_folder(out, files, report.written)
+            report.notes.append(f'the images are linked beside it: --data {out}')
     return report
 
 
@@ -431,8 +438,8 @@ def _choose_targets(
             target = Path(fix)
             if target.suffix != '.json':
                 taken = {one.name for one in targets.values()}
-                name = part.path.name
-                target /= f'{part.split}_{name}' if name in taken else name
+                name = f'{part.split}.json'  # as --data reads it
+                target /= f'{part.split}_{part.path.name}' if name in taken else name
             check_target(target, part.path, force)
             targets[part.path] = target
     if not targets:
@@ -442,6 +449,21 @@ def _choose_targets(
             code='option.conflict',
         )
     return targets
+
+
+def _list_split_files(cfg: Config) -> dict[str, SplitFiles]:
+    """Return the files of each split, for a folder that ``--data`` takes.
+
+    It is empty where a split is made of several sets, which such a folder cannot hold.
+    """
+    files: dict[str, SplitFiles] = {}
+    for part in list_parts(cfg, SPLITS):
+        if part.kind != 'coco' or part.split in files:
+            return {}
+        files[part.split] = SplitFiles(part.path, part.folder('img'))
+    if files.get('test') == files.get('val'):  # which stands in for it
+        files.pop('test', None)
+    return files
 
 
 def _repair(checked: Sequence[CheckedPart], targets: Mapping[Path, Path], report: Report) -> None:

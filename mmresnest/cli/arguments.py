@@ -103,7 +103,7 @@ class Parser(argparse.ArgumentParser):
 
 def add_arguments(parser: Parser, kind: type) -> None:
     """Add an option for each field of an options class."""
-    texts = read_help(kind)
+    texts, own = read_help(kind), {one.name for one in fields(kind)}
     for one in fields(kind):
         if 'argument' not in one.metadata:
             continue
@@ -114,6 +114,7 @@ def add_arguments(parser: Parser, kind: type) -> None:
         elif one.default not in (None, ()):
             text += f' (default: {one.default})'
         action = parser.add_argument(
+            *(_spell(name, None) for name in one.metadata['also'] if name not in own),
             _spell(one.name, one.default),
             dest=one.name,
             default=None if one.default == () else one.default,
@@ -162,9 +163,11 @@ def parse_cfg_options(pairs: Sequence[str] | None) -> dict[str, Any]:
         ) from error
 
 
-def add_config(parser: Parser) -> None:
+def add_config(
+    parser: Parser, meaning: str = 'file, name of a config of mmresnest, or package::path'
+) -> None:
     """Add the config, and how far it is trusted."""
-    parser.add_argument('config', help='file, name of a config of mmresnest, or package::path')
+    parser.add_argument('config', help=meaning)
     add_safe_config(parser)
 
 

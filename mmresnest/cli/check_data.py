@@ -51,8 +51,8 @@ def add_check_data_arguments(parser: Parser) -> None:
     parser.add_argument(
         '--fix',
         metavar='OUT',
-        help='write corrected annotations: a .json file, or a folder for those of several splits; '
-        'the original is left alone',
+        help='write corrected annotations: a .json file, or a folder that --data takes, with links '
+        'to the images; the original is left alone',
     )
     parser.add_argument('--force', action='store_true', help='replace what --fix finds there')
     parser.add_argument(

@@ -31,6 +31,7 @@ COMMANDS = {
     'make-shapes': 'draw the embedded data set',
     'check-data': "find what is wrong with a config's data, and fix it",
     'browse-data': 'draw images and annotations as the pipeline delivers them',
+    'list': 'show configs, networks and published checkpoints',
     'report': 'write scores, curves and mistakes of a run into one page',
     'completion': 'print a script that has a shell complete commands',
 }

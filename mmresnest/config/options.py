@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeVar
 from ..errors import ArgumentError, nearest
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+STRATEGIES = ('fsdp', 'deepspeed')
 LOGGERS = ('tensorboard', 'wandb', 'mlflow')
 
 Options = TypeVar('Options')
@@ -189,6 +190,8 @@ class TrainOptions(RunOptions):
         deterministic: deterministic algorithms only.
         save_memory: have the backward pass of the backbone recompute what is cheap: about half the
             bytes in about the same time, on CPUs.
+        strategy: divide weights, gradients and momentum among the processes of a launcher: fsdp, of
+            torch, or deepspeed.
     """
 
     trains: ClassVar[bool] = True
@@ -202,6 +205,7 @@ class TrainOptions(RunOptions):
     seed: int | None = option(type=int)
     deterministic: bool = option(False)
     save_memory: bool = option(False)
+    strategy: str | None = option(choices=STRATEGIES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ import torch
 from mmengine.config import Config
 
 from ..config.inspect import dataset_configs, is_scored
+from ..config.load import name_of
+from ..config.options import ExportedTestOptions, build_options
 from ..errors import UserError
 from ..utils import run_logs
 from .base import BasePredictor
@@ -62,6 +66,47 @@ def score_predictor(
                     )
                     bar.step()
             return {name: float(value) for name, value in evaluator.evaluate(len(dataset)).items()}
+
+
+def score_exported(
+    model: str | os.PathLike,
+    config: str | os.PathLike | Config,
+    options: ExportedTestOptions | None = None,
+    /,
+    **given: Any,
+) -> dict[str, float]:
+    """Score a file of ``mmresnest export`` on the test split of a config.
+
+    Args:
+        model: an ``.onnx`` or ``.xml``.
+        config: a config, its file or name, or the work folder of a training.
+        options: what is asked for, see :class:`~mmresnest.config.options.ExportedTestOptions`.
+        **given: options by keyword.
+
+    Returns:
+        name of a score -> value.
+
+    Raises:
+        UserError: file, config or data cannot be used, or the file is for another task.
+    """
+    from ..config.inspect import import_packages, task_of
+    from ..engine.prepare import configure
+    from ..engine.trained_run import find_config
+    from .exported import ExportedModel
+
+    options = build_options(ExportedTestOptions, options, given)
+    if not isinstance(config, Config) and Path(config).expanduser().is_dir():
+        config = find_config(Path(config).expanduser())
+    predictor = ExportedModel(model, score_thr=0.0)
+    cfg = configure(config, options)
+    if task_of(cfg) != predictor.task:
+        raise UserError(
+            f'{model} holds a model for {predictor.task}, and {name_of(cfg)} is for '
+            f'{task_of(cfg)}; give the config, or the work folder, that it was exported from',
+            code='option.conflict',
+        )
+    import_packages(cfg)
+    return score_predictor(predictor, cfg, options.progress)
 
 
 def check_scorable(config: Config, names: Sequence[str] = ()) -> None:

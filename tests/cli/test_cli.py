@@ -17,9 +17,11 @@ from mmresnest.cli import main as cli
 from mmresnest.cli.arguments import parse_cfg_options, read_options
 from mmresnest.cli.main import main
 from mmresnest.config.options import ConfigOptions, TestOptions, TrainOptions, read_help
+from mmresnest.config.shipped import shipped_configs
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.export.options import ExportOptions
 from mmresnest.inference.options import PredictOptions
+from mmresnest.models.variants import list_archs
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 DETECTOR = 'faster_rcnn_resnest50_fpn'
@@ -297,6 +299,19 @@ def test_what_is_nearest_to_a_mistyped_word(line, said, capsys):
     with pytest.raises(SystemExit) as caught:
         main(line.split())
     assert caught.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_list_finds_by_words(capsys):
+    assert main(['list']) == 0
+    everything = capsys.readouterr().out
+    for name in (*shipped_configs(), *list_archs()):
+        assert f'  {name} ' in everything
+    assert main(['list', 'ResNeSt101', 'ade20k_mmseg']) == 0
+    found = capsys.readouterr().out
+    assert 'deeplabv3_resnest101_ade20k_mmseg' in found and 'mIoU 45.71' in found
+    assert 'https://' in found and 'cityscapes' not in found and 'networks' not in found
+    with refuses('option.unknown', 'resnst50', 'resnest50'):
+        main(['list', 'resnst50', '--debug'])
 
 
 def test_a_long_list_of_what_is_legal_is_cut_short(capsys):
