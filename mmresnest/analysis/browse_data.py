@@ -16,7 +16,8 @@ from ..config.checks import check_annotations
 from ..config.inspect import dataset_configs, import_packages, type_of
 from ..config.load import load_config, merge_options, name_of
 from ..config.paths import check_paths
-from ..config.retarget import apply_mask_values, use_data
+from ..config.retarget import use_data
+from ..data.request import DataRequest
 from ..engine.prepare import choose_data_folder
 from ..engine.runner import explain_build_errors, explain_run_errors
 from ..errors import UserError
@@ -74,7 +75,7 @@ def browse_data(
 
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     if demo or data is not None:
-        use_data(cfg, choose_data_folder(cfg, apply_mask_values(data, mask_values)))
+        use_data(cfg, choose_data_folder(cfg, DataRequest.parse(data, mask_values)))
     merge_options(cfg, options)
     if number < 1:
         raise UserError(

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 
 from ..data.base import DataFolder
 from ..data.folder import read_folder
-from ..data.mask_mapping import MaskMapping
+from ..data.request import DataRequest
 from ..errors import UserError
 from .inspect import (
     LOADERS,
@@ -30,13 +30,15 @@ KINDS = {'semantic': 'ade20k', 'panoptic': 'panoptic', 'instance': 'coco', 'dete
 """Task -> the layout of data that serves it."""
 
 
-def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
+def use_data(
+    cfg: Config, folder: DataFolder | DataRequest | str | os.PathLike
+) -> DataFolder:
     """Point a config at a data folder: paths, classes, heads and evaluators.
 
     Args:
         cfg: config of a detector or segmentor, changed in place.
-        folder: the data, read or yet to be read.  Where a folder holds both boxes and semantic
-            masks, the config's task decides.
+        folder: the data, read or yet to be read, as the request says.  Where a folder holds both
+            boxes and semantic masks, the config's task decides.
 
     Returns:
         what the folder holds.
@@ -72,28 +74,6 @@ def use_data(cfg: Config, folder: DataFolder | str | os.PathLike) -> DataFolder:
         'current',
     )
     return folder
-
-
-def apply_mask_values(
-    data: str | os.PathLike | None, mask_values: str | None
-) -> DataFolder | str | os.PathLike | None:
-    """Return the data folder, read with what the values of its masks stand for, if that is given.
-
-    Args:
-        data: the folder of ``--data``.
-        mask_values: see :mod:`mmresnest.data.mask_mapping`.
-
-    Raises:
-        UserError: a mapping without a folder, or one that does not fit its masks.
-    """
-    if mask_values is None:
-        return data
-    if data is None:
-        raise UserError(
-            '--mask-values say what the masks of --data DIR stand for; give both',
-            code='option.conflict',
-        )
-    return read_folder(data, 'ade20k', MaskMapping.parse(mask_values))
 
 
 def make_palette(count: int) -> list[tuple[int, ...]]:

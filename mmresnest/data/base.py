@@ -69,6 +69,8 @@ class DataFolder:
         things: for panoptic data, how many classes, from the first on, are countable.
         img_suffix: how image names end in a folder of masks.
         seg_map_suffix: what takes the place of ``img_suffix`` in the name of the mask.
+        format: what the folder was taken for, where that is another format than this package's.
+        cache: the folder of what was derived from it, if anything was.
     """
 
     kind: str
@@ -81,6 +83,8 @@ class DataFolder:
     things: int = 0
     img_suffix: str = '.jpg'
     seg_map_suffix: str = '.png'
+    format: str = ''
+    cache: Path | None = None
 
     @property
     def has_test(self) -> bool:
@@ -98,7 +102,9 @@ class DataFolder:
 
     def __str__(self) -> str:
         counts = ', '.join(f'{count} {name}' for name, count in self.counts.items())
-        return f'{self.root} ({self.kind}: {counts} images; {len(self.classes)} classes)'
+        taken = f'taken for {self.format}' if self.format else self.kind
+        written = f'; read into {self.cache}' if self.cache else ''
+        return f'{self.root} ({taken}: {counts} images; {len(self.classes)} classes{written})'
 
 
 Reading = Generator[Finding, None, DataFolder]
@@ -121,7 +127,9 @@ def describe_contents(root: Path) -> str:
 
 
 def make_relative(path: Path, root: Path) -> str:
-    """Return a path as seen from the root, empty for the root itself."""
+    """Return a path as seen from the root, empty for the root itself, absolute outside of it."""
+    if not path.is_relative_to(root):
+        return str(path)
     text = path.relative_to(root).as_posix()
     return '' if text == '.' else text
 

@@ -27,17 +27,23 @@ from .checks.masks import has_run_lengths
 from .checks.objects import check_objects
 from .checks.panoptic import check_masks, check_segments, check_things_first, count_things
 from .checks.rows import BACKSLASH, FIELDS, collect_ids, describe_list, get_rows, has_fields
+from .formats.derive import Derived
 from .json_files import read_coco_file
 
 _CHECKED_IMAGES = 1000
 _PURPOSE = {'train': 'learn from', 'val': 'score against', 'test': 'score against'}
 
 
-def read_coco(root: Path) -> Reading:
-    """Read a folder with boxes, and with instance masks where it has them."""
+def read_coco(root: Path, derived: Derived | None = None) -> Reading:
+    """Read a folder with boxes, and with instance masks where it has them.
+
+    Args:
+        root: the folder.
+        derived: where annotations and images are, if not where this layout has them.
+    """
     tables = {}
     for split in SPLITS:
-        path = find_first(root, JSON_NAMES, split)
+        path = derived.files.get(split) if derived else find_first(root, JSON_NAMES, split)
         if path is not None:
             table, mended = read_coco_file(path)
             yield from mended
@@ -56,7 +62,10 @@ def read_coco(root: Path) -> Reading:
         if scored or get_rows(table, 'categories'):
             yield from _check_categories(tables['train'], (path, table))
         maskless = maskless or _find_maskless(path, objects)
-        images = yield from _find_image_folder(root, split, path, table)
+        if derived:
+            images = make_relative(derived.images[split], root)
+        else:
+            images = yield from _find_image_folder(root, split, path, table)
         count = len(get_rows(table, 'images'))
         splits[split] = Split(
             split, make_relative(path, root), images, count, len(objects), scored=scored
@@ -124,8 +133,8 @@ def read_panoptic(root: Path) -> Reading:
 def _refuse_missing_json(root: Path, split: str, has_train: bool) -> None:
     if has_train:
         raise UserError(
-            f'{root} has no {split}.json; put a part of the images aside for '
-            f'validation and list them there (copying train.json to {split}.json works '
+            f'{root} has no {split}.json; --split 0.2 puts a fifth of the images aside for '
+            f'validation; or list some there (copying train.json to {split}.json works '
             'too, but scores what was learnt by heart)',
             code='data.no-split',
         )

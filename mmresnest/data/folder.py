@@ -1,6 +1,6 @@
 """A user's data folder, read once: which layout, which classes, how many images.
 
-Three layouts are understood, and a folder may hold all. Two of them::
+Three layouts are this package's own and are read in place; a folder may hold all. Two of them::
 
     root/                                   root/
       train.json  val.json  [test.json]       images/train  images/val  [images/test]
@@ -10,7 +10,7 @@ On the left COCO's (boxes, and masks where every object has one), on the right A
 image per picture, a pixel's value is its class and 255 is left out).  The third is COCO's for
 panoptic segmentation: ``panoptic_train.json`` and the folder ``panoptic_train/`` of its masks.
 COCO's own names, such as ``annotations/instances_train2017.json`` beside ``train2017/``, are found
-as well.
+as well. Folders of other tools are recognized and read by :mod:`.formats`.
 
 Whatever would only show up in the middle of a run is looked for here, and named with file, field
 and remedy in a :class:`~mmresnest.errors.UserError`.
@@ -23,10 +23,13 @@ from pathlib import Path
 
 from ..errors import UserError
 from .ade20k_folder import read_ade20k
-from .base import JSON_NAMES, PANOPTIC_NAMES, DataFolder, Reading, describe_contents, find_first
+from .base import JSON_NAMES, PANOPTIC_NAMES, DataFolder, Reading, find_first
 from .checks.findings import Finding
 from .coco_folder import read_coco, read_panoptic
+from .formats.recognize import find_rival, recognize_format, refuse_readings
 from .mask_mapping import MaskMapping
+from .other_folder import read_format
+from .request import DataRequest
 
 _LAYOUTS = (
     'expected train.json, val.json and images in train/ and val/ (COCO), '
@@ -36,12 +39,14 @@ _LAYOUTS = (
 
 
 def read_folder(
-    path: str | os.PathLike, kind: str | None = None, mapping: MaskMapping | None = None
+    path: str | os.PathLike | DataRequest,
+    kind: str | None = None,
+    mapping: MaskMapping | None = None,
 ) -> DataFolder:
     """Read a data folder that a run will use.
 
     Args:
-        path: the folder.
+        path: the folder, or how it is to be read.
         kind: ``coco``, ``panoptic`` or ``ade20k``, as the task wants it; by default the first of
             ``coco``, ``ade20k`` and ``panoptic`` that the folder holds.
         mapping: what the values of masks stand for, where they are no class indices.
@@ -63,12 +68,14 @@ def read_folder(
 
 
 def scan_folder(
-    path: str | os.PathLike, kind: str | None = None, mapping: MaskMapping | None = None
+    path: str | os.PathLike | DataRequest,
+    kind: str | None = None,
+    mapping: MaskMapping | None = None,
 ) -> tuple[DataFolder, list[Finding]]:
     """Read a data folder as far as that can be done, and collect what is wrong with it.
 
     Args:
-        path: the folder.
+        path: the folder, or how it is to be read.
         kind: see :func:`read_folder`.
         mapping: likewise.
 
@@ -87,9 +94,10 @@ def scan_folder(
 
 
 def _start_reading(
-    path: str | os.PathLike, kind: str | None, mapping: MaskMapping | None
+    path: str | os.PathLike | DataRequest, kind: str | None, mapping: MaskMapping | None
 ) -> Reading:
-    root = Path(path).expanduser().absolute()
+    asked = path if isinstance(path, DataRequest) else DataRequest(path, mapping)
+    root = Path(asked.path).expanduser().absolute()
     if not root.exists():
         raise UserError(f'the data folder {root} does not exist; {_LAYOUTS}', code='data.missing')
     if not root.is_dir():
@@ -102,27 +110,54 @@ def _start_reading(
             f'unknown kind of data folder {kind!r}; legal: ' + ', '.join(READERS),
             code='option.unknown',
         )
-    if kind == 'ade20k':
-        return read_ade20k(root, mapping)
-    if mapping is not None:
+    if kind == 'panoptic' and (asked.format or asked.division):
+        option = '--format' if asked.format else '--split'
+        raise UserError(
+            f'{option} is for boxes and masks, and {root} is read as panoptic data, whose parts '
+            'are panoptic_train.json and panoptic_val.json; leave it out',
+            code='option.conflict',
+        )
+    if asked.mapping is not None and kind != 'ade20k':
         raise UserError(
             f'--mask-values are for masks of classes, and {root} is read as {kind}; leave them out',
             code='option.conflict',
         )
-    return READERS[kind](root)
+    if kind != 'panoptic' and (
+        asked.format not in (None, kind) or asked.division or not _has_own_layout(root, kind)
+    ):
+        return read_format(root, kind, asked)
+    if asked.format is None:
+        _refuse_rivals(root, kind)
+    return read_ade20k(root, asked.mapping) if kind == 'ade20k' else READERS[kind](root)
 
 
 def _find_kind(root: Path) -> str:
-    if find_first(root, JSON_NAMES, 'train'):
-        return 'coco'
-    if (root / 'annotations' / 'train').is_dir():
-        return 'ade20k'
+    for kind in ('coco', 'ade20k'):
+        if _has_own_layout(root, kind):
+            return kind
     if find_first(root, PANOPTIC_NAMES, 'train'):
         return 'panoptic'
-    raise UserError(
-        f'no annotations in {root}; {_LAYOUTS}. {describe_contents(root)}',
-        code='data.no-annotations',
-    )
+    return recognize_format(root, 'coco').kind
 
 
+def _has_own_layout(root: Path, kind: str) -> bool:
+    """Return whether a folder has one of the layouts above, which are read in place."""
+    if kind == 'coco':
+        return find_first(root, JSON_NAMES, 'train') is not None
+    return (root / 'annotations' / 'train').is_dir()
+
+
+def _refuse_rivals(root: Path, kind: str) -> None:
+    """Refuse a folder that holds annotations of another format beside those of its layout."""
+    if kind == 'coco':
+        rival = find_rival(root, [name for name, place in _RIVALS.items() if any(root.glob(place))])
+        if rival is not None:
+            row, like = rival
+            own = find_first(root, JSON_NAMES, 'train')
+            readings = f'COCO ({own}) and as {row.title} ({like.found})'
+            raise refuse_readings(root, readings, ['coco', row.name])
+
+
+_RIVALS = {'voc': 'Annotations/*.xml', 'yolo': '*.y*ml'}
+"""Formats that may stand beside this package's layout, and a cheap sign of each."""
 READERS = {'coco': read_coco, 'ade20k': read_ade20k, 'panoptic': read_panoptic}

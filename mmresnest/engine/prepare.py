@@ -39,6 +39,7 @@ from ..config.hardware import (
     configure_model_wrapper,
     configure_norms,
     configure_strategy,
+    set_strategy,
     strategy_of,
 )
 from ..config.inspect import dataset_configs, import_packages, task_of
@@ -336,6 +337,7 @@ CONFIG_STEPS: tuple[tuple[Any, ...], ...] = (
     (use_data_folder, 'data', 'demo', 'launcher', 'mask_values', 'data_format', 'split'),
     (if_asked(start_from_scratch), 'from_scratch'),
     (if_asked(shrink_config), 'demo'),
+    (if_asked(set_strategy), 'strategy', 'strategy'),
     (merge_options, 'cfg_options'),
 )
 """What makes the config that is printed: a step, and the options that it reads."""

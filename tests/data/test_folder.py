@@ -428,7 +428,7 @@ def test_task_decides_between_layouts(tmp_path):
     assert read_folder(tmp_path, 'coco').classes == ('cat', 'dog')
     assert len(read_folder(tmp_path, 'ade20k').classes) == 3
     (tmp_path / 'train.json').unlink()
-    with refuses('data.no-annotations'):
+    with refuses('data.no-split', 'train'):
         read_folder(tmp_path, 'coco')
 
 

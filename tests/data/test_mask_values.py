@@ -7,8 +7,9 @@ from PIL import Image
 
 from mmresnest.analysis.check_data import check_data
 from mmresnest.config.load import load_config
-from mmresnest.config.retarget import apply_mask_values, use_data
+from mmresnest.config.retarget import use_data
 from mmresnest.data.folder import read_folder, scan_folder
+from mmresnest.data.request import DataRequest
 from mmresnest.engine.train import train
 from mmresnest.errors import UserError
 
@@ -52,7 +53,7 @@ def test_refused_by_train_and_check_data_alike(folder, config, tmp_path):
 @pytest.mark.filterwarnings('ignore:For binary segmentation')
 def test_trained_and_scored_as_the_index_masks(folder, config, tmp_path):
     cfg = load_config(config.filename)
-    use_data(cfg, apply_mask_values(folder, MAPPING))
+    use_data(cfg, DataRequest.parse(folder, MAPPING))
     dataset = cfg.train_dataloader.dataset
     assert dataset.metainfo.classes == ('background', 'object')
     check_data(config, data=folder, mask_values=MAPPING, fix=tmp_path / 'fixed')
@@ -80,11 +81,11 @@ def test_fix_writes_a_folder_of_index_masks(folder, config, tmp_path):
 @pytest.mark.parametrize('mapping', ['0=background', '0=a,128=b'])
 def test_a_mapping_that_leaves_out_a_class_is_refused(folder, config, mapping):
     with pytest.raises(UserError) as error:
-        apply_mask_values(folder, mapping)
+        use_data(load_config(config.filename), DataRequest.parse(folder, mapping))
     assert error.value.code == 'data.label-values'
 
 
 def test_a_mapping_without_a_folder_is_refused(config):
     with pytest.raises(UserError) as error:
-        apply_mask_values(None, MAPPING)
+        DataRequest.parse(None, MAPPING)
     assert error.value.code == 'option.conflict'

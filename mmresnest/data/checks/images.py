@@ -356,6 +356,18 @@ def find_shared_images(
     return sorted(pairs)
 
 
+def group_duplicates(paths: Sequence[Path]) -> list[list[int]]:
+    """Return the positions of equal files, a list for each content, in order of the first."""
+    sizes: dict[int, list[int]] = defaultdict(list)
+    for at, path in enumerate(paths):
+        sizes[os.stat(path).st_size].append(at)
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for same in sizes.values():
+        for at in same:
+            groups[_hash_file(paths[at]) if len(same) > 1 else at].append(at)
+    return sorted(groups.values())
+
+
 def _hash_file(path: Path) -> bytes:
     try:
         return hashlib.sha256(path.read_bytes()).digest()

@@ -1,0 +1,357 @@
+"""What readers of formats share: likenesses, pictures with objects, tables, and where files are."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import UserError
+from ..base import IMAGE_SUFFIXES, SPLITS, list_files
+from ..checks.findings import Finding
+from ..checks.images import find_mismatch, read_headers
+from ..mask_mapping import MaskMapping
+
+WHOLE = ''
+"""The split of a folder that has none."""
+
+DIGITS = 6
+"""Decimals of a pixel that are kept: what is written as a share comes back as the same number."""
+
+SPLIT_WORDS = {
+    'train': ('train', 'training', 'trainset'),
+    'val': ('val', 'valid', 'validation', 'dev', 'valset'),
+    'test': ('test', 'testing', 'testset'),
+}
+"""How folders and files call the splits."""
+
+_NAMES = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How far a folder looks like a format.
+
+    Attributes:
+        found: what of the format is there; empty if nothing is.
+        missing: what is not there and must be; empty for a folder that can be read.
+        command: the one command that mends it.
+    """
+
+    found: str = ''
+    missing: str = ''
+    command: str = ''
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the folder has all that the format needs."""
+        return bool(self.found) and not self.missing
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An annotated object.
+
+    Attributes:
+        name: its class.
+        box: x, y, width and height in pixels.
+        polygons: its mask, x0 y0 x1 y1 ... each; empty without one.
+        source: where it stands, as ``a.xml:12``.
+    """
+
+    name: str
+    box: tuple[float, float, float, float]
+    polygons: tuple[tuple[float, ...], ...] = ()
+    source: str = ''
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image and its objects.
+
+    Attributes:
+        path: the file.
+        things: what is annotated.
+        size: width and height as annotated; None where the format says nothing of them.
+        source: the file of its annotations.
+    """
+
+    path: Path
+    things: tuple[Thing, ...] = ()
+    size: tuple[int, int] | None = None
+    source: str = ''
+
+
+@dataclass(frozen=True)
+class Part:
+    """A split as it was read.
+
+    Attributes:
+        table: a COCO table.
+        paths: the image files, in the order of its list.
+        original: the annotation file, if the table is what it holds.
+        folder: where its ``file_name`` start from, if there is an ``original``.
+    """
+
+    table: Mapping[str, Any]
+    paths: Sequence[Path]
+    original: Path | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class ObjectData:
+    """Images with boxes or instance masks.
+
+    Attributes:
+        parts: one for each split, or one called ``WHOLE``.
+        findings: what was mended in reading.
+    """
+
+    parts: Mapping[str, Part]
+    findings: Sequence[Finding] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask of classes."""
+
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class MaskData:
+    """Images with masks of classes.
+
+    Attributes:
+        pairs: images and masks for each split, or for one called ``WHOLE``.
+        classes: names by index; empty if ``classes.txt`` or the values tell.
+        mapping: what the values of the masks stand for, if the format says so.
+    """
+
+    pairs: Mapping[str, Sequence[Pair]]
+    classes: tuple[str, ...] = ()
+    mapping: MaskMapping | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: a row of :data:`.table.FORMATS`.
+
+    Attributes:
+        name: what ``--format`` calls it.
+        title: what messages call it.
+        looks: the files that it is known by, for a message.
+        kind: ``coco`` for boxes and instance masks, ``ade20k`` for masks of classes.
+        compare: says how far a folder looks like it.
+        read: reads a folder.
+        find_roots: further folders that it reads from.
+    """
+
+    name: str
+    title: str
+    looks: str
+    kind: str
+    compare: Callable[[Path], Likeness]
+    read: Callable[[Path], ObjectData | MaskData]
+    find_roots: Callable[[Path], Iterable[Path]] = field(default=lambda root: ())
+
+
+def name_split(text: str) -> str:
+    """Return the split that a name of a file or folder says, ``WHOLE`` if none.
+
+    ``train2017``, ``_valid`` and ``instances_Test`` count; ``training_notes`` does, too, and
+    ``constrained`` does not.
+    """
+    words = re.split('[^a-z]+', text.lower())
+    found = {_NAMES[word] for word in words if word in _NAMES}
+    return found.pop() if len(found) == 1 else WHOLE
+
+
+def find_split_folders(folder: Path) -> dict[str, Path]:
+    """Return the folders below a folder whose names say a split, by split.
+
+    Raises:
+        UserError: two say the same.
+    """
+    found: dict[str, Path] = {}
+    if not folder.is_dir():
+        return found
+    for path in sorted(folder.iterdir()):
+        split = name_split(path.name)
+        if path.is_dir() and split:
+            if split in found:
+                raise UserError(
+                    f'{found[split]} and {path} both seem to hold the split {split}; rename or '
+                    'move away the one that does not',
+                    code='data.ambiguous',
+                )
+            found[split] = path
+    return found
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files below a folder, in the order of their names."""
+    return [folder / name for name in list_files(folder, IMAGE_SUFFIXES)]
+
+
+def has_file(folder: Path, pattern: str, depth: int = 2) -> bool:
+    """Return whether a folder or those below it hold a file of such a name."""
+    return next(find_shallow(folder, pattern, depth), None) is not None
+
+
+def find_shallow(folder: Path, pattern: str, depth: int = 2) -> Iterator[Path]:
+    """Yield files of such a name in a folder and up to ``depth`` below, in the order of names."""
+    if not folder.is_dir():
+        return
+    for level in range(depth + 1):
+        for path in sorted(folder.glob('*/' * level + pattern)):
+            if path.is_file() and not path.name.startswith('.'):
+                yield path
+
+
+def round_pixels(values: Iterable[float]) -> tuple[float, ...]:
+    """Return coordinates of a pixel's millionth, whole ones as whole numbers."""
+    rounded = [round(value, DIGITS) for value in values]
+    return tuple(int(value) if value == int(value) else value for value in rounded)
+
+
+def enclose(polygons: Iterable[Sequence[float]]) -> tuple[float, float, float, float]:
+    """Return the box x, y, width, height around polygons."""
+    xs = [x for polygon in polygons for x in polygon[::2]]
+    ys = [y for polygon in polygons for y in polygon[1::2]]
+    x, y, width, height = round_pixels((min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)))
+    return x, y, width, height
+
+
+def measure_polygon(polygon: Sequence[float]) -> float:
+    """Return the area of a polygon x0 y0 x1 y1 ..., by the shoelace formula."""
+    xs, ys = polygon[::2], polygon[1::2]
+    turned = zip(xs, ys, (*xs[1:], xs[0]), (*ys[1:], ys[0]))
+    return abs(sum(x0 * y1 - x1 * y0 for x0, y0, x1, y1 in turned)) / 2
+
+
+def check_sizes(pictures: Iterable[Picture]) -> Iterator[Picture]:
+    """Yield pictures with the size that training sees.
+
+    Raises:
+        UserError: an image that is missing or cannot be read, or whose size is another than
+            annotated.
+    """
+    pictures = list(pictures)
+    for picture, seen in zip(pictures, read_headers([one.path for one in pictures])):
+        kind, why = find_mismatch(seen, picture.size, follows_exif=True)
+        where = f'{picture.source}: ' if picture.source else ''
+        if kind == 'image-missing':
+            raise UserError(
+                f'{where}the image {picture.path} does not exist; put it there, or take its '
+                'annotations away',
+                code='data.image-missing',
+            )
+        if seen.fault:
+            raise UserError(
+                f'{where}the image {picture.path} cannot be read: {why}; put it there again, or '
+                'take it and its annotations away',
+                code='data.image-unreadable',
+            )
+        if kind in ('image-size', 'image-turned'):
+            turned = kind == 'image-turned'
+            raise UserError(
+                f'{where}the image {picture.path} {why}'
+                + (' (an EXIF orientation turns it when it is read)' if turned else '')
+                + '; annotate the file that is there, or correct the size, before anything else '
+                'is corrected',
+                code='data.image-size',
+            )
+        size = seen.size[::-1] if seen.turned else seen.size
+        yield replace(picture, size=size)
+
+
+def make_data(classes: Sequence[str], splits: Mapping[str, Sequence[Picture]]) -> ObjectData:
+    """Return pictures as COCO tables: ids from 1, categories in the order of the classes."""
+    return ObjectData({split: _make_part(classes, rows) for split, rows in splits.items()})
+
+
+def _make_part(classes: Sequence[str], pictures: Sequence[Picture]) -> Part:
+    ids = {name: number for number, name in enumerate(classes, start=1)}
+    images, rows = [], []
+    for number, picture in enumerate(pictures, start=1):
+        assert picture.size is not None  # of check_sizes
+        width, height = picture.size
+        images.append(dict(id=number, file_name='', width=width, height=height))
+        for thing in picture.things:
+            row = dict(
+                id=len(rows) + 1,
+                image_id=number,
+                category_id=ids[thing.name],
+                bbox=list(thing.box),
+                area=thing.box[2] * thing.box[3],
+                iscrowd=0,
+                source=thing.source,
+            )
+            if thing.polygons:
+                row['segmentation'] = list(map(list, thing.polygons))
+                row['area'] = sum(map(measure_polygon, thing.polygons))
+            rows.append(row)
+    categories = [dict(id=number, name=name) for name, number in ids.items()]
+    table = dict(images=images, annotations=rows, categories=categories)
+    return Part(table, [picture.path for picture in pictures])
+
+
+def collect_names(splits: Mapping[str, Sequence[Picture]]) -> tuple[str, ...]:
+    """Return the names of all objects in the order of the alphabet, where no list gives another."""
+    found = {thing.name for rows in splits.values() for row in rows for thing in row.things}
+    return tuple(sorted(found))
+
+
+def order_splits(splits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the splits in the order train, val, test."""
+    return {name: splits[name] for name in (*SPLITS, WHOLE) if name in splits}
+
+
+def parse_number(text: Any) -> float | None:
+    """Return a finite number that a text spells, None if it spells none."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+class ImageIndex:
+    """The images below a folder, found by their names with or without ending."""
+
+    def __init__(self, *folders: Path) -> None:
+        self.paths = [path for folder in folders for path in list_images(folder)]
+        self.names: dict[str, list[Path]] = defaultdict(list)
+        self.stems: dict[str, list[Path]] = defaultdict(list)
+        for path in self.paths:
+            self.names[path.name].append(path)
+            self.stems[path.stem].append(path)
+
+    def find_near(self, label: Path, name: str) -> Path | None:
+        """Return the image that a label file stands for.
+
+        Args:
+            label: the file.
+            name: what it calls the image; empty if it says nothing.
+
+        Returns:
+            the image of that name, else the one with the label's name; of several the one in the
+            nearest folder; None without one.
+        """
+        base = name.replace('\\', '/').rpartition('/')[2]
+        # Tools rename images and leave the name in the file: the label's own name is the better.
+        found = self.stems.get(label.stem) or self.names.get(base) or []
+        both = [path for path in found if path.name == base] or found
+        return max(both, key=lambda path: _count_shared(path, label), default=None)
+
+
+def _count_shared(one: Path, other: Path) -> int:
+    return len(os.path.commonpath([one, other]))

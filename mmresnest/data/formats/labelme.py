@@ -1,0 +1,180 @@
+"""Labelme: a json file for each image, beside it or in a folder of its own.
+
+Shapes are rectangles (two corners in any order) and polygons; those of the same ``group_id`` and
+label are one object. Circles, lines, points and bitmaps are refused: none of them is a box or a
+polygon without a guess. The copy of the image that a file may hold (``imageData``) is not read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import UserError
+from ..base import list_files
+from ..checks.findings import shorten
+from ..checks.images import track_rows
+from ..checks.rows import is_list_of_numbers, parse_size, to_float
+from ..json_files import read_json
+from .base import (
+    WHOLE,
+    ImageIndex,
+    Likeness,
+    ObjectData,
+    Picture,
+    Thing,
+    check_sizes,
+    collect_names,
+    enclose,
+    find_shallow,
+    find_split_folders,
+    make_data,
+    order_splits,
+    round_pixels,
+)
+from .names import find_class_list
+
+_LOOKED_AT = 8
+_KINDS = ('rectangle', 'polygon')
+
+
+def compare_labelme(root: Path) -> Likeness:
+    """Say how far a folder looks like labelme."""
+    for number, path in enumerate(find_shallow(root, '*.json')):
+        if number == _LOOKED_AT:
+            break
+        if is_labelme_file(path):
+            return Likeness(f'{path.relative_to(root)}, a json file with shapes')
+    return Likeness()
+
+
+def is_labelme_file(path: Path) -> bool:
+    """Return whether a file holds the shapes of an image."""
+    with path.open('rb') as file:
+        if b'"shapes"' not in file.read(2**16) and path.stat().st_size < 2**16:
+            return False
+    try:
+        table = read_json(path)
+    except UserError:
+        return False
+    return isinstance(table.get('shapes'), list) and 'images' not in table
+
+
+def read_labelme(root: Path) -> ObjectData:
+    """Read a folder of json files and images.
+
+    Raises:
+        UserError: with file, line and remedy, for what cannot be read.
+    """
+    places = find_split_folders(root)
+    if not any(_list_labels(folder) for folder in places.values()):
+        places = {WHOLE: root}
+    index = ImageIndex(root)
+    splits = {}
+    for split, folder in places.items():
+        labels = _list_labels(folder)
+        rows = track_rows(labels, len(labels), f'reading {len(labels)} json files')
+        splits[split] = list(check_sizes([_read_picture(path, root, index) for path in rows]))
+    return make_data(find_class_list(root) or collect_names(splits), order_splits(splits))
+
+
+def _list_labels(folder: Path) -> list[Path]:
+    return [folder / name for name in list_files(folder, ('.json',))]
+
+
+def _read_picture(path: Path, root: Path, index: ImageIndex) -> Picture:
+    table = read_json(path)
+    if not isinstance(table.get('shapes'), list):
+        raise UserError(
+            f'{path}: has no list "shapes", as the files of labelme beside it have; move it out of '
+            'the folder',
+            code='data.label-line',
+        )
+    name = table.get('imagePath')
+    image = index.find_near(path, name if isinstance(name, str) else '')
+    if image is None:
+        raise UserError(
+            f'{path}: there is no image for it, neither {shorten(name)} nor one called {path.stem} '
+            f'below {root}; put it there, or take the file away',
+            code='data.image-missing',
+        )
+    size = parse_size(dict(width=table.get('imageWidth'), height=table.get('imageHeight')))
+    groups: dict[Any, list[Thing]] = {}
+    for at, shape in enumerate(table['shapes']):
+        line = _find_line(path, at)
+        thing = _read_thing(shape, f'{path}:{line}', f'{path.relative_to(root)}:{line}')
+        group = shape.get('group_id')
+        key = (thing.name, group) if type(group) in (int, str) else at
+        groups.setdefault(key, []).append(thing)
+    return Picture(image, tuple(map(_join_things, groups.values())), size, str(path))
+
+
+def _find_line(path: Path, at: int) -> int:
+    """Return the line in which the points or the kind of a shape stand first."""
+    text = path.read_text(encoding='utf-8-sig')
+    found = [match.start() for match in re.finditer(r'"label"\s*:', text)]
+    return text.count('\n', 0, found[at]) + 1 if at < len(found) else 1
+
+
+def _join_things(things: list[Thing]) -> Thing:
+    """Return the parts of one object as that; a rectangle among several gives its corners."""
+    if len(things) == 1:
+        return things[0]
+    polygons = tuple(
+        polygon for thing in things for polygon in (thing.polygons or (_to_polygon(thing),))
+    )
+    return Thing(things[0].name, enclose(polygons), polygons, things[0].source)
+
+
+def _to_polygon(thing: Thing) -> tuple[float, ...]:
+    x, y, width, height = thing.box
+    return x, y, x + width, y, x + width, y + height, x, y + height
+
+
+def _read_thing(shape: Any, place: str, source: str) -> Thing:
+    if not isinstance(shape, Mapping) or not isinstance(shape.get('label'), str):
+        raise UserError(
+            f'{place}: a shape without "label"; name its class, or take it away',
+            code='data.label-line',
+        )
+    label, kind = shape['label'], shape.get('shape_type', 'polygon')
+    if kind not in _KINDS:
+        raise UserError(
+            f'{place}: {shorten(label)} is a {shorten(kind)}, and boxes and masks are made of '
+            'rectangles and polygons; draw it as one of them, or take it away',
+            code='data.shape',
+        )
+    points = list(_read_points(shape.get('points'), place, label))
+    fewest = 2 if kind == 'rectangle' else 3
+    if len({*points}) < fewest or kind == 'rectangle' and len(points) not in (2, 4):
+        raise UserError(
+            f'{place}: the {kind} of {shorten(label)} has {len(points)} points'
+            + (f', {len({*points})} of them different' if len({*points}) < len(points) else '')
+            + f', and needs {fewest}'
+            + (' or more' if kind == 'polygon' else '')
+            + '; draw it again, or take it away',
+            code='data.mask-points',
+        )
+    flat = round_pixels(value for point in points for value in point)
+    if kind == 'rectangle':
+        return Thing(label, enclose([flat]), source=source)
+    return Thing(label, enclose([flat]), (flat,), source)
+
+
+def _read_points(points: Any, place: str, label: str) -> Iterator[tuple[float, float]]:
+    if not isinstance(points, list) or not all(is_list_of_numbers(one, 2) for one in points):
+        raise UserError(
+            f'{place}: the points of {shorten(label)} are no list of pairs [x, y]; draw it again, '
+            'or take it away',
+            code='data.label-line',
+        )
+    for x, y in points:
+        if abs(to_float(x)) > 1e9 or abs(to_float(y)) > 1e9 or x != x or y != y:
+            raise UserError(
+                f'{place}: {shorten(label)} has the point [{x}, {y}], which is in no image; draw '
+                'it again, or take it away',
+                code='data.label-line',
+            )
+        yield to_float(x), to_float(y)

@@ -1,0 +1,68 @@
+"""The list of classes that a tool leaves beside its annotations."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ...errors import UserError
+from ..text_files import read_class_names, refuse_encoding
+
+LISTS = ('classes.txt', 'labels.txt', 'obj.names', 'labels/classes.txt', 'predefined_classes.txt')
+_PBTXT = re.compile(r"""\b(id|name|display_name)\s*:\s*(?:"([^"]*)"|'([^']*)'|(\d+))""")
+
+
+def read_name_list(path: Path) -> tuple[str, ...]:
+    """Return the names of a file, one a line.
+
+    Raises:
+        UserError: a name that stands twice, or text in another encoding than UTF-8.
+    """
+    reading = read_class_names(path)
+    while True:
+        try:
+            found = next(reading)
+        except StopIteration as end:
+            return end.value
+        if found.is_error:
+            raise found.to_error()
+
+
+def find_class_list(root: Path) -> tuple[str, ...]:
+    """Return the names of a folder's list of classes, empty without one.
+
+    ``classes.txt`` and its like have one name a line; ``labelmap.txt`` of CVAT has
+    ``name:color:parts:actions``; ``label_map.pbtxt`` of TensorFlow has ``name: 'cat'``.
+    """
+    for name in LISTS:
+        if (root / name).is_file():
+            return read_name_list(root / name)
+    if (root / 'labelmap.txt').is_file():
+        names = (line.partition(':')[0].strip() for line in _read_lines(root / 'labelmap.txt'))
+        return tuple(name for name in names if name and name[0] != '#' and name != 'background')
+    for path in sorted(root.glob('*label*map*.pbtxt')):
+        return _read_pbtxt(path)
+    return ()
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise refuse_encoding(path, error) from None
+
+
+def _read_pbtxt(path: Path) -> tuple[str, ...]:
+    """Return the names of TensorFlow's label map in the order of their ids."""
+    found = []
+    for item in '\n'.join(_read_lines(path)).split('item')[1:]:
+        fields = {
+            key: double or single or number for key, double, single, number in _PBTXT.findall(item)
+        }
+        if not fields.get('id', '').isdecimal() or not fields.get('name'):
+            raise UserError(
+                f'{path}: an item without id and name; write item {{ id: 1 name: "cat" }}',
+                code='data.label-line',
+            )
+        found.append((int(fields['id']), fields['name']))
+    return tuple(name for _, name in sorted(found))

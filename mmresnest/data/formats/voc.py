@@ -1,0 +1,294 @@
+"""Pascal VOC: an xml file for each image.
+
+``JPEGImages/``, ``Annotations/`` and lists of names in ``ImageSets/Main/``, or the xml files beside
+the images, also in folders named after splits. A box has two corners ``(xmin, ymin)`` and
+``(xmax, ymax)``. The challenge counts pixels from 1 and includes the last, so that
+``w = xmax - xmin + 1``; its files say so by ``<database>The VOC2007 Database``. Those of drawing
+tools (LabelImg, CVAT, Label Studio, Roboflow) hold edges: ``w = xmax - xmin``.
+
+Read by expat itself, without entities: a file with a document type is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.parsers import expat
+
+from ...errors import UserError
+from ..base import SPLITS, list_files
+from ..checks.images import track_rows
+from .base import (
+    WHOLE,
+    ImageIndex,
+    Likeness,
+    ObjectData,
+    Picture,
+    Thing,
+    check_sizes,
+    collect_names,
+    find_shallow,
+    find_split_folders,
+    make_data,
+    order_splits,
+    parse_number,
+    round_pixels,
+)
+from .names import find_class_list
+
+_DEPTH = 100
+_CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
+
+
+@dataclass
+class Node:
+    """An element of an xml file: its tag, line, text and children."""
+
+    tag: str
+    line: int
+    text: str = ''
+    children: list[Node] = field(default_factory=list)
+
+    def find_child(self, *tags: str) -> Node | None:
+        """Return the first element at the end of a path of tags."""
+        node: Node | None = self
+        for tag in tags:
+            node = next((one for one in node.children if one.tag == tag), None) if node else None
+        return node
+
+    def read_text(self, *tags: str) -> str:
+        """Return the text at the end of a path of tags, empty without it."""
+        node = self.find_child(*tags)
+        return node.text.strip() if node else ''
+
+
+def read_xml(path: Path) -> Node:
+    """Read an xml file as data: no document type, no entities.
+
+    Raises:
+        UserError: it cannot be read, or has one.
+    """
+    parser = expat.ParserCreate()
+    top = Node('', 0)
+    open_nodes = [top]
+
+    def start(tag: str, _: Any) -> None:
+        if len(open_nodes) > _DEPTH:
+            raise UserError(
+                f'{path}:{parser.CurrentLineNumber}: more than {_DEPTH} elements inside each '
+                'other; export the file again',
+                code='data.xml',
+            )
+        node = Node(tag, parser.CurrentLineNumber)
+        open_nodes[-1].children.append(node)
+        open_nodes.append(node)
+
+    def add_text(text: str) -> None:
+        open_nodes[-1].text += text
+
+    def refuse(*_: Any) -> None:
+        raise UserError(
+            f'{path}:{parser.CurrentLineNumber}: a document type (<!DOCTYPE>), which can define '
+            'entities, and no annotation needs one; take the line away',
+            code='data.xml',
+        )
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _: open_nodes.pop()
+    parser.CharacterDataHandler = add_text
+    parser.StartDoctypeDeclHandler = refuse
+    parser.buffer_text = True
+    try:
+        parser.Parse(path.read_bytes(), True)
+    except expat.ExpatError as error:
+        raise UserError(
+            f'{path}:{error.lineno}: no valid xml ({expat.errors.messages[error.code]}); export '
+            'the file again',
+            code='data.xml',
+        ) from None
+    except (OSError, LookupError, ValueError) as error:
+        raise UserError(
+            f'{path}: cannot be read: {error}; export it again', code='data.xml'
+        ) from None
+    return top.children[0]
+
+
+def compare_voc(root: Path) -> Likeness:
+    """Say how far a folder looks like VOC."""
+    files = _find_labels(root)
+    first = next(files, None)
+    if first is None:
+        pictures = (root / 'JPEGImages').is_dir()
+        sets = (root / 'ImageSets' / 'Main').is_dir()
+        if (pictures or sets) and not (root / 'SegmentationClass').is_dir():
+            return Likeness(
+                'JPEGImages/' if pictures else 'ImageSets/Main/',
+                'Annotations/ with an xml file for each image',
+                f'ls {root / "Annotations"}',
+            )
+        return Likeness()
+    return Likeness(f'{first.relative_to(root)}, an xml file with boxes')
+
+
+def _find_labels(root: Path) -> Iterator[Path]:
+    """Yield the first xml file that has boxes, looking at a few of each place."""
+    places: list[Path] = [root / 'Annotations', root, *find_split_folders(root).values()]
+    if root.is_dir():
+        places += [path for path in sorted(root.iterdir()) if path.is_dir()]
+    for place in dict.fromkeys(places):
+        for number, path in enumerate(find_shallow(place, '*.xml', 1 if place != root else 0)):
+            if number == 3:
+                break
+            with path.open('rb') as file:
+                if b'<annotation' in file.read(4096):
+                    yield path
+
+
+def read_voc(root: Path) -> ObjectData:
+    """Read a folder of xml files and images.
+
+    Raises:
+        UserError: with file, line and remedy, for what cannot be read.
+    """
+    splits = {}
+    for split, (labels, folder) in _list_labels(root).items():
+        index = ImageIndex(folder)
+        rows = track_rows(labels, len(labels), f'reading {len(labels)} xml files')
+        splits[split] = list(check_sizes([_read_picture(path, root, index) for path in rows]))
+    classes = find_class_list(root) or collect_names(splits)
+    _check_names(splits, classes, root)
+    return make_data(classes, order_splits(splits))
+
+
+def _check_names(splits: dict[str, list[Picture]], classes: Sequence[str], root: Path) -> None:
+    for pictures in splits.values():
+        for picture in pictures:
+            for thing in picture.things:
+                if thing.name not in classes:
+                    raise UserError(
+                        f'{thing.source}: the class {thing.name!r} is not in the list of classes '
+                        f'of {root} ({", ".join(classes[:20])}); add it there, or correct the name',
+                        code='data.class-index',
+                    )
+
+
+def _list_labels(root: Path) -> dict[str, tuple[list[Path], Path]]:
+    """Return the xml files of each split, and the folder of its images."""
+    sets = root / 'ImageSets' / 'Main'
+    annotations = root / 'Annotations'
+    if annotations.is_dir():
+        images = root / 'JPEGImages' if (root / 'JPEGImages').is_dir() else root
+        lists = {split: sets / f'{split}.txt' for split in SPLITS}
+        lists = {split: path for split, path in lists.items() if path.is_file()}
+        if 'train' not in lists and (sets / 'trainval.txt').is_file():
+            lists = {WHOLE: sets / 'trainval.txt', **lists}
+            lists.pop('val', None)
+        elif not lists and (sets / 'default.txt').is_file():
+            lists = {WHOLE: sets / 'default.txt'}
+        if lists:
+            return {
+                split: (list(_read_list(path, annotations)), images)
+                for split, path in lists.items()
+            }
+        folders = find_split_folders(annotations)
+        if folders:
+            return {split: (_list_xml(folder), images) for split, folder in folders.items()}
+        return {WHOLE: (_list_xml(annotations), images)}
+    folders = {
+        split: folder for split, folder in find_split_folders(root).items() if _list_xml(folder)
+    }
+    if folders:
+        return {split: (_list_xml(folder), folder) for split, folder in folders.items()}
+    inner = {
+        split: folder
+        for place in sorted(path for path in root.iterdir() if path.is_dir())
+        for split, folder in find_split_folders(place).items()
+        if _list_xml(folder)
+    }
+    if inner:
+        return {split: (_list_xml(folder), root) for split, folder in inner.items()}
+    return {WHOLE: (_list_xml(root), root)}
+
+
+def _list_xml(folder: Path) -> list[Path]:
+    return [folder / name for name in list_files(folder, ('.xml',))]
+
+
+def _read_list(path: Path, annotations: Path) -> Iterator[Path]:
+    """Yield the xml files that a list names, one a line, with 1 or -1 after it for a class."""
+    for number, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines(), start=1):
+        if line.strip():
+            words = line.strip().rsplit(maxsplit=1)
+            name = words[0] if len(words) == 2 and words[1] in ('1', '-1', '0') else line.strip()
+            label = annotations / f'{name}.xml'
+            if not label.is_file():
+                raise UserError(
+                    f'{path}:{number}: {name} has no file {label}; put it there, or take the '
+                    'line away',
+                    code='data.label-missing',
+                )
+            yield label
+
+
+def _read_picture(path: Path, root: Path, index: ImageIndex) -> Picture:
+    top = read_xml(path)
+    where = path.relative_to(root)
+    if top.tag != 'annotation':
+        raise UserError(
+            f'{path}:{top.line}: <{top.tag}> where VOC has <annotation>; take the file away, or '
+            'export it again',
+            code='data.label-line',
+        )
+    name = top.read_text('filename')
+    image = index.find_near(path, name)
+    if image is None:
+        raise UserError(
+            f'{path}: there is no image for it, neither {name or "a <filename>"} nor one called '
+            f'{path.stem}, below the folder of the images; put it there, or take the file away',
+            code='data.image-missing',
+        )
+    size = top.find_child('size')
+    sides = [parse_number(size.read_text(side)) for side in ('width', 'height')] if size else []
+    if not sides or any(side is None or side < 1 for side in sides):
+        raise UserError(
+            f'{path}:{size.line if size else top.line}: no <size> with width and height of the '
+            'image, by which the boxes are checked; write '
+            f'<size><width>W</width><height>H</height></size> into it, those of {image.name}',
+            code='data.size-missing',
+        )
+    database = top.read_text('source', 'database').lower()
+    counts_from_1 = database.startswith('the voc') and database.endswith('database')
+    things = tuple(
+        _read_thing(node, path, where, 1 if counts_from_1 else 0)
+        for node in top.children
+        if node.tag == 'object'
+    )
+    width, height = (int(side or 0) for side in sides)
+    return Picture(image, things, (width, height), str(path))
+
+
+def _read_thing(node: Node, path: Path, where: Path, first: int) -> Thing:
+    name, box = node.read_text('name'), node.find_child('bndbox')
+    if not name:
+        raise UserError(
+            f'{path}:{node.line}: an <object> without <name>; name its class, or take it away',
+            code='data.label-line',
+        )
+    if box is None:
+        raise UserError(
+            f'{path}:{node.line}: {name!r} has no <bndbox>; give it one, or take it away',
+            code='data.label-line',
+        )
+    values = [parse_number(box.read_text(corner)) for corner in _CORNERS]
+    x0, y0, x1, y1 = (float('nan') if value is None else value for value in values)
+    if None in values or x1 < x0 or y1 < y0:
+        spelled = ', '.join(f'{corner}={box.read_text(corner)!r}' for corner in _CORNERS)
+        raise UserError(
+            f'{path}:{box.line}: {name!r} has the corners {spelled}, and they are four numbers, '
+            'the smaller ones first; correct them, or take the object away',
+            code='data.label-line',
+        )
+    x, y, width, height = round_pixels((x0 - first, y0 - first, x1 - x0 + first, y1 - y0 + first))
+    return Thing(name, (x, y, width, height), source=f'{where}:{box.line}')

@@ -1,0 +1,405 @@
+"""YOLO: a text file for each image, a line for each object, in shares of the image.
+
+::
+
+    class x_center y_center width height        a box
+    class x0 y0 x1 y1 x2 y2 ...                 a polygon
+
+``data.yaml`` names the classes (a list, or index -> name) and for each split a folder of images, a
+list of folders, or a text file of image names; the labels of ``images/a.jpg`` are
+``labels/a.txt``. An image without label file has no objects. Without ``data.yaml``, ``classes.txt``
+or ``obj.names`` names the classes, and ``images/train`` with ``labels/train``, or
+``train/images`` with ``train/labels``, are found by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import UserError
+from ..base import IMAGE_SUFFIXES, SPLITS, list_files
+from ..checks.findings import shorten
+from ..checks.images import track_rows
+from ..text_files import refuse_encoding
+from .base import (
+    WHOLE,
+    Likeness,
+    ObjectData,
+    Picture,
+    Thing,
+    check_sizes,
+    enclose,
+    find_shallow,
+    find_split_folders,
+    list_images,
+    make_data,
+    name_split,
+    order_splits,
+    parse_number,
+    round_pixels,
+)
+from .names import LISTS, find_class_list
+
+SLACK = 1e-3
+"""How far a share may leave 0 to 1: tools round."""
+
+_KEYS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
+_FORM = (
+    'a line is "class x y width height" or "class x0 y0 x1 y1 x2 y2 ...", in shares of the image'
+)
+_NO_LABELS = {Path(name).name for name in LISTS} | {'train.txt', 'val.txt', 'test.txt'}
+
+
+def compare_yolo(root: Path) -> Likeness:
+    """Say how far a folder looks like YOLO."""
+    settings = find_settings(root)
+    if settings is not None:
+        return Likeness(f'{settings.name} with names of classes')
+    labels = next(
+        (
+            path
+            for place in ('labels', '.', 'train', 'obj_train_data')
+            for path in find_shallow(root / place, '*.txt', 2)
+            if path.name not in _NO_LABELS and _has_label_line(path)
+        ),
+        None,
+    )
+    if labels is None:
+        return Likeness()
+    found = f'{labels.relative_to(root)}, a text file with shares of an image'
+    if any((root / name).is_file() for name in LISTS):
+        return Likeness(found)
+    return Likeness(
+        found,
+        'data.yaml or classes.txt with the names of the classes',
+        f"printf 'FIRST_NAME\\nSECOND_NAME\\n' > {root / 'classes.txt'}",
+    )
+
+
+def find_settings(root: Path) -> Path | None:
+    """Return the yaml file of a folder that names classes and a part of the data."""
+    for path in sorted([*root.glob('*.yaml'), *root.glob('*.yml')]):
+        try:
+            text = path.read_text(encoding='utf-8-sig')
+        except (OSError, UnicodeDecodeError):
+            continue
+        lines = [line.partition(':')[0].strip('"\' ') for line in text.splitlines() if ':' in line]
+        if 'train' in lines and ('names' in lines or 'nc' in lines):
+            return path
+    return None
+
+
+def _has_label_line(path: Path) -> bool:
+    try:
+        with path.open(encoding='utf-8') as file:
+            words = file.readline(4096).split()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return len(words) >= 5 and all(parse_number(word) is not None for word in words)
+
+
+def find_yolo_roots(root: Path) -> Iterable[Path]:
+    """Yield further folders that ``data.yaml`` names."""
+    settings = find_settings(root)
+    if settings is not None:
+        table = _read_settings(settings)
+        for places in _find_places(table, settings).values():
+            yield from (place if place.is_dir() else place.parent for place in places)
+
+
+def read_yolo(root: Path) -> ObjectData:
+    """Read a folder of images and text files.
+
+    Raises:
+        UserError: with file, line and remedy, for what cannot be read.
+    """
+    settings = find_settings(root)
+    if settings is None:
+        classes = find_class_list(root)
+        images = _find_images(root)
+        where = next(root / name for name in LISTS if (root / name).is_file())
+    else:
+        table = _read_settings(settings)
+        classes, where = _read_names(table, settings), settings
+        images = {
+            split: _list_places(places, settings)
+            for split, places in _find_places(table, settings).items()
+        }
+    splits = {}
+    for split, paths in images.items():
+        if not paths:
+            raise UserError(
+                f'{where}: there are no images for {split or "it"}; put them there, or correct '
+                'the folder',
+                code='data.no-images',
+            )
+        _refuse_lost_labels(paths)
+        sized = check_sizes([Picture(path) for path in paths])
+        rows = track_rows(sized, len(paths), f'reading {len(paths)} label files')
+        splits[split] = [_read_picture(picture, classes, where, root) for picture in rows]
+    if not any(picture.source for pictures in splits.values() for picture in pictures):
+        first = next(iter(images.values()))[0]
+        raise UserError(
+            f'none of the images of {root} has a label file; that of {first} would be '
+            f'{find_label(first)}: put them there',
+            code='data.label-missing',
+        )
+    return make_data(classes, order_splits(splits))
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        table = yaml.safe_load(path.read_text(encoding='utf-8-sig'))
+    except UnicodeDecodeError as error:
+        raise refuse_encoding(path, error) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, 'problem_mark', None)
+        line = f':{mark.line + 1}' if mark else ''
+        problem = getattr(error, 'problem', None) or error
+        raise UserError(
+            f'{path}{line}: cannot be read as yaml without tags: {problem}; write plain names, '
+            'lists and texts',
+            code='data.yaml',
+        ) from None
+    if not isinstance(table, dict):
+        raise UserError(
+            f'{path}: holds a {type(table).__name__}, and data.yaml has train, val and names; '
+            'write them',
+            code='data.yaml',
+        )
+    return table
+
+
+def _read_names(table: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Return the classes that ``names`` lists, or numbers as many as ``nc`` says."""
+    names, count = table.get('names'), table.get('nc')
+    if names is None and type(count) is int and count > 0:
+        return tuple(f'class_{index}' for index in range(count))
+    if isinstance(names, dict):
+        wrong = [key for key in names if str(key) not in map(str, range(len(names)))]
+        if wrong:
+            raise UserError(
+                f'{path}: names has the index {shorten(wrong[0])}, and {len(names)} names have the '
+                f'indices 0 to {len(names) - 1}; number them so',
+                code='data.yaml',
+            )
+        names = [name for _, name in sorted(names.items(), key=lambda pair: int(pair[0]))]
+    plain = isinstance(names, list) and all(isinstance(name, (str, int, float)) for name in names)
+    if not names or not plain:
+        raise UserError(
+            f'{path}: names is {shorten(names)}; write a list of names, or index: name for each',
+            code='data.yaml',
+        )
+    names = [str(name) for name in names]
+    twice = [name for at, name in enumerate(names) if name in names[:at]]
+    if twice:
+        raise UserError(
+            f'{path}: names has {twice[0]!r} twice; give each class its own name',
+            code='data.names-twice',
+        )
+    if count is not None and count != len(names):
+        raise UserError(
+            f'{path}: nc is {shorten(count)}, and there are {len(names)} names; correct the '
+            'wrong one',
+            code='data.yaml',
+        )
+    return tuple(names)
+
+
+def _find_places(table: Mapping[str, Any], path: Path) -> dict[str, list[Path]]:
+    """Return the folders or lists of images that the settings name for each split."""
+    found = {}
+    for split in SPLITS:
+        value = next((table[key] for key in _KEYS[split] if table.get(key)), None)
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, str) for one in values):
+            raise UserError(
+                f'{path}: {split} is {shorten(value)}; write a folder, a text file, or a list of '
+                'them',
+                code='data.yaml',
+            )
+        found[split] = [_resolve_place(one, table.get('path'), path, split) for one in values]
+    return found
+
+
+def _resolve_place(text: str, base: Any, path: Path, split: str) -> Path:
+    """Return the folder or list that a text names.
+
+    It is relative to ``path`` of the settings, which is relative to them. That entry is often of
+    another machine, and Roboflow writes ``../train/images`` for ``train/images``: then what is
+    there beside the settings is meant.
+    """
+    text = text.replace('\\', '/')
+    inner = text
+    while inner.startswith('../'):
+        inner = inner[3:]
+    root = path.parent
+    tried = [root / inner.removeprefix('./'), root / text]
+    if isinstance(base, str) and base:
+        tried = [root / base / text, *tried]
+        if not Path(base).is_absolute():
+            tried.append(root.parent / base / text)
+    for place in tried:
+        if place.exists():
+            return place.resolve() if '..' in place.parts else place
+    raise UserError(
+        f'{path}: {split} is {text!r}, and there is neither '
+        + ' nor '.join(map(str, dict.fromkeys(tried)))
+        + '; correct it, or put the images there',
+        code='data.missing',
+    )
+
+
+def _list_places(places: Sequence[Path], settings: Path) -> list[Path]:
+    images: list[Path] = []
+    for place in places:
+        images += list_images(place) if place.is_dir() else _read_image_list(place, settings)
+    return list(dict.fromkeys(images))
+
+
+def _read_image_list(path: Path, settings: Path) -> list[Path]:
+    """Return the images that a text file lists, a name a line, from its folder or the settings'."""
+    try:
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise refuse_encoding(path, error) from None
+    found = []
+    for number, line in enumerate(lines, start=1):
+        name = line.strip().replace('\\', '/')
+        if not name:
+            continue
+        bare = name.removeprefix('./').removeprefix('data/')
+        tried = [base / one for base in (path.parent, settings.parent) for one in (name, bare)]
+        image = next((one for one in tried if one.is_file()), None)
+        if image is None:
+            raise UserError(
+                f'{path}:{number}: the image {name} does not exist (looked for {tried[0]}); put it '
+                'there, or take the line away',
+                code='data.image-missing',
+            )
+        found.append(image)
+    return found
+
+
+def _find_images(root: Path) -> dict[str, list[Path]]:
+    """Return the images of each split where no settings say it."""
+    lists = [path for path in sorted(root.glob('*.txt')) if path.name not in LISTS]
+    named = {name_split(path.stem): path for path in lists if name_split(path.stem)}
+    if 'train' in named:
+        return {split: _read_image_list(path, path) for split, path in named.items()}
+    for place in (root / 'images', root):
+        folders = find_split_folders(place)
+        if folders:
+            return {split: list_images(folder) for split, folder in folders.items()}
+    images = root / 'images'
+    return {WHOLE: list_images(images if images.is_dir() else root)}
+
+
+def find_label(image: Path) -> Path:
+    """Return where the label file of an image is: ``labels`` for the last ``images``, ``.txt``."""
+    parts = list(image.parts)
+    for at in range(len(parts) - 2, -1, -1):
+        if parts[at] in ('images', 'JPEGImages'):
+            parts[at] = 'labels'
+            label = Path(*parts).with_suffix('.txt')
+            beside = image.with_suffix('.txt')
+            return beside if beside.is_file() and not label.is_file() else label
+    return image.with_suffix('.txt')
+
+
+def _refuse_lost_labels(images: Sequence[Path]) -> None:
+    """Refuse label files of a folder all of whose images are read, if they have none."""
+    labels = {find_label(image) for image in images}
+    for folder in sorted({image.parent for image in images}):
+        listed = {image for image in images if image.parent == folder}
+        there = {folder / name for name in list_files(folder, IMAGE_SUFFIXES) if '/' not in name}
+        if there - listed:
+            continue  # a list leaves images out
+        places = {find_label(image).parent for image in listed}
+        for place in places - ({folder} if len(places) > 1 else set()):
+            for path in sorted(place.glob('*.txt')) if place.is_dir() else ():
+                if path not in labels and path.name not in _NO_LABELS and _has_label_line(path):
+                    raise UserError(
+                        f'{path}: there is no image for it in {folder}; put it there, or take the '
+                        'label file away',
+                        code='data.image-missing',
+                    )
+
+
+def _read_picture(picture: Picture, classes: Sequence[str], where: Path, root: Path) -> Picture:
+    label = find_label(picture.path)
+    if not label.is_file():
+        return picture
+    try:
+        lines = label.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise refuse_encoding(label, error) from None
+    shown = label.relative_to(root) if label.is_relative_to(root) else label
+    assert picture.size is not None
+    things = tuple(
+        _read_thing(line.split(), picture.size, classes, f'{label}:{number}', where, shown, number)
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    )
+    return Picture(picture.path, things, picture.size, str(label))
+
+
+def _read_thing(
+    words: Sequence[str],
+    size: tuple[int, int],
+    classes: Sequence[str],
+    place: str,
+    where: Path,
+    shown: Path,
+    number: int,
+) -> Thing:
+    values = [parse_number(word) for word in words]
+    index = values[0]
+    if None in values:
+        wrong = words[values.index(None)]
+        raise UserError(
+            f'{place}: {wrong!r} is no finite number; {_FORM}: correct the line',
+            code='data.label-line',
+        )
+    shares = [value for value in values[1:] if value is not None]
+    if len(shares) != 4 and (len(shares) < 6 or len(shares) % 2):
+        two = ': a polygon has three points or more' if len(shares) in (2,) else ''
+        raise UserError(
+            f'{place}: {len(words)} numbers{two}; {_FORM}: correct the line or export it again '
+            '(without scores)',
+            code='data.label-line',
+        )
+    if index is None or index != int(index) or not 0 <= index < len(classes):
+        raise UserError(
+            f'{place}: the class is {words[0]}, and {where} names {len(classes)} classes, 0 to '
+            f'{len(classes) - 1}; add the name there, or correct the line',
+            code='data.class-index',
+        )
+    beyond = [value for value in shares if not -SLACK <= value <= 1 + SLACK]
+    if beyond:
+        raise UserError(
+            f'{place}: {beyond[0]:g} is no share of the image, which runs from 0 to 1; {_FORM}: '
+            'divide x by the width and y by the height of the image',
+            code='data.label-line',
+        )
+    width, height = size
+    name, source = classes[int(index)], f'{shown}:{number}'
+    if len(shares) == 4:
+        x, y, w, h = (share * side for share, side in zip(shares, (width, height) * 2))
+        left, top, w, h = round_pixels((x - w / 2, y - h / 2, w, h))
+        return Thing(name, (left, top, w, h), source=source)
+    sides = (width, height) * (len(shares) // 2)
+    polygon = round_pixels(share * side for share, side in zip(shares, sides))
+    if len({*zip(polygon[::2], polygon[1::2])}) < 3:
+        raise UserError(
+            f'{place}: a polygon of fewer than three different points; draw it again, or take the '
+            'line away',
+            code='data.mask-points',
+        )
+    return Thing(name, enclose([polygon]), (polygon,), source)
