@@ -6,5 +6,5 @@ Memory:  16.2 GB (mmseg model zoo, ResNeSt)
 Weights: https://download.openmmlab.com/mmsegmentation/v0.5/resnest/deeplabv3plus_s101-d8_512x512_160k_ade20k/deeplabv3plus_s101-d8_512x512_160k_ade20k_20200807_144503-27b26226.pth
 """
 
-_base_ = 'deeplabv3plus_resnest101_ade20k.py'
-model = dict(backbone=dict(compat='mm'))
+_base_ = ['_base_/recipes/deeplabv3plus_ade20k.py', '_base_/backbones/resnest101.py']
+model = dict(backbone=dict(compat='mm', **_base_.backbone))

@@ -6,5 +6,5 @@ Memory:  13.2 GB (mmseg model zoo, ResNeSt)
 Weights: https://download.openmmlab.com/mmsegmentation/v0.5/resnest/deeplabv3plus_s101-d8_512x1024_80k_cityscapes/deeplabv3plus_s101-d8_512x1024_80k_cityscapes_20200807_144429-1239eb43.pth
 """
 
-_base_ = 'deeplabv3plus_resnest101_cityscapes.py'
-model = dict(backbone=dict(compat='mm'))
+_base_ = ['_base_/recipes/deeplabv3plus_cityscapes.py', '_base_/backbones/resnest101.py']
+model = dict(backbone=dict(compat='mm', **_base_.backbone))

@@ -6,5 +6,5 @@ Memory:  14.2 GB (mmseg model zoo, ResNeSt)
 Weights: https://download.openmmlab.com/mmsegmentation/v0.5/resnest/pspnet_s101-d8_512x512_160k_ade20k/pspnet_s101-d8_512x512_160k_ade20k_20200807_145416-a6daa92a.pth
 """
 
-_base_ = 'pspnet_resnest101_ade20k.py'
-model = dict(backbone=dict(compat='mm'))
+_base_ = ['_base_/recipes/pspnet_ade20k.py', '_base_/backbones/resnest101.py']
+model = dict(backbone=dict(compat='mm', **_base_.backbone))

@@ -6,5 +6,5 @@ Memory:  11.8 GB (mmseg model zoo, ResNeSt)
 Weights: https://download.openmmlab.com/mmsegmentation/v0.5/resnest/pspnet_s101-d8_512x1024_80k_cityscapes/pspnet_s101-d8_512x1024_80k_cityscapes_20200807_140631-c75f3b99.pth
 """
 
-_base_ = 'pspnet_resnest101_cityscapes.py'
-model = dict(backbone=dict(compat='mm'))
+_base_ = ['_base_/recipes/pspnet_cityscapes.py', '_base_/backbones/resnest101.py']
+model = dict(backbone=dict(compat='mm', **_base_.backbone))

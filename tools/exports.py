@@ -20,7 +20,6 @@ DETECTORS = (
     'faster_rcnn_res2net50_v1b_fpn',
     'faster_rcnn_seresnext50_32x4d_fpn',
     'mask_rcnn_resnest50_fpn',
-    'retinanet_resnest50_fpn',
 )
 NOTHING = '–'
 UNITS = {'boxes, in pixels': ' px', 'pixels of another class': ' of pixels'}

@@ -10,7 +10,7 @@ A header is the docstring of a config, and no other form of it is accepted:
 
     Title: what is trained on what.
 
-    Run:     mmresnest train configs/NAME.py                      or tools/dist_train.sh ... 8
+    Run:     mmresnest train configs/NAME.py
     Expect:  box AP 42.8, mask AP 38.1 on val2017 (source).
     Memory:  5.5 GB (source)                                      } where they are
     Weights: https://HOST/FILE.pth                                } published
@@ -56,7 +56,6 @@ TASKS = {
 MODELS = {
     'faster_rcnn': ('Faster R-CNN', (BOX,)),
     'cascade_rcnn': ('Cascade R-CNN', (BOX,)),
-    'retinanet': ('RetinaNet', (BOX,)),
     'mask_rcnn': ('Mask R-CNN', (BOX, MASK)),
     'cascade_mask_rcnn': ('Cascade Mask R-CNN', (BOX, MASK)),
     'htc': ('HTC', (BOX, MASK)),
@@ -66,8 +65,6 @@ MODELS = {
     'deeplabv3': ('DeepLabV3', (MIOU, SCALES)),
     'deeplabv3plus': ('DeepLabV3+', (MIOU, SCALES)),
 }
-#: how the name of a config ends whose model is divided among processes
-SHARDED = ('_fsdp', '_deepspeed')
 SPLITS = {'COCO': 'val2017', 'ADE20K': 'ADE20K val', 'Cityscapes': 'Cityscapes val'}
 #: registered class of a backbone -> the paper that it is from
 PAPERS = {
@@ -174,11 +171,7 @@ def read_header(path: Path) -> Header:
         if key not in values:
             exit_with_reason(path, node.lineno, f'the header has no line {key}:')
     number, run = values['Run']
-    wanted = (
-        f'tools/dist_train.sh configs/{path.name} 8'
-        if path.stem.endswith(SHARDED)
-        else f'mmresnest train configs/{path.name}'
-    )
+    wanted = f'mmresnest train configs/{path.name}'
     if run != wanted:
         exit_with_reason(path, number, f'Run: is {wanted}, not {run!r}')
     return Header(

@@ -74,6 +74,8 @@ IDENTITY = (
 
 READERS = ('rpn_head', 'bbox_head', 'panoptic_head', 'track_head')
 """Heads of detectors that read the maps themselves where there is no neck."""
+VIEWING = ('CenterNet',)
+"""Detectors that view maps as vectors, which those of a channels-last layout do not allow."""
 PASSING = ('JPU',)
 """Necks that hand all maps but the last on as they are."""
 
@@ -103,6 +105,8 @@ def set_architecture(
     old = check_backbone(cfg, model, arch)
     new = dict(type=f'mmresnest.{row.type}', arch=row.name)
     new.update({key: copy.deepcopy(old[key]) for key in KEPT if key in old})
+    if type_of(model) in VIEWING:
+        new.setdefault('channels_last', False)
     channels = probe_channels(cfg, new, arch)
     has_weights = drop_former_weights(cfg, model, old)
     new['init_cfg'] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from typing import Any
 
@@ -48,11 +49,32 @@ def configure_loaders(cfg: Config) -> None:
 
 OURS = 'mmresnest.FSDPStrategy'
 
+STRATEGIES: dict[str, dict[str, Any]] = {
+    # Torch alone, 2.6 or newer. Checkpoints are whole files: test them, and resume from them, with
+    # or without this.
+    'fsdp': dict(type=OURS),
+    # ZeRO stage 3. A checkpoint is a folder that only DeepSpeed resumes from; zero_to_fp32.py
+    # beside it makes one file of it.
+    'deepspeed': dict(
+        type='DeepSpeedStrategy',
+        # DeepSpeed has tried itself with Adam only, and asks to be told that SGD is meant.
+        config=dict(zero_allow_untested_optimizer=True),
+        # So that the best checkpoint is one whole file.
+        zero_optimization=dict(stage=3, stage3_gather_16bit_weights_on_model_save=True),
+    ),
+}
+"""Names of --strategy -> what divides weights, gradients and momentum among the processes."""
+
 UNDIVIDED = ('', 'SingleDeviceStrategy')
 """Strategies that leave the model to one process; '' is none at all."""
 
 WHOLE = dict(runner_type='Runner', strategy=None)
 """Options for one process that holds the whole model, however many train it."""
+
+
+def set_strategy(cfg: Config, name: str) -> None:
+    """Divide the model among the processes by one of :data:`STRATEGIES`."""
+    cfg.runner_type, cfg.strategy = 'FlexibleRunner', copy.deepcopy(STRATEGIES[name])
 
 
 def strategy_of(cfg: Config) -> str:

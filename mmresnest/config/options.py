@@ -20,6 +20,8 @@ from ..errors import ArgumentError, nearest
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 STRATEGIES = ('fsdp', 'deepspeed')
+AUGMENTATIONS = ('none', 'light', 'strong')
+SCHEDULES = ('auto', 'config', 'small')
 LOGGERS = ('tensorboard', 'wandb', 'mlflow')
 
 Options = TypeVar('Options')
@@ -173,8 +175,55 @@ class RunOptions(ConfigOptions):
         return 'test' if self.splits == ('test',) else 'val'
 
 
+def parse_batch_size(text: str) -> int | str:
+    """Read a number of images, or ``auto``."""
+    return text if text == 'auto' else int(text)
+
+
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(RunOptions):
+class ScheduleOptions:
+    """The plain options of a training: what depends on one is scaled with it.
+
+    Attributes:
+        epochs: train for so many epochs; a schedule of iterations is computed from the number of
+            images.
+        batch_size: images of one process at once; the learning rate follows it. auto: as many as
+            fit the GPU.
+        img_size: the longer side of an image in a test, and the largest of a training; for a
+            segmentor that of a crop.
+        lr: the learning rate.
+        patience: end after so many validations without a better score.
+        workers: processes that read images.
+        classes: learn only these of the data's classes, for detectors.
+        augment: none; light, mirrored; strong, colors and mosaics as well (default: as the config
+            has it)
+        schedule: that of the config, or small for hundreds of pictures; auto takes the latter where
+            --data has fewer than a thousand and nothing is said of the schedule
+    """
+
+    epochs: int | None = option(type=int, metavar='N')
+    batch_size: int | str | None = option(type=parse_batch_size, metavar='N')
+    img_size: int | None = option(type=int, metavar='PIXELS')
+    lr: float | None = option(type=float, metavar='RATE')
+    patience: int | None = option(type=int, metavar='N')
+    workers: int | None = option(type=int, metavar='N')
+    classes: str | None = option(metavar='NAME,...')
+    augment: str | None = option(choices=AUGMENTATIONS)
+    schedule: str = option('auto', choices=SCHEDULES)
+
+    @property
+    def plain_options(self) -> ScheduleOptions:
+        """Return these, for the step that obeys all of them."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrintOptions(ScheduleOptions, ConfigOptions):
+    """How a config is printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(ScheduleOptions, RunOptions):
     """How a config is trained.
 
     Attributes:

@@ -14,6 +14,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,12 +45,14 @@ from ..config.hardware import (
 )
 from ..config.inspect import dataset_configs, import_packages, task_of
 from ..config.load import load_config, merge_options, name_of
-from ..config.options import ConfigOptions, RunOptions, build_options
+from ..config.options import ConfigOptions, PrintOptions, RunOptions, ScheduleOptions, build_options
 from ..config.paths import check_paths
 from ..config.retarget import KINDS, start_from_scratch, use_data
+from ..config.schedule import apply_options
 from ..data.request import DataRequest
 from ..errors import UserError
 from . import checkpoints, distributed
+from .batch_size import find_batch_size
 from .class_order import match_classes, recorded_classes
 
 Folder = TypeVar('Folder')
@@ -68,7 +71,8 @@ def configure(
     Raises:
         UserError: if config or data cannot be used.
     """
-    return _take_steps(CONFIG_STEPS, config, build_options(ConfigOptions, options, given))
+    kind = PrintOptions if isinstance(options, PrintOptions) else ConfigOptions
+    return _take_steps(CONFIG_STEPS, config, build_options(kind, options, given))
 
 
 def prepare(
@@ -138,6 +142,13 @@ def draw_embedded_data(layout: str, launcher: str = 'none') -> Path:
     folder, first = Path('data') / 'shapes', distributed.rank_and_world_size(launcher)[1] == 0
     drawn = (folder / STAMP).exists()
     return draw_dataset(folder, layouts=[layout] if drawn else LAYOUTS, progress=first)
+
+
+def set_schedule(cfg: Config, options: ScheduleOptions, launcher: str | None) -> None:
+    """Obey the plain options: epochs, batch, size of images and their like."""
+    if options.batch_size == 'auto':
+        options = replace(options, batch_size=find_batch_size(cfg, options))
+    apply_options(cfg, options, distributed.rank_and_world_size(launcher or 'none')[2])
 
 
 def require_loops(cfg: Config, splits: tuple[str, ...]) -> None:
@@ -338,6 +349,7 @@ CONFIG_STEPS: tuple[tuple[Any, ...], ...] = (
     (if_asked(start_from_scratch), 'from_scratch'),
     (if_asked(shrink_config), 'demo'),
     (if_asked(set_strategy), 'strategy', 'strategy'),
+    (if_asked(set_schedule), 'plain_options', 'plain_options', 'launcher'),
     (merge_options, 'cfg_options'),
 )
 """What makes the config that is printed: a step, and the options that it reads."""

@@ -27,6 +27,8 @@ FEW = {  # detectors: few regions, and none dropped for the low scores of random
     'model.test_cfg.rcnn.score_thr': 0.0,
     'model.test_cfg.rcnn.max_per_img': 5,
 }
+RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+SMALL = {'model.backbone.arch': 'resnest50'}
 KINDS = {  # a config of each kind of model, and what makes it small enough to run with values
     'faster_rcnn_resnet50d_fpn': FEW,
     'faster_rcnn_resnest50_fpn_dcn': FEW,
@@ -34,22 +36,22 @@ KINDS = {  # a config of each kind of model, and what makes it small enough to r
     'mask_rcnn_resnest50_fpn_mmdet': FEW,
     'cascade_mask_rcnn_resnet50d_fpn': FEW,
     'htc_res2net101_v1b_fpn': FEW,
-    'retinanet_resnest50_fpn': {},
+    RETINANET: {},
     'panoptic_fpn_resnest50_fpn': FEW,
     'panoptic_fpn_resnest200_fpn_3x': dict(FEW, **{'model.backbone.arch': 'resnest50'}),
     'deeplabv3_resnest50_ade20k': {},
     'deeplabv3_resnest50_ade20k_encoding': {'model.test_cfg.mode': 'whole'},
-    'deeplabv3plus_seresnext50_32x4d_cityscapes': {},
-    'fcn_res2net50_v1b_ade20k': {},
-    'pspnet_resnet50d_cityscapes': {},
+    'deeplabv3plus_resnest101_cityscapes_mmseg': SMALL,
+    'fcn_resnest101_ade20k_mmseg': SMALL,
+    'pspnet_resnest101_cityscapes_mmseg': SMALL,
 }
 FAST = (
     'faster_rcnn_resnest50_fpn_dcn',
     'mask_rcnn_resnest50_fpn_mmdet',
-    'retinanet_resnest50_fpn',
+    RETINANET,
     'panoptic_fpn_resnest50_fpn',
     'deeplabv3_resnest50_ade20k',
-    'pspnet_resnet50d_cityscapes',
+    'pspnet_resnest101_cityscapes_mmseg',
 )
 SHAPE = (96, 160)
 
@@ -159,7 +161,7 @@ def test_published_figures(name, params, gigas, masks):
     'name, arch',
     [
         ('faster_rcnn_resnest50_fpn', 'resnest50'),
-        ('fcn_res2net50_v1b_ade20k', 'res2net50_v1b_26w_4s'),
+        ('deeplabv3_res2net50_v1b_ade20k', 'res2net50_v1b_26w_4s'),
     ],
 )
 def test_the_backbone_is_the_one_of_the_table(name, arch):
@@ -176,7 +178,7 @@ def test_the_backbone_is_the_one_of_the_table(name, arch):
 
 
 def test_nothing_takes_memory():
-    model = build_on_meta(prepared('cascade_mask_rcnn_resnest200_fpn_dcn'))
+    model = build_on_meta(prepared('cascade_mask_rcnn_resnest200_fpn_dcn_3x'))
     tensors = [*model.parameters(), *(buffer for name, buffer in model.named_buffers())]
     assert len(tensors) > 1000 and all(tensor.is_meta for tensor in tensors)
 
@@ -194,9 +196,9 @@ def test_heads_of_training_count_among_the_parameters_only():
 @pytest.mark.parametrize(
     'name, shape',
     [
-        ('retinanet_resnest50_fpn', (800, 1344)),
+        (RETINANET, (800, 1344)),
         ('fcn_resnest50_ade20k_encoding', (512, 512)),
-        ('fcn_resnest50_cityscapes', (512, 1024)),
+        ('deeplabv3_resnest50_cityscapes', (512, 1024)),
     ],
 )
 def test_sizes_by_the_kind_of_config(name, shape):
@@ -212,7 +214,7 @@ def test_other_bad_input_is_named():
     with pytest.raises(UserError, match='none of CityscapesDataset, ADE20KDataset.*--shape'):
         complexity('mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py')
     with pytest.raises(UserError, match='cannot take an image of 0 x 64.*--shape'):
-        complexity('retinanet_resnest50_fpn', shape=(0, 64))
+        complexity(RETINANET, shape=(0, 64))
     with pytest.raises(UserError, match='a part without a type.*whole config'):
         complexity(
             configure(
@@ -239,5 +241,5 @@ def test_on_the_command_line(capsys):
 def test_counting_says_nothing_of_its_own(capfd):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        complexity('fcn_resnest50_ade20k', shape=(64, 64))
+        complexity('fcn_resnest50_ade20k_encoding', shape=(64, 64))
     assert capfd.readouterr() == ('', '')

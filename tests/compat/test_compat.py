@@ -520,8 +520,8 @@ def test_the_hub_knows_our_configs(suffix):
 
 def test_the_hub_builds_our_models():
     with torch.device('meta'):
-        model = get_model('mmresnest::retinanet_resnest50_fpn.py')
-    assert type(model).__name__ == 'RetinaNet'
+        model = get_model('mmresnest::faster_rcnn_resnest50_fpn.py')
+    assert type(model).__name__ == 'FasterRCNN'
     assert type(model.backbone).__module__ == 'mmresnest.models.backbones'
 
 

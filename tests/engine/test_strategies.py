@@ -10,8 +10,9 @@ from mmengine.config import Config
 from torch import nn
 
 from mmresnest import build_backbone
-from mmresnest.config.hardware import configure_strategy, strategy_of
-from mmresnest.config.load import load_config, shipped_folder
+from mmresnest.config import options
+from mmresnest.config.hardware import STRATEGIES, configure_strategy, set_strategy, strategy_of
+from mmresnest.config.load import load_config
 from mmresnest.config.retarget import use_data
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine import checkpoints
@@ -23,7 +24,6 @@ from mmresnest.models.blocks import SplitAttentionBottleneck
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 
-PIECES = shipped_folder() / '_base_' / 'strategies'
 FLEXIBLE = dict(runner_type='FlexibleRunner')
 
 
@@ -40,9 +40,14 @@ def settle(launcher='pytorch', **settings):
     return cfg
 
 
-def test_pieces():
-    names = {path.stem: Config.fromfile(str(path)).strategy.type for path in PIECES.glob('*.py')}
-    assert names == dict(fsdp='mmresnest.FSDPStrategy', deepspeed='DeepSpeedStrategy')
+def test_names_of_the_command_line():
+    names = dict(fsdp='mmresnest.FSDPStrategy', deepspeed='DeepSpeedStrategy')
+    assert {name: strategy['type'] for name, strategy in STRATEGIES.items()} == names
+    assert tuple(STRATEGIES) == options.STRATEGIES
+    for name, type_ in names.items():
+        cfg = Config(dict(launcher='pytorch'))
+        set_strategy(cfg, name)
+        assert strategy_of(cfg) == type_
 
 
 def test_names():

@@ -14,7 +14,7 @@ LEAVES = {
     'instance': 'mask_rcnn_resnest50_fpn',
     'panoptic': 'panoptic_fpn_resnest50_fpn',
     'semantic': 'deeplabv3_resnest50_ade20k',
-    'cityscapes': 'fcn_resnest50_cityscapes',
+    'cityscapes': 'deeplabv3_resnest50_cityscapes',
 }
 
 

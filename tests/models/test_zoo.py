@@ -30,7 +30,7 @@ SAMPLE = (
     'cascade_mask_rcnn_resnest200_fpn_dcn_3x',
     'panoptic_fpn_resnest50_fpn',
     'deeplabv3_resnest50_ade20k_encoding',
-    'pspnet_seresnext101_32x4d_cityscapes',
+    'pspnet_resnest101_cityscapes_mmseg',
 )
 
 
@@ -226,7 +226,7 @@ def elsewhere(tmp_path, monkeypatch):
     for name in (
         'mask_rcnn_resnest50_fpn',
         'faster_rcnn_resnest50_fpn_dcn',
-        'fcn_resnest50_ade20k',
+        'deeplabv3_resnest50_ade20k',
     ):
         (configs / f'{name}.py').write_bytes((ROOT / 'configs' / f'{name}.py').read_bytes())
     for name, path in (
@@ -270,7 +270,7 @@ def test_the_check_finds_what_is_changed_or_missing(elsewhere):
             'Mask R-CNN on COCO is scored by box AP, mask AP on val2017, not by PQ on val2017',
         ),
         (
-            'fcn_resnest50_ade20k',
+            'deeplabv3_resnest50_ade20k',
             (
                 'no published result for this recipe',
                 'mIoU 42.94 on Cityscapes val (a).\nMemory:  1.0 GB (a)\n#',
@@ -317,7 +317,7 @@ def test_configs_without_figures_and_figures_without_configs_are_named(elsewhere
 @pytest.mark.filterwarnings('ignore')
 def test_figures_are_measured_anew_and_compared(elsewhere, monkeypatch):
     monkeypatch.setattr(elsewhere, 'CONFIGS', ROOT / 'configs')  # with its bases
-    names = ['fcn_resnest50_ade20k']
+    names = ['deeplabv3_resnest50_ade20k']
     measured = elsewhere.measure_configs(names)
     assert measured == {names[0]: elsewhere.read_figures()[names[0]]}
     figures = elsewhere.read_figures()

@@ -55,7 +55,7 @@ def test_the_check_finds_what_is_changed_missing_or_left_over(table):
     (table.BACKBONES / 'resnest51.py').write_text(f'# {table.WRITTEN}\n')
     with pytest.raises(SystemExit) as failure:
         table.main(['--check'])
-    for words in ('archs.md differs', 'resnest50.py is missing', 'resnest51.py is of no row'):
+    for words in ('archs.md differs', 'resnest50.py is missing', 'resnest51.py is inherited by no'):
         assert words in str(failure.value)
     table.main([])
     table.main(['--check'])
@@ -94,8 +94,8 @@ def test_verified_says_what_the_tests_of_features_do():
         assert bool(said) != line.endswith('no: parameters and MACs only |')
 
 
-def test_every_network_with_weights_has_a_base_config():
-    assert {path.stem for path in BACKBONES} == {row.name for row in TABLE if row.weights}
+def test_every_base_config_is_of_a_network_with_weights():
+    assert {path.stem for path in BACKBONES} <= {row.name for row in TABLE if row.weights}
 
 
 @pytest.mark.parametrize('path', BACKBONES, ids=lambda path: path.stem)

@@ -1,7 +1,0 @@
-# legacy_senet154 with ImageNet's pixel statistics (RGB). Written by tools/table.py.
-backbone = dict(
-    type='mmresnest.SENet',
-    arch='legacy_senet154',
-    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://legacy_senet154'),
-)
-pixels = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])

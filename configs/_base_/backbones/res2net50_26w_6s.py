@@ -1,7 +1,0 @@
-# res2net50_26w_6s with ImageNet's pixel statistics (RGB). Written by tools/table.py.
-backbone = dict(
-    type='mmresnest.Res2Net',
-    arch='res2net50_26w_6s',
-    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://res2net50_26w_6s'),
-)
-pixels = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])

@@ -1,7 +1,0 @@
-# resnest14 with the pixel statistics of its authors' detectors (RGB). Written by tools/table.py.
-backbone = dict(
-    type='mmresnest.ResNeSt',
-    arch='resnest14',
-    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://resnest14'),
-)
-pixels = dict(mean=[123.68, 116.779, 103.939], std=[58.393, 57.12, 57.375])

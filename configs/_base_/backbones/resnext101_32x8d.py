@@ -1,7 +1,0 @@
-# resnext101_32x8d with ImageNet's pixel statistics (RGB). Written by tools/table.py.
-backbone = dict(
-    type='mmresnest.ResNeXt',
-    arch='resnext101_32x8d',
-    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://resnext101_32x8d'),
-)
-pixels = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])

@@ -1,7 +1,0 @@
-# resnext50d_32x4d with ImageNet's pixel statistics (RGB). Written by tools/table.py.
-backbone = dict(
-    type='mmresnest.ResNeXt',
-    arch='resnext50d_32x4d',
-    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://resnext50d_32x4d'),
-)
-pixels = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])

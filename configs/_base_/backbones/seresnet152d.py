@@ -1,7 +1,0 @@
-# seresnet152d with ImageNet's pixel statistics (RGB). Written by tools/table.py.
-backbone = dict(
-    type='mmresnest.SEResNet',
-    arch='seresnet152d',
-    init_cfg=dict(type='Pretrained', checkpoint='mmresnest://seresnet152d'),
-)
-pixels = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])

@@ -1,9 +1,0 @@
-"""DeepLabV3+, ResNeSt-101 at output stride 8, on ADE20K: mmseg's 160k schedule.
-
-Run:     mmresnest train configs/deeplabv3plus_resnest101_ade20k.py
-Expect:  no published result for this recipe; without the stride-1 pools of the dilated stages mIoU
-         46.47: see the config named _mmseg.
-"""
-
-_base_ = ['_base_/recipes/deeplabv3plus_ade20k.py', '_base_/backbones/resnest101.py']
-model = dict(backbone=_base_.backbone)

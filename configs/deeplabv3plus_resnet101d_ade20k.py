@@ -1,8 +1,0 @@
-"""DeepLabV3+, ResNet-101-D at output stride 8, on ADE20K: mmseg's 160k schedule.
-
-Run:     mmresnest train configs/deeplabv3plus_resnet101d_ade20k.py
-Expect:  no published result for this recipe.
-"""
-
-_base_ = ['_base_/recipes/deeplabv3plus_ade20k.py', '_base_/backbones/resnet101d.py']
-model = dict(backbone=_base_.backbone)

@@ -1,8 +1,0 @@
-"""DeepLabV3+, SE-ResNeXt-101 32x4d at output stride 8, on ADE20K: mmseg's 160k schedule.
-
-Run:     mmresnest train configs/deeplabv3plus_seresnext101_32x4d_ade20k.py
-Expect:  no published result for this recipe.
-"""
-
-_base_ = ['_base_/recipes/deeplabv3plus_ade20k.py', '_base_/backbones/seresnext101_32x4d.py']
-model = dict(backbone=_base_.backbone)

@@ -1,8 +1,0 @@
-"""FCN, ResNeSt-200 at output stride 8, on Cityscapes: mmseg's 80k schedule.
-
-Run:     mmresnest train configs/fcn_resnest200_cityscapes.py
-Expect:  no published result for this recipe.
-"""
-
-_base_ = ['_base_/recipes/fcn_cityscapes.py', '_base_/backbones/resnest200.py']
-model = dict(backbone=_base_.backbone)

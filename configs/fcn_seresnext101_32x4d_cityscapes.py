@@ -1,8 +1,0 @@
-"""FCN, SE-ResNeXt-101 32x4d at output stride 8, on Cityscapes: mmseg's 80k schedule.
-
-Run:     mmresnest train configs/fcn_seresnext101_32x4d_cityscapes.py
-Expect:  no published result for this recipe.
-"""
-
-_base_ = ['_base_/recipes/fcn_cityscapes.py', '_base_/backbones/seresnext101_32x4d.py']
-model = dict(backbone=_base_.backbone)
