@@ -232,6 +232,9 @@ class TrainOptions(ScheduleOptions, RunOptions):
             if-any: or from the beginning, if none is there.
         allow_mismatch: resume even if the number of processes, the batch size or the data differ
             from those of the checkpoint.
+        load_from: begin from a model of other classes: a file, a URL, or the name of a config whose
+            checkpoint is published (nothing: of this config); heads keep the classes of the same
+            name.
         auto_scale_lr: scale the learning rate to the batch size by the config's base batch size.
         from_scratch: random weights; none are fetched, none are frozen.
         logger: also log numbers and images where they can be watched.
@@ -248,6 +251,7 @@ class TrainOptions(ScheduleOptions, RunOptions):
     amp: bool = option(False)
     resume: str | None = option(nargs='?', const='auto', metavar='CHECKPOINT')
     allow_mismatch: bool = option(False, old=['accept_changes'])
+    load_from: str | None = option(nargs='?', const='published', metavar='CHECKPOINT')
     auto_scale_lr: bool = option(False)
     from_scratch: bool = option(False, old=['scratch'])
     logger: Sequence[str] = option((), old=['live'], nargs='+', action='extend', choices=LOGGERS)

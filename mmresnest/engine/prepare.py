@@ -46,6 +46,7 @@ from ..config.hardware import (
 from ..config.inspect import dataset_configs, import_packages, task_of
 from ..config.load import load_config, merge_options, name_of
 from ..config.options import ConfigOptions, PrintOptions, RunOptions, ScheduleOptions, build_options
+from ..config.option_keys import check_keys
 from ..config.paths import check_paths
 from ..config.retarget import KINDS, start_from_scratch, use_data
 from ..config.schedule import apply_options
@@ -54,6 +55,7 @@ from ..errors import UserError
 from . import checkpoints, distributed
 from .batch_size import find_batch_size
 from .class_order import match_classes, recorded_classes
+from .fine_tuning import set_start
 
 Folder = TypeVar('Folder')
 
@@ -350,6 +352,7 @@ CONFIG_STEPS: tuple[tuple[Any, ...], ...] = (
     (if_asked(shrink_config), 'demo'),
     (if_asked(set_strategy), 'strategy', 'strategy'),
     (if_asked(set_schedule), 'plain_options', 'plain_options', 'launcher'),
+    (if_asked(check_keys), 'cfg_options', 'cfg_options'),
     (merge_options, 'cfg_options'),
 )
 """What makes the config that is printed: a step, and the options that it reads."""
@@ -361,6 +364,7 @@ STEPS: tuple[tuple[Any, ...], ...] = (
     (set_work_dir, 'work_dir', 'demo', 'arch'),
     (set_launcher, 'launcher'),
     (resolve_checkpoint, 'resume'),
+    (if_asked(set_start), 'load_from', 'load_from', 'resume', 'from_scratch'),
     (import_packages,),
     (configure_safety,),
     (configure_evaluators,),
