@@ -207,6 +207,7 @@ def _use_semantic(cfg: Config, folder: DataFolder) -> None:
         return dict(
             type='mmseg.BaseSegDataset',
             data_root=str(folder.root),
+            ann_file=split.listing,
             metainfo=dict(metainfo),
             data_prefix=dict(img_path=split.images, **masks),
             img_suffix=folder.img_suffix,

@@ -12,14 +12,12 @@ from ..utils.text import format_some
 from .base import (
     IGNORED,
     IMAGE_SUFFIXES,
-    JSON_NAMES,
     MASK_SUFFIXES,
     SPLITS,
     DataFolder,
     Reading,
     Split,
     describe_contents,
-    find_first,
     list_files,
 )
 from .checks.findings import ERROR, WARNING, Finding, make_finding
@@ -83,29 +81,45 @@ def read_ade20k(root: Path, mapping: MaskMapping | None = None) -> Reading:
             img_suffix=suffixes[0],
             seg_map_suffix=suffixes[1],
         )
-    scored = [mask for split, masks in pairs.items() for mask in masks if split != 'test']
-    scan = scan_labels(scored, root)
-    yield from scan.check()
-    classes = yield from _read_classes(root, scan.values, scored)
-    if 'test' in pairs:
-        scan = scan_labels(pairs['test'], root)
-        yield from scan.check()
-        yield from _check_range(scan.values, classes, root / 'annotations' / 'test')
+    classes = yield from check_index_masks(root, where, pairs)
     return DataFolder(
         'ade20k', root, classes, splits, img_suffix=suffixes[0], seg_map_suffix=suffixes[1]
     )
 
 
+def check_index_masks(
+    root: Path, where: Path, masks: Mapping[str, Sequence[Path]], names: Sequence[str] = ()
+) -> Generator[Finding, None, tuple[str, ...]]:
+    """Yield what is wrong with index masks; return the classes.
+
+    Args:
+        root: the data folder, which may have a list of the classes.
+        where: the folder of the masks, for the messages.
+        masks: those of each split.
+        names: the classes, if the format says so.
+    """
+    scored = [mask for split, some in masks.items() for mask in some if split != 'test']
+    scan = scan_labels(scored, root)
+    yield from scan.check()
+    if names:
+        yield from _check_range(scan.values, names, where)
+        classes = tuple(names)
+    else:
+        classes = yield from _read_classes(root, where, scan.values, scored)
+    if 'test' in masks:
+        scan = scan_labels(masks['test'], root)
+        yield from scan.check()
+        yield from _check_range(scan.values, classes, where / 'test')
+    return classes
+
+
 def _refuse_missing_folder(root: Path, folder: Path) -> None:
     hint = ''
-    if find_first(root, JSON_NAMES, 'train'):
-        hint = (
-            '; it holds boxes in COCO format, which a segmentor cannot use: choose a config '
-            'of a detector, such as faster_rcnn_resnest50_fpn'
-        )
+    if folder.name == 'val':
+        hint = '; --split 0.2 puts a fifth of the images aside for validation'
     raise UserError(
-        f'no annotations for a segmentor in {root}: the folder {folder} does not exist'
-        f'{hint}. {describe_contents(root)}',
+        f'no annotations for a segmentor in {root}: the folder {folder} does not exist{hint}. '
+        f'{describe_contents(root)}',
         code='data.no-annotations',
     )
 
@@ -166,7 +180,7 @@ def _find_image_suffix(pictures: list[str], maps: set[str]) -> str:
 
 
 def _read_classes(
-    root: Path, values: Mapping[int, Path], masks: Sequence[Path]
+    root: Path, where: Path, values: Mapping[int, Path], masks: Sequence[Path]
 ) -> Generator[Finding, None, tuple[str, ...]]:
     """Yield values that are no classes; return the names of ``classes.txt``, or numbers."""
     used = sorted(value for value in values if value != IGNORED)
@@ -175,18 +189,18 @@ def _read_classes(
     if mapping:
         yield make_finding(
             'label-pattern',
-            folder=root / 'annotations',
+            folder=where,
             values=format_some([str(value) for value in sorted(values)], 4),
             mapping=mapping,
             example=values[max(values)],
         )
     elif not used and values:
-        yield make_finding('labels-ignored', folder=root / 'annotations', value=IGNORED)
+        yield make_finding('labels-ignored', folder=where, value=IGNORED)
     elif used and used == list(range(1, len(used) + 1)) and len(names) in (0, len(used)):
         spelled = names or [f'class_{value}' for value in used]
         yield make_finding(
             'label-shifted',
-            folder=root / 'annotations',
+            folder=where,
             last=used[-1],
             mapping=','.join(f'{value}={name}' for value, name in zip(used, spelled)),
             severity=ERROR if names else WARNING,
@@ -196,7 +210,7 @@ def _read_classes(
         yield from _check_range(values, names, path)
     elif used and used[-1] >= 200 and len(used) < 20:
         yield make_finding(
-            'label-far', folder=root / 'annotations', values=used, example=values[used[-1]]
+            'label-far', folder=where, values=used, example=values[used[-1]]
         )
     if path is not None:
         return names

@@ -42,6 +42,7 @@ class Split:
         object_count: how many objects are annotated; 0 for masks.
         masks: the folder of panoptic masks, relative to the root; empty for other kinds.
         scored: whether it has annotations; a ``test`` without is for predictions to submit.
+        listing: the file that lists the images of a folder of masks; empty if all are meant.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Split:
     object_count: int = 0
     masks: str = ''
     scored: bool = True
+    listing: str = ''
 
 
 @dataclass(frozen=True)

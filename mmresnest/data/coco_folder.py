@@ -49,7 +49,7 @@ def read_coco(root: Path, derived: Derived | None = None) -> Reading:
             yield from mended
             tables[split] = (path, table)
         elif split != 'test':
-            _refuse_missing_json(root, split, 'train' in tables)
+            _refuse_missing_json(root, split)
     splits, maskless = {}, ''
     for split, (path, table) in tables.items():
         yield from _check_lists(path, table, split, optional=('annotations', 'categories'))
@@ -130,24 +130,12 @@ def read_panoptic(root: Path) -> Reading:
     return DataFolder('panoptic', root, classes, splits, has_masks=True, things=things)
 
 
-def _refuse_missing_json(root: Path, split: str, has_train: bool) -> None:
-    if has_train:
-        raise UserError(
-            f'{root} has no {split}.json; --split 0.2 puts a fifth of the images aside for '
-            f'validation; or list some there (copying train.json to {split}.json works '
-            'too, but scores what was learnt by heart)',
-            code='data.no-split',
-        )
-    hint = ''
-    if (root / 'annotations' / 'train').is_dir():
-        hint = (
-            '; it holds masks for semantic segmentation, which a detector cannot use: choose a '
-            'config of a segmentor, such as deeplabv3_resnest50_ade20k'
-        )
+def _refuse_missing_json(root: Path, split: str) -> None:
     raise UserError(
-        f'no annotations for a detector in {root}: neither train.json nor '
-        f'annotations/instances_train.json{hint}. {describe_contents(root)}',
-        code='data.no-annotations',
+        f'{root} has no {split}.json; --split 0.2 puts a fifth of the images aside for validation; '
+        f'or list some there (copying train.json to {split}.json works too, but scores what was '
+        'learnt by heart)',
+        code='data.no-split',
     )
 
 

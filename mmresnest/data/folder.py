@@ -27,9 +27,11 @@ from .base import JSON_NAMES, PANOPTIC_NAMES, DataFolder, Reading, find_first
 from .checks.findings import Finding
 from .coco_folder import read_coco, read_panoptic
 from .formats.recognize import find_rival, recognize_format, refuse_readings
+from .formats.table import FORMATS
 from .mask_mapping import MaskMapping
 from .other_folder import read_format
 from .request import DataRequest
+from .shapes.dataset import STAMP
 
 _LAYOUTS = (
     'expected train.json, val.json and images in train/ and val/ (COCO), '
@@ -148,16 +150,25 @@ def _has_own_layout(root: Path, kind: str) -> bool:
 
 
 def _refuse_rivals(root: Path, kind: str) -> None:
-    """Refuse a folder that holds annotations of another format beside those of its layout."""
-    if kind == 'coco':
-        rival = find_rival(root, [name for name, place in _RIVALS.items() if any(root.glob(place))])
-        if rival is not None:
-            row, like = rival
-            own = find_first(root, JSON_NAMES, 'train')
-            readings = f'COCO ({own}) and as {row.title} ({like.found})'
-            raise refuse_readings(root, readings, ['coco', row.name])
+    """Refuse a folder that holds annotations of another format beside those of its layout.
+
+    The drawn data set holds several layouts of the same.
+    """
+    if (root / STAMP).is_file():
+        return
+    places = _RIVALS.get(kind, {})
+    rival = find_rival(root, [name for name, place in places.items() if any(root.glob(place))])
+    if rival is not None:
+        row, like = rival
+        own = find_first(root, JSON_NAMES, 'train') if kind == 'coco' else 'annotations/train'
+        readings = f'{FORMATS[kind].title} ({own}) and as {row.title} ({like.found})'
+        raise refuse_readings(root, readings, [kind, row.name])
 
 
-_RIVALS = {'voc': 'Annotations/*.xml', 'yolo': '*.y*ml'}
-"""Formats that may stand beside this package's layout, and a cheap sign of each."""
+_RIVALS = {
+    'coco': {'voc': 'Annotations/*.xml', 'yolo': '*.y*ml'},
+    'ade20k': {'mmseg': 'ann_dir/*', 'voc-masks': 'SegmentationClass/*', 'cityscapes': 'gtFine/*'},
+}
+"""Formats that may stand beside this package's layouts, and a cheap sign of each."""
+
 READERS = {'coco': read_coco, 'ade20k': read_ade20k, 'panoptic': read_panoptic}

@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UserError
-from .base import Reading, describe_contents
+from .ade20k_folder import check_index_masks
+from .base import DataFolder, Reading, Split, describe_contents, make_relative
 from .coco_folder import read_coco
-from .formats.derive import read_objects
-from .formats.recognize import NOUNS, recognize_format
+from .formats.base import Format
+from .formats.derive import Derived, find_common_folder, read_objects
+from .formats.derive_masks import derive_masks, draw_masks
+from .formats.recognize import recognize_format
 from .request import DataRequest
 
 
@@ -25,13 +28,59 @@ def read_format(root: Path, kind: str, asked: DataRequest) -> Reading:
         UserError: the folder is of no format, or of several, or cannot be used.
     """
     row = recognize_format(root, kind, asked.format)
-    if row.kind != kind:
+    if row.kind == 'ade20k' == kind:
+        derived = derive_masks(root, row, asked.mapping, asked.division)
+        return (yield from _read_masks(root, row, derived))
+    if row.kind == 'ade20k':
         raise UserError(
-            f'no annotations for {NOUNS[kind]} in {root}: neither images/train with '
-            f'annotations/train nor another layout of its kind; it holds {row.title}, which serves '
-            f'{NOUNS[row.kind]}: choose such a config. {describe_contents(root)}',
+            f'no annotations for a detector in {root}: it holds masks for semantic segmentation '
+            f'({row.title}), which a detector cannot use, since they do not say which pixels are '
+            'one object: choose a config of a segmentor, such as deeplabv3_resnest50_ade20k, or '
+            f'annotate boxes. {describe_contents(root)}',
             code='data.no-annotations',
+        )
+    if asked.mapping is not None:
+        raise UserError(
+            f'--mask-values are for masks of classes, and {root} holds {row.title}; leave them out',
+            code='option.conflict',
         )
     derived = yield from read_objects(root, row, asked.division)
     folder = yield from read_coco(root, derived)
-    return replace(folder, format=row.title, cache=derived.folder)
+    folder = replace(folder, format=row.title, cache=derived.folder)
+    if kind == 'coco':
+        return folder
+    drawn = yield from draw_masks(folder)
+    return (yield from _read_masks(root, row, drawn))
+
+
+def _read_masks(root: Path, row: Format, derived: Derived) -> Reading:
+    """Read lists of images with index masks."""
+    more = derived.more
+    assert more is not None  # of derive_masks
+    splits, masks = {}, {}
+    for split, listing in derived.files.items():
+        names = listing.read_text(encoding='utf-8').splitlines()
+        folder = Path(more['masks'][split])
+        masks[split] = [folder / (name + more['suffixes'][1]) for name in names]
+        splits[split] = Split(
+            split,
+            make_relative(folder, root),
+            make_relative(derived.images[split], root),
+            len(names),
+            listing=str(listing),
+        )
+    classes = tuple(more['classes'])
+    if not more['written'] or not classes:
+        where = find_common_folder([mask for some in masks.values() for mask in some])
+        classes = yield from check_index_masks(root, where, masks, classes)
+    image, mask = more['suffixes']
+    return DataFolder(
+        'ade20k',
+        root,
+        classes,
+        splits,
+        img_suffix=image,
+        seg_map_suffix=mask,
+        format=row.title,
+        cache=derived.folder,
+    )

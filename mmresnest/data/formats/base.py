@@ -174,26 +174,35 @@ def name_split(text: str) -> str:
     return found.pop() if len(found) == 1 else WHOLE
 
 
-def find_split_folders(folder: Path) -> dict[str, Path]:
+def find_split_folders(folder: Path, strict: bool = False) -> dict[str, Path]:
     """Return the folders below a folder whose names say a split, by split.
+
+    A folder called ``train`` goes before one called ``train_2`` or ``panoptic_train``.
+
+    Args:
+        folder: where to look.
+        strict: whether two folders that say the same split are refused; else the first counts.
 
     Raises:
         UserError: two say the same.
     """
-    found: dict[str, Path] = {}
-    if not folder.is_dir():
-        return found
-    for path in sorted(folder.iterdir()):
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         split = name_split(path.name)
-        if path.is_dir() and split:
-            if split in found:
-                raise UserError(
-                    f'{found[split]} and {path} both seem to hold the split {split}; rename or '
-                    'move away the one that does not',
-                    code='data.ambiguous',
-                )
-            found[split] = path
-    return found
+        if split and path.is_dir():
+            found[split].append(path)
+    chosen = {}
+    for split, paths in found.items():
+        exact = [path for path in paths if path.name.lower() in SPLIT_WORDS[split]]
+        rivals = exact or paths
+        if strict and len(rivals) > 1:
+            raise UserError(
+                f'{rivals[0]} and {rivals[1]} both seem to hold the split {split}; rename or move '
+                'away the one that does not',
+                code='data.ambiguous',
+            )
+        chosen[split] = rivals[0]
+    return chosen
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -68,7 +68,7 @@ def read_labelme(root: Path) -> ObjectData:
     Raises:
         UserError: with file, line and remedy, for what cannot be read.
     """
-    places = find_split_folders(root)
+    places = find_split_folders(root, strict=True)
     if not any(_list_labels(folder) for folder in places.values()):
         places = {WHOLE: root}
     index = ImageIndex(root)

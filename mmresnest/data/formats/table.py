@@ -5,6 +5,18 @@ from __future__ import annotations
 from .base import Format
 from .coco_layouts import compare_coco, read_coco_layout
 from .labelme import compare_labelme, read_labelme
+from .mask_layouts import (
+    compare_ade20k,
+    compare_cityscapes,
+    compare_mask_files,
+    compare_mmseg,
+    compare_voc_masks,
+    read_ade20k_layout,
+    read_cityscapes,
+    read_mask_files,
+    read_mmseg_layout,
+    read_voc_masks,
+)
 from .tensorflow_csv import compare_csv, read_csv
 from .voc import compare_voc, read_voc
 from .yolo import compare_yolo, find_yolo_roots, read_yolo
@@ -23,6 +35,16 @@ FORMATS: dict[str, Format] = {row.name: row for row in (
            compare_labelme, read_labelme),
     Format('csv', 'TensorFlow CSV', 'a csv file with filename,...,class,xmin,...', 'coco',
            compare_csv, read_csv),
+    Format('ade20k', 'ADE20K', 'images/train with annotations/train, or training', 'ade20k',
+           compare_ade20k, read_ade20k_layout),
+    Format('cityscapes', 'Cityscapes', 'leftImg8bit/train with gtFine/train', 'ade20k',
+           compare_cityscapes, read_cityscapes),
+    Format('mmseg', 'mmseg', 'img_dir/train with ann_dir/train', 'ade20k',
+           compare_mmseg, read_mmseg_layout),
+    Format('voc-masks', 'Pascal VOC masks', 'JPEGImages with SegmentationClass', 'ade20k',
+           compare_voc_masks, read_voc_masks),
+    Format('mask-files', 'mask files', 'a_mask.png beside a.jpg, or images/ with masks/', 'ade20k',
+           compare_mask_files, read_mask_files),
 )}
 # fmt: on
 """Every format, by the name that ``--format`` takes."""

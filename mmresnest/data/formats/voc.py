@@ -192,12 +192,14 @@ def _list_labels(root: Path) -> dict[str, tuple[list[Path], Path]]:
                 split: (list(_read_list(path, annotations)), images)
                 for split, path in lists.items()
             }
-        folders = find_split_folders(annotations)
+        folders = find_split_folders(annotations, strict=True)
         if folders:
             return {split: (_list_xml(folder), images) for split, folder in folders.items()}
         return {WHOLE: (_list_xml(annotations), images)}
     folders = {
-        split: folder for split, folder in find_split_folders(root).items() if _list_xml(folder)
+        split: folder
+        for split, folder in find_split_folders(root, strict=True).items()
+        if _list_xml(folder)
     }
     if folders:
         return {split: (_list_xml(folder), folder) for split, folder in folders.items()}

@@ -294,7 +294,7 @@ def _find_images(root: Path) -> dict[str, list[Path]]:
     if 'train' in named:
         return {split: _read_image_list(path, path) for split, path in named.items()}
     for place in (root / 'images', root):
-        folders = find_split_folders(place)
+        folders = find_split_folders(place, strict=True)
         if folders:
             return {split: list_images(folder) for split, folder in folders.items()}
     images = root / 'images'

@@ -1,0 +1,347 @@
+"""Masks of classes in the layouts of data sets and tools.
+
+::
+
+    images/training          annotations/training           ADE20K's own names
+    leftImg8bit/train/CITY   gtFine/train/CITY              Cityscapes, train ids or label ids
+    img_dir/train            ann_dir/train                  mmseg
+    JPEGImages               SegmentationClass              VOC, and CVAT with labelmap.txt
+    a.jpg                    a_mask.png                     beside each other, or in images/ masks/
+
+An image and its mask are found by their names; what the values of the masks stand for is the
+business of :mod:`mmresnest.data.mask_mapping`, unless the layout says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from ...errors import UserError
+from ..base import MASK_SUFFIXES, SPLITS, list_files
+from ..mask_mapping import IGNORE, MaskMapping
+from .base import WHOLE, Likeness, MaskData, Pair, find_split_folders, list_images, order_splits
+from .names import find_class_list
+
+TAIL = re.compile(r'[-_. ](?:mask|masks|label|labels|seg|segmentation|gt|annotation)$', re.I)
+"""How the name of a mask ends beside its image."""
+
+_MASK_FOLDERS = ('masks', 'mask', 'labels', 'gt', 'annotations', 'segmentations')
+_IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'JPEGImages')
+
+# fmt: off
+CITYSCAPES = {  # cityscapesScripts, helpers/labels.py: label id -> name of the 19 train ids
+    7: 'road', 8: 'sidewalk', 11: 'building', 12: 'wall', 13: 'fence', 17: 'pole',
+    19: 'traffic light', 20: 'traffic sign', 21: 'vegetation', 22: 'terrain', 23: 'sky',
+    24: 'person', 25: 'rider', 26: 'car', 27: 'truck', 28: 'bus', 31: 'train', 32: 'motorcycle',
+    33: 'bicycle',
+}
+VOC = (  # http://host.robots.ox.ac.uk/pascal/VOC/voc2012/segexamples
+    'background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair',
+    'cow', 'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa',
+    'train', 'tvmonitor',
+)
+# fmt: on
+
+
+def compare_ade20k(root: Path) -> Likeness:
+    """Say how far a folder looks like ADE20K."""
+    return _compare_folders(root, 'images', 'annotations')
+
+
+def compare_mmseg(root: Path) -> Likeness:
+    """Say how far a folder looks like mmseg's layout."""
+    return _compare_folders(root, 'img_dir', 'ann_dir')
+
+
+def compare_cityscapes(root: Path) -> Likeness:
+    """Say how far a folder looks like Cityscapes."""
+    return _compare_folders(root, 'leftImg8bit', 'gtFine')
+
+
+def _compare_folders(root: Path, images: str, masks: str) -> Likeness:
+    ones, others = find_split_folders(root / images), find_split_folders(root / masks)
+    if any(_has_masks(folder) for folder in others.values()):
+        if ones:
+            return Likeness(f'{images}/ and {masks}/ with folders of splits')
+        return Likeness(
+            f'{masks}/ with folders of splits',
+            f'{images}/ with the images',
+            f'mv WHERE_THE_IMAGES_ARE {root / images}',
+        )
+    return Likeness()
+
+
+def _has_masks(folder: Path) -> bool:
+    return next(iter(list_files(folder, MASK_SUFFIXES)), None) is not None
+
+
+def compare_voc_masks(root: Path) -> Likeness:
+    """Say how far a folder looks like VOC's masks of classes."""
+    if not _has_masks(root / 'SegmentationClass'):
+        return Likeness()
+    found = 'SegmentationClass/'
+    if (root / 'JPEGImages').is_dir():
+        return Likeness(found)
+    return Likeness(found, 'JPEGImages/', f'mv WHERE_THE_IMAGES_ARE {root / "JPEGImages"}')
+
+
+def compare_mask_files(root: Path) -> Likeness:
+    """Say how far a folder looks like images with masks beside them or in a folder of their own."""
+    if compare_ade20k(root).is_whole:  # which has a folder of its own, too
+        return Likeness()
+    for images, masks in _find_mask_folders(root).values():
+        if images == masks:
+            return Likeness(f'{_show(images, root)} with masks named after the images')
+        return Likeness(f'{_show(images, root)} and {_show(masks, root)}')
+    return Likeness()
+
+
+def _show(folder: Path, root: Path) -> str:
+    return f'{folder.relative_to(root).as_posix()}/' if folder != root else 'images'
+
+
+def read_ade20k_layout(root: Path) -> MaskData:
+    """Read ADE20K under its own names; ``objectInfo150.txt`` says that 0 is left out.
+
+    Raises:
+        UserError: images without masks, or a list that cannot be read.
+    """
+    pairs = _pair_folders(root / 'images', root / 'annotations')
+    info = root / 'objectInfo150.txt'
+    if not info.is_file():
+        return MaskData(pairs)
+    entries: list[tuple[int, str]] = [(0, IGNORE)]
+    for line in info.read_text(encoding='utf-8').splitlines()[1:]:
+        words = line.split('\t')
+        if len(words) > 1 and words[0].strip().isdecimal():
+            entries.append((int(words[0]), words[-1].strip().partition(',')[0]))
+    return MaskData(pairs, mapping=MaskMapping(tuple(entries)))
+
+
+def read_mmseg_layout(root: Path) -> MaskData:
+    """Read ``img_dir`` and ``ann_dir``.
+
+    Raises:
+        UserError: images without masks.
+    """
+    return MaskData(_pair_folders(root / 'img_dir', root / 'ann_dir'))
+
+
+def read_cityscapes(root: Path) -> MaskData:
+    """Read Cityscapes: masks of train ids, or those of label ids, of which 19 are learned.
+
+    Raises:
+        UserError: images without masks.
+    """
+    pairs: dict[str, list[Pair]] = {}
+    masks = [root / 'gtFine' / name for name in list_files(root / 'gtFine', MASK_SUFFIXES)]
+    trained = any(mask.stem.endswith('_labelTrainIds') for mask in masks)
+    tail = '_gtFine_labelTrainIds' if trained else '_gtFine_labelIds'
+    for split, folder in find_split_folders(root / 'leftImg8bit', strict=True).items():
+        there = find_split_folders(root / 'gtFine').get(split)
+        if there is None:
+            continue  # the test split has none
+        found = {
+            mask.stem.removesuffix(tail): mask
+            for mask in masks
+            if there in mask.parents and mask.stem.endswith(tail)
+        }
+        images = {image.stem.removesuffix('_leftImg8bit'): image for image in list_images(folder)}
+        if split == 'test' and not found:
+            continue
+        pairs[split] = _pair_names(images, found, folder, there)
+    names = find_class_list(root)
+    if trained:
+        return MaskData(order_splits(pairs), names or tuple(CITYSCAPES.values()))
+    entries = [(value, CITYSCAPES.get(value, IGNORE)) for value in range(34)]
+    learned = [(value, name) for value, name in entries if name != IGNORE]
+    ignored = [(value, name) for value, name in entries if name == IGNORE]
+    return MaskData(order_splits(pairs), mapping=MaskMapping((*learned, *ignored)))
+
+
+def read_voc_masks(root: Path) -> MaskData:
+    """Read VOC's masks: the colors of ``labelmap.txt`` if there is one, else the palette's indices.
+
+    Raises:
+        UserError: a list that names an image without mask.
+    """
+    folder, masks = root / 'JPEGImages', root / 'SegmentationClass'
+    images = {image.stem: image for image in list_images(folder)}
+    found = _name_masks(masks)
+    sets = root / 'ImageSets' / 'Segmentation'
+    lists = {split: sets / f'{split}.txt' for split in SPLITS if (sets / f'{split}.txt').is_file()}
+    pairs: dict[str, list[Pair]] = {}
+    for split, path in lists.items():
+        names = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+        for number, name in enumerate(names, start=1):
+            if name and (name not in images or name not in found):
+                lost = folder / f'{name}.jpg' if name not in images else masks / f'{name}.png'
+                raise UserError(
+                    f'{path}:{number}: {lost} does not exist; put it there, or take the line away',
+                    code='data.label-missing',
+                )
+        pairs[split] = [Pair(images[name], found[name]) for name in names if name]
+    if not pairs:  # images of other tasks stand beside those with masks
+        pairs = {WHOLE: [Pair(images[name], found[name]) for name in found if name in images]}
+    mapping = _read_label_colors(root / 'labelmap.txt')
+    names = () if mapping else find_class_list(root)
+    if not names and not mapping and re.fullmatch('VOC20[0-9]{2}', root.name):
+        names = VOC
+    return MaskData(pairs, names, mapping)
+
+
+def _read_label_colors(path: Path) -> MaskMapping | None:
+    """Return the colors that CVAT's list gives to classes: ``name:r,g,b:parts:actions``."""
+    if not path.is_file():
+        return None
+    entries = []
+    for line in path.read_text(encoding='utf-8-sig').splitlines():
+        name, _, rest = line.partition(':')
+        numbers = rest.partition(':')[0].split(',')
+        if name[:1] != '#' and len(numbers) == 3 and all(one.isdecimal() for one in numbers):
+            red, green, blue = map(int, numbers)
+            entries.append(((red, green, blue), name.strip()))
+    return MaskMapping(tuple(entries)) if entries else None
+
+
+def read_mask_files(root: Path) -> MaskData:
+    """Read images with masks beside them or in a folder of their own.
+
+    Raises:
+        UserError: images without masks, or masks without images.
+    """
+    pairs = {}
+    for split, (folder, masks) in _find_mask_folders(root).items():
+        found = _name_masks(masks, marked=folder == masks)
+        images = {
+            image.relative_to(folder).with_suffix('').as_posix(): image
+            for image in list_images(folder)
+            if image not in set(found.values())
+        }
+        pairs[split] = _pair_names(images, found, folder, masks)
+    return MaskData(order_splits(pairs), find_class_list(root))
+
+
+def _find_mask_folders(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Return for each split, or for WHOLE, the folder of images and that of masks."""
+    found = {
+        split: pair
+        for split, folder in find_split_folders(root).items()
+        if (pair := _find_mask_folder(folder))
+    }
+    if found:
+        return found
+    pair = _find_mask_folder(root)
+    if pair is None:
+        return {}
+    images, masks = pair
+    ones, others = find_split_folders(images), find_split_folders(masks)
+    if images != masks and ones and set(ones) == set(others):
+        return {split: (ones[split], others[split]) for split in ones}
+    return {WHOLE: pair}
+
+
+def _find_mask_folder(folder: Path) -> tuple[Path, Path] | None:
+    images = next((folder / name for name in _IMAGE_FOLDERS if (folder / name).is_dir()), None)
+    masks = next(
+        (
+            folder / name
+            for name in _MASK_FOLDERS
+            if (folder / name).is_dir() and _has_masks(folder / name)
+        ),
+        None,
+    )
+    if images is not None and masks is not None:
+        return images, masks
+    for place in filter(None, (images, folder)):
+        marked = _name_masks(place, marked=True, deep=False)
+        if any(
+            (place / f'{stem}{ending}').is_file()
+            for stem in list(marked)[:1]
+            for ending in (
+                '.jpg',
+                '.jpeg',
+                '.png',
+                '.bmp',
+                '.tif',
+                '.tiff',
+                '.webp',
+                '.JPG',
+                '.JPEG',
+                '.PNG',
+            )
+        ):
+            return place, place
+    return None
+
+
+def _name_masks(folder: Path, marked: bool = False, deep: bool = True) -> dict[str, Path]:
+    """Return the masks of a folder by the name of their image.
+
+    Args:
+        folder: where they are.
+        marked: only those whose name ends as a mask's does.
+        deep: look into folders below, too.
+    """
+    found: dict[str, Path] = {}
+    if not folder.is_dir():
+        return found
+    names: Iterable[str] = list_files(folder, MASK_SUFFIXES)
+    if not deep:
+        names = sorted(
+            path.name for path in folder.iterdir() if path.suffix.lower() in MASK_SUFFIXES
+        )
+    for name in names:
+        stem = Path(name).with_suffix('').as_posix()
+        bare = TAIL.sub('', stem)
+        if not marked or bare != stem:
+            found[bare if bare != stem and (marked or not deep) else stem] = folder / name
+    return found
+
+
+def _pair_folders(images: Path, masks: Path) -> dict[str, list[Pair]]:
+    """Return the pairs of the folders of splits, and refuse one without the other."""
+    ones = find_split_folders(images, strict=True)
+    others = find_split_folders(masks, strict=True)
+    pairs = {}
+    for split, folder in ones.items():
+        if split not in others:
+            if split == 'test':
+                continue
+            raise UserError(
+                f'{folder} has no folder of masks in {masks}; put it there', code='data.no-masks'
+            )
+        named = {
+            image.relative_to(folder).with_suffix('').as_posix(): image
+            for image in list_images(folder)
+        }
+        pairs[split] = _pair_names(named, _name_masks(others[split]), folder, others[split])
+    return order_splits(pairs)
+
+
+def _pair_names(
+    images: dict[str, Path], masks: dict[str, Path], folder: Path, where: Path
+) -> list[Pair]:
+    """Return images with the masks of the same name, with or without what marks a mask."""
+    if not set(images) & set(masks):
+        masks = {TAIL.sub('', name): path for name, path in masks.items()}
+    if not images:
+        raise UserError(f'no images in {folder}; put them there', code='data.no-images')
+    lost = [name for name in images if name not in masks]
+    if lost:
+        raise UserError(
+            f'{len(lost)} of {len(images)} images in {folder} have no mask in {where}, such as '
+            f'{images[lost[0]]}; a mask is named as its image, put it there, or take the image '
+            'away',
+            code='data.label-missing',
+        )
+    alone = [name for name in masks if name not in images]
+    if alone:
+        raise UserError(
+            f'{len(alone)} of {len(masks)} masks in {where} have no image in {folder}, such as '
+            f'{masks[alone[0]]}; put the image there, or take the mask away',
+            code='data.image-missing',
+        )
+    return [Pair(images[name], masks[name]) for name in images]
