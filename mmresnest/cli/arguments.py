@@ -17,6 +17,49 @@ from ..utils.env import SAFE, TRUST, enable_switch
 Options = TypeVar('Options')
 
 
+MM_SETTINGS = {
+    'accumulate': 'optim_wrapper.accumulative_counts=2',
+    'accumulative-counts': 'optim_wrapper.accumulative_counts=2',
+    'checkpoint-interval': 'default_hooks.checkpoint.interval=1',
+    'clip-grad': 'optim_wrapper.clip_grad.max_norm=10',
+    'frozen-stages': 'model.backbone.frozen_stages=1',
+    'freeze': 'model.backbone.frozen_stages=1',
+    'iters': 'train_cfg.max_iters=1000',
+    'log-interval': 'default_hooks.logger.interval=10',
+    'max-epochs': 'train_cfg.max_epochs=12',
+    'max-iters': 'train_cfg.max_iters=1000',
+    'milestones': 'param_scheduler.1.milestones=[8,11]',
+    'momentum': 'optim_wrapper.optimizer.momentum=0.9',
+    'no-validate': 'val_cfg=None val_dataloader=None val_evaluator=None',
+    'optimizer': 'optim_wrapper.optimizer.type=AdamW',
+    'save-best': 'default_hooks.checkpoint.save_best=auto',
+    'save-period': 'default_hooks.checkpoint.interval=1',
+    'score-threshold': 'model.test_cfg.rcnn.score_thr=0.3',
+    'sync-bn': 'sync_bn=torch',
+    'val-interval': 'train_cfg.val_interval=1',
+    'warmup-iters': 'param_scheduler.0.end=500',
+    'weight-decay': 'optim_wrapper.optimizer.weight_decay=1e-4',
+    'with-cp': 'model.backbone.with_cp=True',
+}
+"""Option of other tools -> the setting of mmengine, mmdet or mmseg that says so."""
+
+
+def check_data_folder(args: argparse.Namespace) -> None:
+    """Refuse a data folder that does not exist, before anything heavy is imported.
+
+    Raises:
+        UserError: it is not there.
+    """
+    given = getattr(args, 'data', None)
+    if given is None or Path(given).expanduser().exists():
+        return
+    path = Path(given).expanduser().absolute()
+    siblings = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = close_to(path.name, siblings)
+    hint = f'nearest: {", ".join(close)}' if close else 'correct --data'
+    raise UserError(f'the data folder {path} does not exist; {hint}', code='data.missing')
+
+
 @dataclass(frozen=True)
 class Command:
     """A subcommand.
@@ -82,6 +125,9 @@ class Parser(argparse.ArgumentParser):
             option = unknown[0].partition('=')[0]
             close = close_to(option, self._option_string_actions) if option[:1] == '-' else []
             hint = f'nearest: {", ".join(close)}' if close else '--help lists all'
+            if setting := MM_SETTINGS.get(option.lstrip('-').replace('_', '-')):
+                if '--cfg-options' in self._option_string_actions:
+                    hint = f'--cfg-options {setting}' + (f'; {hint}' if close else '')
             self.error(f'there is no argument {unknown[0]!r} here; {hint}')
         return namespace, unknown
 

@@ -14,7 +14,7 @@ from importlib import import_module
 from ..config.options import note_renamed
 from ..errors import UserError
 from ..version import __version__
-from .arguments import Command, Parser, process_settings
+from .arguments import Command, Parser, check_data_folder, process_settings
 from .printing import show
 
 COMMANDS = {
@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.run is None:
         parser.error('a COMMAND is missing; --help lists them')
     try:
+        check_data_folder(args)
         with process_settings(args):
             return args.run(args)
     except UserError as error:

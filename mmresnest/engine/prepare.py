@@ -45,8 +45,8 @@ from ..config.hardware import (
 )
 from ..config.inspect import dataset_configs, import_packages, task_of
 from ..config.load import load_config, merge_options, name_of
-from ..config.options import ConfigOptions, PrintOptions, RunOptions, ScheduleOptions, build_options
 from ..config.option_keys import check_keys
+from ..config.options import ConfigOptions, PrintOptions, RunOptions, ScheduleOptions, build_options
 from ..config.paths import check_paths
 from ..config.retarget import KINDS, start_from_scratch, use_data
 from ..config.schedule import apply_options

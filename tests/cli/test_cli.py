@@ -16,7 +16,7 @@ from helpers.errors import refuses
 from mmresnest.cli import main as cli
 from mmresnest.cli.arguments import parse_cfg_options, read_options
 from mmresnest.cli.main import main
-from mmresnest.config.options import ConfigOptions, TestOptions, TrainOptions, read_help
+from mmresnest.config.options import ConfigOptions, PrintOptions, TestOptions, TrainOptions, read_help
 from mmresnest.config.shipped import shipped_configs
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.export.options import ExportOptions
@@ -31,7 +31,7 @@ OPTIONS = {
     'test': TestOptions,
     'predict': PredictOptions,
     'export': ExportOptions,
-    'print-config': ConfigOptions,
+    'print-config': PrintOptions,
 }
 POSITIONAL = {
     'train': ['a'],
@@ -312,6 +312,31 @@ def test_list_finds_by_words(capsys):
     assert 'https://' in found and 'cityscapes' not in found and 'networks' not in found
     with refuses('option.unknown', 'resnst50', 'resnest50'):
         main(['list', 'resnst50', '--debug'])
+
+
+@pytest.mark.parametrize(
+    'option, said',
+    [
+        ('--weight-decay', 'optim_wrapper.optimizer.weight_decay'),
+        ('--max_epochs=3', 'train_cfg.max_epochs'),
+        ('--epoch-s', '--epochs'),
+    ],
+)
+def test_options_of_other_tools(option, said, capsys):
+    with pytest.raises(SystemExit):
+        main(['train', 'x', option])
+    assert said in capsys.readouterr().err
+
+
+def test_a_missing_folder_is_refused_at_once(tmp_path):
+    (tmp_path / 'datas').mkdir()
+    code = (
+        'import sys\nfrom mmresnest.cli.main import main\nstatus = main(sys.argv[1:])\n'
+        'print(status, sorted({"torch", "numpy", "mmengine"} & set(sys.modules)))'
+    )
+    run = python('-c', code, 'train', DETECTOR, '--data', tmp_path / 'data')
+    assert run.stdout.strip() == '2 []', run.stderr
+    assert str(tmp_path / 'data') in run.stderr and 'nearest: datas' in run.stderr
 
 
 def test_a_long_list_of_what_is_legal_is_cut_short(capsys):

@@ -355,10 +355,18 @@ def ours(command: Command, request) -> None:
     words = [*map(meant, words), *BRIEF.get(name, ())]
     words = ['resnest14', *words] if name == 'benchmark' and 'resnest14' not in words else words
     args = parsed(name, words)
-    if getattr(args, 'config', None):
+    if getattr(args, 'config', None) and not Path(args.config).is_dir():
+        if '--epochs' in words:  # plain options say what the settings would
+            for option, value in dict(epochs=1, batch_size=2, img_size=64).items():
+                words[words.index('--' + option.replace('_', '-')) + 1] = str(value)
+        said = ('train_cfg.', 'train_dataloader.batch_size') if '--epochs' in words else ()
         words += [
             '--cfg-options',
-            *settings(args.config, getattr(args, 'demo', False)),
+            *(
+                one
+                for one in settings(args.config, getattr(args, 'demo', False))
+                if not one.startswith(said)
+            ),
             *SMALLER.get(args.config, ()),
         ]
         args = parsed(name, words)
