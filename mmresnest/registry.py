@@ -54,7 +54,12 @@ FUNCTIONS = Registry(
     scope='mmresnest',
     locations=['mmresnest.engine.hooks.signals'],
 )
-LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='mmresnest', locations=['mmresnest.engine.loops'])
+LOOPS = Registry(
+    'loop',
+    parent=ROOT_LOOPS,
+    scope='mmresnest',
+    locations=['mmresnest.engine.loops', 'mmresnest.engine.scoring_loops'],
+)
 STRATEGIES = Registry(
     'strategy', parent=ROOT_STRATEGIES, scope='mmresnest', locations=['mmresnest.engine.strategies']
 )

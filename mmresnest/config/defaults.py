@@ -179,7 +179,13 @@ HOOKS = {
 """Name in default_hooks -> the hook. What a config says of a name, also None, is left as it is."""
 TYPES = {
     name: f'mmresnest.{name}'
-    for name in ('CheckpointHook', 'EpochBasedTrainLoop', 'IterBasedTrainLoop')
+    for name in (
+        'CheckpointHook',
+        'EpochBasedTrainLoop',
+        'IterBasedTrainLoop',
+        'ValLoop',
+        'TestLoop',
+    )
 }
 """Types of mmengine -> ours, which takes the same arguments."""
 CHECKED = {name: f'mmresnest.Checked{name}' for name in ('OptimWrapper', 'AmpOptimWrapper')}
@@ -206,7 +212,11 @@ def configure_safety(cfg: Config) -> None:
     loop: Any = cfg.get('train_cfg') or {}
     if 'type' not in loop and 'by_epoch' in loop:
         loop['type'] = f'{"Epoch" if loop.pop("by_epoch") else "Iter"}BasedTrainLoop'
-    for part in (hooks['checkpoint'], loop):
+    scoring = [cfg.get(f'{stage}_cfg') or {} for stage in ('val', 'test')]
+    for part, kind in zip(scoring, ('ValLoop', 'TestLoop')):
+        if part:
+            part.setdefault('type', kind)
+    for part in (hooks['checkpoint'], loop, *scoring):
         _replace_type(part, TYPES)
     wrapper = cfg.get('optim_wrapper') or {}
     if 'optimizer' in wrapper:  # else it holds wrappers, one for each part of the model
