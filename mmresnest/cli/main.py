@@ -29,6 +29,7 @@ COMMANDS = {
     'doctor': 'examine the installation',
     'print-config': 'print a config with all it inherits',
     'make-shapes': 'draw the embedded data set',
+    'convert-data': 'write a data folder in another format',
     'check-data': "find what is wrong with a config's data, and fix it",
     'browse-data': 'draw images and annotations as the pipeline delivers them',
     'list': 'show configs, networks and published checkpoints',

@@ -28,6 +28,7 @@ from .checks.findings import Finding
 from .coco_folder import read_coco, read_panoptic
 from .formats.recognize import find_rival, recognize_format, refuse_readings
 from .formats.table import FORMATS
+from .formats.write import write_folder
 from .mask_mapping import MaskMapping
 from .other_folder import read_format
 from .request import DataRequest
@@ -93,6 +94,32 @@ def scan_folder(
             findings.append(next(reading))
         except StopIteration as end:
             return end.value, findings
+
+
+def convert_folder(request: DataRequest, out: Path, format: str) -> tuple[DataFolder, DataFolder]:
+    """Write a data folder in another format, and read that again.
+
+    Args:
+        request: the folder, and how it is read.
+        out: where; it must not exist, or be empty.
+        format: ``coco``, ``yolo`` or ``voc`` for objects, ``ade20k`` for masks of classes.
+
+    Returns:
+        what was read, and what is read of what was written: the same images, objects and classes.
+
+    Raises:
+        UserError: the data cannot be read, or the format cannot hold them.
+    """
+    kind = 'ade20k' if format == 'ade20k' else 'coco'
+    folder = read_folder(request, kind)
+    write_folder(folder, out, format)
+    written = read_folder(DataRequest(out), kind)
+    for name, split in folder.splits.items():
+        other = written.splits[name]
+        same = (split.image_count, split.object_count) == (other.image_count, other.object_count)
+        if not same or folder.classes != written.classes:
+            raise RuntimeError(f'{out} does not hold what {folder.root} does: {split}, {other}')
+    return folder, written
 
 
 def _start_reading(

@@ -1,0 +1,81 @@
+"""What is written in another format is read as the same."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.errors import refuses
+from helpers.folders import KINDS
+from helpers.mask_folders import MASK_KINDS
+from PIL import Image
+
+from mmresnest.cli.main import main
+from mmresnest.data.folder import convert_folder, read_folder
+from mmresnest.data.request import DataRequest
+
+pytestmark = pytest.mark.once
+BCCD = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'bccd'
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+
+
+def list_content(folder):
+    """Return for each split the images and their objects, by name."""
+    found = {}
+    for name, split in folder.splits.items():
+        table = json.loads((folder.root / split.annotations).read_text())
+        classes = {row['id']: row['name'] for row in table['categories']}
+        images = {row['id']: row for row in table['images']}
+        objects = {Path(row['file_name']).name: [] for row in images.values()}
+        for row in table['annotations']:
+            image = images[row['image_id']]
+            what = (classes[row['category_id']], row['bbox'], row.get('segmentation'))
+            objects[Path(image['file_name']).name].append(what)
+        sizes = sorted(
+            (Path(row['file_name']).name, row['width'], row['height']) for row in images.values()
+        )
+        found[name] = (sizes, objects)
+    return found
+
+
+@pytest.mark.parametrize('format', ['coco', 'yolo', 'voc'])
+@pytest.mark.parametrize('name', ['coco-roboflow', 'voc', 'yolo-polygons'])
+def test_objects_come_back(name, format, tmp_path):
+    KINDS[name].make(tmp_path / 'set')
+    read, written = convert_folder(DataRequest(tmp_path / 'set'), tmp_path / 'out', format)
+    assert read.classes == written.classes
+    ours, theirs = list_content(read), list_content(written)
+    if format == 'voc':  # holds boxes alone
+        for _, objects in (*ours.values(), *theirs.values()):
+            for image, rows in objects.items():
+                objects[image] = [row[:2] for row in rows]
+    assert ours == theirs
+    with refuses('option.exists', tmp_path / 'out'):
+        convert_folder(DataRequest(tmp_path / 'set'), tmp_path / 'out', format)
+
+
+@pytest.mark.parametrize('name', ['mmseg', 'mask-folders', 'yolo-polygons'])
+def test_masks_come_back(name, tmp_path):
+    {**KINDS, **MASK_KINDS}[name].make(tmp_path / 'set')
+    arguments = ['convert-data', str(tmp_path / 'set'), str(tmp_path / 'out'), '--format', 'ade20k']
+    assert main(arguments) == 0
+    ours = read_folder(tmp_path / 'set', 'ade20k')
+    theirs = read_folder(tmp_path / 'out', 'ade20k')
+    assert theirs.classes == ours.classes and theirs.counts == ours.counts
+    for split in ours.splits.values():
+        for stem in Path(split.listing).read_text().splitlines():
+            mask = ours.root / split.annotations / (stem + ours.seg_map_suffix)
+            other = tmp_path / 'out' / 'annotations' / split.name / Path(stem).with_suffix('.png')
+            assert (np.asarray(Image.open(mask)) == np.asarray(Image.open(other))).all()
+
+
+@pytest.mark.skipif(not BCCD.is_dir(), reason='the shared data sets are not beside the clone')
+@pytest.mark.parametrize('format', ['yolo', 'voc'])
+def test_real_cells_come_back_to_the_last_digit(format, tmp_path):
+    read, written = convert_folder(DataRequest(BCCD), tmp_path / 'cells', format)
+    assert written.classes == read.classes == ('RBC', 'WBC', 'Platelets')
+    assert list_content(written) == list_content(read)
