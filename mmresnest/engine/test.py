@@ -25,6 +25,7 @@ from . import checkpoints, distributed
 from .class_order import follow_data
 from .hooks.scores import SavePredictions
 from .prepare import prepare
+from .quiet_start import hide_start
 from .runner import (
     build_runner,
     compile_parts,
@@ -101,7 +102,9 @@ def test(
             _prepare_submission(cfg, out, show_dir)
         dump = None if out is None else _prepare_out(cfg, Path(out).expanduser())
         with explain_build_errors(cfg):
-            runner = build_runner(cfg)
+            with hide_start(ends=False) as shown:
+                runner = build_runner(cfg)
+            shown.holds = False
             checkpoints.check_fit(checkpoint, content, runner.model)
             if options.compile:
                 compile_parts(runner.model)

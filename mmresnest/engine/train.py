@@ -13,8 +13,10 @@ from mmengine.config import Config
 
 from ..config.options import TrainOptions, build_options
 from . import checkpoints, distributed
+from .fine_tuning import TakeOver
 from .hooks.scores import LastMetrics
 from .prepare import prepare
+from .quiet_start import hide_start, report_start
 from .report import collect_at_end, report_at_end
 from .run_lock import lock_work_dir
 from .runner import (
@@ -99,17 +101,21 @@ def _run_training(
         the runner, its scores, and what the last validation predicted, if it is to be collected.
     """
     with explain_build_errors(cfg):
-        runner = build_runner(cfg)
+        with hide_start(ends=True) as shown:
+            runner = build_runner(cfg)
         if options.compile:
             compile_parts(runner.model)
         if options.save_memory:
             save_memory(runner.model)
+        if options.load_from is not None:
+            runner.register_hook(TakeOver(str(cfg.load_from)))
         scores = LastMetrics()
         runner.register_hook(scores)
         show_progress(runner, options.progress)
         # The loops are built here rather than in runner.train(), so that data that cannot be used
         # is reported as such and not as a failure of the run.
         loops = runner.train_loop, runner.val_loop
+        report_start(runner, shown)
     collector = collect_at_end(*loops) if collected else None
     with explain_run_errors(cfg), release_on_exit(runner):
         runner.train()

@@ -16,7 +16,7 @@ from helpers.errors import refuses
 from mmresnest.cli import main as cli
 from mmresnest.cli.arguments import parse_cfg_options, read_options
 from mmresnest.cli.main import main
-from mmresnest.config.options import ConfigOptions, PrintOptions, TestOptions, TrainOptions, read_help
+from mmresnest.config.options import PrintOptions, TestOptions, TrainOptions, read_help
 from mmresnest.config.shipped import shipped_configs
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.export.options import ExportOptions

@@ -1,0 +1,36 @@
+"""What a person sees before the first loss, and what the log file has."""
+
+import subprocess
+import sys
+
+import pytest
+from helpers import tiny
+
+
+@pytest.mark.slow
+def test_few_lines_before_the_first_loss(tmp_path, shapes):
+    config = tiny.write(tmp_path, 'detection')
+    run = subprocess.run(
+        [
+            *(sys.executable, '-m', 'mmresnest', 'train', config, '--data', shapes),
+            *('--from-scratch', '--cfg-options', 'data_root=nowhere'),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    start = next(at for at, line in enumerate(lines) if ' loss: ' in line)
+    assert start <= 15, '\n'.join(lines[:start])
+    said = '\n'.join(lines[:start])
+    for word in ('data: ', '4 train', 'network: FasterRCNN', 'schedule: 1 epochs of 2', 'log: '):
+        assert word in said
+    for word in ('System environment', 'default_hooks', 'before_run'):
+        assert word not in run.stdout
+    [log] = tmp_path.glob('work_dirs/*/*/*.log')
+    kept = log.read_text(encoding='utf-8')
+    for word in ('System environment', 'default_hooks', 'before_run', 'network: FasterRCNN'):
+        assert word in kept
