@@ -45,6 +45,7 @@ def browse_data(
     *,
     data: str | os.PathLike | None = None,
     mask_values: str | None = None,
+    data_format: str | None = None,
     demo: bool = False,
     options: Mapping[str, Any] | None = None,
     split: str = 'train',
@@ -58,6 +59,7 @@ def browse_data(
         config: a config, its file, or the name of one that comes with mmresnest.
         data: a folder in COCO or ADE20K layout instead of the config's data.
         mask_values: what the values of its masks stand for, as ``train --mask-values``.
+        data_format: its format, as ``train --format``.
         demo: the embedded data set, unless ``data`` is given.
         options: settings to override, dotted names to values.
         split: ``train``, ``val`` or ``test``.
@@ -75,7 +77,7 @@ def browse_data(
 
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     if demo or data is not None:
-        use_data(cfg, choose_data_folder(cfg, DataRequest.parse(data, mask_values)))
+        use_data(cfg, choose_data_folder(cfg, DataRequest.parse(data, mask_values, data_format)))
     merge_options(cfg, options)
     if number < 1:
         raise UserError(

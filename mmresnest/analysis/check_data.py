@@ -57,8 +57,9 @@ from ..data.checks.panoptic import list_segments, name_mask
 from ..data.checks.repair import check_target, is_repairable, repair_table, write_table
 from ..data.checks.rows import get_rows, has_fields, is_id, parse_size
 from ..data.folder import scan_folder
+from ..data.formats.write import write_folder
 from ..data.json_files import read_coco_file
-from ..data.mask_mapping import MaskMapping
+from ..data.request import DataRequest
 from ..engine.prepare import choose_data_folder
 from ..errors import UserError
 
@@ -123,6 +124,8 @@ def check_data(
     *,
     data: str | os.PathLike | None = None,
     mask_values: str | None = None,
+    data_format: str | None = None,
+    division: str | None = None,
     demo: bool = False,
     options: Mapping[str, Any] | None = None,
     splits: Sequence[str] = SPLITS,
@@ -136,6 +139,8 @@ def check_data(
         config: a config, its file, or the name of one that comes with mmresnest.
         data: a folder in COCO or ADE20K layout to check instead of the config's data.
         mask_values: what the values of its masks stand for, as ``train --mask-values``.
+        data_format: its format, as ``train --format``.
+        division: the share of a validation part that is made, as ``train --split``.
         demo: check the embedded data set, unless ``data`` is given.
         options: settings to override, dotted names to values.
         splits: the parts of the data.
@@ -160,9 +165,8 @@ def check_data(
     folder: DataFolder | None = None
     if demo or data is not None:
         folder, of_folder = scan_folder(
-            choose_data_folder(cfg, data),
+            choose_data_folder(cfg, DataRequest.parse(data, mask_values, data_format, division)),
             LAYOUTS[task_of(cfg)],
-            None if mask_values is None else MaskMapping.parse(mask_values),
         )
         if folder.kind == 'coco':  # an object without a mask is a finding, with its repair
             folder = replace(folder, has_masks=True)
@@ -201,6 +205,11 @@ def _write_mapped_folder(folder: DataFolder, out: Path, report: Report) -> None:
         raise UserError(
             f'--fix {out}: it is not an empty folder; name another', code='option.exists'
         )
+    if folder.cache is not None:  # images and masks lie as another format has them
+        write_folder(folder, out, 'ade20k')
+        report.written.append(out)
+        report.notes.append(f'written: {out}, index masks beside links to the images: --data {out}')
+        return
     for split in filter(lambda one: one.scored, folder.splits.values()):
         shutil.copytree(split.annotations, out / 'annotations' / split.name)
     (out / 'images').symlink_to(folder.root / 'images', target_is_directory=True)

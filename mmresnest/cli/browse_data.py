@@ -37,6 +37,7 @@ def run_browse_data(args: argparse.Namespace) -> int:
         args.config,
         data=args.data,
         mask_values=args.mask_values,
+        data_format=args.data_format,
         demo=args.demo,
         options=parse_cfg_options(args.cfg_options),
         split=args.split,

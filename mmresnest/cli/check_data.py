@@ -18,7 +18,13 @@ def add_data(parser: Parser) -> None:
     parser.add_argument(
         '--data',
         metavar='DIR',
-        help="a folder in COCO or ADE20K layout, instead of the config's data",
+        help="a folder of any format, as in train, instead of the config's data",
+    )
+    parser.add_argument(
+        '--format',
+        dest='data_format',
+        metavar='FORMAT',
+        help='the format of --data, where it can be read in several',
     )
     parser.add_argument(
         '--mask-values',
@@ -40,7 +46,8 @@ def add_check_data_arguments(parser: Parser) -> None:
         nargs='+',
         metavar='SPLIT',
         default=['train', 'val', 'test'],
-        help='of train, val, test (default: all)',
+        help='of train, val, test (default: all); a share, such as 0.2, makes a validation part, as '
+        'in train',
     )
     parser.add_argument(
         '--all',
@@ -65,13 +72,17 @@ def run_check_data(args: argparse.Namespace) -> int:
     from ..analysis.check_data import check_data
 
     check_parent('--report', args.report)
+    splits = [split for split in args.split if not split[:1].isdecimal()]
+    share = next((split for split in args.split if split[:1].isdecimal()), None)
     report = check_data(
         args.config,
         data=args.data,
         mask_values=args.mask_values,
+        data_format=args.data_format,
+        division=share,
         demo=args.demo,
         options=parse_cfg_options(args.cfg_options),
-        splits=args.split,
+        splits=splits or ['train', 'val', 'test'],
         every=args.all,
         fix=args.fix,
         force=args.force,

@@ -1,5 +1,7 @@
 """Folders of other tools are recognized, and read for what they are."""
 
+import contextlib
+import io
 import json
 from pathlib import Path
 
@@ -7,9 +9,11 @@ import pytest
 from helpers.errors import refuses
 from helpers.folders import CLASSES, KINDS, make_truth
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from mmresnest.data.folder import read_folder
-from mmresnest.data.formats.split import Division
+from mmresnest.data.formats.split import Division, choose_images
 from mmresnest.data.formats.table import FORMATS
 from mmresnest.data.request import DataRequest
 
@@ -93,3 +97,41 @@ def test_without_a_validation_part_the_message_names_the_option(name, tmp_path):
     KINDS[name].make(tmp_path / 'set')
     with refuses('data.no-split', '--split 0.2', tmp_path / 'set'):
         read_folder(tmp_path / 'set', 'coco')
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_annotations_as_predictions_score_one(name, tmp_path):
+    kind = KINDS[name]
+    kind.make(tmp_path / 'set')
+    division = Division(0.4) if len(kind.splits) == 1 else None
+    folder = read_folder(DataRequest(tmp_path / 'set', division=division), 'coco')
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(folder.root / folder.split('val').annotations))
+        rows = [{**row, 'score': 1.0} for row in truth.dataset['annotations']]
+        for number, row in enumerate(truth.dataset['annotations'], start=1):
+            row['id'] = number  # pycocotools takes 0 for no match
+        truth.createIndex()
+        for metric in ('bbox', 'segm') if kind.polygons else ('bbox',):
+            scores = COCOeval(truth, truth.loadRes(rows), metric)
+            scores.evaluate()
+            scores.accumulate()
+            scores.summarize()
+            assert scores.stats[0] == pytest.approx(1, abs=1e-9)
+
+
+def test_a_division_has_all_classes_and_keeps_duplicates_together(tmp_path):
+    """Ten copies of an image are one; the share of each class is that of the images."""
+    paths, contents = [], []
+    for number in range(60):
+        path = tmp_path / f'{number:02}.jpg'
+        path.write_bytes(b'same' if number < 10 else str(number).encode())
+        paths.append(path)
+        contents.append({'often': 3, **({'rare': 1} if number % 12 == 11 else {})})
+    chosen = choose_images(paths, contents, Division(0.2))
+    assert len({number < 10 for number in chosen if number < 10}) == 0 or set(range(10)) <= set(
+        chosen
+    )
+    assert 10 <= len(chosen) <= 20
+    assert 1 <= sum('rare' in contents[at] for at in chosen) <= 4
+    assert choose_images(paths, contents, Division(0.2)) == chosen
+    assert choose_images(paths, contents, Division(0.2, seed=1)) != chosen
