@@ -23,10 +23,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .errors import UserError
 from .models import fast
-from .models.blocks import Bottleneck, Res2NetBottleneck, ResNeXtBottleneck, SplitAttention
+from .models.blocks import (
+    Bottleneck,
+    Res2NetBottleneck,
+    ResNeXtBottleneck,
+    SelectiveKernel,
+    SplitAttention,
+    SplitWeighting,
+)
+from .models.dla import Root
 from .models.fast.convolution import PackedConv2d, fold_norm
 from .models.fast.guards import has_hooks, is_known, is_zero_padded
-from .models.trunk import ResTrunk, to_memory_format
+from .models.trunk import ResTrunk, Trunk, to_memory_format
 
 __all__ = ['compile_backbone', 'fold', 'fuse', 'keep_memory', 'compile_disabled']
 
@@ -40,9 +48,11 @@ PAD = 64 * 2**20  # bytes by which the heap grows at least
 #: class -> names of convolutions and of the norms behind them
 PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
     ResTrunk: (('conv1', 'bn1'),),
+    Root: (('conv', 'bn'),),
     Bottleneck: (('conv1', 'bn1'), ('conv3', 'bn3')),
     ResNeXtBottleneck: (('conv2', 'bn2'),),
-    SplitAttention: (('conv', 'bn0'), ('fc1', 'bn1')),
+    SplitAttention: (('conv', 'bn0'),),
+    SplitWeighting: (('fc1', 'bn1'),),
 }
 
 #: the walks of batch norms that a factor and a shift can stand for, mmengine's subclass among them
@@ -84,7 +94,7 @@ def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model
     replace_modules(model, pack_conv)
     fast.enable(model)
     model.requires_grad_(False)
-    trunks = [module for module in model.modules() if isinstance(module, ResTrunk)]
+    trunks = [module for module in model.modules() if isinstance(module, Trunk)]
     if trunks and all(trunk.channels_last for trunk in trunks):
         to_memory_format(model, torch.channels_last)
     if compile:
@@ -109,7 +119,7 @@ def conv_norm_pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
     for cls, names in PAIRS.items():
         if isinstance(module, cls):
             yield from ((module, *pair) for pair in names if hasattr(module, pair[0]))
-    if isinstance(module, Res2NetBottleneck):
+    if isinstance(module, (Res2NetBottleneck, SelectiveKernel)):
         for index in range(len(module.convs)):
             yield module, f'convs.{index}', f'bns.{index}'
     elif isinstance(module, nn.Sequential):

@@ -86,9 +86,9 @@ def save_memory(model: Any) -> None:
         UserError: there is none.
     """
     from ..models import fast
-    from ..models.trunk import ResTrunk
+    from ..models.trunk import Trunk
 
-    if not any(isinstance(module, ResTrunk) for module in model.modules()):
+    if not any(isinstance(module, Trunk) for module in model.modules()):
         raise UserError(
             "--save-memory is an option of this package's backbones (type='mmresnest....'), and "
             'the model has none; leave it out, or set with_cp=True, which most backbones know',

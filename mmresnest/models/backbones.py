@@ -9,6 +9,7 @@ The second form takes the argument names which mmdet and mmseg use for the same 
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any
 
 from mmcv.cnn import build_conv_layer, build_norm_layer
@@ -20,9 +21,10 @@ from torch import nn
 from ..errors import ArgumentError, UserError, nearest
 from ..registry import MODELS
 from . import fast, weights
-from .blocks import Bottleneck, conv3x3
+from .blocks import conv3x3
+from .dla import DLATrunk
 from .norms import can_synchronize, replace_sync_norms
-from .trunk import ResTrunk, legal_arguments
+from .trunk import ResTrunk, StageSpec
 from .variants import R152, VARIANTS, variant
 
 NORMS = ('BN', 'BN2d', 'SyncBN', 'GN')
@@ -33,7 +35,80 @@ DIALECT = dict(avg_down_stride='avd', avg_down='pooled_shortcut')
 OTHER_NAMES = dict(width_per_group='base_width', cardinality='groups', scale='scales')
 
 
-class Backbone(ResTrunk, BaseModule):
+class RegisteredNetwork(BaseModule):
+    """A trunk by its published name: what does not depend on the kind of trunk."""
+
+    #: depth -> row of the variant table; a pair gives the row and other depths
+    networks: dict[int, Any] = {}
+    #: what mmdet and mmseg call an argument that has another name here
+    words: dict[str, str] = {}
+    spec: type[StageSpec]
+
+    def register_weights(
+        self, arch: str | None, init_cfg: dict | list | None, pretrained: str | None
+    ) -> None:
+        """Note where weights come from, and take any layout of them from now on."""
+        if pretrained is not None:
+            if init_cfg is not None:
+                raise ArgumentError(
+                    'pretrained and init_cfg cannot both be given; keep init_cfg',
+                    code='argument.conflict',
+                )
+            init_cfg = dict(type='Pretrained', checkpoint=pretrained)
+        self.init_cfg = init_cfg
+        self.arch = arch
+        weights.convert_on_load(self, log_to_run)
+
+    @classmethod
+    def network(cls, arch: str | int | None, depth: Any) -> dict[str, Any]:
+        """Return the trunk's arguments for a row of the table or for a depth."""
+        if arch is not None:
+            if depth is not None:
+                raise ArgumentError(
+                    f'arch={arch!r} and depth={depth} cannot both be given; keep arch',
+                    code='argument.conflict',
+                )
+            return variant(str(arch), cls.__name__).trunk
+        if depth is None:
+            raise ArgumentError(
+                f'{cls.__name__} needs arch= (a published network) or depth=; '
+                f'{nearest("", [*cls.networks.values()][:1])}',
+                code='argument.needed',
+            )
+        if depth not in cls.networks:
+            raise ArgumentError(
+                f'depth={depth!r} is not a {cls.__name__}; legal: '
+                f'{", ".join(map(str, cls.networks))}',
+                code='argument.value',
+            )
+        row = cls.networks[depth]
+        if isinstance(row, tuple):
+            return dict(VARIANTS[row[0]].trunk, depths=row[1])
+        return VARIANTS[row].trunk
+
+    @classmethod
+    def dialect(cls, kind: str) -> set[str]:
+        """Return every argument name that a network of this class obeys."""
+        own = set(signature(cls.__init__).parameters) - {'self', 'trunk'}
+        return own | set(cls.words) | cls.spec.legal_arguments(kind) - {'norm', 'convs3x3'}
+
+    def init_weights(self) -> None:
+        """Load ``Pretrained`` strictly, and leave the rest to mmengine, which calls this."""
+        source = pretrained_config(self.init_cfg)
+        if source is not None:
+            if not self.is_init:
+                content, checkpoint = None, source['checkpoint']
+                if '://' in checkpoint and not checkpoint.startswith(
+                    (weights.SCHEME, 'http://', 'https://')
+                ):
+                    content = load_by_scheme(checkpoint)
+                log_to_run(str(weights.load(self, checkpoint, source.get('prefix'), content)))
+                self._is_init = True
+            return
+        super().init_weights()
+
+
+class Backbone(ResTrunk, RegisteredNetwork):
     """A published network, or one described in the words of mmdet and mmseg.
 
     Give ``arch`` (a row of the variant table) or ``depth``; whatever else is given overrides it.
@@ -65,8 +140,7 @@ class Backbone(ResTrunk, BaseModule):
         ArgumentError: unknown, contradictory or unsupported arguments, with the legal ones.
     """
 
-    #: depth -> row of the variant table; a pair gives the row and other depths
-    networks: dict[int, Any] = {}
+    words = DIALECT
     #: what the first block of a dilated stage does unless told; None: see ``ResTrunk``
     contracts: bool | None = None
 
@@ -109,88 +183,17 @@ class Backbone(ResTrunk, BaseModule):
             convs3x3=make_conv_builders(dcn, stage_with_dcn, num_stages),
             **args,
         )
-        if pretrained is not None:
-            if init_cfg is not None:
-                raise ArgumentError(
-                    'pretrained and init_cfg cannot both be given; keep init_cfg',
-                    code='argument.conflict',
-                )
-            init_cfg = dict(type='Pretrained', checkpoint=pretrained)
-        self.init_cfg = init_cfg
-        self.arch = name
+        self.register_weights(name, init_cfg, pretrained)
         #: as in mmdet and mmseg, for whoever asks
         self.stem_channels = last_width(args['stem'])
-        self.feat_dim = Bottleneck.expansion * (args.get('base_channels', 64) << num_stages - 1)
+        self.feat_dim = self.spec.expansion * (args.get('base_channels', 64) << num_stages - 1)
         if args.get('compat') is None:  # 'mm' asks for mmdet's bits
             fast.enable(self)
-        weights.convert_on_load(self, log_to_run)
 
     @property
     def norm1(self) -> nn.Module:
         """The norm of a plain stem, by the name that mmdet and mmseg give it."""
         return self.bn1
-
-    @classmethod
-    def network(cls, arch: str | int | None, depth: Any) -> dict[str, Any]:
-        """Return the trunk's arguments for a row of the table or for a depth."""
-        if arch is not None:
-            if depth is not None:
-                raise ArgumentError(
-                    f'arch={arch!r} and depth={depth} cannot both be given; keep arch',
-                    code='argument.conflict',
-                )
-            return variant(str(arch), cls.__name__).trunk
-        if depth is None:
-            raise ArgumentError(
-                f'{cls.__name__} needs arch= (a published network) or depth=; '
-                f'{nearest("", [*cls.networks.values()][:1])}',
-                code='argument.needed',
-            )
-        if depth not in cls.networks:
-            raise ArgumentError(
-                f'depth={depth!r} is not a {cls.__name__}; legal: '
-                f'{", ".join(map(str, cls.networks))}',
-                code='argument.value',
-            )
-        row = cls.networks[depth]
-        if isinstance(row, tuple):
-            return dict(VARIANTS[row[0]].trunk, depths=row[1])
-        return VARIANTS[row].trunk
-
-    @classmethod
-    def dialect(cls, kind: str) -> set[str]:
-        """Return every argument name that a network of this class obeys."""
-        own = {
-            'arch',
-            'depth',
-            'num_stages',
-            'stem_channels',
-            'deep_stem',
-            'style',
-            'norm_cfg',
-            'conv_cfg',
-            'dcn',
-            'stage_with_dcn',
-            'plugins',
-            'pretrained',
-            'init_cfg',
-        }
-        return own | set(DIALECT) | legal_arguments(kind) - {'norm', 'convs3x3'}
-
-    def init_weights(self) -> None:
-        """Load ``Pretrained`` strictly, and leave the rest to mmengine, which calls this."""
-        source = pretrained_config(self.init_cfg)
-        if source is not None:
-            if not self.is_init:
-                content, checkpoint = None, source['checkpoint']
-                if '://' in checkpoint and not checkpoint.startswith(
-                    (weights.SCHEME, 'http://', 'https://')
-                ):
-                    content = load_by_scheme(checkpoint)
-                log_to_run(str(weights.load(self, checkpoint, source.get('prefix'), content)))
-                self._is_init = True
-            return
-        super().init_weights()
 
 
 def load_by_scheme(checkpoint: str) -> Any:
@@ -470,3 +473,63 @@ class ResNeSt(Backbone):
         200: 'resnest200',
         269: 'resnest269',
     }
+
+
+@MODELS.register_module()
+class SKNet(Backbone):
+    """SKNet (arXiv:1903.06586): ``groups``, ``base_width`` (default 32x4d), ``reduction``,
+    ``min_hidden``, ``split_input``.
+    """
+
+    networks = {
+        26: ('skresnext50_32x4d', (2, 2, 2, 2)),
+        50: 'skresnext50_32x4d',
+        101: ('skresnext50_32x4d', (3, 4, 23, 3)),
+    }
+
+
+@MODELS.register_module()
+class DLA(DLATrunk, RegisteredNetwork):
+    """DLA (arXiv:1707.06484), and DLA with the blocks of Res2Net.
+
+    Args:
+        arch: name of a published network, see ``mmresnest.list_archs('DLA')``.
+        depth: 60 or 102.
+        num_stages, norm_cfg, conv_cfg, dcn, stage_with_dcn, plugins, pretrained, init_cfg: as for
+            :class:`Backbone`.
+        **trunk: arguments of ``DLATrunk``. ``strides`` and ``dilations`` are those of the four
+            stages, as for the other networks: the first map is at stride 4.
+
+    Raises:
+        ArgumentError: unknown, contradictory or unsupported arguments, with the legal ones.
+    """
+
+    networks = {60: 'dla60', 102: 'dla102'}
+
+    def __init__(
+        self,
+        arch: str | None = None,
+        *,
+        depth: int | None = None,
+        num_stages: int = 4,
+        norm_cfg: dict | None = None,
+        conv_cfg: dict | None = None,
+        dcn: dict | None = None,
+        stage_with_dcn: Sequence[bool] = (),
+        plugins: list | None = None,
+        pretrained: str | None = None,
+        init_cfg: dict | list | None = None,
+        **trunk: Any,
+    ):
+        args = {**self.network(arch, depth), **trunk}
+        refuse_unknown(self.dialect(args['kind']), args, type(self).__name__)
+        refuse_unsupported(num_stages, plugins, conv_cfg)
+        args['depths'] = args['depths'][:num_stages]
+        args.setdefault('out_indices', tuple(range(num_stages)))
+        super().__init__(
+            norm=make_norm_builder(norm_cfg),
+            convs3x3=make_conv_builders(dcn, stage_with_dcn, num_stages),
+            **args,
+        )
+        self.register_weights(arch, init_cfg, pretrained)
+        fast.enable(self)

@@ -7,20 +7,34 @@
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import UserError
 from . import fast, weights
-from .trunk import ResTrunk
+from .blocks import KINDS
+from .dla import TREES, DLATrunk
+from .trunk import ResTrunk, Trunk
 from .variants import list_archs, variant
 from .weights import loading
 
 __all__ = ['build_backbone', 'list_archs']
 
+#: kind of a network -> its trunk
+TRUNKS: dict[str, type[Trunk]] = {
+    **dict.fromkeys(KINDS, ResTrunk),
+    **dict.fromkeys(TREES, DLATrunk),
+}
+
+
+def build_trunk(kind: str, depths: Sequence[int], **arguments: Any) -> Trunk:
+    """Build what ``Variant.trunk`` describes."""
+    return TRUNKS[kind](kind, depths, **arguments)
+
 
 def build_backbone(
     arch: str, *, pretrained: bool | str | os.PathLike = False, **trunk: Any
-) -> ResTrunk:
+) -> Trunk:
     """Build a published network that returns one map per stage.
 
     Args:
@@ -28,8 +42,8 @@ def build_backbone(
         pretrained: True for the published weights (fetched once into the torch hub cache), or the
             path or URL of a checkpoint in any published layout. What was loaded is logged by the
             logger ``mmresnest``.
-        **trunk: arguments of ``ResTrunk``, such as ``out_indices, strides, dilations,
-            frozen_stages, in_channels, norm, with_cp, drop_path_rate``.
+        **trunk: arguments of ``ResTrunk`` or ``DLATrunk``, such as ``out_indices, strides,
+            dilations, frozen_stages, in_channels, norm, with_cp, drop_path_rate``.
 
     Returns:
         the network, in training mode; ``B 3 H W`` in, a tuple of ``B C H/s W/s`` out.
@@ -39,7 +53,7 @@ def build_backbone(
         UserError: weights that cannot be fetched, or do not fit.
     """
     row = variant(arch)
-    network = ResTrunk(**{**row.trunk, **trunk})
+    network = build_trunk(**{**row.trunk, **trunk})
     if trunk.get('compat') is None:  # 'mm' asks for mmdet's bits
         fast.enable(network)
     weights.convert_on_load(network)

@@ -79,6 +79,7 @@ def family(type_: str, **trunk: Any) -> Family:
 
 
 R14, R26, R50, R101 = (1, 1, 1, 1), (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3)
+D60, D102 = (1, 2, 3, 1), (1, 3, 4, 1)  # depths of DLA's trees
 R152, R200, R269 = (3, 8, 36, 3), (3, 24, 36, 3), (3, 30, 48, 8)
 
 DEEP, WIDE = (32, 32, 64), (64, 64, 128)  # the three widths of a deep stem
@@ -96,6 +97,11 @@ SERESNET = family('SEResNet', kind='se')
 SERESNET_D = family('SEResNet', kind='se', **D)
 SERESNEXT = family('SEResNeXt', kind='se')
 SERESNEXT_D = family('SEResNeXt', kind='se', **D)
+SKNET = family('SKNet', kind='sk', split_input=True, min_hidden=8)
+SKNET_D = family('SKNet', kind='sk', split_input=True, min_hidden=8, **D)
+SKNEXT = family('SKNet', kind='sk')
+DLA = family('DLA', kind='dla')
+DLA_RES2 = family('DLA', kind='dla_res2')
 # Caffe rounds the size after the stem's pool up and does not pad: shifted by one pixel.
 LEGACY_SERESNET = family('SEResNet', kind='se', ceil_pool=True, stride_in_1x1=True)
 LEGACY_SERESNEXT = family('SEResNeXt', kind='se', ceil_pool=True)
@@ -146,6 +152,13 @@ def cadene(name: str, resaved: str = '') -> tuple[Weights, ...]:
         )
     # the same file comes over https from GitHub, over plain http from the university
     return Weights(f'{TIMM}v0.1-cadene/{name}.pth', 'cadene', BSD), original
+
+
+def dla(name: str, resaved: str) -> tuple[Weights, ...]:
+    """Describe the authors' file, and timm's copy, saved anew without what nothing reads."""
+    original = Weights(f'http://dl.yf.io/dla/models/imagenet/{name}.pth', 'dla', BSD)
+    copy = f'{TIMM}v0.1-weights/{resaved}.pth'
+    return original, Weights(copy, 'dla', BSD, note='saved anew by timm')
 
 
 def torchvision(name: str) -> tuple[Weights, ...]:
@@ -216,6 +229,19 @@ TABLE = (
     Variant('seresnext101d_64x4d',     SERESNEXT_D, R101, X64x4,                                          88.252, 15.705, None,  None),
     Variant('seresnext101d_32x8d',     SERESNEXT_D, R101, X32x8,                                          93.588, 16.658, 83.70, 224, single_host(TIMM + 'v0.1-tpu-weights/seresnext101d_32x8d_ah-191d7b94')),
     Variant('senet154',                SENET,       R152, X64x4,                                         115.089, 20.688, 81.26, 224, single_host(GLUON + 'senet154-70a1a3c0')),
+
+    # SKNet. timm's results-imagenet.csv; of the first two nobody has published weights. skresnext50_32x4d is the
+    # paper's SKNet-50 with a dilated 3x3 for its 5x5; in the others each kernel sees half of the channels.
+    Variant('skresnet50',              SKNET,       R50,  {},                                             25.803,  4.089, None,  None),
+    Variant('skresnet50d',             SKNET_D,     R50,  {},                                             25.822,  4.329, None,  None),
+    Variant('skresnext50_32x4d',       SKNEXT,      R50,  X32x4,                                          27.480,  4.463, 80.17, 224, single_host(TIMM + 'v0.1-weights/skresnext50_ra-f40e40bf')),
+
+    # DLA. timm's results-imagenet.csv, which tests the authors' weights; those with Res2Net are its authors'.
+    Variant('dla60',                   DLA,         D60,  {},                                             22.037,  4.236, 77.04, 224, dla('dla60-24839fc4', 'dla60-9e91bd4d')),
+    Variant('dla60x',                  DLA,         D60,  X32x4,                                          17.352,  3.517, 78.23, 224, dla('dla60x-d15cacda', 'dla60x-6818f6bb')),
+    Variant('dla102',                  DLA,         D102, dict(root_shortcut=True),                       33.269,  7.165, 78.02, 224, dla('dla102-d94d9790', 'dla102-21f57b54')),
+    Variant('dla60_res2net',           DLA_RES2,    D60,  dict(base_width=28, scales=4),                  20.848,  4.123, 78.48, 224, single_host(TIMM + 'v0.1-res2net/res2net_dla60_4s-d88db7f9', 'dla', NC)),
+    Variant('dla60_res2next',          DLA_RES2,    D60,  dict(base_width=4, scales=4, groups=8),         17.033,  3.459, 78.49, 224, single_host(TIMM + 'v0.1-res2net/res2next_dla60_4s-d327927b', 'dla', NC)),
 
     # ResNet and ResNeXt. torchvision: acc@1 of IMAGENET1K_V1 in its resnet.py. The D forms and 101_32x4d: timm's
     # results-imagenet.csv, at the size it tests them at.

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 import mmresnest
-from mmresnest.models.trunk import ResTrunk
+from mmresnest.models.dla import Root
+from mmresnest.models.trunk import Trunk
 from mmresnest.models.variants import TABLE, Variant
 
 DEPTHS = (2, 1, 1, 1)
@@ -44,7 +45,7 @@ ROWS, FORMS, SIZINGS, KINDS = map(
 )
 
 
-def build(row: Variant, **more) -> ResTrunk:
+def build(row: Variant, **more) -> Trunk:
     """The row's network, with no value at a default that would hide a mistake."""
     torch.manual_seed(0)
     network = mmresnest.build_backbone(
@@ -55,6 +56,8 @@ def build(row: Variant, **more) -> ResTrunk:
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.1, 0.1)
+        elif isinstance(module, Root):  # sums of many maps would grow from tree to tree
+            nn.init.uniform_(module.bn.weight, 0.1, 0.3)
     return network
 
 

@@ -6,6 +6,7 @@
 import gzip
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,9 @@ def checkpoint(name: str) -> dict[str, Tensor]:
     return {key: draw(key, shape) for key, shape in CASES[name]['state_dict'].items()}
 
 
-def image() -> Tensor:
-    """2 3 97 129: odd sizes, where the forms of the pools differ."""
-    return torch.from_numpy(
-        np.random.RandomState(0).standard_normal((2, 3, 97, 129)).astype(np.float32)
-    )
+def image(shape: Sequence[int] = (2, 3, 97, 129)) -> Tensor:
+    """An image, of odd sizes unless told, where the forms of the pools differ."""
+    return torch.from_numpy(np.random.RandomState(0).standard_normal(shape).astype(np.float32))
 
 
 def distance(output: Tensor, reference: dict[str, Any]) -> float:

@@ -94,6 +94,20 @@ def split_attention(module, x: Tensor) -> Tensor:
     return out
 
 
+def selective_kernel(module, x: Tensor) -> Tensor:
+    channels = module.channels
+    parts = x.chunk(2, 1) if module.split_input else (x, x)
+    u = [
+        F.relu(norm(grouped(part, conv), bn))
+        for part, conv, bn in zip(parts, module.convs, module.bns)
+    ]
+    s = (u[0] + u[1]).mean((2, 3), keepdim=True)
+    z = F.relu(norm(grouped(s, module.fc1), module.bn1))
+    scores = grouped(z, module.fc2)[:, :, 0, 0]
+    of_first = 1 / (1 + torch.exp(scores[:, channels:] - scores[:, :channels]))
+    return u[0] * of_first[:, :, None, None] + u[1] * (1 - of_first)[:, :, None, None]
+
+
 def bottleneck(block, x: Tensor, mix, gate=lambda y: y) -> Tensor:
     y = F.relu(norm(grouped_strided(x, block.conv1), block.bn1))
     y = gate(norm(grouped_strided(mix(y), block.conv3), block.bn3))

@@ -19,6 +19,8 @@ from mmresnest.models.blocks import (
     Res2NetBottleneck,
     ResNeXtBottleneck,
     SEBottleneck,
+    SelectiveKernel,
+    SelectiveKernelBottleneck,
     SplitAttention,
     SplitAttentionBottleneck,
 )
@@ -149,6 +151,67 @@ def test_split_attention(site, radix, groups, base_width, avd, avd_first, mm):
         return pool(twins.split_attention(block.conv2, y))
 
     agree(block, lambda x: twins.bottleneck(block, x, mix), image(site.in_channels))
+
+
+@settings(max_examples=15, deadline=None)
+@given(SITES, st.sampled_from([1, 2]), st.sampled_from([4, 8]), st.booleans())
+def test_selective_kernels(site, groups, base_width, split_input):
+    block = settle(
+        SelectiveKernelBottleneck(
+            site,
+            BlockModules(shortcut=shortcut(site)),
+            groups=groups,
+            base_width=base_width,
+            min_hidden=4,
+            split_input=split_input,
+        )
+    )
+    agree(
+        block,
+        lambda x: twins.bottleneck(block, x, lambda y: twins.selective_kernel(block.conv2, y)),
+        image(site.in_channels),
+    )
+
+
+def sk_as_split_attention(sk: SelectiveKernel, hidden: int) -> SplitAttention:
+    """Split attention of radix 2 with the weights of a selective kernel of halves, biases zero."""
+    split = settle(SplitAttention(sk.channels, BlockModules(), reduction_factor=2))
+    assert split.fc1.out_channels == hidden
+    with torch.no_grad():
+        for layer in (split.fc1, split.fc2):
+            layer.bias.zero_()
+    state = {
+        'conv.weight': torch.cat([conv.weight for conv in sk.convs]),
+        **{
+            f'bn0.{name}': torch.cat([bn.state_dict()[name] for bn in sk.bns])
+            for name in ('weight', 'bias', 'running_mean', 'running_var')
+        },
+        **{
+            key: value for key, value in sk.state_dict().items() if key[:3] in ('fc1', 'bn1', 'fc2')
+        },
+    }
+    assert not split.load_state_dict(state, strict=False).unexpected_keys
+    return split
+
+
+def test_undilated_selective_kernels_of_halves_are_split_attention():
+    """And of all channels, or dilated, they are not."""
+    x = image(32)
+
+    def pair(**more):
+        sk = settle(SelectiveKernel(32, BlockModules(), min_hidden=32, split_input=True, **more))
+        return sk(x), sk_as_split_attention(sk, 32)(x)
+
+    torch.testing.assert_close(*pair(dilations=(1, 1)), rtol=1e-12, atol=1e-12)
+    dilated, split = pair()
+    assert (dilated - split).abs().max() > 1e-2
+    of_all = SelectiveKernel(32, BlockModules(), dilations=(1, 1))
+    assert of_all.convs[0].weight.shape[1] == 32  # each sees what split attention's halves do not
+
+
+def test_halves_that_groups_do_not_divide_are_refused():
+    with pytest.raises(ArgumentError, match='split_input'):
+        SelectiveKernel(24, BlockModules(), groups=8, split_input=True)
 
 
 def test_one_walk():

@@ -65,6 +65,8 @@ def test_every_row(row):
     'more', [OS8, dict(compat='mm'), dict(channels_last=False)], ids=['dilated', 'mm', 'nchw']
 )
 def test_other_forms(row, more):
+    if row.type == 'DLA' and 'compat' in more:
+        pytest.skip('mmdet and mmseg have no such network')
     assert_fused(build(row, **more))
 
 
@@ -174,7 +176,7 @@ def test_one_graph_for_all_sizes(row):
         assert compile_backbone(network, backend=counter, fullgraph=True) is network
         for size in ((64, 64), (96, 64), (65, 97), (128, 160)):
             network(image(2, size))
-        assert counter.frame_count == 1, type(network.layer1[0])
+        assert counter.frame_count == 1, row.name
         assert list(network.state_dict()) == names
         torch._dynamo.reset()
 

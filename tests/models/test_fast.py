@@ -103,7 +103,7 @@ def test_without_gradients(row):
 )
 def test_whatever_the_trunk_is_asked_for(row, more):
     if more.get('drop_path_rate'):
-        assert isinstance(build(row, **more).layer4[-1].drop_path, DropPath)
+        assert isinstance(build(row, **more).blocks[-1].drop_path, DropPath)
     pair = [results(network.train(), image(size=SIZE).double()) for network in both(row, **more)]
     for found in pair:
         found.pop('image')  # nothing reaches it through frozen stages' weights alone
@@ -123,12 +123,14 @@ def test_single_precision(row):
     Some gradients are small sums of large terms; for these single precision has fewer digits.
     """
     one, twin = both(row, torch.float)
+    channels = one.out_channels[0]
     x = F.relu(
-        image(2, (48, 48)).repeat(1, 86, 1, 1)[:, :256, ::2, ::2] + torch.randn(1, 256, 24, 24)
+        image(2, (48, 48)).repeat(1, 86, 1, 1)[:, :channels, ::2, ::2]
+        + torch.randn(1, channels, 24, 24)
     ).contiguous(memory_format=torch.channels_last)
     found = []
     for network in (copy.deepcopy(one).double(), one, twin):
-        block = network.layer1[1].train()
+        block = network.blocks[1].train()
         leaf = x.to(block.conv1.weight.dtype).clone().requires_grad_()
         y = block(leaf)
         (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
@@ -224,14 +226,14 @@ def test_differentiating_twice(row):
     norms = []
     for network in both(row):
         torch.manual_seed(0)
-        x = torch.rand(2, 256, 12, 12, dtype=torch.double, requires_grad=True)
-        y = network.layer1[1].train()(x)
+        x = torch.rand(2, network.out_channels[0], 12, 12, dtype=torch.double, requires_grad=True)
+        y = network.blocks[1].train()(x)
         (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         gradient.square().sum().backward()
         norms.append(
             {
                 name: p.grad
-                for name, p in network.layer1[1].named_parameters()
+                for name, p in network.blocks[1].named_parameters()
                 if not name.endswith('fc1.bias')
             }
             | {'x': x.grad}
@@ -304,10 +306,10 @@ def test_the_switch(row):
     assert vars(one).keys() | {'fast'} == vars(twin).keys() | {'fast'}
     for again in (twin, copy.deepcopy(twin), pickle.loads(pickle.dumps(twin))):
         assert [type(m) for m in again.modules()] == types
-        assert again.fast == again.layer1[0].fast == fast.FoldedForm(save_memory=True)
+        assert again.fast == again.blocks[0].fast == fast.FoldedForm(save_memory=True)
         assert all(map(torch.equal, again.eval()(image()), twin.eval()(image())))
-    assert fast.enable(twin) is twin and twin.fast == twin.layer1[0].fast == fast.FoldedForm()
-    assert fast.disable(twin) is twin and twin.fast is twin.layer1[0].fast is None
+    assert fast.enable(twin) is twin and twin.fast == twin.blocks[0].fast == fast.FoldedForm()
+    assert fast.disable(twin) is twin and twin.fast is twin.blocks[0].fast is None
 
 
 @kinds
@@ -321,7 +323,7 @@ def test_who_watches_meets_the_definition(row):
         counted.append(counter.get_total_flops())
     assert counted[0] == counted[1] > 0
     seen = []
-    for module in (twin.layer1[0].conv1, twin.layer1[1].bn3):
+    for module in (twin.blocks[0].conv1, twin.blocks[1].bn3):
         module.register_forward_hook(lambda *call: seen.append(call[0]))
     twin(image())
     assert len(seen) == 2
@@ -355,7 +357,7 @@ def test_a_norm_changed_before_the_backward_pass_is_refused():
     twin = both(KINDS[0])[1].train()
     maps = twin(image(size=SIZE).double())
     with torch.no_grad():
-        twin.layer1[0].bn1.weight.mul_(2)
+        twin.blocks[0].bn1.weight.mul_(2)
     with pytest.raises(RuntimeError, match='modified by an inplace'):
         loss([m.float() for m in maps]).backward()
 

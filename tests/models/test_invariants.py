@@ -21,7 +21,8 @@ from torch.export import Dim
 from mmresnest.models import fast
 from mmresnest.models.blocks import DropPath
 from mmresnest.models.blocks.pool import CeilAvgPool2d, CeilMaxPool2d
-from mmresnest.models.trunk import ResTrunk
+from mmresnest.models.dla import DLATrunk
+from mmresnest.models.trunk import Trunk
 
 SIZES = [(64, 64), (65, 97)]
 
@@ -69,11 +70,12 @@ def assert_close(ones, others) -> None:
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
 
 
-def sizes_of(network: ResTrunk, size: tuple[int, int]) -> list[tuple[int, int]]:
+def sizes_of(network: Trunk, size: tuple[int, int]) -> list[tuple[int, int]]:
     """The sizes of the four maps: every halving rounds up, Caffe's pool of the stem down."""
     up = lambda size: tuple(-(-side // 2) for side in size)
     size = up(size)
-    size = tuple(side // 2 for side in size) if network.maxpool.ceil_mode else up(size)
+    is_caffe = getattr(getattr(network, 'maxpool', None), 'ceil_mode', False)
+    size = tuple(side // 2 for side in size) if is_caffe else up(size)
     sizes = [size]
     for _ in range(3):
         sizes.append(size := up(size))
@@ -86,9 +88,10 @@ def test_shapes_layout_and_empty_batch(original):
     for size in SIZES:
         for batch in (0, 1, 2):
             maps = original(image(batch, size))
+            first = 128 if isinstance(original, DLATrunk) else 256
             assert [tuple(m.shape) for m in maps] == [
-                (batch, channels, *side)
-                for channels, side in zip((256, 512, 1024, 2048), sizes_of(original, size))
+                (batch, first << stage, *side)
+                for stage, side in enumerate(sizes_of(original, size))
             ]
             if batch > 0:  # else there is no layout
                 assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
@@ -165,8 +168,9 @@ def test_checkpointing_changes_nothing(original, network):
 
 @per_kind
 def test_checkpointing_replays_stochastic_depth(network):
-    for stage in network.stages:
-        stage[0].drop_path = DropPath(0.5)
+    for block in network.blocks:
+        if block.downsample is not None or isinstance(network, DLATrunk):
+            block.drop_path = DropPath(0.5)
     gradients = []
     for with_cp in (False, True):
         one = copy.deepcopy(network).train()
@@ -196,7 +200,7 @@ def test_freezing(network):
     loss(network(image())).backward()
     assert {
         name.partition('.')[0] for name, p in network.named_parameters() if p.grad is not None
-    } == {'layer2', 'layer3', 'layer4'}
+    } == set(network.stage_names[1:])
     assert_equal(before.values(), network.state_dict().values())
 
 
@@ -204,8 +208,8 @@ def test_freezing(network):
 @torch.no_grad()
 def test_zero_init_makes_residual_blocks_identities(original):
     original.eval()
-    block = copy.deepcopy(original.layer1[1])
-    x = original.maxpool(torch.rand(2, 256, 16, 16))
+    block = copy.deepcopy(original.blocks[1])
+    x = torch.rand(2, block.conv1.in_channels, 16, 16)
     assert not torch.equal(block(x), x)
     block.bn3.weight.zero_()
     block.bn3.bias.zero_()
@@ -251,9 +255,8 @@ def test_training_in_bfloat16(row):
 @forms
 def test_zero_init_is_obeyed(row):
     network = build(row, zero_init_residual=True)
-    for stage in network.stages:
-        for block in stage:
-            assert not block.bn3.weight.any() and block.bn1.weight.all()
+    for block in network.blocks:
+        assert not block.bn3.weight.any() and block.bn1.weight.all()
 
 
 @forms
@@ -262,10 +265,10 @@ def test_drop_path_has_effect_and_rests_in_evaluation(row):
     network = build(row, drop_path_rate=0.5, norm_eval=True)
     rates = [
         block.drop_path.rate if isinstance(block.drop_path, DropPath) else 0.0
-        for stage in network.stages
-        for block in stage
+        for block in network.blocks
     ]
-    assert rates == pytest.approx([0.5 * index / 4 for index in range(5)])
+    last = len(rates) - 1
+    assert rates == pytest.approx([0.5 * index / last for index in range(last + 1)])
     network.train()
     drawn = [network(image(8))[-1] for _ in range(2)]
     assert not torch.equal(*drawn)
@@ -326,7 +329,7 @@ def test_export_with_dynamic_batch_height_and_width(row):
         assert_close(ours(image(batch, size)), program.module()(image(batch, size)))
 
 
-def compiled(network: ResTrunk, backend: str = 'eager'):
+def compiled(network: Trunk, backend: str = 'eager'):
     """The whole network as one graph for all sizes; another graph for another size is an error."""
     torch._dynamo.reset()
     whole = torch.compile(network, fullgraph=True, backend=backend)
@@ -341,7 +344,7 @@ def compiled(network: ResTrunk, backend: str = 'eager'):
     return call
 
 
-def assert_same_steps(ours: ResTrunk, other: ResTrunk, graph, images) -> None:
+def assert_same_steps(ours: Trunk, other: Trunk, graph, images) -> None:
     """Outputs, gradients and buffers, equal to the bit, image after image."""
     for x in images:
         maps, again = ours(x), graph(x.clone())

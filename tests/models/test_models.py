@@ -21,6 +21,8 @@ CLASSES = [
     backbones.SENet,
     backbones.Res2Net,
     backbones.ResNeSt,
+    backbones.SKNet,
+    backbones.DLA,
 ]
 
 
@@ -54,7 +56,7 @@ def test_every_row_builds_by_arch(row):
 def test_every_depth_builds(cls):
     for depth in cls.networks:
         with torch.device('meta'):
-            assert cls(depth=depth).out_channels[-1] == 2048
+            assert cls(depth=depth).out_channels[-1] == (1024 if cls is backbones.DLA else 2048)
 
 
 def mm_arguments(cls) -> set[str]:

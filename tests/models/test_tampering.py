@@ -30,6 +30,7 @@ OWN = dict(
     se=dict(reduction=4),
     res2=dict(base_width=16, pooled_shortcut=True),
     split=dict(pooled_shortcut=True),
+    sk=dict(min_hidden=8, split_input=True),
 )
 DEEP = dict(stem=(8, 8, 16))
 SEED = 3

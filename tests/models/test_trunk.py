@@ -22,7 +22,9 @@ SMALL = dict(
     pooled_shortcut=True,
     zero_init_residual=False,
 )
-OWN = dict(resnext={}, se=dict(reduction=4), res2=dict(base_width=16), split={})
+OWN = dict(
+    resnext={}, se=dict(reduction=4), res2=dict(base_width=16), split={}, sk=dict(min_hidden=8)
+)
 
 
 def trunk(kind: str, **more) -> ResTrunk:

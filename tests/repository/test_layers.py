@@ -246,6 +246,7 @@ def test_equations_import_torch_and_each_other():
         **dict.fromkeys(list_members('models.blocks'), blocks),
         'models.stem': blocks,
         'models.trunk': (*blocks, 'models.stem', 'models.trunk'),
+        'models.dla': (*blocks, 'models.trunk'),
     }
 
     def is_allowed(module, found):
@@ -257,7 +258,7 @@ def test_equations_import_torch_and_each_other():
 
 
 def test_fast_forms_import_definitions_and_torch():
-    definitions = ('models.blocks', 'models.stem', 'models.trunk', 'errors')
+    definitions = ('models.blocks', 'models.stem', 'models.trunk', 'models.dla', 'errors')
 
     def is_allowed(module, found):
         if found.ours:

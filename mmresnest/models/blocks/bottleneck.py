@@ -7,7 +7,7 @@ package is this equation with another ``spatial_mix`` or more ``gates``; it is w
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
@@ -41,6 +41,16 @@ class BlockGeometry:
     # Split attention: add the splits before pooling them, as the equation is printed, or after.
     # Equal but for rounding; mmdet's order is kept where its bits are wanted.
     sum_splits_first: bool = False
+    expansion: int = 4  # channels out of the block, in planes
+
+    @property
+    def out_channels(self) -> int:
+        """The channels out of the block."""
+        return self.planes * self.expansion
+
+    def following(self) -> 'BlockGeometry':
+        """Return where the next block of the stage stands."""
+        return replace(self, in_channels=self.out_channels, stride=1, first=False)
 
     def width(self, base_width: float) -> int:
         """Return the channels per group: ``planes * base_width / 64``, rounded down."""
@@ -93,13 +103,11 @@ class Bottleneck(ConvNormAct, nn.Module):
         reduced: channels after the first 1x1 where they differ from ``width`` (SENet-154).
     """
 
-    expansion = 4
-
     def __init__(
         self, geometry: BlockGeometry, modules: BlockModules, width: int, reduced: int | None = None
     ):
         super().__init__()
-        out_channels = geometry.planes * self.expansion
+        out_channels = geometry.out_channels
         reduced = width if reduced is None else reduced
         self.conv1 = nn.Conv2d(
             geometry.in_channels,
@@ -124,10 +132,11 @@ class Bottleneck(ConvNormAct, nn.Module):
         """Return the modules that the branch passes before it joins the shortcut."""
         return (self.drop_path,)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """B C H W -> B 4p H' W'."""
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """B C H W -> B 4p H' W'; a shortcut of that shape may be made outside of the block."""
         y = self.spatial_mix(self.conv_norm_act(self.conv1, self.bn1, x))  # B w H' W'
-        shortcut = x if self.downsample is None else self.downsample(x)  # B 4p H' W'
+        if shortcut is None:
+            shortcut = x if self.downsample is None else self.downsample(x)  # B 4p H' W'
         return self.conv_norm_act(self.conv3, self.bn3, y, gates=self.gates(), add=shortcut)
 
 

@@ -37,7 +37,7 @@ class FastForm(Protocol):
         """Compute the step of :class:`ConvNormAct`."""
 
     def split_attention(self, module: nn.Module, u: Tensor) -> Tensor | None:
-        """Weigh the splits of a map, as ``SplitAttention.attend`` does."""
+        """Weigh the splits of a map, as ``SplitWeighting.attend`` does."""
 
     def recompute(self, y: Tensor, function: Callable[..., Tensor], inputs: Sequence) -> None:
         """Have ``y = function(*inputs)`` computed again by the backward pass, not saved."""

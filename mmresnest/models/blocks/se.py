@@ -49,7 +49,7 @@ class SEBottleneck(ResNeXtBottleneck):
         self, geometry: BlockGeometry, modules: BlockModules, *, reduction: int = 16, **resnext: int
     ):
         super().__init__(geometry, modules, **resnext)
-        self.se = SqueezeExcite(geometry.planes * self.expansion, reduction)
+        self.se = SqueezeExcite(geometry.out_channels, reduction)
 
     def gates(self) -> tuple[nn.Module, ...]:
         """Return squeeze-and-excitation, and stochastic depth."""

@@ -18,7 +18,51 @@ from .bottleneck import BlockGeometry, BlockModules, Bottleneck
 from .functional import ConvNormAct
 
 
-class SplitAttention(ConvNormAct, nn.Module):
+class SplitWeighting(ConvNormAct, nn.Module):
+    """Weighs R splits of a map against each other by what the whole map says.
+
+    A subclass makes the splits, and the layers of G: ``fc1``, ``bn1`` and ``fc2``.
+    """
+
+    channels: int  # C
+    groups: int = 1  # K
+    radix: int  # R
+    sum_splits_first: bool = False  # see ``BlockGeometry``
+    fc1: nn.Module
+    bn1: nn.Module
+    fc2: nn.Module
+
+    def attend(self, u: Tensor) -> Tensor:
+        """Return V = sum_r a_r * U_r: B RC H W -> B C H W."""
+        if self.fast is not None and not torch.compiler.is_compiling():
+            V = self.fast.split_attention(self, u)
+            if V is not None:
+                return V
+        a = self.attention(self.squeeze(u))  # B RC 1 1
+        # Slices of channels, never a 5-D view: in channels_last every slice keeps its rows dense.
+        return add_splits(tuple(map(torch.mul, self.splits(a), self.splits(u))))  # B C H W
+
+    def splits(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Cut a map: B RC H W -> R times B C H W."""
+        splits = x.split(self.channels, 1)
+        return tuple(splits[r] for r in range(self.radix))  # torch.fx cannot count them
+
+    def squeeze(self, u: Tensor) -> Tensor:
+        """Return s: B RC H W -> B C 1 1; in which order, ``BlockGeometry`` says."""
+        if self.sum_splits_first:
+            return add_splits(self.splits(u)).mean((2, 3), keepdim=True)
+        return add_splits(self.splits(u.mean((2, 3), keepdim=True)))
+
+    def attention(self, s: Tensor) -> Tensor:
+        """Return a: B C 1 1 -> B RC 1 1, radix-major; the layers' own order is group-major."""
+        a = self.fc2(F.relu(norm_of_pooled(self.bn1, self.fc1(s)), inplace=True))
+        if self.radix == 1:
+            return a.sigmoid()
+        a = a.unflatten(1, (self.groups, self.radix, -1))  # B K R c 1 1
+        return a.transpose(1, 2).softmax(1).flatten(1, 3)  # B RC 1 1
+
+
+class SplitAttention(SplitWeighting):
     """A 3x3 convolution into R splits, weighed against each other by what the whole map says.
 
     Args:
@@ -65,35 +109,6 @@ class SplitAttention(ConvNormAct, nn.Module):
         """B C H W -> B C H' W'."""
         u = self.conv_norm_act(self.conv, self.bn0, x)  # B RC H W
         return self.attend(u)
-
-    def attend(self, u: Tensor) -> Tensor:
-        """Return V = sum_r a_r * U_r: B RC H W -> B C H W."""
-        if self.fast is not None and not torch.compiler.is_compiling():
-            V = self.fast.split_attention(self, u)
-            if V is not None:
-                return V
-        a = self.attention(self.squeeze(u))  # B RC 1 1
-        # Slices of channels, never a 5-D view: in channels_last every slice keeps its rows dense.
-        return add_splits(tuple(map(torch.mul, self.splits(a), self.splits(u))))  # B C H W
-
-    def splits(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Cut a map: B RC H W -> R times B C H W."""
-        splits = x.split(self.channels, 1)
-        return tuple(splits[r] for r in range(self.radix))  # torch.fx cannot count them
-
-    def squeeze(self, u: Tensor) -> Tensor:
-        """Return s: B RC H W -> B C 1 1; in which order, ``BlockGeometry`` says."""
-        if self.sum_splits_first:
-            return add_splits(self.splits(u)).mean((2, 3), keepdim=True)
-        return add_splits(self.splits(u.mean((2, 3), keepdim=True)))
-
-    def attention(self, s: Tensor) -> Tensor:
-        """Return a: B C 1 1 -> B RC 1 1, radix-major; the layers' own order is group-major."""
-        a = self.fc2(F.relu(norm_of_pooled(self.bn1, self.fc1(s)), inplace=True))
-        if self.radix == 1:
-            return a.sigmoid()
-        a = a.unflatten(1, (self.groups, self.radix, -1))  # B K R c 1 1
-        return a.transpose(1, 2).softmax(1).flatten(1, 3)  # B RC 1 1
 
 
 def add_splits(splits: tuple[Tensor, ...]) -> Tensor:

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._device import DeviceContext
 
-from ..blocks import DropPath, Res2NetBottleneck, SplitAttention, SqueezeExcite
+from ..blocks import DropPath, Res2NetBottleneck, SelectiveKernel, SplitAttention, SqueezeExcite
 
 #: types of devices on which fast forms compute; on all others the definitions do. No GPU was at
 #: hand to show that they are right and fast there: ``fast.DEVICES.add('cuda')`` tries.
@@ -36,6 +36,7 @@ add_known(nn.ReLU)
 add_known(DropPath)
 add_known(SqueezeExcite, 'excitation')
 add_known(SplitAttention, 'attention', 'squeeze', 'splits')
+add_known(SelectiveKernel, 'attention', 'squeeze', 'splits')
 add_known(Res2NetBottleneck, 'spatial_mix', 'gates')
 
 

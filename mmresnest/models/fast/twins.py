@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..blocks import DropPath, SplitAttention, SqueezeExcite
+from ..blocks import DropPath, SplitWeighting, SqueezeExcite
 from ..blocks.functional import Activation, relu
 from .attention import MeanFunction, SplitAttentionFunction, split_attention_sum
 from .convolution import (
@@ -93,7 +93,7 @@ class FoldedForm:
     def split_attention(self, module: nn.Module, u: Tensor) -> Tensor | None:
         """Compute sum_r a_r u_r: B RC H W -> B C H W, or return None."""
         if (
-            not isinstance(module, SplitAttention)
+            not isinstance(module, SplitWeighting)
             or not is_known(module)
             or not is_eager(u)
             or module.sum_splits_first
@@ -167,7 +167,7 @@ def squeeze_excite(
     return y.relu_() if with_relu else y
 
 
-def attend_in_place(module: SplitAttention, u: Tensor) -> Tensor:
+def attend_in_place(module: SplitWeighting, u: Tensor) -> Tensor:
     """Compute sum_r a_r u_r for training, whose result the backward pass computes again."""
     context = current_context()
     values = None if context is None else saved_or_recomputed(context, u)

@@ -28,6 +28,8 @@ Value = TypeVar('Value')
 CLASSIFIER = 'fc.'
 BLOCKS: Pair = ('layer#.#.*', 'layer#.#.*')
 STAGES = range(1, 5)
+# DLA, whose publishers and ourselves spell it alike
+TREES: Pairs = (('base_layer.*', 'base_layer.*'), ('level#.*', 'level#.*'))
 
 
 class ValueMapping(NamedTuple):
@@ -53,8 +55,8 @@ class Layout:
     shortcuts: Mapping[str, Pairs] = field(default_factory=dict)
     #: our key -> what else differs in its value
     values: Mapping[str, ValueMapping] = field(default_factory=dict)
-    #: further rules, tried first, where attention splits the map, and where it does not
-    split: tuple[Pairs, Pairs] = ((), ())
+    #: further rules, tried first, where blocks mix in this way (see ``ArchTraits.mix``)
+    mixes: Mapping[str, Pairs] = field(default_factory=dict)
     stage: str = 'layer1.0.'  # how the keys of the first stage begin
     head: str = 'fc.'  # the classifier
     outer: str = ''  # where a classifier's checkpoint has the backbone
@@ -65,14 +67,14 @@ class ArchTraits(NamedTuple):
 
     deep: bool  # three convolutions in the stem
     shortcut: str  # 'pooled', 'strided', or 'ladder': pooled, in a Res2Net
-    split: bool  # split attention
+    mix: str = ''  # 'split' attention, selective kernels ('sk'), or neither
 
     def pairs(self, layout: Layout) -> Pairs:
         """Return the rules of a layout for such a network."""
         return (
             *(layout.deep if self.deep else layout.plain),
             *layout.shortcuts.get(self.shortcut, ()),
-            *layout.split[not self.split],
+            *layout.mixes.get(self.mix, ()),
             *layout.rest,
         )
 
@@ -177,6 +179,22 @@ NO_POOL_IN_STAGE_1: Mapping[str, Pairs] = {
         ('layer1.0.downsample.1.*', 'layer1.0.downsample.2.*'),
     )
 }
+# timm's SKNets: each convolution of a block is a module with its norm.
+TIMM_SK: Pairs = (
+    ('layer#.#.conv2.paths.#.conv.*', 'layer#.#.conv2.convs.#.*'),
+    ('layer#.#.conv2.paths.#.bn.*', 'layer#.#.conv2.bns.#.*'),
+    ('layer#.#.conv2.attn.fc_reduce.*', 'layer#.#.conv2.fc1.*'),
+    ('layer#.#.conv2.attn.bn.*', 'layer#.#.conv2.bn1.*'),
+    ('layer#.#.conv2.attn.fc_select.*', 'layer#.#.conv2.fc2.*'),
+    *(
+        pair
+        for number in (1, 3)
+        for pair in (
+            (f'layer#.#.conv{number}.conv.*', f'layer#.#.conv{number}.*'),
+            (f'layer#.#.conv{number}.bn.*', f'layer#.#.bn{number}.*'),
+        )
+    ),
+)
 NORM_IN_CONV = tuple(
     pair
     for number in (1, 2, 3)
@@ -213,8 +231,8 @@ LAYOUTS: Mapping[str, Layout] = {
         deep=conv_norms('stem.conv1_{}', 'stem.conv1_{}.norm')[::-1],
         plain=(('stem.conv1.norm.*', 'bn1.*'), ('stem.conv1.weight', 'conv1.weight')),
         shortcuts={'pooled': shortcut_pairs(1), 'strided': shortcut_pairs(0)},
-        split=(of_stages(('res{}.#.conv2_offset.*', 'layer{}.#.conv2.conv.conv_offset.*')),
-               of_stages(('res{}.#.conv2_offset.*', 'layer{}.#.conv2.conv_offset.*'))),
+        mixes={'split': of_stages(('res{}.#.conv2_offset.*', 'layer{}.#.conv2.conv.conv_offset.*')),
+               '': of_stages(('res{}.#.conv2_offset.*', 'layer{}.#.conv2.conv_offset.*'))},
         values={
             'layer#.#.conv2.conv.conv_offset.weight': ValueMapping(ungroup_offsets, group_offsets),
             'layer#.#.conv2.conv_offset.weight': ValueMapping(keep_ungrouped, keep_ungrouped)},
@@ -227,12 +245,15 @@ LAYOUTS: Mapping[str, Layout] = {
         marks=('layer1.0.gn1.weight',)),
     # the authors' ResNeSt and Res2Net v1b, timm, Gluon ports; plain stems as in torchvision
     'official': Layout(
-        deep=(('bn1.*', 'stem.7.*'), ('conv1.#.*', 'stem.#.*')), plain=SAME_STEM, rest=(BLOCKS,),
-        marks=('conv1.0.weight', 'conv1.weight')),
+        deep=(('bn1.*', 'stem.7.*'), ('conv1.#.*', 'stem.#.*')), plain=SAME_STEM,
+        rest=(BLOCKS, *TREES), mixes={'sk': TIMM_SK}, marks=('conv1.0.weight', 'conv1.weight')),
     # mmdet and mmseg, and ourselves
     'mmdet': Layout(
-        deep=(('stem.#.*', 'stem.#.*'),), plain=SAME_STEM, rest=(BLOCKS,),
+        deep=(('stem.#.*', 'stem.#.*'),), plain=SAME_STEM, rest=(BLOCKS, *TREES),
         marks=('stem.0.weight',)),
+    # DLA: its authors, Res2Net's, timm, and ourselves
+    'dla': Layout(
+        deep=(), plain=(), rest=TREES, marks=('base_layer.0.weight',), stage='level2.'),
 }
 # fmt: on
 
@@ -251,10 +272,26 @@ OTHER_NAMES = dict(
 #: every key that a network of this package, or its classifier, can have
 OURS = re.compile(
     r'(stem\.\d|conv1|bn1|fc|layer[1-4]\.\d+\.('
-    r'conv[123]|bn[123]|conv2\.(conv|bn0|fc1|bn1|fc2)|convs\.\d+|bns\.\d+|se\.fc[12]'
-    r'|downsample\.[012])(\.conv_offset)?)'
+    r'conv[123]|bn[123]|conv2\.(conv|bn0|fc1|bn1|fc2|(convs|bns)\.\d+)|convs\.\d+|bns\.\d+|se\.fc[12]'
+    r'|downsample\.[012])(\.conv_offset)?'
+    r'|base_layer\.[01]|level[01]\.[01]|level[2-5](\.tree[12])*\.('
+    r'project\.[01]|root\.(conv|bn)|conv[123]|bn[123]|convs\.\d+|bns\.\d+)(\.conv_offset)?)'
     r'\.(weight|bias|running_mean|running_var|num_batches_tracked)'
 )
+
+
+def unused_projections(keys: Iterable[str]) -> set[str]:
+    """Return the keys of projections that nothing reads.
+
+    The authors' DLAs have one in every tree that changes the channels, and use those of the trees
+    whose subtrees are blocks: the ones with a root.
+    """
+    keys = set(keys)
+    return {
+        key
+        for key in keys
+        if '.project.' in key and key.partition('project.')[0] + 'root.conv.weight' not in keys
+    }
 
 
 def layout_named(name: str) -> str:
@@ -342,10 +379,14 @@ def traits_of(prefix: str, keys: set[str]) -> ArchTraits:
     pooled = has(
         'stem.conv1_1.weight', *(f'layer{stage}.0.downsample.2.weight' for stage in STAGES)
     )
-    split = has('layer1.0.conv2.conv.weight', 'res2.0.conv2.conv.weight')
+    mix = ''
+    if has('layer1.0.conv2.conv.weight', 'res2.0.conv2.conv.weight'):
+        mix = 'split'
+    elif has('layer1.0.conv2.convs.0.weight', 'layer1.0.conv2.paths.0.conv.weight'):
+        mix = 'sk'
     if pooled and has('layer1.0.convs.0.weight'):
-        return ArchTraits(deep, 'ladder', split)
-    return ArchTraits(deep, 'pooled' if pooled else 'strided', split)
+        return ArchTraits(deep, 'ladder', mix)
+    return ArchTraits(deep, 'pooled' if pooled else 'strided', mix)
 
 
 def pattern_of(spelling: str) -> re.Pattern:

@@ -183,11 +183,11 @@ def adapt_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str,
 
     Nothing is judged: what does not fit is still there, or still missing.
     """
-    from ..trunk import ResTrunk
+    from ..trunk import Trunk
 
     result = dict(state)
     for name, trunk in model.named_modules():
-        if not isinstance(trunk, ResTrunk):
+        if not isinstance(trunk, Trunk):
             continue
         prefix = name + '.' if name else ''
         inside = {key[len(prefix) :]: result.pop(key) for key in state if key.startswith(prefix)}

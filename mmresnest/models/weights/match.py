@@ -1,16 +1,21 @@
 """Match the tensors of a checkpoint with those of a network, and say what fits."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import UserError
 from ..variants import TABLE, Variant
-from .layouts import CLASSIFIER
+from .layouts import CLASSIFIER, unused_projections
+
+if TYPE_CHECKING:
+    from ..trunk import Trunk
 
 Facts = Mapping[str, bool]
 Say = Callable[[str], None]
@@ -70,7 +75,7 @@ def check_facts(trunk: nn.Module, known: Facts, native: Mapping[str, Tensor], so
 
 def archs_with_shapes(state: Mapping[str, Tensor], known: Facts) -> list[str]:
     """Return the archs whose tensors have the names and shapes of a state dict in our layout."""
-    from ..trunk import ResTrunk
+    from ..factory import build_trunk
 
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     depths = tuple(
@@ -80,10 +85,14 @@ def archs_with_shapes(state: Mapping[str, Tensor], known: Facts) -> list[str]:
     matches = []
     for row in TABLE:
         facts = facts_of_row(row)
-        if row.depths != depths or any(facts[fact] != known[fact] for fact in known):
+        if (
+            row.type != 'DLA'
+            and row.depths != depths
+            or any(facts[fact] != known[fact] for fact in known)
+        ):
             continue
         with torch.device('meta'):
-            trunk = ResTrunk(**row.trunk).state_dict()
+            trunk = build_trunk(**row.trunk).state_dict()
         if all(
             shapes.get(key) == tuple(value.shape)
             for key, value in trunk.items()
@@ -127,7 +136,7 @@ class Fit(NamedTuple):
 
 
 def match_state_dict(
-    trunk: nn.Module, native: Mapping[str, Tensor], source: str, known: Facts, partly: bool = False
+    trunk: Trunk, native: Mapping[str, Tensor], source: str, known: Facts, partly: bool = False
 ) -> Fit:
     """Leave out what the network has no place for, and adapts its stem.
 
@@ -141,15 +150,21 @@ def match_state_dict(
     Raises:
         UserError: the checkpoint is another network's, or lacks tensors.
     """
-    unbuilt = {f'layer{stage}' for stage in (1, 2, 3, 4) if not hasattr(trunk, f'layer{stage}')}
+    unbuilt = set(trunk.all_stages) - set(trunk.stage_names)
+    unused = unused_projections(native)
     left_out = sorted(
         {
             name
             for key in native
             if (name := key.split('.')[0]) in unbuilt or key.startswith(CLASSIFIER)
         }
+        | {key.partition('.project.')[0] + '.project' for key in unused}
     )
-    kept = {key: value for key, value in native.items() if key.split('.')[0] not in left_out}
+    kept = {
+        key: value
+        for key, value in native.items()
+        if key.split('.')[0] not in left_out and key not in unused
+    }
     own = trunk.state_dict()
     check_facts(trunk, known, native, source)
     if not partly and (differences := compare_tensors(own, kept)):
@@ -201,7 +216,8 @@ def offsets_advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> st
     if not offsets:
         return 'it has no deformable convolutions: leave out dcn'
     stages = tuple(
-        any(key.startswith(f'layer{stage}.') for key in offsets) for stage in (1, 2, 3, 4)
+        any(key.startswith((f'layer{stage}.', f'level{stage + 1}.')) for key in offsets)
+        for stage in (1, 2, 3, 4)
     )
     made = len(next(iter(offsets.values())))
     kind, groups = ('DCNv2', made // 27) if made % 27 == 0 else ('DCN', made // 18)
@@ -224,7 +240,7 @@ def differ_in_shape(key: str, own: Mapping[str, Tensor], given: Mapping[str, Ten
 
 def is_first_conv(key: str) -> bool:
     """Return whether a key of ours is the weight that meets the image."""
-    return key in ('stem.0.weight', 'conv1.weight')
+    return key in ('stem.0.weight', 'conv1.weight', 'base_layer.0.weight')
 
 
 def adapt_stem(own: Mapping[str, Tensor], given: dict[str, Tensor]) -> list[str]:
