@@ -46,8 +46,8 @@ def add_check_data_arguments(parser: Parser) -> None:
         nargs='+',
         metavar='SPLIT',
         default=['train', 'val', 'test'],
-        help='of train, val, test (default: all); a share, such as 0.2, makes a validation part, as '
-        'in train',
+        help='of train, val, test (default: all); a share, such as 0.2, makes a validation part, '
+        'as in train',
     )
     parser.add_argument(
         '--all',

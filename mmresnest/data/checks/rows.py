@@ -117,8 +117,12 @@ def to_float(value: float) -> float:
 
 
 def label_row(row: Any) -> str:
-    """Return how a message calls a row: an annotation by its id, its box and its image."""
+    """Return how a message calls a row: an annotation by its id, its box, its image and its line.
+
+    The line is that of the label file of another format that it was read from.
+    """
     if not has_fields(row, 'bbox'):
         return shorten(row)
     box, image = shorten(row['bbox'], 60), shorten(row.get('image_id'))
-    return f'{shorten(row.get("id"))} (bbox {box}, image {image})'
+    line = f', {shorten(row["source"])}' if isinstance(row.get('source'), str) else ''
+    return f'{shorten(row.get("id"))} (bbox {box}, image {image}{line})'
