@@ -205,11 +205,11 @@ def find_types(cfg: Config, kind: Any) -> list[Any]:
     from .. import registry as _  # noqa: F401  which adds ours to mmengine's
 
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        found = [
-            one.get(kind)
-            for name, one in vars(registries).items()
-            if name.isupper() and isinstance(one, registries.Registry)
-        ]
+        found = []
+        for name, one in vars(registries).items():
+            if name.isupper() and isinstance(one, registries.Registry):
+                with one.switch_scope_and_registry(None) as registry:
+                    found.append(registry.get(kind))
     return [one for one in found if one is not None]
 
 
