@@ -47,10 +47,7 @@ def option(
     return field(
         default=default,
         metadata=dict(
-            old=tuple(old),
-            old_values=dict(old_values or {}),
-            also=tuple(also),
-            argument=argument,
+            old=tuple(old), old_values=dict(old_values or {}), also=tuple(also), argument=argument
         ),
     )
 

@@ -209,9 +209,7 @@ def _read_classes(
     elif path is not None:
         yield from _check_range(values, names, path)
     elif used and used[-1] >= 200 and len(used) < 20:
-        yield make_finding(
-            'label-far', folder=where, values=used, example=values[used[-1]]
-        )
+        yield make_finding('label-far', folder=where, values=used, example=values[used[-1]])
     if path is not None:
         return names
     return tuple(f'class_{index}' for index in range(max(used, default=0) + 1))

@@ -462,7 +462,9 @@ ALIASES = {
 }
 VARIANTS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in TABLE})
 
-IMAGENET_PIXELS = MappingProxyType(dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
+IMAGENET_PIXELS = MappingProxyType(
+    dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+)
 DETECTOR_PIXELS = MappingProxyType(
     {'ResNeSt': dict(mean=[123.68, 116.779, 103.939], std=[58.393, 57.12, 57.375])}
 )

@@ -22,8 +22,8 @@ from mmresnest.config.defaults import BACKENDS, configure_loggers, disable_logge
 from mmresnest.config.options import LOGGERS
 from mmresnest.engine.hooks import live_pictures
 from mmresnest.engine.hooks.live_pictures import LivePictures
-from mmresnest.engine.trained_run import find_command
 from mmresnest.engine.train import release_on_exit, train
+from mmresnest.engine.trained_run import find_command
 from mmresnest.errors import ArgumentError, UserError
 from mmresnest.visualization import backends
 

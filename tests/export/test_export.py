@@ -194,7 +194,8 @@ def test_one_stage_equals_framework(trained, shapes, tmp_path):
     path.write_text("""
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 model = dict(
-    backbone=dict(_delete_=True, type='mmresnest.ResNeSt', arch='resnest14'), neck=dict(out_channels=16),
+    backbone=dict(_delete_=True, type='mmresnest.ResNeSt', arch='resnest14'),
+    neck=dict(out_channels=16),
     bbox_head=dict(in_channels=16, feat_channels=16, stacked_convs=1),
     test_cfg=dict(nms_pre=60, max_per_img=20, score_thr=0.009))
 resize = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(96, 64), keep_ratio=True),

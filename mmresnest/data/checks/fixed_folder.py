@@ -48,9 +48,7 @@ def check_folder(out: Path, splits: Mapping[str, SplitFiles], force: bool) -> No
                 )
 
 
-def complete_folder(
-    out: Path, splits: Mapping[str, SplitFiles], written: Collection[Path]
-) -> None:
+def complete_folder(out: Path, splits: Mapping[str, SplitFiles], written: Collection[Path]) -> None:
     """Add to a folder of annotation files what it lacks, after :func:`check_folder`.
 
     Args:

@@ -269,7 +269,9 @@ MASK_CHECKS = {kind: partial(has_mask_fault, kind=kind) for kind in MASK_KINDS}
 
 
 LEARNED = {
-    'an "iscrowd" that is not 0': lambda table: mark_values(read_column(table.rows, 'iscrowd'), bool),
+    'an "iscrowd" that is not 0': lambda table: mark_values(
+        read_column(table.rows, 'iscrowd'), bool
+    ),
     'an "area" that is not above 0': lambda table: ~(table.areas[0] > 0),
     'a "bbox" narrower or lower than a pixel': lambda table: ~(table.box[:, 2:] >= 1).all(1),
     'a "bbox" outside of the image': lambda table: table.placed & ~_overlaps(table),
