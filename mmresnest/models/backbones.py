@@ -24,7 +24,7 @@ from . import fast, weights
 from .blocks import conv3x3
 from .dla import DLATrunk
 from .norms import can_synchronize, replace_sync_norms
-from .trunk import ResTrunk, StageSpec
+from .trunk import ResTrunk
 from .variants import R152, VARIANTS, variant
 
 NORMS = ('BN', 'BN2d', 'SyncBN', 'GN')
@@ -42,7 +42,6 @@ class RegisteredNetwork(BaseModule):
     networks: dict[int, Any] = {}
     #: what mmdet and mmseg call an argument that has another name here
     words: dict[str, str] = {}
-    spec: type[StageSpec]
 
     def register_weights(
         self, arch: str | None, init_cfg: dict | list | None, pretrained: str | None
@@ -162,8 +161,10 @@ class Backbone(ResTrunk, RegisteredNetwork):
         init_cfg: dict | list | None = None,
         **trunk: Any,
     ):
-        name = None if isinstance(arch, int) and depth is None else arch
-        args = self.network(name, arch if name is None and depth is None else depth)
+        if isinstance(arch, int) and depth is None:
+            arch, depth = None, arch
+        args = self.network(arch, depth)
+        assert not isinstance(arch, int)  # with a depth beside it `network` refuses it
         for name, value in trunk.items():
             args[DIALECT.get(name, name)] = value
         refuse_unknown(self.dialect(args['kind']), args, type(self).__name__)
@@ -183,7 +184,7 @@ class Backbone(ResTrunk, RegisteredNetwork):
             convs3x3=make_conv_builders(dcn, stage_with_dcn, num_stages),
             **args,
         )
-        self.register_weights(name, init_cfg, pretrained)
+        self.register_weights(arch, init_cfg, pretrained)
         #: as in mmdet and mmseg, for whoever asks
         self.stem_channels = last_width(args['stem'])
         self.feat_dim = self.spec.expansion * (args.get('base_channels', 64) << num_stages - 1)

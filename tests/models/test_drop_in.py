@@ -196,6 +196,7 @@ def test_depth_by_position():
     with torch.device('meta'):
         assert len(backbones.ResNet(101).layer3) == 23
         assert backbones.ResNeSt('resnest50').arch == 'resnest50'
+        assert backbones.ResNeSt('resnest50', frozen_stages=1).arch == 'resnest50'
         with pytest.raises(ArgumentError, match='cannot both be given'):
             backbones.ResNet(50, depth=101)
         with pytest.raises(ArgumentError, match='depth=18 is not a ResNet'):

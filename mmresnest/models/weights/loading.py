@@ -8,11 +8,13 @@ are not. The exception: ``load_state_dict(..., strict=False)`` of the network it
 as everywhere in PyTorch; so does a checkpoint that has nothing at all under the network's prefix.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -31,6 +33,9 @@ from .match import (
     match_state_dict,
     zoo_advice,
 )
+
+if TYPE_CHECKING:
+    from ..trunk import Trunk
 from .reader import METADATA_KEY, notes_in, parse_checkpoint, tensors_of, unwrap_checkpoint
 
 __all__ = ['convert_on_load', 'load']
@@ -63,7 +68,7 @@ class Source:
 
 
 def fit_tensors(
-    trunk: nn.Module,
+    trunk: Trunk,
     native: Mapping[str, Tensor],
     source: Source,
     partly: bool = False,
@@ -94,7 +99,7 @@ def fit_tensors(
     )
 
 
-def convert_on_load(trunk: nn.Module, say: Say = log_report) -> None:
+def convert_on_load(trunk: Trunk, say: Say = log_report) -> None:
     """Let ``load_state_dict`` of a trunk, or of whatever contains it, take any layout.
 
     Args:
@@ -106,13 +111,13 @@ def convert_on_load(trunk: nn.Module, say: Say = log_report) -> None:
     trunk._register_state_dict_hook(note_facts)
 
 
-def note_facts(trunk: nn.Module, state: Mapping[str, Tensor], prefix: str, metadata: dict) -> None:
+def note_facts(trunk: Trunk, state: Mapping[str, Tensor], prefix: str, metadata: dict) -> None:
     """Note in a state dict what its tensors do not show, for :func:`~.match.known_facts`."""
     metadata[METADATA_KEY] = facts_of(trunk)
 
 
 def on_load(
-    trunk: nn.Module,
+    trunk: Trunk,
     state: dict[str, Tensor],
     prefix: str,
     metadata: Mapping[str, Any],
@@ -158,7 +163,7 @@ def on_load(
 
 
 def to_native_keys(
-    trunk: nn.Module, given: Mapping[str, Tensor]
+    trunk: Trunk, given: Mapping[str, Tensor]
 ) -> tuple[str | None, dict[str, Tensor]]:
     """Return the layout of a network's state dict, and its tensors by our names.
 
@@ -198,7 +203,7 @@ def adapt_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str,
 
 
 def load(
-    trunk: nn.Module,
+    trunk: Trunk,
     checkpoint: str,
     prefix: str | None = None,
     content: Mapping[str, Any] | None = None,
