@@ -19,6 +19,7 @@ and remedy in a :class:`~mmresnest.errors.UserError`.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import UserError
@@ -198,4 +199,8 @@ _RIVALS = {
 }
 """Formats that may stand beside this package's layouts, and a cheap sign of each."""
 
-READERS = {'coco': read_coco, 'ade20k': read_ade20k, 'panoptic': read_panoptic}
+READERS: dict[str, Callable[[Path], Reading]] = {
+    'coco': read_coco,
+    'ade20k': read_ade20k,
+    'panoptic': read_panoptic,
+}

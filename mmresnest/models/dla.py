@@ -115,15 +115,16 @@ class Tree(BlockWalk, nn.Module):
         channels, out_channels = geometry.in_channels, geometry.out_channels
         self.depth, self.keeps_input = depth, keeps_input
         more += channels if keeps_input else 0
-        following = replace(geometry.following(), dilation=parts.dilation)
-        self.pool = CeilMaxPool2d(geometry.stride, geometry.stride)
-        if geometry.stride == 1:
-            self.pool = nn.Identity()
+        following = replace(geometry.get_next(), dilation=parts.dilation)
+        stride = geometry.stride
+        self.pool: nn.Module = CeilMaxPool2d(stride, stride) if stride > 1 else nn.Identity()
+        self.tree1: Tree | Bottleneck
+        self.tree2: Tree | Bottleneck
         if depth > 1:
             self.tree1 = Tree(depth - 1, geometry, parts)
             self.tree2 = Tree(depth - 1, following, parts, more + out_channels)
             return
-        self.project = nn.Identity()
+        self.project: nn.Module = nn.Identity()
         if channels != out_channels:
             conv = nn.Conv2d(channels, out_channels, 1, bias=False)
             self.project = ConvNormSequential(conv, parts.norm(out_channels))

@@ -7,29 +7,16 @@
 """
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from ..errors import UserError
 from . import fast, weights
-from .blocks import KINDS
-from .dla import TREES, DLATrunk
-from .trunk import ResTrunk, Trunk
+from .trunk import Trunk
+from .trunks import build_trunk
 from .variants import list_archs, variant
 from .weights import loading
 
 __all__ = ['build_backbone', 'list_archs']
-
-#: kind of a network -> its trunk
-TRUNKS: dict[str, type[Trunk]] = {
-    **dict.fromkeys(KINDS, ResTrunk),
-    **dict.fromkeys(TREES, DLATrunk),
-}
-
-
-def build_trunk(kind: str, depths: Sequence[int], **arguments: Any) -> Trunk:
-    """Build what ``Variant.trunk`` describes."""
-    return TRUNKS[kind](kind, depths, **arguments)
 
 
 def build_backbone(

@@ -289,7 +289,8 @@ def make_data(classes: Sequence[str], splits: Mapping[str, Sequence[Picture]]) -
 
 def _make_part(classes: Sequence[str], pictures: Sequence[Picture]) -> Part:
     ids = {name: number for number, name in enumerate(classes, start=1)}
-    images, rows = [], []
+    images: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for number, picture in enumerate(pictures, start=1):
         assert picture.size is not None  # of check_sizes
         width, height = picture.size

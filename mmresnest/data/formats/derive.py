@@ -16,6 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ def write_parts(folder: Path, parts: Mapping[str, Part]) -> None:
             for row, path in zip(get_rows(part.table, 'images'), part.paths)
         ]
         text = json.dumps({**part.table, 'images': rows}).encode()
-        write_whole(folder / f'{split}.json', lambda out, text=text: out.write(text))
+        write_whole(folder / f'{split}.json', methodcaller('write', text))
     write_reading(folder, {split: f'{split}.json' for split in parts}, images)
 
 

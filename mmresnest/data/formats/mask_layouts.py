@@ -174,15 +174,15 @@ def read_voc_masks(root: Path) -> MaskData:
     lists = {split: sets / f'{split}.txt' for split in SPLITS if (sets / f'{split}.txt').is_file()}
     pairs: dict[str, list[Pair]] = {}
     for split, path in lists.items():
-        names = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
-        for number, name in enumerate(names, start=1):
+        lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+        for number, name in enumerate(lines, start=1):
             if name and (name not in images or name not in found):
                 lost = folder / f'{name}.jpg' if name not in images else masks / f'{name}.png'
                 raise UserError(
                     f'{path}:{number}: {lost} does not exist; put it there, or take the line away',
                     code='data.label-missing',
                 )
-        pairs[split] = [Pair(images[name], found[name]) for name in names if name]
+        pairs[split] = [Pair(images[name], found[name]) for name in lines if name]
     if not pairs:  # images of other tasks stand beside those with masks
         pairs = {WHOLE: [Pair(images[name], found[name]) for name in found if name in images]}
     mapping = _read_label_colors(root / 'labelmap.txt')
