@@ -20,7 +20,7 @@ class Section(NamedTuple):
     """A part of the list: its title, and a row of cells for each entry, the name first."""
 
     title: str
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 def add_list_arguments(parser: Parser) -> None:
@@ -52,7 +52,9 @@ def list_sections() -> list[Section]:
         (name, header['Title'], _drop_source(header['Expect'])) for name, header in headers.items()
     ]
     networks = [_describe_network(row) for row in TABLE]
-    checkpoints = [(name, header['Weights']) for name, header in headers.items()]
+    checkpoints: list[tuple[str, ...]] = [
+        (name, header['Weights']) for name, header in headers.items()
+    ]
     checkpoints += [
         (f'{row.name} (ImageNet)', weights.url, weights.license)
         for row in TABLE

@@ -45,7 +45,7 @@ def patch_hub(module: ModuleType) -> None:
                 model._is_init = True  # mmengine's runner would draw new weights
         return model
 
-    module.get_config, module.get_model = get_config, get_model
+    vars(module).update(get_config=get_config, get_model=get_model)
 
 
 def find_shipped(name: str) -> Path:

@@ -103,7 +103,7 @@ def set_architecture(
     row = variant(arch)
     model = find_detector(cfg)
     old = check_backbone(cfg, model, arch)
-    new = dict(type=f'mmresnest.{row.type}', arch=row.name)
+    new: dict[str, Any] = dict(type=f'mmresnest.{row.type}', arch=row.name)
     new.update({key: copy.deepcopy(old[key]) for key in KEPT if key in old})
     if type_of(model) in VIEWING:
         new.setdefault('channels_last', False)
@@ -269,7 +269,10 @@ def unreadable(cfg: Config, why: str) -> UserError:
 
 def fit_channels(old: int | Sequence[int], channels: Sequence[int]) -> Any:
     """Return new channels for a part that reads the last map, or the last several."""
-    return channels[-1] if isinstance(old, int) else type(old)(channels[-len(old) :])
+    if isinstance(old, int):
+        return channels[-1]
+    last = channels[-len(old) :]
+    return tuple(last) if isinstance(old, tuple) else list(last)
 
 
 def _set_decode_channels(model: dict[str, Any], channels: Sequence[int | None]) -> None:

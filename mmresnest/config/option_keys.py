@@ -227,7 +227,7 @@ def list_arguments(kind: Any) -> set[str] | None:
     for parent in kind.__mro__:
         if '__init__' not in vars(parent) or parent is object:
             continue
-        own, passes = _list_of_function(parent.__init__)
+        own, passes = _list_of_function(vars(parent)['__init__'])
         names |= own or set()
         if not passes:
             return names

@@ -85,12 +85,13 @@ class Schedule:
         self.cfg, self.loop = cfg, loop
         self.key = 'max_epochs' if loop.get('max_epochs') else 'max_iters'
         self.by_epoch = self.key == 'max_epochs'
-        self.total = loop.get(self.key)
-        if not self.total:
+        total = loop.get(self.key)
+        if not total:
             raise UserError(
                 f'{name_of(cfg)}: train_cfg has neither max_epochs nor max_iters; add one',
                 code='config.incomplete',
             )
+        self.total: int = total
 
     @property
     def batch(self) -> int:
@@ -321,6 +322,7 @@ def set_length(cfg: Config, options: ScheduleOptions, processes: int) -> None:
     batch, epochs = options.batch_size, options.epochs
     if batch is None and epochs is None:
         return
+    assert not isinstance(batch, str)  # 'auto' has been measured before
     schedule = Schedule(cfg)
     if batch is not None:
         before = schedule.batch
@@ -333,7 +335,7 @@ def set_length(cfg: Config, options: ScheduleOptions, processes: int) -> None:
     each = count_iterations(cfg, schedule.batch, processes, needed)
     if each is None:
         return
-    if needed:
+    if needed and epochs is not None:
         schedule.set_total(epochs * each)
     total = schedule.total * each if schedule.by_epoch else schedule.total
     schedule.limit_warm_up(total)
@@ -372,6 +374,7 @@ def use_small_schedule(cfg: Config, options: ScheduleOptions, processes: int) ->
     """Replace the schedule of a config by the one for small sets, and say so."""
     schedule = Schedule(cfg)
     batch = options.batch_size or SMALL.batch
+    assert not isinstance(batch, str)  # 'auto' has been measured before
     cfg.train_dataloader.batch_size = batch
     each = count_iterations(cfg, batch, processes, '--schedule small') or 1
     seen = SMALL.iterations * SMALL.batch / (batch * processes)

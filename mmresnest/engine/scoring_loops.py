@@ -7,7 +7,7 @@ divided into parts whose images are padded to one size anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ def canvas_divisor(model: Any) -> int:
     return test_settings.get('size_divisor') or getattr(preprocessor, 'pad_size_divisor', None) or 1
 
 
-def group_by_canvas(inputs: list[Any], divisor: int) -> list[list[int]]:
+def group_by_canvas(inputs: Sequence[Any], divisor: int) -> list[list[int]]:
     """Group the images of a batch by the size that each is padded to when it is alone.
 
     Args:

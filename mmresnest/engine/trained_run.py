@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..utils.files import integrity_error
 from . import checkpoints
 
-Source = str | os.PathLike | Config
+Source: TypeAlias = str | os.PathLike | Config
 
 
 class TrainedRun(NamedTuple):

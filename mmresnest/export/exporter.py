@@ -146,7 +146,9 @@ def _load_predictor(
     config: str | os.PathLike | Config, checkpoint: str | os.PathLike, options: ExportOptions
 ) -> Predictor:
     """Load the model on the CPU, in its definition, ready to be copied into graphs."""
-    data = DataRequest.parse(options.data, options.mask_values, options.data_format, options.split)
+    data: DataRequest | Path | None = DataRequest.parse(
+        options.data, options.mask_values, options.data_format, options.split
+    )
     if options.demo and options.int8 is not None:  # the data of the demo are drawn if missing
         checkpoints.read_checkpoint(checkpoint)
         data = choose_data_folder(

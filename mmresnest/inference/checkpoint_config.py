@@ -17,6 +17,7 @@ from ..config.inspect import dataset_configs, import_packages, model_of, task_of
 from ..config.load import load_config, merge_options, name_of
 from ..config.retarget import drop_semantic_branch, set_classes, use_data
 from ..data.base import DataFolder
+from ..data.request import DataRequest
 from ..engine.class_order import recorded_classes
 from ..errors import UserError
 from ..models.norms import replace_sync_norms
@@ -26,7 +27,7 @@ from ..utils.text import format_some
 def configure_for_checkpoint(
     config: str | os.PathLike | Config,
     content: Mapping[str, Any],
-    data: DataFolder | str | os.PathLike | None,
+    data: DataFolder | DataRequest | str | os.PathLike | None,
     demo: bool,
     options: Mapping[str, Any] | None,
 ) -> Config:

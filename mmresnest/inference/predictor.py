@@ -22,6 +22,7 @@ from mmengine.config import Config
 from ..config.inspect import dataset_configs, task_of, type_of
 from ..config.load import name_of
 from ..data.base import DataFolder
+from ..data.request import DataRequest
 from ..engine import checkpoints
 from ..engine.runner import explain_build_errors
 from ..errors import UserError
@@ -71,7 +72,7 @@ class Predictor(BasePredictor):
         device: str = 'auto',
         score_thr: float = 0.3,
         *,
-        data: DataFolder | str | os.PathLike | None = None,
+        data: DataFolder | DataRequest | str | os.PathLike | None = None,
         demo: bool = False,
         options: Mapping[str, Any] | None = None,
         fused: bool = True,
