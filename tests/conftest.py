@@ -1,13 +1,14 @@
 """What all tests share: the stack, imported with its warnings silenced, and a small drawn set.
 
 Tests have two tiers: ``slow`` ones, which ``make test`` leaves out and ``make test-all`` runs, and
-the others. A test is slow if it takes more than about five seconds and is not the only one of its
-kind. Tests of one module run in one worker process, so that its fixtures are made once; tests of
-modules in SPREAD, which share next to nothing, run in whichever worker is free.
+the others. A test is slow if it takes more than about two seconds and others of its kind are fast,
+or more than five. Tests of one module run in one worker process, so that its fixtures are made
+once; tests of modules in SPREAD, which share next to nothing, run in whichever worker is free.
 """
 
 import os
 import warnings
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -144,6 +145,15 @@ def share(tmp_path_factory, name, make) -> Path:
             make(folder)
             done.touch()
     return folder
+
+
+@pytest.fixture(scope='session', autouse=True)
+def cache_home(tmp_path_factory) -> Iterator[Path]:
+    """Keep what is cached by tests, such as data sets read from another format, out of the home."""
+    folder = tmp_path_factory.mktemp('cache')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(folder))
+        yield folder
 
 
 @pytest.fixture(scope='session')

@@ -197,14 +197,6 @@ def drop_semantic_branch(cfg: Config) -> None:
 
 
 def _use_semantic(cfg: Config, folder: DataFolder) -> None:
-    if len(folder.classes) < 2:
-        raise UserError(
-            f'the masks of {folder.root} know one class only ({folder.classes[0]}), so that every '
-            'pixel is right whatever is learned: give what is around the objects a value and a '
-            'name too, as classes.txt with a line for each value, or --mask-values '
-            '0=background,255=object',
-            code='data.class-single',
-        )
     metainfo = dict(classes=folder.classes, palette=make_palette(len(folder.classes)))
 
     def dataset(name: str) -> dict:

@@ -206,6 +206,8 @@ def _read_classes(
             severity=ERROR if names else WARNING,
             example=values[1],
         )
+    elif used == [0] and len(names) < 2:
+        yield make_finding('label-single', folder=where, name=(names or ('class_0',))[0])
     elif path is not None:
         yield from _check_range(values, names, path)
     elif used and used[-1] >= 200 and len(used) < 20:

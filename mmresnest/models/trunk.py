@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from inspect import signature
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,8 @@ from .blocks.bottleneck import Norm
 from .blocks.pool import CeilAvgPool2d, CeilMaxPool2d
 from .stem import deep_stem, plain_stem
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+Spec = TypeVar('Spec', bound='StageSpec')
+Network = TypeVar('Network', bound='Trunk')
 
 Conv3x3 = Callable[..., nn.Module]
 
@@ -71,7 +71,9 @@ class StageSpec:
         self.check_options()
 
     @classmethod
-    def from_arguments(cls, kind: str, depths: Sequence[int], arguments: dict[str, Any]) -> Self:
+    def from_arguments(
+        cls: type[Spec], kind: str, depths: Sequence[int], arguments: dict[str, Any]
+    ) -> Spec:
         """Return the arguments of a trunk, those of its blocks apart."""
         own = cls.trunk_arguments() & arguments.keys()
         return cls(
@@ -344,7 +346,7 @@ class Trunk(ConvNormAct, nn.Module):
                 maps.append(x)
         return tuple(maps)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self: Network, mode: bool = True) -> Network:
         """Set the mode, keeping frozen stages (and, with ``norm_eval``, norms) in evaluation."""
         super().train(mode)
         if self.frozen_stages >= 0:  # 0 freezes the stem alone
@@ -459,7 +461,7 @@ def build_stage(
                 geometry, replace(modules, shortcut=shortcut, drop_path=drop_path), **spec.block
             )
         )
-        geometry = geometry.following()
+        geometry = geometry.get_next()
     return Stage(*blocks)
 
 

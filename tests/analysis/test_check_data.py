@@ -45,6 +45,7 @@ OF_FOLDERS = {
     'label-far',
     'label-pattern',
     'label-shifted',
+    'label-single',
     'label-suffixes',
     'labels-ignored',
     'labels-none',

@@ -229,10 +229,6 @@ def test_use_data_of_panoptic_masks(tmp_path):
 def test_use_data_refuses(shapes, tmp_path):
     with refuses('data.other-kind', 'ade20k'):
         use_data(load_config('deeplabv3_resnest50_ade20k'), read_folder(shapes))
-    with refuses('data.class-single', 'water', '--mask-values'):
-        use_data(
-            load_config('deeplabv3_resnest50_ade20k'), DataFolder('ade20k', tmp_path, ('water',))
-        )
     maskless = DataFolder('coco', tmp_path, ('cat',), maskless='annotation 3 has no "segmentation"')
     with refuses('data.no-masks', 'annotation 3'):
         use_data(load_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'), maskless)

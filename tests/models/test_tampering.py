@@ -97,7 +97,13 @@ class LoRA(Wrapper):
     def __init__(self, conv: nn.Conv2d):
         super().__init__(conv)
         self.down = nn.Conv2d(
-            conv.in_channels, 2, conv.kernel_size, conv.stride, conv.padding, bias=False
+            conv.in_channels,
+            2,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            bias=False,
         ).double()
         self.up = nn.Conv2d(2, conv.out_channels, 1, bias=False).double()
 

@@ -216,7 +216,7 @@ def test_both_memory_layouts_agree(kind):
 
 @kinds
 def test_group_norm(kind):
-    network = trunk(kind, norm=lambda channels: nn.GroupNorm(8, channels))
+    network = trunk(kind, norm=lambda channels: nn.GroupNorm(4, channels))
     assert not [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert network(torch.randn(1, 3, 64, 64))[0].isfinite().all()
 

@@ -8,7 +8,7 @@ from helpers.tiers import mark_slow
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmresnest.errors import ArgumentError
-from mmresnest.models.factory import build_trunk
+from mmresnest.models.trunks import build_trunk
 from mmresnest.models.variants import ALIASES, ALTERNATIVES, TABLE, VARIANTS, list_archs, variant
 from mmresnest.models.weights import LAYOUTS
 

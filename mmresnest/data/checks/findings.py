@@ -231,6 +231,9 @@ KINDS: dict[str, Kind] = {
     'label-pattern': Kind('the masks of {folder} hold the values {values} (as {example}): gray '
                           'levels, no class indices, and 255 is ignored in training',
                           'say what they stand for: --mask-values {mapping}', stops=True),
+    'label-single': Kind('the masks of {folder} know one class only ({name}), so that every pixel '
+                         'is right whatever is learned', 'give what is around the objects a value '
+                         'of its own, and name both in classes.txt', stops=True),
     'label-far': Kind('the masks of {folder} hold the values {values}: that looks like colours '
                       '(such as {example})', 'a pixel must hold the index of its class, 0, 1, 2 '
                       '...', stops=True),

@@ -48,7 +48,7 @@ class BlockGeometry:
         """The channels out of the block."""
         return self.planes * self.expansion
 
-    def following(self) -> 'BlockGeometry':
+    def get_next(self) -> 'BlockGeometry':
         """Return where the next block of the stage stands."""
         return replace(self, in_channels=self.out_channels, stride=1, first=False)
 

@@ -75,7 +75,7 @@ def check_facts(trunk: nn.Module, known: Facts, native: Mapping[str, Tensor], so
 
 def archs_with_shapes(state: Mapping[str, Tensor], known: Facts) -> list[str]:
     """Return the archs whose tensors have the names and shapes of a state dict in our layout."""
-    from ..factory import build_trunk
+    from ..trunks import build_trunk
 
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     depths = tuple(
