@@ -381,6 +381,8 @@ def make_conv_builders(dcn: dict | None, stages: Sequence[bool], num_stages: int
             code='argument.value',
         )
 
+    import mmcv.ops  # noqa: F401, registers DCNS; takes a second, which few networks need
+
     def deformable(
         in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, groups: int = 1
     ) -> nn.Module:

@@ -1,6 +1,8 @@
 """``--arch``: a network put into our configs and into those of mmdet and mmseg, all of them."""
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -258,6 +260,17 @@ def test_deformable_convolutions_stay():
     before, cfg = load_config(path), configure(path, arch='res2net50_v1b_26w_4s')
     assert cfg.model.backbone.dcn == before.model.backbone.dcn
     assert tuple(cfg.model.backbone.stage_with_dcn) == (False, True, True, True)
+
+
+def test_deformable_convolutions_in_a_process_of_its_own():
+    """Where nothing has imported mmcv's operators yet."""
+    program = (
+        'from mmresnest.engine.prepare import configure\n'
+        "cfg = configure('faster_rcnn_resnest50_fpn_dcn', arch='resnest101')\n"
+        'print(cfg.model.backbone.arch, cfg.model.backbone.dcn.type)'
+    )
+    run = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert run.stdout.split() == ['resnest101', 'DCNv2'], run.stderr
 
 
 def test_segmentor():
