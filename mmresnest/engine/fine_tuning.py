@@ -33,7 +33,14 @@ OWN = 'published'
 """The checkpoint that the config itself names."""
 
 LAYERS = {
-    'rows': ('fc_cls', 'conv_logits', 'conv_seg', 'cls_embed', 'fc_mask_iou'),
+    'rows': (
+        'fc_cls',
+        'conv_logits',
+        'conv_seg',
+        'cls_embed',
+        'fc_mask_iou',
+        'label_embedding',  # of the noised queries of DINO and its kind
+    ),
     'boxes': ('fc_reg',),
     'anchors': (
         'retina_cls',
