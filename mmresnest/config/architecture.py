@@ -76,6 +76,8 @@ READERS = ('rpn_head', 'bbox_head', 'panoptic_head', 'track_head')
 """Heads of detectors that read the maps themselves where there is no neck."""
 VIEWING = ('CenterNet',)
 """Detectors that view maps as vectors, which those of a channels-last layout do not allow."""
+LEADING = ('CLRFPN',)
+"""Necks that read the first maps of those that they are given, and not the last."""
 PASSING = ('JPU',)
 """Necks that hand all maps but the last on as they are."""
 
@@ -249,7 +251,8 @@ def set_channels(cfg: Config, model: dict[str, Any], channels: Sequence[int]) ->
     if neck:
         if 'in_channels' not in neck:
             raise unreadable(cfg, 'its neck has no in_channels')
-        neck['in_channels'] = fit_channels(neck['in_channels'], channels)
+        read = channels[: len(neck['in_channels'])] if type_of(neck) in LEADING else channels
+        neck['in_channels'] = fit_channels(neck['in_channels'], read)
         if type_of(neck) in PASSING:
             _set_decode_channels(model, (*channels[:-1], None))
     elif task_of(cfg) == 'semantic':
