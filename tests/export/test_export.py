@@ -16,6 +16,7 @@ from helpers.errors import refuses
 from mmresnest.cli import main
 from mmresnest.config import load as configs_load
 from mmresnest.config import retarget as configs_retarget
+from mmresnest.data.request import DataRequest
 from mmresnest.data.shapes.drawing import draw_sample
 from mmresnest.errors import UserError
 from mmresnest.export import compare, exporter, options, quantize
@@ -410,7 +411,7 @@ def test_int8_of_a_demo_is_scored_on_what_it_drew(trained, tmp_path, monkeypatch
                 int8=tmp_path / 'calibration',
                 out=tmp_path / 'a.onnx',
             )
-    assert asked_for == [(f'drawn for {config}', True), ('mine', True)]
+    assert asked_for == [(f'drawn for {config}', True), (DataRequest('mine'), True)]
     monkeypatch.setattr(
         exporter, 'choose_data_folder', lambda *_: pytest.fail('nothing is drawn for it')
     )
