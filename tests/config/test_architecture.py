@@ -46,6 +46,7 @@ REFUSED = {
     'empirical_attention': {'': 'arch.setting'},  # plugins
     'gcnet': {
         '': 'arch.setting',
+        'gcnet_': None,  # mmseg's, whose context is in the head
         'mask-rcnn_r50-syncbn_': None,
         'mask-rcnn_r101-syncbn_': None,
         'mask-rcnn_x101-32x4d-syncbn_': None,
@@ -70,6 +71,8 @@ UNBUILDABLE = {
     'grounding_dino': '',  # fairscale, and a language model from the net
     'lad': '',  # fetch the weights of their teacher
     'ld': '',
+    'mask2former': 'mask2former_r101_8xb2-160k_ade20k',  # mmseg's reads values, which meta lacks
+    'psanet': '',  # as carafe
 }
 """Those that do not build here with the network that they have, either."""
 
