@@ -40,6 +40,9 @@ EXTRAS = {
         'ftfy>=6',
         'regex',  # mmsegmentation imports both and names neither
     ],
+    # --arch timm/NAME: any network of timm that gives maps. It imports torchvision, which has to be
+    # the one built for the torch that is installed. 1.0 names the layout of maps (B H W C in Swin).
+    'timm': ['timm>=1.0', 'torchvision>=0.16'],
     'safetensors': ['safetensors>=0.4'],  # checkpoints in that format
     'fast-eval': ['faster-coco-eval>=1.7'],  # --fast-eval: COCO's scores, several times faster
     # mmresnest report: one page with interactive figures (plotly brings the script that draws them,

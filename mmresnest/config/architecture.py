@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from mmengine.logging import print_log
 
 from ..errors import UserError, nearest
 from ..models.norms import replace_sync_norms
+from ..models.timm_network import HUB
+from ..models.timm_probe import PREFIX, get_pixels, get_settings
 from ..models.variants import pixel_statistics, variant
 from ..models.weights import SCHEME
 from ..registry import MODELS
@@ -72,6 +76,11 @@ IDENTITY = (
 )
 """What makes a network the one it is."""
 
+OF_TIMM = ('in_channels', 'out_indices', 'frozen_stages', 'norm_cfg', 'norm_eval', 'with_cp')
+"""What is kept of these for a network of timm, beside ``drop_path_rate`` and the output stride."""
+WITHIN = ('num_stages', 'strides', 'dilations', 'contract_dilation', 'channels_last')
+"""What timm's networks have their own way of, once stages and output stride are told."""
+
 READERS = ('rpn_head', 'bbox_head', 'panoptic_head', 'track_head')
 """Heads of detectors that read the maps themselves where there is no neck."""
 VIEWING = ('CenterNet',)
@@ -93,7 +102,7 @@ def set_architecture(
 
     Args:
         cfg: of a detector or segmentor with a backbone of :data:`RESNETS` or of ours.
-        arch: a network of :func:`~mmresnest.list_archs`.
+        arch: a network of :func:`~mmresnest.list_archs`, or ``timm/NAME``.
         from_scratch: its weights will not be loaded.
         demo: likewise.
         trains: they are loaded before the first step, so that there have to be some.
@@ -102,23 +111,73 @@ def set_architecture(
         UserError: there is no such network, the config has no backbone that can be replaced, or
             asks something of it that the network cannot do.
     """
-    row = variant(arch)
     model = find_detector(cfg)
     old = check_backbone(cfg, model, arch)
-    new: dict[str, Any] = dict(type=f'mmresnest.{row.type}', arch=row.name)
-    new.update({key: copy.deepcopy(old[key]) for key in KEPT if key in old})
-    if type_of(model) in VIEWING:
+    network = describe_network(cfg, arch, old)
+    new = network.settings
+    if type_of(model) in VIEWING and not arch.startswith(PREFIX):
         new.setdefault('channels_last', False)
     channels = probe_channels(cfg, new, arch)
     has_weights = drop_former_weights(cfg, model, old)
     new['init_cfg'] = None
-    if has_weights and row.weights:
-        new['init_cfg'] = dict(type='Pretrained', checkpoint=SCHEME + row.name)
+    if has_weights and network.weights:
+        new['init_cfg'] = dict(type='Pretrained', checkpoint=network.weights)
     if has_weights and trains and not (from_scratch or demo):
         require_weights(cfg, new, arch)
     model['backbone'] = ConfigDict(new)
     set_channels(cfg, model, channels)
-    set_pixels(cfg, model, pixel_statistics(row.type, detects=task_of(cfg) != 'semantic'))
+    set_pixels(cfg, model, network.pixels)
+
+
+@dataclass
+class Network:
+    """What a network is for a config."""
+
+    settings: dict[str, Any]  # of the backbone
+    weights: str | None  # as a checkpoint; None: none were published
+    pixels: dict[str, list[float]]
+
+
+def describe_network(cfg: Config, arch: str, old: dict[str, Any]) -> Network:
+    """Return a network of ours, or of timm, with what is kept of the former one's settings."""
+    if arch.startswith(PREFIX):
+        name = arch.removeprefix(PREFIX)
+        published = get_settings(name)
+        has_weights = published.hf_hub_id or published.url
+        settings = dict(type='mmresnest.Timm', arch=name, **keep_for_timm(cfg, arch, old))
+        return Network(settings, HUB if has_weights else None, get_pixels(name))
+    row = variant(arch)
+    settings = dict(type=f'mmresnest.{row.type}', arch=row.name)
+    settings.update({key: copy.deepcopy(old[key]) for key in KEPT if key in old})
+    pixels = pixel_statistics(row.type, detects=task_of(cfg) != 'semantic')
+    return Network(settings, SCHEME + row.name if row.weights else None, pixels)
+
+
+def keep_for_timm(cfg: Config, arch: str, old: dict[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a backbone's settings, in the words of ``mmresnest.Timm``.
+
+    Raises:
+        UserError: the config asks for something that only networks of ours can do.
+    """
+    kept = {key: copy.deepcopy(old[key]) for key in OF_TIMM if key in old}
+    if old.get('drop_path_rate'):
+        kept['drop_path_rate'] = old['drop_path_rate']
+    stages = old.get('num_stages', 4)
+    kept.setdefault('out_indices', tuple(range(stages)))
+    stride = 4 * math.prod(old.get('strides', (1, 2, 2, 2))[:stages])
+    if stride < 4 << stages - 1:
+        kept['output_stride'] = stride
+    for key in KEPT:
+        if key in kept or key in OF_TIMM + WITHIN or old.get(key) in (None, False, ()):
+            continue
+        if key == 'stage_with_dcn' or key == 'conv_cfg' and old[key].get('type') == 'Conv2d':
+            continue
+        raise UserError(
+            f'--arch {arch}: the backbone of {name_of(cfg)} has {key}={old[key]}, which a network '
+            'of timm cannot do; take a config without it',
+            code='arch.setting',
+        )
+    return kept
 
 
 def load_with_arch(config: str | os.PathLike | Config, arch: str | None) -> Any:

@@ -24,6 +24,7 @@ from . import fast, weights
 from .blocks import conv3x3
 from .dla import DLATrunk
 from .norms import can_synchronize, replace_sync_norms
+from .timm_network import TimmNetwork
 from .trunk import ResTrunk
 from .variants import R152, VARIANTS, variant
 
@@ -536,3 +537,27 @@ class DLA(DLATrunk, RegisteredNetwork):
         )
         self.register_weights(arch, init_cfg, pretrained)
         fast.enable(self)
+
+
+@MODELS.register_module()
+class Timm(TimmNetwork, BaseModule):
+    """A network of timm by its name there.
+
+    Args:
+        arch: ``'convnext_tiny.in12k_ft_in1k'``.
+        init_cfg: ``dict(type='Pretrained', checkpoint='timm')`` for the weights that timm
+            publishes, or the path of a file of them.
+        **options: those of :class:`~.timm_network.TimmNetwork`.
+    """
+
+    def __init__(self, arch: str, *, init_cfg: dict | list | None = None, **options: Any):
+        super().__init__(arch, **options)
+        self.init_cfg = init_cfg
+
+    def init_weights(self) -> None:
+        """Load ``Pretrained`` strictly, and leave the rest as timm draws it."""
+        source = pretrained_config(self.init_cfg)
+        if source is not None and not self.is_init:
+            self.load_weights(source['checkpoint'])
+            log_to_run(f'weights of timm/{self.arch} from {source["checkpoint"]}')
+        self._is_init = True

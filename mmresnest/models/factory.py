@@ -11,6 +11,8 @@ from typing import Any
 
 from ..errors import UserError
 from . import fast, weights
+from .timm_network import HUB, TimmNetwork
+from .timm_probe import PREFIX
 from .trunk import Trunk
 from .trunks import build_trunk
 from .variants import list_archs, variant
@@ -21,16 +23,17 @@ __all__ = ['build_backbone', 'list_archs']
 
 def build_backbone(
     arch: str, *, pretrained: bool | str | os.PathLike = False, **trunk: Any
-) -> Trunk:
+) -> Trunk | TimmNetwork:
     """Build a published network that returns one map per stage.
 
     Args:
-        arch: its name, one of ``list_archs()``.
+        arch: its name, one of ``list_archs()``, or ``'timm/NAME'`` for a network of timm.
         pretrained: True for the published weights (fetched once into the torch hub cache), or the
             path or URL of a checkpoint in any published layout. What was loaded is logged by the
             logger ``mmresnest``.
         **trunk: arguments of ``ResTrunk`` or ``DLATrunk``, such as ``out_indices, strides,
-            dilations, frozen_stages, in_channels, norm, with_cp, drop_path_rate``.
+            dilations, frozen_stages, in_channels, norm, with_cp, drop_path_rate``; those of
+            ``TimmNetwork`` for one of timm.
 
     Returns:
         the network, in training mode; ``B 3 H W`` in, a tuple of ``B C H/s W/s`` out.
@@ -39,6 +42,11 @@ def build_backbone(
         ArgumentError: unknown arch or argument, with the legal ones.
         UserError: weights that cannot be fetched, or do not fit.
     """
+    if arch.startswith(PREFIX):
+        foreign = TimmNetwork(arch.removeprefix(PREFIX), **trunk)
+        if pretrained:
+            foreign.load_weights(HUB if pretrained is True else pretrained)
+        return foreign
     row = variant(arch)
     network = build_trunk(**{**row.trunk, **trunk})
     if trunk.get('compat') is None:  # 'mm' asks for mmdet's bits

@@ -3,11 +3,13 @@
 import importlib
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.errors import refuses
+from helpers.fake_timm import make_fake_timm
 from helpers.tiers import mark_slow
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
@@ -371,3 +373,34 @@ def test_work_dir_has_the_name_of_the_network(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = prepare(RETINANET, arch='resnest50', splits=())
     assert cfg.work_dir == str(Path('work_dirs', 'retinanet_r50_fpn_1x_coco_resnest50'))
+
+
+@pytest.mark.parametrize(
+    'config, kept',
+    [
+        (RETINANET, dict(frozen_stages=1, norm_eval=True)),
+        (
+            'mmseg::deeplabv3/deeplabv3_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+            dict(output_stride=8),
+        ),
+    ],
+)
+def test_networks_of_timm(config, kept, monkeypatch):
+    fake = make_fake_timm()
+    fake.__spec__ = ModuleSpec('timm', None)
+    monkeypatch.setitem(sys.modules, 'timm', fake)
+    cfg = load_config(config)
+    set_architecture(cfg, 'timm/pyramid.a_in1k', trains=True)
+    backbone = cfg.model.backbone
+    assert (backbone.type, backbone.arch) == ('mmresnest.Timm', 'pyramid.a_in1k')
+    assert backbone.init_cfg == dict(type='Pretrained', checkpoint='timm')
+    assert {key: backbone[key] for key in kept} == kept
+    assert cfg.model.data_preprocessor.std == [127.5, 63.75, 127.5]
+    if 'neck' in cfg.model:
+        assert cfg.model.neck.in_channels == [8, 12, 16, 20]
+    else:
+        assert (cfg.model.decode_head.in_channels, cfg.model.auxiliary_head.in_channels) == (20, 16)
+    cfg = load_config(config)
+    cfg.model.backbone.update(dcn=dict(type='DCN'), stage_with_dcn=(False, True, True, True))
+    with refuses('arch.setting', 'dcn'):
+        set_architecture(cfg, 'timm/pyramid')
