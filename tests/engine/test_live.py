@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 import time
-from html import escape
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ from mmresnest.config.options import LOGGERS
 from mmresnest.engine.hooks import live_pictures
 from mmresnest.engine.hooks.live_pictures import LivePictures
 from mmresnest.engine.train import release_on_exit, train
-from mmresnest.engine.trained_run import find_command
+from mmresnest.engine.trained_run import find_command, find_config
 from mmresnest.errors import ArgumentError, UserError
 from mmresnest.visualization import backends
 
@@ -123,14 +123,14 @@ def test_the_report_of_a_watched_run(watched):
     page = watched[0].report
     assert page == watched[0].work_dir / 'report.html' and page.stat().st_size > 1e6
     cfg = Config.fromfile(watched[0].work_dir / 'tiny_detection.py')
-    assert cfg.command == shlex.join(sys.argv) and escape(cfg.command) in page.read_text()
+    assert cfg.command == shlex.join(sys.argv) and cfg.command in unescape(page.read_text())
     assert [one.type for one in cfg.visualizer.vis_backends] == [
         'LocalVisBackend',
         'mmresnest.TensorboardVisBackend',
     ]
     # as a test in the same folder leaves it
     (folder := watched[1].work_dir).joinpath('tiny_detection.py').write_text('x = 1\n')
-    assert find_command(folder, folder / 'tiny_detection.py', 3) == cfg.command
+    assert find_command(folder, find_config(folder), 3) == cfg.command
     # predictions were those of the last validation, and nothing was written to TensorBoard anew
     assert len(list((watched[0].work_dir / 'report').iterdir())) == 1
     assert len(list(watched[0].work_dir.glob('**/events.out*'))) == 1
