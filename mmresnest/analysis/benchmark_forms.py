@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ..deploy import compile_backbone, fuse
 from ..models import fast
 from ..models.factory import build_backbone
-from ..models.trunk import Trunk
 from ..models.variants import variant
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
@@ -123,7 +122,7 @@ def build_model(form: str, case: BenchmarkCase) -> nn.Module:
     return model
 
 
-def our_backbone(case: BenchmarkCase) -> Trunk:
+def our_backbone(case: BenchmarkCase) -> nn.Module:
     """Build our network, with the same random weights each time."""
     torch.manual_seed(0)
     return build_backbone(case.arch).to(case.device)

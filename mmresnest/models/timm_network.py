@@ -107,8 +107,9 @@ class TimmNetwork(nn.Module):
     def set_checkpointing(self) -> None:
         """Compute maps again in the backward pass, as far as timm can."""
         for module in (self.net, getattr(self.net, 'model', None)):
-            if callable(getattr(module, 'set_grad_checkpointing', None)):
-                module.set_grad_checkpointing(True)
+            set_checkpointing = getattr(module, 'set_grad_checkpointing', None)
+            if callable(set_checkpointing):
+                set_checkpointing(True)
                 return
         raise ArgumentError(
             f'with_cp=True: timm/{self.arch} has no gradient checkpointing; legal: False',
@@ -163,7 +164,9 @@ class TimmNetwork(nn.Module):
             )
         except OSError as error:
             hub = f'https://huggingface.co/{settings.hf_hub_id}/resolve/main/'
-            url = settings.url or hub + (settings.hf_hub_filename or 'model.safetensors')
+            url = hub + (settings.hf_hub_filename or 'model.safetensors')
+            if not settings.hf_hub_id:
+                url = settings.url
             raise UserError(
                 f'timm cannot fetch the weights of {self.arch} ({type(error).__name__}). Fetch '
                 f'{url} on a machine that is online and give its path as checkpoint, or train '

@@ -115,8 +115,8 @@ def get_pixels(arch: str) -> dict[str, list[float]]:
     return {key: [255 * value for value in getattr(settings, key)] for key in ('mean', 'std')}
 
 
-def create_network(arch: str, options: Mapping[str, Any], **more: Any) -> nn.Module:
-    """Return a network of timm."""
+def create_network(arch: str, options: Mapping[str, Any], **more: Any) -> Any:
+    """Return a network of timm, a module."""
     return import_timm().create_model(arch, **options, **more)
 
 
@@ -179,7 +179,7 @@ def describe_failure(arch: str, options: Mapping[str, Any], error: Exception) ->
     )
 
 
-def find_parameters(result: Tensor) -> Iterator[Tensor]:
+def find_parameters(result: Tensor) -> Iterator[nn.Parameter]:
     """Iterate over the parameters that a result was computed from."""
     waiting, seen = [result.grad_fn], set()
     while waiting:
