@@ -261,7 +261,7 @@ def arrange(key: str, modules: Mapping[str, nn.Module]) -> tuple[str, int] | Non
     if layer is None or 'roi_head.semantic_head' in key or 'rpn_head' in key:
         return None
     index = len(names) - 1 - names[::-1].index(layer)
-    head = modules['.'.join(names[:index])]
+    head: Any = modules['.'.join(names[:index])]
     kind = ARRANGEMENTS[layer]
     agnostic = 'reg_class_agnostic' if kind == 'boxes' else 'class_agnostic'
     if getattr(head, agnostic, False) or getattr(head, 'out_channels', 0) == 1:
