@@ -695,7 +695,8 @@ def test_predictions_are_made_again_where_the_data_change(work, monkeypatch):
 @pytest.mark.slow
 def test_what_was_run_is_on_the_page(work):
     digest = (work / 'epoch_1.pth.sha256').read_text().split(' ')[0]
-    words = ''.join(check(report(work).file.read_text()).words)
+    page = report(work, checkpoint=work / 'epoch_1.pth').file
+    words = ''.join(check(page.read_text()).words)
     for part in (
         digest,
         'as in epoch_1.pth.sha256',
