@@ -222,6 +222,7 @@ def test_what_it_refuses(shapes, tmp_path, capsys, given, said):
     assert said in err and 'ms' not in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'options',
     [

@@ -285,6 +285,7 @@ def test_deformable_convolutions_stay():
     assert tuple(cfg.model.backbone.stage_with_dcn) == (False, True, True, True)
 
 
+@pytest.mark.slow
 def test_deformable_convolutions_in_a_process_of_its_own():
     """Where nothing has imported mmcv's operators yet."""
     program = (

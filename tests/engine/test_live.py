@@ -119,6 +119,7 @@ def test_the_training_is_the_same_to_the_bit(watched):
     assert watched[0].metrics == watched[1].metrics
 
 
+@pytest.mark.slow
 def test_the_report_of_a_watched_run(watched):
     page = watched[0].report
     assert page == watched[0].work_dir / 'report.html' and page.stat().st_size > 1e6

@@ -99,6 +99,7 @@ def test_the_bar_says_how_far_how_long_how_fast_and_how_good(said):
     assert any(row.startswith('epoch 1 of 2') for row in frames(said[1], 'epochs'))
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_shows_where_it_is_and_its_score(said):
     shown = BAR.format('training', '6/10') + r' +mIoU 0\.\d+ *'
     assert re.fullmatch(shown, frames(said[1], 'resumed')[0])
@@ -113,6 +114,7 @@ def test_the_log_is_whole_and_the_same(said):
     assert len(re.findall(r'\rto stderr\r?$', text, re.MULTILINE)) == 4  # without a line's end
 
 
+@pytest.mark.slow
 def test_whatever_ends_a_run_takes_the_bar_away(said):
     for name in ('whole', 'failed', 'resumed', 'epochs'):
         before, _, after = said[1].partition(f'result {name}')

@@ -91,6 +91,7 @@ def test_a_detector_writes_what_it_finds_on_the_test_images(trained, submission,
     assert 'nothing is scored: the test images have no annotations' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tta', [False, True])
 def test_a_segmentor_writes_a_map_for_each_test_image(trained, submission, tmp_path, tta):
     result = score(

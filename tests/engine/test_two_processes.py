@@ -55,6 +55,7 @@ def test_two_are_one(found, name):
         torch.testing.assert_close(two[key], one[key], rtol=1e-9, atol=1e-11, msg=key)
 
 
+@pytest.mark.slow
 def test_the_comparison_can_fail(found):
     """Norms that do not synchronise are told from those that do."""
     two, one = found['own_norms']

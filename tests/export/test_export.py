@@ -351,6 +351,7 @@ def test_the_file_says_what_it_is(exported, trained):
     assert metadata['outputs'] == ['boxes', 'scores', 'labels']
 
 
+@pytest.mark.slow
 def test_predicts_without_torch_and_mm(exported, tmp_path):
     """The command, where importing torch or an mm library fails."""
     _, file = exported('detection', dynamic=True)

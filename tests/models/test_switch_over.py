@@ -207,6 +207,7 @@ def evaluating(backbone: nn.Module) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_state_is_that_of_the_built_in_class():
     """Names and shapes of the tensors, and what of them a training changes."""
     compared = []

@@ -450,6 +450,7 @@ def test_offsets_of_a_plain_network_are_detectron2_s_own(tmp_path):
             call()
 
 
+@pytest.mark.slow
 def test_deformable_and_plain_networks_are_told_apart(tmp_path, forked, official):
     file = save(tmp_path, forked)
     with refuses(

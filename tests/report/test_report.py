@@ -653,6 +653,7 @@ def work(trained, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_predictions_are_made_once(work, monkeypatch):
     calls = []
     made = cached_predictions._predict_split

@@ -280,6 +280,7 @@ def test_nothing_of_the_site_is_fetched(site):
     ]
 
 
+@pytest.mark.slow
 def test_the_site_links_to_what_it_has(site):
     for page in site.glob('*.html'):
         if page.name == '404.html':  # whose links begin at the root of a server
