@@ -202,7 +202,7 @@ def find_types(cfg: Config, kind: Any) -> list[Any]:
     from mmengine import registry as registries
     from mmengine.registry import DefaultScope
 
-    from .. import registry as _  # noqa: F401  which adds ours to mmengine's
+    from .. import registry as _  # noqa: F401, whose import adds ours to mmengine's
 
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         found = []

@@ -25,7 +25,7 @@ from pathlib import Path
 from ..errors import UserError
 from .ade20k_folder import read_ade20k
 from .base import JSON_NAMES, PANOPTIC_NAMES, DataFolder, Reading, find_first
-from .checks.findings import Finding
+from .checks.findings import Finding, finish_reading
 from .coco_folder import read_coco, read_panoptic
 from .formats.recognize import find_rival, recognize_format, refuse_readings
 from .formats.table import FORMATS
@@ -61,14 +61,7 @@ def read_folder(
     Raises:
         UserError: if the folder or its annotations are missing or cannot be used.
     """
-    reading = _start_reading(path, kind, mapping)
-    while True:
-        try:
-            found = next(reading)
-        except StopIteration as end:
-            return end.value
-        if found.is_error:
-            raise found.to_error()
+    return finish_reading(_start_reading(path, kind, mapping))
 
 
 def scan_folder(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.runner import BaseLoop
 from mmengine.runner import TestLoop as TheirTestLoop
 from mmengine.runner import ValLoop as TheirValLoop
 from mmengine.runner.amp import autocast
@@ -65,10 +66,9 @@ def split_batch(batch: Any, divisor: int) -> Iterator[tuple[list[int], Any]]:
             yield indices, {key: take_samples(value, indices) for key, value in batch.items()}
 
 
-class _ScoringLoopMixin:
+class _ScoringLoopMixin(BaseLoop):
     """Run a batch in parts of one padded size; hooks and evaluator see the whole batch."""
 
-    runner: Any
     evaluator: Any
     fp16: bool
     stage: str
@@ -79,7 +79,7 @@ class _ScoringLoopMixin:
         model = self.runner.model
         parts = list(split_batch(data_batch, canvas_divisor(model)))
         if len(parts) == 1:
-            super().run_iter(idx, data_batch)  # type: ignore[misc]
+            super().run_iter(idx, data_batch)
             return
         step = getattr(model, f'{self.stage}_step')
         self.runner.call_hook(f'before_{self.stage}_iter', batch_idx=idx, data_batch=data_batch)

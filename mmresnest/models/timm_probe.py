@@ -138,7 +138,7 @@ def probe_network(arch: str, options: Mapping[str, Any]) -> Probe:
                 if more:
                     continue
                 raise ArgumentError(f'timm/{arch}: {error}', code='argument.value') from error
-            except (RuntimeError, AssertionError, AttributeError, NotImplementedError) as error:
+            except (RuntimeError, AssertionError, AttributeError) as error:
                 raise describe_failure(arch, options, error) from error
         image = torch.zeros(1, options['in_chans'], *settings.input_size[1:])
         maps = net.eval()(image)

@@ -7,11 +7,13 @@ at the first that a run cannot bear, the latter collects all.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import UserError
+
+Read = TypeVar('Read')
 
 ERROR, WARNING = 'error', 'warning'
 
@@ -374,6 +376,21 @@ def _escape(text: str) -> str:
         letter if letter.isprintable() else letter.encode('unicode_escape').decode()
         for letter in text
     )
+
+
+def finish_reading(reading: Generator[Finding, None, Read]) -> Read:
+    """Return what a reader reads, which yields findings on the way.
+
+    Raises:
+        UserError: the first finding that is an error.
+    """
+    while True:
+        try:
+            found = next(reading)
+        except StopIteration as end:
+            return end.value
+        if found.is_error:
+            raise found.to_error()
 
 
 def raise_first(findings: Iterable[Finding]) -> None:

@@ -71,7 +71,7 @@ def complete_folder(out: Path, splits: Mapping[str, SplitFiles], written: Collec
                 images.unlink()
             try:
                 images.symlink_to(files.images, target_is_directory=True)
-            except (OSError, NotImplementedError):  # Windows asks for a privilege
+            except OSError:  # Windows asks for a privilege
                 shutil.copytree(files.images, images)
     except OSError as error:
         raise UserError(

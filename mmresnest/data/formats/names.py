@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ...errors import UserError
+from ..checks.findings import finish_reading
 from ..text_files import read_class_names, refuse_encoding
 
 LISTS = ('classes.txt', 'labels.txt', 'obj.names', 'labels/classes.txt', 'predefined_classes.txt')
@@ -18,14 +19,7 @@ def read_name_list(path: Path) -> tuple[str, ...]:
     Raises:
         UserError: a name that stands twice, or text in another encoding than UTF-8.
     """
-    reading = read_class_names(path)
-    while True:
-        try:
-            found = next(reading)
-        except StopIteration as end:
-            return end.value
-        if found.is_error:
-            raise found.to_error()
+    return finish_reading(read_class_names(path))
 
 
 def find_class_list(root: Path) -> tuple[str, ...]:
