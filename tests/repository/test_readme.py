@@ -15,6 +15,7 @@ from helpers.documents import PAGES, ROOT
 from torch import nn
 
 from mmresnest.models import weights
+from mmresnest.models.variants import TABLE
 
 TEXT = PAGES['README.md']
 
@@ -31,6 +32,15 @@ def test_every_row_about_others_shows_both_sides():
         assert (
             tests[0].startswith('tests/repository/test_readme.py::test_their_') and len(tests) == 2
         ), row
+
+
+def test_the_first_lines_count_networks_and_configs():
+    [said] = re.findall(
+        r'(\d+) networks, (\d+) of them with published weights, and (\d+) configs', TEXT
+    )
+    published_rows = [row for row in TABLE if row.weights]
+    configs = list((ROOT / 'configs').glob('*.py'))
+    assert [int(number) for number in said] == [len(TABLE), len(published_rows), len(configs)]
 
 
 def test_every_config_is_in_one_row_of_the_table():
