@@ -62,7 +62,9 @@ def test_every_row(row):
     'row', mark_slow(FORMS, lambda row: row in KINDS), ids=lambda row: row.name
 )
 @pytest.mark.parametrize(
-    'more', [OS8, dict(compat='mm'), dict(channels_last=False)], ids=['dilated', 'mm', 'nchw']
+    'more',
+    mark_slow([OS8, dict(compat='mm'), dict(channels_last=False)], lambda more: more is OS8),
+    ids=['dilated', 'mm', 'nchw'],
 )
 def test_other_forms(row, more):
     if row.type == 'DLA' and 'compat' in more:

@@ -24,6 +24,11 @@ forms = pytest.mark.parametrize(
     'row', mark_slow(FORMS, lambda row: row in KINDS), ids=lambda row: row.name
 )
 kinds = pytest.mark.parametrize('row', KINDS, ids=lambda row: row.trunk['kind'])
+split_first = pytest.mark.parametrize(  # `make test` takes the kind that overrides most steps
+    'row',
+    mark_slow(KINDS, lambda row: row.trunk['kind'] == 'split'),
+    ids=lambda row: row.trunk['kind'],
+)
 SIZE = (129, 97)  # odd, and large enough for the moments to be worth it
 
 
@@ -84,11 +89,7 @@ def test_without_gradients(row):
                     assert found.stride() == expected.stride(), index
 
 
-@pytest.mark.parametrize(  # `make test` takes split attention, which overrides most steps
-    'row',
-    mark_slow(KINDS, lambda row: row.trunk['kind'] == 'split'),
-    ids=lambda row: row.trunk['kind'],
-)
+@split_first
 @pytest.mark.parametrize(
     'more',
     [
@@ -110,7 +111,7 @@ def test_whatever_the_trunk_is_asked_for(row, more):
     assert_same(*pair)
 
 
-@kinds
+@split_first
 def test_devices_whose_statistics_are_taken_again(row, monkeypatch):
     monkeypatch.setattr(recompute, 'KEEP_STATISTICS', ())
     assert_same(*(results(network.train(), image(size=SIZE).double()) for network in both(row)))
@@ -154,7 +155,7 @@ def test_single_precision(row):
         assert errors[1] <= max(1e-5, 2 * errors[0]), (name, errors)
 
 
-@kinds
+@split_first
 @pytest.mark.parametrize('kind_of_image', ['noise', 'offset', 'constant', 'large'])
 def test_no_digits_are_lost_where_variances_are_small(row, kind_of_image):
     """A variance as a difference of moments could lose them: errors are those of the definition."""
@@ -269,7 +270,7 @@ def test_bytes_saved_for_the_backward_pass(arch, most):
     assert saved(ours, x) <= most * saved(benchmark_forms.mmdet_backbone(case), x)
 
 
-@kinds
+@split_first
 def test_half_precision(row):
     one, twin = both(row, torch.float)
     gradients = []

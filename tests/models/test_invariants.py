@@ -28,7 +28,7 @@ SIZES = [(64, 64), (65, 97)]
 
 
 @pytest.fixture(
-    scope='module', params=mark_slow(ROWS, lambda row: row in FORMS), ids=lambda row: row.name
+    scope='module', params=mark_slow(ROWS, lambda row: row in KINDS), ids=lambda row: row.name
 )
 def original(request):
     """One network per row, built once; the tests that change it change a copy."""

@@ -5,6 +5,8 @@ import logging
 
 import pytest
 import torch
+from helpers.networks import FORMS
+from helpers.tiers import mark_slow
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -44,7 +46,9 @@ def test_builds_from_other_scopes_and_shadows_nothing(cls, scope):
         assert theirs is None or not theirs.__module__.startswith('mmresnest')
 
 
-@pytest.mark.parametrize('row', TABLE, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    'row', mark_slow(TABLE, lambda row: row in FORMS), ids=lambda row: row.name
+)
 def test_every_row_builds_by_arch(row):
     with torch.device('meta'):
         built = build(row.type, arch=row.name)

@@ -16,7 +16,7 @@ LICENCES = {'Apache-2.0', 'BSD-3-Clause', 'CC-BY-NC-4.0', 'CC-BY-NC-SA-4.0', 'un
 
 
 @pytest.mark.parametrize(
-    'row', mark_slow(TABLE, lambda row: row.macs < 5), ids=lambda row: row.name
+    'row', mark_slow(TABLE, lambda row: row.macs < 3), ids=lambda row: row.name
 )
 def test_parameters_and_macs(row):
     with torch.device('meta'):
