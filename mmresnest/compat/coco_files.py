@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +27,8 @@ def patch_coco_api(module: ModuleType) -> None:
             self.dataset, _ = read_coco_file(Path(annotation_file))
             for name in ('categories', 'annotations'):  # images alone are predicted on, too
                 self.dataset.setdefault(name, [])
-            self.createIndex()
+            with redirect_stdout(io.StringIO()):  # pycocotools prints that it begins and ends
+                self.createIndex()
             self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 
     module.COCO.__init__ = __init__

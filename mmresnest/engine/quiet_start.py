@@ -78,15 +78,17 @@ def hide_start(ends: bool) -> Iterator[StartFilter]:
     """
     before, hidden, shown = set(MMLogger._instance_dict), io.StringIO(), StartFilter(ends)
     terminal = sys.stdout
-    with redirect_stdout(hidden):
-        yield shown
-    lines = hidden.getvalue().splitlines()
-    shown.held += [line.partition(mark)[2] for line in lines for mark in MARKS if mark in line]
-    for name in set(MMLogger._instance_dict) - before:
-        for handler in MMLogger._instance_dict[name].handlers:
-            if isinstance(handler, logging.StreamHandler) and handler.stream is hidden:
-                handler.setStream(terminal)
-                handler.addFilter(shown)
+    try:
+        with redirect_stdout(hidden):
+            yield shown
+    finally:  # also where the runner cannot be built, for what is logged after that
+        lines = hidden.getvalue().splitlines()
+        shown.held += [line.partition(mark)[2] for line in lines for mark in MARKS if mark in line]
+        for name in set(MMLogger._instance_dict) - before:
+            for handler in MMLogger._instance_dict[name].handlers:
+                if isinstance(handler, logging.StreamHandler) and handler.stream is hidden:
+                    handler.setStream(terminal)
+                    handler.addFilter(shown)
 
 
 def report_start(runner: Any, shown: StartFilter) -> None:

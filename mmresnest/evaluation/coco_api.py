@@ -105,7 +105,7 @@ class NumberedCOCO(COCO):
     def _from_dataset(cls, dataset: Mapping[str, Any]) -> NumberedCOCO:
         self = cls()
         self.dataset = dict(dataset)
-        with redirect_stdout(io.StringIO()):  # the index was announced when the file was read
+        with redirect_stdout(io.StringIO()):  # as when the file is read
             self.createIndex()
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
         return self
