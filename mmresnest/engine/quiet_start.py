@@ -23,6 +23,7 @@ from ..utils.text import printable
 
 FRAME = '-' * 80
 MARKS = (' - WARNING - ', ' - ERROR - ', ' - CRITICAL - ')
+RESUMED = ('resumed ', 'Auto resumed ')  # how mmengine says where a run goes on
 
 
 class StartFilter(logging.Filter):
@@ -49,7 +50,7 @@ class StartFilter(logging.Filter):
         if module == 'mmengine.hooks.logger_hook':
             self.done = self.ends
             return True
-        return module.startswith('mmresnest.')
+        return module.startswith('mmresnest.') or record.getMessage().startswith(RESUMED)
 
 
 def _find_source() -> str:

@@ -62,6 +62,7 @@ REFUSED = {
     },
     'gn+ws': {'': 'argument.value'},  # conv_cfg
     'faster_rcnn': {'faster-rcnn_r50-caffe-c4': 'arch.part'},  # the last stage in the head
+    'pascal_voc': {'faster-rcnn_r50-caffe-c4': 'arch.part'},
     'mask_rcnn': {'mask-rcnn_r50-caffe-c4': 'arch.part'},
 }
 """Of the configs with a ResNet, those that ``--arch`` refuses."""

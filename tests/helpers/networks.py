@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import mmresnest
-from mmresnest.models.dla import Root
+from mmresnest.models.dla import Root, Tree
 from mmresnest.models.trunk import Trunk
 from mmresnest.models.variants import TABLE, Variant
 
@@ -58,6 +58,9 @@ def build(row: Variant, **more) -> Trunk:
             nn.init.uniform_(module.bias, -0.1, 0.1)
         elif isinstance(module, Root):  # sums of many maps would grow from tree to tree
             nn.init.uniform_(module.bn.weight, 0.1, 0.3)
+        elif isinstance(module, Tree) and module.depth == 1:  # and those of residual roots, too
+            for block in (module.tree1, module.tree2):
+                block.bn3.weight.data.mul_(torch.rand_like(block.bn3.weight) * 0.2 + 0.1)
     return network
 
 
