@@ -226,7 +226,9 @@ def steps_of(cfg: Config) -> list[str]:
     'name',
     [DETECTOR, 'mask_rcnn_resnest50_fpn', SEGMENTOR, 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'],
 )
-@pytest.mark.parametrize('level', ['none', 'light', 'strong'])
+@pytest.mark.parametrize(
+    'level', mark_slow(['none', 'light', 'strong'], lambda level: level == 'strong')
+)
 def test_augmentation(name, level, shapes):
     """The pipeline has what the level says, and delivers images with what was annotated."""
     from mmengine.registry import DATASETS, DefaultScope

@@ -93,6 +93,7 @@ def test_every_kind_of_prediction_is_renumbered():
     assert RenumberLabels([1, 0])(None, None, dict(loss=1)) == dict(loss=1)
 
 
+@pytest.mark.slow
 def test_a_detector_is_scored_by_name(trained, shapes, tmp_path):
     config, checkpoint, cfg_options = trained('detection')
     moved = rewrite_categories(shapes, tmp_path / 'moved', lambda rows: rows[::-1])

@@ -105,6 +105,7 @@ def test_a_run_that_goes_on_shows_where_it_is_and_its_score(said):
     assert re.fullmatch(shown, frames(said[1], 'resumed')[0])
 
 
+@pytest.mark.slow
 def test_the_log_is_whole_and_the_same(said):
     plain, watched = map(logged, said)
     assert watched == plain and len(plain) > 60
@@ -122,6 +123,7 @@ def test_whatever_ends_a_run_takes_the_bar_away(said):
         assert '\u2501' not in after.partition('begins')[0]
 
 
+@pytest.mark.slow
 def test_training_is_the_same_to_the_bit(said):
     results = [
         re.findall(r'result (.+?)\r?$', CONTROL.sub('', text), re.MULTILINE) for text in said
@@ -132,6 +134,7 @@ def test_training_is_the_same_to_the_bit(said):
     assert resumed[1:] == whole[1:]
 
 
+@pytest.mark.slow
 def test_without_a_terminal_nothing_moves_a_cursor(said):
     assert '\x1b' not in said[0] and '\r' not in said[0] and '\u2501' not in said[0]
 

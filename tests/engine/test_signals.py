@@ -187,6 +187,7 @@ def test_under_the_flexible_runner(tmp_path):
     assert checkpoints.find_last(tmp_path).name == 'iter_10.pth'
 
 
+@pytest.mark.slow
 def test_without_a_hook_that_saves(whole, tmp_path):
     """Gradients that wait for more of a step are saved there, too."""
     settings = noisy.config(tmp_path, iterations=17, accumulate=3, interval=17)

@@ -114,6 +114,7 @@ def test_without_anywhere_to_write_it_is_refused(trained, submission, tmp_path):
     assert not Path(tmp_path / 'work' / 'vis_data').exists()
 
 
+@pytest.mark.slow
 def test_a_config_that_names_such_a_file_itself(trained, annotated, tmp_path):
     config, checkpoint = trained('detection')
     table = json.loads((annotated / 'test.json').read_text())

@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import tiny
 from helpers.errors import refuses
+from helpers.tiers import mark_slow
 
 from mmresnest.cli import main
 from mmresnest.config import load as configs_load
@@ -164,7 +165,9 @@ model = dict(test_cfg=dict(mode='slide', crop_size=(40, 48), stride=(24, 32)))""
 }
 
 
-@pytest.mark.parametrize('kind, more', VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize(
+    'kind, more', mark_slow(VARIANTS.values(), lambda case: not case[1]), ids=VARIANTS
+)
 def test_graph_equals_framework(asked, kind, more):
     """From the pixels to the result: mmdet's and mmseg's own prediction, and ours."""
     predictor = asked(kind, more)

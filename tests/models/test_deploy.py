@@ -22,6 +22,11 @@ from mmresnest.models import backbones, fast
 
 forms = pytest.mark.parametrize('row', FORMS, ids=lambda row: row.name)
 kinds = pytest.mark.parametrize('row', KINDS, ids=lambda row: row.trunk['kind'])
+split_first = pytest.mark.parametrize(  # `make test` takes the kind that overrides most steps
+    'row',
+    mark_slow(KINDS, lambda row: row.trunk['kind'] == 'split'),
+    ids=lambda row: row.trunk['kind'],
+)
 OS8 = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
 
 
@@ -94,7 +99,7 @@ def test_a_model_that_trains_is_refused():
         fuse(network)
 
 
-@kinds
+@split_first
 def test_a_copy_unless_told(row):
     network = build(row).eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}

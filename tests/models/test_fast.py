@@ -62,7 +62,9 @@ def assert_same(ones, others, tolerance: float = 1e-8) -> None:
 
 
 @forms
-@pytest.mark.parametrize('mode', ['train', 'norm_eval', 'eval'])
+@pytest.mark.parametrize(
+    'mode', mark_slow(['train', 'norm_eval', 'eval'], lambda mode: mode == 'train')
+)
 def test_values_gradients_and_statistics(row, mode):
     pair = [
         results(network.train(mode != 'eval'), image(size=SIZE).double())

@@ -135,7 +135,7 @@ def test_none_is_missed():
         assert any(stem.startswith(start + end) for stem in stems for end in ('_', '-')), start
 
 
-@every
+@few
 def test_builds_as_published(name):
     cfg = load(name)
     class_ = getattr(backbones, cfg.model.backbone.type)

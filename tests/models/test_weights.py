@@ -637,6 +637,7 @@ def test_a_whole_detector_is_filled_and_it_is_said_once(tmp_path, official, way,
     ]
 
 
+@pytest.mark.slow
 @WAYS
 @pytest.mark.parametrize(
     'changes,said',
@@ -657,6 +658,7 @@ def test_a_backbone_left_unfilled_is_an_error(tmp_path, official, way, changes, 
     assert torch.equal(model.backbone.stem[0].weight, before)
 
 
+@pytest.mark.slow
 @WAYS
 def test_another_backbone_is_named(tmp_path, official, way):
     with refuses('weights.misfit', "arch='resnest14'"):

@@ -286,6 +286,7 @@ def test_a_wheel_carries_the_modules_the_configs_and_the_tools(built):
     assert [name for name, held in files.items() if not held] == ['mmresnest/py.typed']
 
 
+@pytest.mark.slow
 def test_the_wheel_of_an_sdist_is_that_of_the_source_to_the_byte(built):
     _, wheels = built
     of_source, of_sdist = map(contents, wheels)
