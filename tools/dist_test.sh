@@ -16,6 +16,10 @@ if [ $# -lt 3 ]; then
 fi
 config=$1 checkpoint=$2 processes=$3
 shift 3
+if [ -z "${OMP_NUM_THREADS:-}" ]; then
+  # torchrun would set one thread; so marked, each process takes its share of the cores instead.
+  export OMP_NUM_THREADS=1 MMRESNEST_CHOSEN_THREADS=OMP_NUM_THREADS
+fi
 exec "${PYTHON:-python}" -m torch.distributed.run \
   --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$processes" \
   --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \

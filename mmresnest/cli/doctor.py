@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from ..compat import mmcv_ext
 from ..utils.env import TRUST, is_on
+from ..utils.threads import describe_threads
 from ..version import __version__
 from .arguments import Command, Parser
 
@@ -362,6 +363,8 @@ def check_disk() -> Iterator[Finding]:
             'about 0.3 GiB, and three are kept',
             'give --work-dir on a larger disk',
         )
+    if threads:
+        yield Finding('ok', describe_threads(threads))
     if threads > (cores or threads):
         yield Finding(
             'warning',

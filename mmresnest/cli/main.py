@@ -13,12 +13,14 @@ from importlib import import_module
 
 from ..config.options import note_renamed
 from ..errors import UserError
+from ..utils.threads import configure_threads
 from ..version import __version__
 from .arguments import Command, Parser, check_data_folder, process_settings
 from .printing import show
 
 COMMANDS = {
     'train': 'train a config, on its own data, yours or the embedded set',
+    'sweep': 'train with options that vary, end hopeless trials, and rank them',
     'test': 'score a checkpoint',
     'predict': 'find objects or classes in images and videos',
     'export': 'write a model as a file that runs without this framework',
@@ -37,6 +39,19 @@ COMMANDS = {
     'completion': 'print a script that has a shell complete commands',
 }
 """Command -> what it does, in a line."""
+
+COMPUTING = (
+    'train',
+    'test',
+    'predict',
+    'export',
+    'flops',
+    'benchmark',
+    'profile',
+    'doctor',
+    'report',
+)
+"""Commands whose threads are configured; ``doctor`` shows how."""
 
 #: former name of a command -> its name; accepted until the next version
 RENAMED = {'draw-data': 'make-shapes'}
@@ -78,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error('a COMMAND is missing; --help lists them')
     try:
         check_data_folder(args)
+        if argv[0] in COMPUTING:
+            configure_threads()
         with process_settings(args):
             return args.run(args)
     except UserError as error:

@@ -28,6 +28,7 @@ from mmengine.runner import EpochBasedTrainLoop as TheirEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as TheirIterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
+from ..config.hardware import has_accelerator
 from ..errors import UserError
 from ..registry import LOOPS
 from ..security.resume import check_record, explain_resume_errors
@@ -153,6 +154,7 @@ class _ResumableLoopMixin(BaseLoop):
             hooks=self._early_stopping_state(),
             images=self._image_sizes(),
             written=time.time(),
+            threads=torch.get_num_threads(),
             **self.fingerprint(),
         )
 
@@ -238,6 +240,7 @@ class _ResumableLoopMixin(BaseLoop):
         now = self.fingerprint()
         self._check_changes(record, now)
         self._check_images(record)
+        self._check_threads(record)
         self.seed = record['seed']
         if not self.endless:
             self.batch = min(
@@ -302,6 +305,17 @@ class _ResumableLoopMixin(BaseLoop):
             self.runner.logger.warning(
                 f'changed since the checkpoint was written: images of the training data: {named}. '
                 'If their contents are others, this run is not the one that was interrupted'
+            )
+
+    def _check_threads(self, record: Mapping[str, Any]) -> None:
+        """Warn where a CPU adds up in another order than before."""
+        threads = torch.get_num_threads()
+        before = record.get('threads', threads)  # of an earlier version, which did not note it
+        if before != threads and not has_accelerator():
+            self.runner.logger.warning(
+                f'changed since the checkpoint was written: it computed with {before} threads, now '
+                f'{threads}, which rounds otherwise: this run goes on as well, but not to the bit '
+                f'as the one before it. OMP_NUM_THREADS={before} puts that back'
             )
 
     def _restore_process_state(self, own: Mapping[str, Any]) -> None:

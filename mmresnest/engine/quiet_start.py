@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.logging import MMLogger, print_log
 
 from ..config.inspect import dataset_configs, iterate_dicts, type_of
 from ..utils.text import printable
+from ..utils.threads import describe_threads
 
 FRAME = '-' * 80
 MARKS = (' - WARNING - ', ' - ERROR - ', ' - CRITICAL - ')
@@ -92,6 +94,11 @@ def hide_start(ends: bool) -> Iterator[StartFilter]:
                     handler.addFilter(shown)
 
 
+def log_threads() -> None:
+    """Log the number of threads, and how they wait; where the start is hidden, to the file."""
+    print_log(f'threads: {describe_threads(torch.get_num_threads())}', 'current')
+
+
 def report_start(runner: Any, shown: StartFilter) -> None:
     """Log a summary of a training, then the warnings so far in a frame."""
     for line in describe_training(runner):
@@ -130,7 +137,10 @@ def describe_training(runner: Any) -> Iterator[str]:
     ]
     batch = cfg.train_dataloader.get('batch_size') or 1
     size = f'images of {sizes[-1]}, ' if sizes else ''
-    yield f'batch: {size}{batch} at once on each of {get_world_size()} processes'
+    yield (
+        f'batch: {size}{batch} at once on each of {get_world_size()} processes, '
+        f'{torch.get_num_threads()} threads each'
+    )
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.FileHandler):
             yield f'log: {handler.baseFilename}'

@@ -25,7 +25,7 @@ from . import checkpoints, distributed
 from .class_order import follow_data
 from .hooks.scores import SavePredictions
 from .prepare import prepare
-from .quiet_start import hide_start
+from .quiet_start import hide_start, log_threads
 from .runner import (
     build_runner,
     compile_parts,
@@ -104,6 +104,7 @@ def test(
         with explain_build_errors(cfg):
             with hide_start(ends=False) as shown:
                 runner = build_runner(cfg)
+                log_threads()
             shown.holds = False
             checkpoints.check_fit(checkpoint, content, runner.model)
             if options.compile:

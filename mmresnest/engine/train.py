@@ -16,7 +16,7 @@ from . import checkpoints, distributed
 from .fine_tuning import TakeOver
 from .hooks.scores import LastMetrics
 from .prepare import prepare
-from .quiet_start import hide_start, report_start
+from .quiet_start import hide_start, log_threads, report_start
 from .report import collect_at_end, report_at_end
 from .run_lock import lock_work_dir
 from .runner import (
@@ -103,6 +103,7 @@ def _run_training(
     with explain_build_errors(cfg):
         with hide_start(ends=True) as shown:
             runner = build_runner(cfg)
+            log_threads()
         if options.compile:
             compile_parts(runner.model)
         if options.save_memory:

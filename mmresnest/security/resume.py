@@ -87,6 +87,7 @@ RECORD_CHECKS: Mapping[str, Callable[[Any], bool]] = {
     'schedule': _are_texts,
     'images': lambda value: isinstance(value, str),
     'written': lambda value: isinstance(value, Real),
+    'threads': lambda value: _is_count(value) and value > 0,
 }
 """Entry of the record that a training of this package adds to a checkpoint -> whether it is one."""
 
