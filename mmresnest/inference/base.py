@@ -26,8 +26,8 @@ MAX_WAITING_BATCHES = 8
 """How many batches' worth of prepared images wait at most for others of the same size."""
 
 
-class BasePredictor(ABC):
-    """A predictor; a kind of model defines ``prepare`` and ``predict_batch``.
+class StreamPredictor(ABC):
+    """What predicts on images as they come.
 
     Attributes:
         names: of the classes.
@@ -38,20 +38,6 @@ class BasePredictor(ABC):
     names: tuple[str, ...]
     num_things: int
     task: str
-
-    @abstractmethod
-    def prepare(self, image: np.ndarray) -> tuple[tuple[int, ...], Any]:
-        """Prepare an image H W 3 in RGB; return its size in the model, and the prepared sample.
-
-        Samples of one size may share a batch.
-
-        Raises:
-            BadImage: it cannot be brought to the model's size.
-        """
-
-    @abstractmethod
-    def predict_batch(self, samples: list[Any]) -> list[Result]:
-        """Return the results of prepared samples of one size."""
 
     @overload
     def __call__(self, images: list | tuple, batch_size: int = 1) -> list[Result]: ...
@@ -81,6 +67,43 @@ class BasePredictor(ABC):
             self.stream(enumerate(map(to_rgb_array, [images] if single else images)), batch_size)
         )
         return results[0] if single else [results[at] for at in range(len(results))]
+
+    @abstractmethod
+    def stream(
+        self,
+        images: Iterable[tuple[Key, np.ndarray]],
+        batch_size: int = 1,
+        bad: Callable[[Key, str], None] | None = None,
+    ) -> Iterator[tuple[Key, Result]]:
+        """Predict on a stream of images; see :meth:`BasePredictor.stream`."""
+
+
+class BasePredictor(StreamPredictor):
+    """A predictor; a kind of model defines ``prepare`` and ``predict_batch``.
+
+    Attributes:
+        keeps_scores: give the scores of all classes with the result of a semantic model.
+    """
+
+    keeps_scores: bool = False
+
+    @abstractmethod
+    def prepare(self, image: np.ndarray) -> tuple[tuple[int, ...], Any]:
+        """Prepare an image H W 3 in RGB; return its size in the model, and the prepared sample.
+
+        Samples of one size may share a batch.
+
+        Raises:
+            BadImage: it cannot be brought to the model's size.
+        """
+
+    @abstractmethod
+    def predict_batch(self, samples: list[Any]) -> list[Result]:
+        """Return the results of prepared samples of one size."""
+
+    def choose_classes(self, scores: np.ndarray) -> np.ndarray:
+        """Return the class of each pixel, H W, from the scores of a semantic model, C H W."""
+        return scores.argmax(0)
 
     def stream(
         self,

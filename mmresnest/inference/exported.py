@@ -25,6 +25,7 @@ from .rescale import (
     padded_size,
     paste_masks,
     resize_image,
+    resize_logits,
     scaled_size,
     window_starts,
 )
@@ -216,6 +217,10 @@ class ExportedModel(BasePredictor):
         self, logits: np.ndarray, labels: np.ndarray, original: tuple[int, int]
     ) -> Segmentation:
         """Return the classes of the pixels of the original image."""
+        if self.keeps_scores:
+            check_memory('logits', len(logits), original, 4)
+            logits = resize_logits(logits, original, self.metadata['align_corners'])
+            return Segmentation(logits.argmax(0), self.names, original, logits)
         if labels.shape != original:
             labels = best_classes(logits, original, self.metadata['align_corners'])
         return Segmentation(labels.astype(np.int64), self.names, original)

@@ -19,9 +19,7 @@ from ..errors import UserError
 DEEP = 256  # brightnesses of 16 bits for each of 8
 MAX_PIXELS = 2**27
 """Pixels of a file: a compressed image of a few KiB may claim any number of them."""
-TOO_LARGE = (
-    f'and at most {MAX_PIXELS // 10**6} million are read; scale it down, or cut it into tiles'
-)
+TOO_LARGE = 'and at most {} million are read; scale it down, or cut it into tiles'
 
 
 class BadImage(UserError):
@@ -89,8 +87,12 @@ def _convert_pillow(image: Any, name: str) -> np.ndarray:
     return np.array(image.convert('RGBA' if image.mode == 'P' else image.mode).convert('RGB'))
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read an image file, H W 3 in RGB.
+
+    Args:
+        path: the file.
+        max_pixels: an image of more is refused before any is decoded.
 
     Raises:
         BadImage: it is missing, empty, truncated, too large, or no image.
@@ -99,7 +101,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
     name = os.fspath(path)
     content = _read_bytes(name)
-    _check_pixels(name)
+    _check_pixels(name, max_pixels)
     wrong = find_flaw(name) or _truncation_error(name, content)
     if wrong:
         raise BadImage(name, wrong)
@@ -126,14 +128,15 @@ def _read_bytes(name: str) -> bytes:
         raise BadImage(name, f'it cannot be read: {error.strerror}') from error
 
 
-def _check_pixels(name: str) -> None:
-    """Refuse an image with more than ``MAX_PIXELS``, before any is decoded.
+def _check_pixels(name: str, most: int) -> None:
+    """Refuse an image with more pixels than ``most``, before any is decoded.
 
     Raises:
         BadImage: with its size.
     """
     from PIL import Image
 
+    too_large = TOO_LARGE.format(most // 10**6)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)
         try:
@@ -142,11 +145,11 @@ def _check_pixels(name: str) -> None:
         except Image.DecompressionBombError as error:
             number = re.search(r'\d+', str(error))
             pixels = f'{int(number[0]) // 10**6} million' if number else 'too many'
-            raise BadImage(name, f'it has {pixels} pixels, {TOO_LARGE}') from error
+            raise BadImage(name, f'it has {pixels} pixels, {too_large}') from error
         except Exception:  # of damaged headers; OpenCV says what is wrong, and has a limit too
             return
-    if width * height > MAX_PIXELS:
-        raise BadImage(name, f'it has {width} x {height} pixels, {TOO_LARGE}')
+    if width * height > most:
+        raise BadImage(name, f'it has {width} x {height} pixels, {too_large}')
 
 
 def _truncation_error(name: str, content: bytes) -> str:

@@ -17,6 +17,14 @@ class ImageOptions:
         json: the file for the results (default: predictions.json in --out); detectors in COCO's
             format, images and categories in FILE.images.json.
         vis: draw the predictions.
+        save_txt: write the objects of each image as YOLO has them, into --out/labels; of a model
+            with masks their outlines.
+        save_conf: with --save-txt: end each line with the score.
+        save_crops: write each object as a picture, into --out/crops/CLASS.
+        classes: keep only the objects of these classes.
+        slice: predict on tiles of so many pixels a side, and merge what is found: for small objects
+            in large images.
+        overlap: with --slice: how much of a tile the next one repeats (default: 0.2).
         score_thr: leave out objects with a lower score.
         batch_size: images of one size at once.
         device: auto (a GPU if there is one), cpu or cuda.
@@ -27,6 +35,12 @@ class ImageOptions:
     out: str | os.PathLike | None = option(metavar='DIR')
     json: str | os.PathLike | None = option(metavar='FILE')
     vis: bool = option(True, old=['pictures'])
+    save_txt: bool = option(False)
+    save_conf: bool = option(False)
+    save_crops: bool = option(False)
+    classes: str | None = option(metavar='NAME,...')
+    slice: int | None = option(type=int, metavar='PIXELS')
+    overlap: float | None = option(type=float, metavar='SHARE')
     score_thr: float = option(0.3, type=float, metavar='S')
     batch_size: int = option(1, type=int, metavar='N')
     device: str = option('auto')
@@ -41,7 +55,11 @@ class PredictOptions(ImageOptions, ConfigOptions):
     Attributes:
         data: the training's --data; needed only for a checkpoint that does not name its classes.
         demo: the checkpoint is of train --demo.
+        fuse: fold norms into convolutions on a CPU, and use the faster ways of inference: equal
+            but for rounding.
     """
+
+    fuse: bool = option(True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,10 @@
 
 OUT/pictures/NAME.jpg                   images with the predictions on them; videos as .mp4
 OUT/labels/NAME.png                     semantic: a pixel is a class index
+OUT/labels/NAME.txt, OUT/classes.txt    detectors, --save-txt: a line an object, as YOLO has it
+OUT/crops/CLASS/NAME_0001.jpg           detectors, --save-crops: each object, best score first
 OUT/panoptic/NAME.png                   panoptic: a pixel is a segment's number, as COCO has it
-OUT/.../NAME/000012.png                 either, of a frame of a video
+OUT/.../NAME/000012.png                 any of these, of a frame of a video
 OUT/predictions.json                    detectors: COCO's format of results
 OUT/predictions.images.json             and the images and categories that it numbers
 """
@@ -17,10 +19,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from .crops import name_folder
 from .inputs import Source
 from .videos import CODECS
 
 PREDICTIONS = 'predictions.json'
+
+
+@dataclass(frozen=True)
+class ObjectFiles:
+    """The files that the objects of each image go to, beside the json.
+
+    Attributes:
+        texts: a text file of an image, as YOLO has it.
+        scores: the scores in it.
+        crops: a picture of each object.
+    """
+
+    texts: bool = False
+    scores: bool = False
+    crops: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,7 @@ class OutputPlan:
         names: of the classes.
         num_things: how many of them, from the first on, are countable.
         vid_stride: every N-th frame of a video is predicted on.
+        object_files: of a detector.
     """
 
     out: Path
@@ -44,6 +63,7 @@ class OutputPlan:
     names: tuple[str, ...]
     num_things: int = 0
     vid_stride: int = 1
+    object_files: ObjectFiles = ObjectFiles()
 
     @property
     def images_file(self) -> Path:
@@ -59,7 +79,24 @@ class OutputPlan:
     @property
     def uses_folder(self) -> bool:
         """Tell whether anything is written to the folder."""
-        return self.pictures or self.maps_folder is not None or self.table.parent == self.out
+        return bool(self.folders) or self.table.parent == self.out
+
+    @property
+    def folders(self) -> list[Path]:
+        """Return the folders that files of images and objects go to."""
+        folders = [] if self.maps_folder is None else [self.maps_folder]
+        if self.pictures:
+            folders.append(self.out / 'pictures')
+        if self.object_files.texts:
+            folders.append(self.out / 'labels')
+        if self.object_files.crops:
+            folders.append(self.out / 'crops')
+        return folders
+
+    @property
+    def classes_file(self) -> Path:
+        """Return the file of the names that the numbers of text files stand for."""
+        return self.out / 'classes.txt'
 
     def picture_path(self, source: Source, suffix: str = '') -> Path:
         """Return the file of an annotated image, or of an annotated video."""
@@ -72,8 +109,21 @@ class OutputPlan:
     def map_path(self, source: Source, frame: int | None) -> Path:
         """Return the file of the map of an image or a frame."""
         assert self.maps_folder is not None
-        number = '' if frame is None else f'/{frame:06d}'
-        return self.maps_folder / f'{source.name}{number}.png'
+        return self.maps_folder / f'{_name_image(source, frame)}.png'
+
+    def text_path(self, source: Source, frame: int | None) -> Path:
+        """Return the text file of the objects of an image or a frame."""
+        return self.out / 'labels' / f'{_name_image(source, frame)}.txt'
+
+    def crop_path(self, source: Source, frame: int | None, class_name: str, number: int) -> Path:
+        """Return the picture of an object of an image or a frame, numbered from 1."""
+        name = f'{_name_image(source, frame)}_{number:04d}.jpg'
+        return self.out / 'crops' / name_folder(class_name) / name
+
+
+def _name_image(source: Source, frame: int | None) -> str:
+    """Return the name of an image, or the folder and name of a frame."""
+    return source.name if frame is None else f'{source.name}/{frame:06d}'
 
 
 def check_outputs(
@@ -106,11 +156,11 @@ def check_outputs(
 
 def _check_reads(plan: OutputPlan, read: Iterable[Path]) -> None:
     """Refuse to replace a file that is read."""
-    pictures, maps = plan.out / 'pictures', plan.maps_folder or plan.table
-    written = {Path(os.path.realpath(p)) for p in (plan.table, plan.images_file, pictures, maps)}
+    files = plan.table, plan.images_file, plan.classes_file
+    written = {Path(os.path.realpath(p)) for p in (*files, *plan.folders)}
     for path in read:
         real = Path(os.path.realpath(path))
-        if not written.isdisjoint((real, real.parent)):
+        if not written.isdisjoint((real, *real.parents)):
             raise UserError(
                 f'{path} is read, and results would be written to its place; name '
                 'another --out or --json',

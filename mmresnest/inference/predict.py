@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..config.options import build_options
 from ..errors import UserError
 from ..utils.files import no_empty_folders
-from .base import BasePredictor
+from .base import BasePredictor, StreamPredictor
+from .class_filter import filter_by_class, find_labels
 from .images import BadImage, read_image
 from .inputs import Item, Source, count_images, find_sources
+from .option_checks import check_task, check_values, tile_overlap
 from .options import ExportedOptions, ImageOptions, PredictOptions
-from .outputs import PREDICTIONS, OutputPlan, check_outputs
+from .outputs import PREDICTIONS, ObjectFiles, OutputPlan, check_outputs
+from .results import Result
+from .slicing import SlicedPredictor
 from .videos import iter_frames
 from .writer import ResultWriter
 
@@ -116,6 +120,7 @@ def predict(
             ),
             demo=options.demo,
             options=options.cfg_options,
+            fused=options.fuse,
         ),
         [path for path in (file, checkpoint) if path],
         images,
@@ -169,16 +174,24 @@ def _run_prediction(
 ) -> PredictResult:
     """Predict by what ``make`` makes from files that are ``read``."""
     start = time.monotonic()
-    for name, value in (('--vid-stride', options.vid_stride), ('--batch-size', options.batch_size)):
-        if value < 1:
-            raise UserError(f'{name} {value}: at least 1 is needed', code='option.value')
+    check_values(options)
     sources = find_sources(images)
     folder = Path(OUT if options.out is None else options.out).expanduser()
     table = folder / PREDICTIONS if options.json is None else Path(options.json).expanduser()
     # Checked before the model is loaded, which takes long, and again when its task is known.
-    plan = OutputPlan(folder, table, '', options.vis, (), vid_stride=options.vid_stride)
+    plan = OutputPlan(
+        folder,
+        table,
+        '',
+        options.vis,
+        (),
+        vid_stride=options.vid_stride,
+        object_files=ObjectFiles(options.save_txt, options.save_conf, options.save_crops),
+    )
     check_outputs(plan, sources, read, options.force)
     model = make()
+    check_task(options, model.task)
+    labels = None if options.classes is None else find_labels(options.classes, model.names)
     plan = replace(plan, task=model.task, names=model.names, num_things=model.num_things)
     check_outputs(plan, sources, read, options.force)
     writer = ResultWriter(plan)
@@ -188,29 +201,28 @@ def _run_prediction(
         _discard_on_failure(writer),
     ):
         skipped = Skipped(shown_progress)
-        _predict_all(model, writer, sources, options.batch_size, skipped)
+        images = ((item, item.image) for item in _iter_items(sources, plan.vid_stride, skipped))
+        predictor: StreamPredictor = model
+        if options.slice is not None:
+            predictor = SlicedPredictor(model, options.slice, tile_overlap(options))
+        results = predictor.stream(images, options.batch_size, skipped.add_item)
+        if labels is not None:
+            results = ((item, filter_by_class(result, labels)) for item, result in results)
+        _write_all(writer, results, skipped)
         for note in writer.notes:
             shown_progress.say(note)
     seconds = time.monotonic() - start
     return PredictResult(writer.shown, writer.objects, skipped.reasons, writer.files, seconds)
 
 
-def _predict_all(
-    predictor: BasePredictor,
-    writer: ResultWriter,
-    sources: Iterable[Source],
-    batch_size: int,
-    skipped: Skipped,
+def _write_all(
+    writer: ResultWriter, results: Iterable[tuple[Item, Result]], skipped: Skipped
 ) -> None:
-    """Predict on everything, and write it.
+    """Write results as they come.
 
     Raises:
-        UserError: if nothing can be used.
+        UserError: if there are none.
     """
-    images = ((item, item.image) for item in _iter_items(sources, writer.plan.vid_stride, skipped))
-    results = predictor.stream(
-        images, batch_size, lambda item, reason: skipped.add_image(item.display_name, reason)
-    )
     for item, result in results:
         writer.add_result(item, result)
         skipped.progress.step()
@@ -257,6 +269,10 @@ class Skipped:
         self.progress = progress
         self.reasons: dict[str, str] = {}
 
+    def add_item(self, item: Item, reason: str) -> None:
+        """Record an image or a frame, and report it."""
+        self.add_image(item.display_name, reason)
+
     def add_image(self, name: str, reason: str) -> None:
         """Record an image, and report it."""
         self.reasons[name] = reason
@@ -268,9 +284,8 @@ class Skipped:
 def _discard_on_failure(writer: ResultWriter) -> Iterator[None]:
     """Remove incomplete videos, and folders that stayed empty, in the end."""
     plan = writer.plan
-    folders = plan.out / 'pictures', plan.maps_folder or plan.out, plan.table.parent
     try:
-        with no_empty_folders(*folders):
+        with no_empty_folders(*plan.folders, plan.out, plan.table.parent):
             try:
                 yield
             finally:

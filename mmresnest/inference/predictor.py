@@ -143,12 +143,19 @@ class Predictor(BasePredictor):
             )
         return [self._to_result(sample) for sample in found]
 
+    def choose_classes(self, scores: np.ndarray) -> np.ndarray:
+        """Return the class of each pixel, as mmseg's ``postprocess_result`` does."""
+        if len(scores) > 1:
+            return scores.argmax(0)
+        return (scores[0] > self.model.decode_head.threshold).astype(np.int64)
+
     def _to_result(self, sample: Any) -> Result:
         """Convert a data sample of mmdet or mmseg into a result."""
         size = tuple(sample.metainfo['ori_shape'][:2])
         if self.task == 'semantic':
             labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
-            return Segmentation(labels.astype(np.int64), self.names, size)
+            scores = sample.seg_logits.data.cpu().numpy() if self.keeps_scores else None
+            return Segmentation(labels.astype(np.int64), self.names, size, scores)
         if self.task == 'panoptic':
             return self._to_panoptic(sample.pred_panoptic_seg, size)
         found = sample.pred_instances

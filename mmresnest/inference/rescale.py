@@ -109,6 +109,14 @@ def best_classes(logits: np.ndarray, size: tuple[int, int], align_corners: bool)
     return labels
 
 
+def resize_logits(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
+    """Scale logits C H W to an image of another size, as torch does."""
+    if logits.shape[1:] == size:
+        return logits
+    y, x = (_sample_positions(of, to, align_corners) for of, to in zip(logits.shape[1:], size))
+    return np.stack([_interpolate_plane(plane, y, x) for plane in logits])
+
+
 def _sample_positions(cells: int, pixels: int, align_corners: bool) -> tuple[np.ndarray, ...]:
     """Return the two cells around each pixel, and the weight of the second."""
     pixel = np.arange(pixels, dtype=np.float32)

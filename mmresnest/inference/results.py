@@ -7,7 +7,7 @@ Sizes are (height, width), boxes are x0 y0 x1 y1 in pixels of the image, labels 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class Detections:
         names: of all classes.
         masks: N H W, True where the object is; None from a model that has boxes only.
         size: of the image.
+        ids: N, which object of a film it is, from 1; -1 of one that is not followed; None where
+            none is.
     """
 
     boxes: np.ndarray
@@ -39,6 +41,7 @@ class Detections:
     names: tuple[str, ...]
     masks: np.ndarray | None
     size: tuple[int, int]
+    ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,10 +56,17 @@ class Detections:
     def filter_by_score(self, score: float) -> Detections:
         """Return the objects with at least this score, best first."""
         order = np.argsort(-self.scores, kind='stable')
-        order = order[self.scores[order] >= score]
-        masks = None if self.masks is None else self.masks[order]
-        return Detections(
-            self.boxes[order], self.scores[order], self.labels[order], self.names, masks, self.size
+        return self.take(order[self.scores[order] >= score])
+
+    def take(self, order: np.ndarray) -> Detections:
+        """Return the objects of these indices, in their order."""
+        return replace(
+            self,
+            boxes=self.boxes[order],
+            scores=self.scores[order],
+            labels=self.labels[order],
+            masks=None if self.masks is None else self.masks[order],
+            ids=None if self.ids is None else self.ids[order],
         )
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
@@ -108,11 +118,13 @@ class Segmentation:
         labels: H W.
         names: of all classes.
         size: of the image.
+        scores: C H W, of which the labels are the best; None unless a predictor keeps them.
     """
 
     labels: np.ndarray
     names: tuple[str, ...]
     size: tuple[int, int]
+    scores: np.ndarray | None = None
 
     @property
     def shares(self) -> dict[str, float]:

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from ..utils.files import write_whole
+from ..utils.text import printable
+from .crops import cut_object
 from .inputs import Item
 from .outputs import OutputPlan
 from .results import Detections, PanopticSegmentation, Result, Segmentation
 from .videos import CODECS, VideoWriter, frame_rate
+from .yolo_lines import format_yolo_lines
 
 QUALITY = 92  # of JPEG
 
@@ -44,6 +47,7 @@ class ResultWriter:
         self._rows: list[tuple[int, Any]] = []
         self._images: list[tuple[int, dict[str, Any]]] = []
         self._videos: dict[str, VideoWriter] = {}
+        self._uncut = 0
 
     def add_result(self, item: Item, result: Result) -> None:
         """Write the picture and the map of an image, and keep the rest for the json file."""
@@ -56,6 +60,7 @@ class ResultWriter:
         if isinstance(result, Detections):
             self.objects += len(result)
             self._rows += [(item.id, {**row, **origin}) for row in result.to_coco(item.id)]
+            self._write_objects(item, result)
         elif isinstance(result, Segmentation):
             file = self.plan.map_path(item.source, item.frame)
             write_image(file, _to_smallest_dtype(result.labels))
@@ -65,6 +70,19 @@ class ResultWriter:
         self._images.append((item.id, image))
         if self.plan.pictures:
             self._write_picture(item, result)
+
+    def _write_objects(self, item: Item, found: Detections) -> None:
+        """Write the text file of an image, and a picture of each object."""
+        wanted, where = self.plan.object_files, (item.source, item.frame)
+        if wanted.texts:
+            text = format_yolo_lines(found, wanted.scores).encode()
+            write_whole(self.plan.text_path(*where), lambda out: out.write(text))
+        for number, name in enumerate(found.class_names if wanted.crops else (), 1):
+            crop = cut_object(item.image, found.boxes[number - 1])
+            if crop is None:
+                self._uncut += 1
+            else:
+                write_image(self.plan.crop_path(*where, name, number), crop, QUALITY)
 
     def _add_panoptic(self, item: Item, result: PanopticSegmentation) -> None:
         file = self.plan.map_path(item.source, item.frame)
@@ -83,11 +101,17 @@ class ResultWriter:
                     'frames are in the json'
                 )
         self._videos.clear()
+        if self._uncut:
+            self.notes.append(
+                f'{self._uncut} boxes have no pixel of their image: there are no crops of them'
+            )
         self._write_tables()
-        if self.plan.maps_folder is not None:
-            self.files.append(self.plan.maps_folder)
-        if self.plan.pictures:
-            self.files.append(self.plan.out / 'pictures')
+        if self.plan.object_files.texts and self.plan.names:
+            lines = (printable(' '.join(name.split())) + '\n' for name in self.plan.names)
+            names = ''.join(lines).encode()
+            write_whole(self.plan.classes_file, lambda out: out.write(names))
+            self.files.append(self.plan.classes_file)
+        self.files += self.plan.folders
 
     def _write_tables(self) -> None:
         plan = self.plan
