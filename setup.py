@@ -49,6 +49,10 @@ EXTRAS = {
     # so that the page fetches none), filled in by a template engine that escapes what it is given;
     # COCO's scores of 5,000 images take 8 s instead of a minute.
     'report': ['plotly>=6', 'jinja2>=3.1', 'faster-coco-eval>=1.7'],
+    # mmresnest sweep: Optuna chooses and prunes. Its journal is a file, which on a shared drive serves
+    # several machines, so that no Ray with a cluster of its own is needed. From 5 on a sampler can be
+    # seeded by the number of its trial. The page is made as that of a report.
+    'sweep': ['optuna>=5', 'plotly>=6', 'jinja2>=3.1'],
     # mmresnest export --format onnx: onnxscript is what torch's exporter writes with, onnxruntime
     # runs every file at once; and mmresnest predict --model, which needs onnxruntime alone.
     'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
@@ -59,6 +63,9 @@ EXTRAS = {
     'tensorboard': ['tensorboard>=2.15'],
     'wandb': ['wandb>=0.16'],
     'mlflow': ['mlflow>=2.14'],  # pictures by steps; tested: 3.17
+    # predict --track: ByteTrack, which supervision had until 0.31 and its authors moved to trackers.
+    # It asks for opencv-python, which both stacks bring.
+    'track': ['trackers>=2.6'],
     # mmresnest completion: shtab writes scripts that the shells read, so that Tab starts no Python.
     # argcomplete would start Python at every Tab. 1.13 has fish.
     'completion': ['shtab>=1.13'],
@@ -70,6 +77,7 @@ EXTRAS = {
         'faster-coco-eval>=1.7',
         'plotly>=6',
         'jinja2>=3.1',
+        'optuna>=5',
         'tensorboard>=2.15',
         'onnx>=1.16',
         'onnxscript>=0.3',
@@ -79,6 +87,7 @@ EXTRAS = {
         'mkdocs-material>=9.5,<10',
         'mkdocstrings[python]>=0.26',
         'shtab>=1.13',
+        'trackers>=2.6',
         'nbclient>=0.10',
         'ipykernel>=6.29',  # tests run examples/, as a notebook is run
         'build>=1.2',  # tools/check_install.py and RELEASING.md

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..errors import UserError
+from .inputs import Source
 from .options import ImageOptions
 from .slicing import OVERLAP, check_tiles
+from .tracking import LOW, import_tracker
 
 BOXES = ('detection', 'instance')
 
@@ -15,6 +17,7 @@ TASKS: Mapping[str, tuple[tuple[str, ...], str]] = {
     'save_txt':   (BOXES, 'writes a line for each object, as YOLO has it'),
     'save_crops': (BOXES, 'writes a picture of each object'),
     'classes':    ((*BOXES, 'panoptic'), 'leaves out the objects of other classes'),
+    'track':      (BOXES, 'follows objects from frame to frame'),
     'slice':      ((*BOXES, 'semantic'), 'merges what is found in tiles'),
 }
 # fmt: on
@@ -44,6 +47,28 @@ def check_values(options: ImageOptions) -> None:
         raise UserError(
             '--overlap is that of the tiles of --slice; give that, too', code='option.needed'
         )
+    if options.track:
+        import_tracker()
+
+
+def check_sources(options: ImageOptions, sources: Iterable[Source]) -> None:
+    """Refuse options that some of the inputs cannot obey.
+
+    Raises:
+        UserError: with the first of these.
+    """
+    still = next((source for source in sources if not source.video), None)
+    if options.track and still is not None:
+        raise UserError(
+            f'--track follows objects from frame to frame of a film, and {still.path} is a '
+            'picture; give films alone, or leave --track out',
+            code='option.conflict',
+        )
+
+
+def needed_score(options: ImageOptions) -> float:
+    """Return the lowest score of objects that the options have a use for."""
+    return min(options.score_thr, LOW) if options.track else options.score_thr
 
 
 def tile_overlap(options: ImageOptions) -> float:

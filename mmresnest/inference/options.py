@@ -24,6 +24,7 @@ class ImageOptions:
         classes: keep only the objects of these classes.
         slice: predict on tiles of so many pixels a side, and merge what is found: for small objects
             in large images.
+        track: follow the objects of films from frame to frame, by ByteTrack.
         overlap: with --slice: how much of a tile the next one repeats (default: 0.2).
         score_thr: leave out objects with a lower score.
         batch_size: images of one size at once.
@@ -41,6 +42,7 @@ class ImageOptions:
     classes: str | None = option(metavar='NAME,...')
     slice: int | None = option(type=int, metavar='PIXELS')
     overlap: float | None = option(type=float, metavar='SHARE')
+    track: bool = option(False)
     score_thr: float = option(0.3, type=float, metavar='S')
     batch_size: int = option(1, type=int, metavar='N')
     device: str = option('auto')

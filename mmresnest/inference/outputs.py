@@ -21,7 +21,7 @@ from pathlib import Path
 from ..errors import UserError
 from .crops import name_folder
 from .inputs import Source
-from .videos import CODECS
+from .videos import CODECS, frame_rate
 
 PREDICTIONS = 'predictions.json'
 
@@ -97,6 +97,10 @@ class OutputPlan:
     def classes_file(self) -> Path:
         """Return the file of the names that the numbers of text files stand for."""
         return self.out / 'classes.txt'
+
+    def frame_rate(self, source: Source) -> float:
+        """Return the predicted frames of a video a second."""
+        return frame_rate(source.path) / self.vid_stride
 
     def picture_path(self, source: Source, suffix: str = '') -> Path:
         """Return the file of an annotated image, or of an annotated video."""

@@ -17,11 +17,12 @@ from .base import BasePredictor, StreamPredictor
 from .class_filter import filter_by_class, find_labels
 from .images import BadImage, read_image
 from .inputs import Item, Source, count_images, find_sources
-from .option_checks import check_task, check_values, tile_overlap
+from .option_checks import check_sources, check_task, check_values, needed_score, tile_overlap
 from .options import ExportedOptions, ImageOptions, PredictOptions
 from .outputs import PREDICTIONS, ObjectFiles, OutputPlan, check_outputs
 from .results import Result
 from .slicing import SlicedPredictor
+from .tracking import follow_objects
 from .videos import iter_frames
 from .writer import ResultWriter
 
@@ -114,7 +115,7 @@ def predict(
             load_with_arch(config, options.arch),
             checkpoint,
             options.device,
-            options.score_thr,
+            needed_score(options),
             data=DataRequest.parse(
                 options.data, options.mask_values, options.data_format, options.split
             ),
@@ -157,7 +158,7 @@ def predict_exported(
 
     options = build_options(ExportedOptions, options, given)
     return _run_prediction(
-        lambda: ExportedModel(model, options.score_thr, options.device),
+        lambda: ExportedModel(model, needed_score(options), options.device),
         [model],
         images,
         options,
@@ -176,6 +177,7 @@ def _run_prediction(
     start = time.monotonic()
     check_values(options)
     sources = find_sources(images)
+    check_sources(options, sources)
     folder = Path(OUT if options.out is None else options.out).expanduser()
     table = folder / PREDICTIONS if options.json is None else Path(options.json).expanduser()
     # Checked before the model is loaded, which takes long, and again when its task is known.
@@ -208,6 +210,8 @@ def _run_prediction(
         results = predictor.stream(images, options.batch_size, skipped.add_item)
         if labels is not None:
             results = ((item, filter_by_class(result, labels)) for item, result in results)
+        if options.track:
+            results = follow_objects(results, plan.frame_rate, options.score_thr)
         _write_all(writer, results, skipped)
         for note in writer.notes:
             shown_progress.say(note)

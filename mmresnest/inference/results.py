@@ -70,7 +70,7 @@ class Detections:
         )
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """Return rows of COCO's format of results; masks as run lengths."""
+        """Return rows of COCO's format of results; masks as run lengths, identities beside them."""
         rows = []
         for number, (x0, y0, x1, y1) in enumerate(self.boxes.tolist()):
             row = dict(
@@ -81,6 +81,8 @@ class Detections:
             )
             if self.masks is not None:
                 row['segmentation'] = encode_rle(self.masks[number])
+            if self.ids is not None and self.ids[number] >= 0:
+                row['track_id'] = int(self.ids[number])
             rows.append(row)
         return rows
 
@@ -90,10 +92,13 @@ class Detections:
         Raises:
             UserError: supervision is not installed.
         """
-        return _to_supervision(self.boxes, self.labels, self.class_names, self.masks, self.scores)
+        found = _to_supervision(self.boxes, self.labels, self.class_names, self.masks, self.scores)
+        if self.ids is not None:
+            found.tracker_id = self.ids.astype(int)
+        return found
 
     def draw(self, image: Any) -> np.ndarray:
-        """Draw boxes, names and scores on the image.
+        """Draw boxes, names and scores on the image, in the color of the class or the identity.
 
         Args:
             image: the one predicted on: a path, a PIL image or an array H W 3 in RGB.
@@ -105,7 +110,13 @@ class Detections:
 
         return annotate_objects(
             _load_matching_image(image, self.size),
-            dict(boxes=self.boxes, labels=self.labels, scores=self.scores, masks=self.masks),
+            dict(
+                boxes=self.boxes,
+                labels=self.labels,
+                scores=self.scores,
+                masks=self.masks,
+                ids=self.ids,
+            ),
             self.names,
         )
 

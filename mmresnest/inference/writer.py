@@ -19,7 +19,7 @@ from .crops import cut_object
 from .inputs import Item
 from .outputs import OutputPlan
 from .results import Detections, PanopticSegmentation, Result, Segmentation
-from .videos import CODECS, VideoWriter, frame_rate
+from .videos import CODECS, VideoWriter
 from .yolo_lines import format_yolo_lines
 
 QUALITY = 92  # of JPEG
@@ -157,7 +157,7 @@ class ResultWriter:
             self._videos[source.name] = VideoWriter(
                 source.path,
                 [plan.picture_path(source, suffix) for suffix, _ in CODECS],
-                frame_rate(source.path) / plan.vid_stride,
+                plan.frame_rate(source),
             )
         self._videos[source.name].add_frame(picture)
 

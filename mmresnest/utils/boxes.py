@@ -41,8 +41,9 @@ def objects_above(objects: Mapping[str, Any], score: float) -> dict[str, np.ndar
     order = np.argsort(-scores, kind='stable')
     order = order[scores[order] >= score]
     kept = {'boxes': boxes[order], 'labels': labels[order], 'scores': scores[order]}
-    if objects.get('masks') is not None:
-        kept['masks'] = np.asarray(objects['masks'])[order]
+    for name in ('masks', 'ids'):
+        if objects.get(name) is not None:
+            kept[name] = np.asarray(objects[name])[order]
     return kept
 
 

@@ -41,7 +41,8 @@ def annotate_objects(
 
     Args:
         image: H W 3 in RGB, or H W.
-        objects: ``boxes`` N 4, ``labels`` N, ``scores`` N and perhaps ``masks`` N H W.
+        objects: ``boxes`` N 4, ``labels`` N, ``scores`` N and perhaps ``masks`` N H W, and ``ids``
+            N of objects that are followed, from 1; -1 of the others.
         classes: names, in the order of the labels.
 
     Returns:

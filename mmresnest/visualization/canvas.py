@@ -298,12 +298,16 @@ def draw_objects(
     with_scores: bool,
 ) -> None:
     """Draw one panel: good objects in whole lines, others in dashed ones with the word ``bad``."""
-    masks = objects.get('masks')
+    masks, ids = objects.get('masks'), objects.get('ids')
+    # Objects that are followed have colors of their own, the others that of their class.
+    colors = [int(label) for label in objects['labels']]
+    if ids is not None:
+        colors = [int(one) - 1 if one > 0 else color for one, color in zip(ids, colors)]
     if masks is not None and len(masks):
         image = image.copy()
-        for mask, label in zip(masks, objects['labels'], strict=True):
+        for mask, color in zip(masks, colors, strict=True):
             mask = np.asarray(mask, bool)
-            tint = np.array(class_color(int(label))) * 255
+            tint = np.array(class_color(color)) * 255
             image[mask] = (0.5 * image[mask] + 0.5 * tint).astype(np.uint8)
     show_image(axes, image)
     # Mistakes lie on top of what is right, and the best score on top of the others.
@@ -311,10 +315,12 @@ def draw_objects(
     for number in sorted(drawn, key=lambda number: (not good[number], -number)):
         label = int(objects['labels'][number])
         words = [] if good[number] else [bad]
+        if ids is not None and ids[number] > 0:
+            words.append(f'#{ids[number]}')
         words.append(class_name(classes, label))
         if with_scores:
             words.append(f'{objects["scores"][number]:.2f}')
-        style = box_style(label, not good[number])
+        style = box_style(colors[number], not good[number])
         _draw_box(axes, objects['boxes'][number], style, ' '.join(words), image.shape[:2])
 
 
