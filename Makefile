@@ -17,7 +17,7 @@ CONSTRAINTS := constraints/$(STACK).txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow configs configs-full soak docs check-install lint clean
+.PHONY: help env demo test test-all test-slow configs configs-full soak docs check-install test-timm lint clean
 
 help:
 	@echo 'make env     create $(VENV) and install mmresnest with the $(STACK) stack'
@@ -29,6 +29,7 @@ help:
 	@echo 'make soak    200 kills, every broken-off training, 10,000 broken files, a long training: about an hour'
 	@echo 'make docs    the site of README, docs/ and docstrings, built into site/'
 	@echo 'make check-install  wheel and sdist, each installed into an empty environment and used there'
+	@echo 'make test-timm      networks beside timm, operators beside torchvision, in .venv-timm (torch with CUDA: 6 GB)'
 	@echo 'make lint    the same as env, then ruff (rules and format), codespell and mypy'
 	@echo 'make clean   remove $(VENV), work_dirs, site and what builds leave behind'
 	@echo
@@ -80,6 +81,10 @@ docs: $(BIN)/.dev-$(STACK)
 
 check-install: $(BIN)/.dev-$(STACK)
 	$(BIN)/python tools/check_install.py --stack $(STACK) $(CHECK_ARGS)
+
+# It says so where there is no space or no index for it; whatever else goes wrong fails.
+test-timm:
+	PYTHON=$(PYTHON) tools/test_timm.sh $(PYTEST_ARGS)
 
 lint: $(BIN)/.dev-$(STACK)
 	$(BIN)/ruff check .

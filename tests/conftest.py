@@ -30,6 +30,8 @@ os.environ['PYTHONPATH'] = os.pathsep.join(
 ONCE = {
     # no mm library has a part in them
     'test_bad_formats',
+    'test_beside_timm',
+    'test_beside_torchvision',
     'test_blocks',
     'test_deploy',
     'test_docs',

@@ -1,13 +1,13 @@
 """Networks of timm: by a stand-in of it everywhere, and by timm itself where it can be imported."""
 
 import importlib.machinery
-import importlib.util
 import sys
 
 import pytest
 import torch
 from helpers import fake_timm
 from helpers.errors import refuses
+from helpers.optional import import_or_skip
 
 from mmresnest.models.factory import build_backbone
 from mmresnest.models.timm_network import TimmNetwork
@@ -29,13 +29,7 @@ def fake(monkeypatch):
 @pytest.fixture(scope='module')
 def timm():
     """The real one."""
-    if importlib.util.find_spec('timm') is None:
-        pytest.skip('timm is not installed')
-    try:
-        import timm
-    except (ImportError, RuntimeError) as error:  # a torchvision of another torch
-        pytest.skip(f'timm cannot be imported here: {error}')
-    return timm
+    return import_or_skip('timm')
 
 
 def shapes_of(network, channels=3, size=64):
