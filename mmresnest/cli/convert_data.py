@@ -44,6 +44,8 @@ def run_convert_data(args: argparse.Namespace) -> int:
     assert request is not None  # the folder is an argument
     read, written = convert_folder(request, Path(args.target), args.format)
     show(f'read: {read}')
+    for note in read.notes:
+        show(note)
     show(f'written: {written}')
     return 0
 

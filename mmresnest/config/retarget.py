@@ -71,6 +71,8 @@ def use_data(cfg: Config, folder: DataFolder | DataRequest | str | os.PathLike) 
         + (' ...' if folder.classes[20:] else ''),
         'current',
     )
+    for note in folder.notes:
+        print_log(f'{folder.root}: {note}', 'current', logging.WARNING)
     return folder
 
 

@@ -73,6 +73,7 @@ class DataFolder:
         seg_map_suffix: what takes the place of ``img_suffix`` in the name of the mask.
         format: what the folder was taken for, where that is another format than this package's.
         cache: the folder of what was derived from it, if anything was.
+        notes: what a person should know of the reading, such as images that are left out.
     """
 
     kind: str
@@ -87,6 +88,7 @@ class DataFolder:
     seg_map_suffix: str = '.png'
     format: str = ''
     cache: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def has_test(self) -> bool:

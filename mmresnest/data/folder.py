@@ -27,6 +27,7 @@ from .ade20k_folder import read_ade20k
 from .base import JSON_NAMES, PANOPTIC_NAMES, DataFolder, Reading, find_first
 from .checks.findings import Finding, finish_reading
 from .coco_folder import read_coco, read_panoptic
+from .formats.coco_layouts import has_root_category, has_split
 from .formats.recognize import find_rival, recognize_format, refuse_readings
 from .formats.table import FORMATS
 from .formats.write import write_folder
@@ -125,7 +126,9 @@ def _start_reading(
         raise UserError(f'the data folder {root} does not exist; {_LAYOUTS}', code='data.missing')
     if not root.is_dir():
         raise UserError(
-            f'{root} is a file, and the data must be a folder; {_LAYOUTS}', code='data.not-a-folder'
+            f'{root} is a file, and the data are named by their folder: --data {root.parent}; '
+            f'{_LAYOUTS}',
+            code='data.not-a-folder',
         )
     kind = kind or _find_kind(root)
     if kind not in READERS:
@@ -166,7 +169,11 @@ def _find_kind(root: Path) -> str:
 def _has_own_layout(root: Path, kind: str) -> bool:
     """Return whether a folder has one of the layouts above, which are read in place."""
     if kind == 'coco':
-        return find_first(root, JSON_NAMES, 'train') is not None
+        train = find_first(root, JSON_NAMES, 'train')
+        if train is None or has_root_category(train):
+            return False
+        # A validation part of another name is found by the reader of all layouts.
+        return find_first(root, JSON_NAMES, 'val') is not None or not has_split(root, 'val')
     return (root / 'annotations' / 'train').is_dir()
 
 

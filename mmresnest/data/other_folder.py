@@ -13,6 +13,7 @@ from .formats.base import Format
 from .formats.derive import Derived, find_common_folder, read_objects
 from .formats.derive_masks import derive_masks, draw_masks
 from .formats.recognize import recognize_format
+from .formats.table import FORMATS
 from .request import DataRequest
 
 
@@ -34,9 +35,10 @@ def read_format(root: Path, kind: str, asked: DataRequest) -> Reading:
     if row.kind == 'ade20k':
         raise UserError(
             f'no annotations for a detector in {root}: it holds masks for semantic segmentation '
-            f'({row.title}), which a detector cannot use, since they do not say which pixels are '
-            'one object: choose a config of a segmentor, such as deeplabv3_resnest50_ade20k, or '
-            f'annotate boxes. {describe_contents(root)}',
+            f'({row.title}), which a config for boxes or instance masks cannot use, since they do '
+            'not say which pixels are one object, and two that touch would be one: choose a config '
+            'of a segmentor, such as deeplabv3_resnest50_ade20k, or annotate boxes or polygons. '
+            f'{describe_contents(root)}',
             code='data.no-annotations',
         )
     if asked.mapping is not None:
@@ -46,7 +48,11 @@ def read_format(root: Path, kind: str, asked: DataRequest) -> Reading:
         )
     derived = yield from read_objects(root, row, asked.division)
     folder = yield from read_coco(root, derived)
-    folder = replace(folder, format=row.title, cache=derived.folder)
+    notes = tuple((derived.more or {}).get('notes', ()))
+    folder = replace(folder, format=row.title, cache=derived.folder, notes=notes)
+    if folder.maskless and FORMATS['voc-objects'].compare(root).is_whole:
+        hint = '; --format voc-objects reads the masks in SegmentationObject/'
+        folder = replace(folder, maskless=folder.maskless + hint)
     if kind == 'coco':
         return folder
     drawn = yield from draw_masks(folder)

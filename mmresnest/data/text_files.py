@@ -40,6 +40,18 @@ def refuse_encoding(path: Path, error: UnicodeDecodeError) -> UserError:
     )
 
 
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file, without a byte order mark.
+
+    Raises:
+        UserError: it is not text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise refuse_encoding(path, error) from None
+
+
 def read_class_names(path: Path) -> Generator[Finding, None, tuple[str, ...]]:
     """Yield what is wrong with a list of class names; return the names, one of each line.
 
@@ -49,10 +61,7 @@ def read_class_names(path: Path) -> Generator[Finding, None, tuple[str, ...]]:
     Raises:
         UserError: it is not text in UTF-8.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
-    except UnicodeDecodeError as error:
-        raise refuse_encoding(path, error) from None
+    lines = [line.strip() for line in read_lines(path)]
     names = [line for line in lines if line]
     found = [_NUMBERED.fullmatch(name) for name in names]
     numbered = [match for match in found if match is not None]

@@ -25,6 +25,13 @@ def rle_to_json(rle: Any) -> Any:
     return rle
 
 
+def measure_rle(rle: Any) -> int:
+    """Return the number of pixels of compressed run lengths."""
+    from pycocotools import mask as coco
+
+    return int(coco.area(rle))
+
+
 def count_runs(mask: np.ndarray) -> list[int]:
     """Return COCO's uncompressed run lengths: columns first, starting with a run of zeros."""
     flat = mask.ravel(order='F')

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
+from ...utils.masks import measure_rle
 from ..base import IMAGE_SUFFIXES, SPLITS, list_files
 from ..checks.findings import Finding
 from ..checks.images import find_mismatch, read_headers
@@ -62,12 +63,16 @@ class Thing:
         box: x, y, width and height in pixels.
         polygons: its mask, x0 y0 x1 y1 ... each; empty without one.
         source: where it stands, as ``a.xml:12``.
+        rle: its mask as COCO's run lengths, where polygons would not be exact.
+        ignored: whether neither training nor scores count it, as COCO's crowds.
     """
 
     name: str
     box: tuple[float, float, float, float]
     polygons: tuple[tuple[float, ...], ...] = ()
     source: str = ''
+    rle: Mapping[str, Any] | None = None
+    ignored: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,10 +116,12 @@ class ObjectData:
     Attributes:
         parts: one for each split, or one called ``WHOLE``.
         findings: what was mended in reading.
+        notes: what a person should know of the reading: what was left out, and why.
     """
 
     parts: Mapping[str, Part]
     findings: Sequence[Finding] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,7 @@ class Format:
         compare: says how far a folder looks like it.
         read: reads a folder.
         find_roots: further folders that it reads from.
+        yields_to: another format that a folder is taken for where it is both.
     """
 
     name: str
@@ -161,6 +169,7 @@ class Format:
     compare: Callable[[Path], Likeness]
     read: Callable[[Path], ObjectData | MaskData]
     find_roots: Callable[[Path], Iterable[Path]] = field(default=lambda root: ())
+    yields_to: str = ''
 
 
 def name_split(text: str) -> str:
@@ -246,6 +255,21 @@ def measure_polygon(polygon: Sequence[float]) -> float:
     return abs(sum(x0 * y1 - x1 * y0 for x0, y0, x1, y1 in turned)) / 2
 
 
+def join_things(things: Sequence[Thing]) -> Thing:
+    """Return the parts of one object as that; a rectangle among several gives its corners."""
+    if len(things) == 1:
+        return things[0]
+    polygons = tuple(
+        polygon for thing in things for polygon in (thing.polygons or (_to_polygon(thing),))
+    )
+    return Thing(things[0].name, enclose(polygons), polygons, things[0].source)
+
+
+def _to_polygon(thing: Thing) -> tuple[float, ...]:
+    x, y, width, height = thing.box
+    return x, y, x + width, y, x + width, y + height, x, y + height
+
+
 def check_sizes(pictures: Iterable[Picture]) -> Iterator[Picture]:
     """Yield pictures with the size that training sees.
 
@@ -254,7 +278,8 @@ def check_sizes(pictures: Iterable[Picture]) -> Iterator[Picture]:
             annotated.
     """
     pictures = list(pictures)
-    for picture, seen in zip(pictures, read_headers([one.path for one in pictures])):
+    headers = list(read_headers([one.path for one in pictures]))  # whole, whatever is refused
+    for picture, seen in zip(pictures, headers):
         kind, why = find_mismatch(seen, picture.size, follows_exif=True)
         where = f'{picture.source}: ' if picture.source else ''
         if kind == 'image-missing':
@@ -282,9 +307,62 @@ def check_sizes(pictures: Iterable[Picture]) -> Iterator[Picture]:
         yield replace(picture, size=size)
 
 
-def make_data(classes: Sequence[str], splits: Mapping[str, Sequence[Picture]]) -> ObjectData:
-    """Return pictures as COCO tables: ids from 1, categories in the order of the classes."""
-    return ObjectData({split: _make_part(classes, rows) for split, rows in splits.items()})
+def make_data(
+    root: Path,
+    classes: Sequence[str],
+    splits: Mapping[str, Sequence[Picture]],
+    notes: Iterable[str] = (),
+) -> ObjectData:
+    """Return pictures as COCO tables: ids from 1, categories in the order of the classes.
+
+    Args:
+        root: their folder, for messages.
+        classes: the names.
+        splits: the pictures of each split.
+        notes: see :class:`ObjectData`; empty ones are left out.
+
+    Raises:
+        UserError: a split without images, or an object whose class is not in the list.
+    """
+    for split, pictures in splits.items():
+        if not pictures:
+            raise UserError(
+                f'{root} has no annotated image'
+                + (f' for {split}' if split else '')
+                + '; put some there'
+                + (f', or take what is called {split} away' if split else ''),
+                code='data.no-images',
+            )
+        for thing in (thing for picture in pictures for thing in picture.things):
+            if thing.name not in classes:
+                raise UserError(
+                    f'{thing.source}: the class {thing.name!r} is not in the list of classes of '
+                    f'{root} ({", ".join(classes[:20])}); add it there, or correct the name',
+                    code='data.class-index',
+                )
+    parts = {split: _make_part(classes, rows) for split, rows in order_splits(splits).items()}
+    return ObjectData(parts, notes=[note for note in notes if note])
+
+
+def note_left_out(
+    images: Iterable[Path], splits: Mapping[str, Sequence[Picture]], lacking: str
+) -> str:
+    """Return the note on images that no annotations name, empty without any.
+
+    Args:
+        images: all that there are.
+        splits: the pictures that are read.
+        lacking: what they have not.
+    """
+    read = {picture.path for pictures in splits.values() for picture in pictures}
+    images = list(images)
+    lost = [path for path in images if path not in read]
+    if not lost:
+        return ''
+    return (
+        f'left out: {len(lost)} of {len(images)} images ({lacking}), such as {lost[0]}; nothing '
+        'says whether there is anything on them'
+    )
 
 
 def _make_part(classes: Sequence[str], pictures: Sequence[Picture]) -> Part:
@@ -302,9 +380,12 @@ def _make_part(classes: Sequence[str], pictures: Sequence[Picture]) -> Part:
                 category_id=ids[thing.name],
                 bbox=list(thing.box),
                 area=thing.box[2] * thing.box[3],
-                iscrowd=0,
+                iscrowd=int(thing.ignored),
                 source=thing.source,
             )
+            if thing.rle:
+                row['segmentation'] = dict(thing.rle)
+                row['area'] = measure_rle(thing.rle)
             if thing.polygons:
                 row['segmentation'] = list(map(list, thing.polygons))
                 row['area'] = sum(map(measure_polygon, thing.polygons))
@@ -344,6 +425,10 @@ class ImageIndex:
         for path in self.paths:
             self.names[path.name].append(path)
             self.stems[path.stem].append(path)
+
+    def has(self, name: str) -> bool:
+        """Return whether an image has the last part of a path for its name."""
+        return name.replace('\\', '/').rpartition('/')[2] in self.names
 
     def find_near(self, label: Path, name: str) -> Path | None:
         """Return the image that a label file stands for.

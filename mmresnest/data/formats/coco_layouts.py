@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from ...errors import UserError
 from ..checks.rows import BACKSLASH, get_rows, has_fields
@@ -36,6 +37,14 @@ from .base import (
 _OTHERS = ('captions', 'person_keypoints', 'panoptic', 'stuff', 'image_info', 'pixelmaps')
 """Files of COCO that hold something else than objects."""
 _SMALL = 2**24
+
+
+def has_root_category(path: Path) -> bool:
+    """Return whether a COCO file seems to have Roboflow's root category; its beginning tells."""
+    try:
+        return bool(_find_parents(get_rows(peek_json(path, 1), 'categories')))
+    except (OSError, ValueError):
+        return False
 
 
 def compare_coco(root: Path) -> Likeness:
@@ -69,6 +78,15 @@ def is_coco_file(path: Path) -> bool:
     )
 
 
+def has_split(root: Path, split: str) -> bool:
+    """Return whether a json file of a folder is that of a split."""
+    return split in (_name_file(path, root) for path in find_json_files(root))
+
+
+def _name_file(path: Path, root: Path) -> str:
+    return name_split(path.stem) or name_split(path.parent.name if path.parent != root else '')
+
+
 def read_coco_layout(root: Path) -> ObjectData:
     """Read a folder of COCO files, wherever they are.
 
@@ -77,7 +95,7 @@ def read_coco_layout(root: Path) -> ObjectData:
     """
     files: dict[str, Path] = {}
     for path in find_json_files(root):
-        split = name_split(path.stem) or name_split(path.parent.name if path.parent != root else '')
+        split = _name_file(path, root)
         if split in files:
             raise UserError(
                 f'{files[split]} and {path} both list the images of '
@@ -97,6 +115,17 @@ def read_coco_layout(root: Path) -> ObjectData:
     roots = find_root_categories(tables.values())
     parts = {}
     for split, table in tables.items():
+        if not get_rows(table, 'images'):
+            raise UserError(
+                f'{files[split]} lists no images; export it again, or take it away',
+                code='data.no-images',
+            )
+        if not get_rows(table, 'annotations') and split != 'test':
+            raise UserError(
+                f'{files[split]}: the list "annotations" is missing or empty; export it again with '
+                'the annotations',
+                code='data.list-missing',
+            )
         folder, paths = _find_images(root, files[split], table)
         original = None if roots or folder is None else files[split]
         parts[split] = Part(_drop_categories(table, roots), paths, original, folder)
@@ -113,16 +142,21 @@ def find_root_categories(tables: Iterable[Mapping[str, Any]]) -> set[Any]:
             for row in get_rows(table, 'annotations')
             if has_fields(row, 'category_id') and isinstance(row['category_id'], (int, str, float))
         }
-        parents = {
-            row['id']
-            for row in rows
-            if row.get('supercategory') == 'none'
-            and row['id'] not in used
-            and len(rows) > 1
-            and all(other.get('supercategory') == row['name'] for other in rows if other is not row)
-        }
+        parents = _find_parents(rows) - used
         found = parents if number == 0 else found & parents
     return found
+
+
+def _find_parents(rows: Sequence[Any]) -> set[Any]:
+    """Return the ids of categories that are the parent of all others."""
+    rows = [row for row in rows if has_fields(row, 'id', 'name')]
+    return {
+        row['id']
+        for row in rows
+        if row.get('supercategory') == 'none'
+        and len(rows) > 1
+        and all(other.get('supercategory') == row['name'] for other in rows if other is not row)
+    }
 
 
 def _drop_categories(table: Mapping[str, Any], ids: set[Any]) -> dict[str, Any]:
@@ -174,7 +208,12 @@ def _list_candidates(root: Path, path: Path) -> list[Path]:
 
 
 def _find_image(name: str, index: ImageIndex, path: Path) -> Path:
-    """Return the one image whose path ends as a name does, in the most of its parts."""
+    """Return the one image whose path ends as a name does, in the most of its parts.
+
+    Label Studio writes names as addresses: ``a%20b.jpg``, ``/data/local-files/?d=folder%2Fa.jpg``.
+    """
+    if not index.has(name):
+        name = next(filter(index.has, (unquote(name), unquote(name.partition('?d=')[2]))), name)
     parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
     found: Sequence[Path] = index.names.get(parts[-1], []) if parts else []
     for count in range(len(parts), 0, -1):

@@ -195,7 +195,7 @@ def _select_images(part: Part, positions: Sequence[int]) -> Part:
     return Part(table, [part.paths[at] for at in positions])
 
 
-def write_parts(folder: Path, parts: Mapping[str, Part]) -> None:
+def write_parts(folder: Path, parts: Mapping[str, Part], notes: Sequence[str] = ()) -> None:
     """Write the tables of all splits, with names of images relative to their common folder."""
     images = {}
     for split, part in parts.items():
@@ -207,7 +207,8 @@ def write_parts(folder: Path, parts: Mapping[str, Part]) -> None:
         ]
         text = json.dumps({**part.table, 'images': rows}).encode()
         write_whole(folder / f'{split}.json', methodcaller('write', text))
-    write_reading(folder, {split: f'{split}.json' for split in parts}, images)
+    files = {split: f'{split}.json' for split in parts}
+    write_reading(folder, files, images, dict(notes=list(notes)))
 
 
 def write_reading(
@@ -258,9 +259,9 @@ def read_objects(
     if all(part.original for part in parts.values()):
         files = {split: part.original for split, part in parts.items() if part.original}
         images = {split: part.folder for split, part in parts.items() if part.folder}
-        return Derived(order_files(files), images)
+        return Derived(order_files(files), images, more=dict(notes=list(data.notes)))
     yield from data.findings
-    write_once(folder, lambda part: write_parts(part, parts))
+    write_once(folder, lambda part: write_parts(part, parts, data.notes))
     found = read_cache(folder)
     assert found is not None  # it was written just now
     return found

@@ -30,14 +30,22 @@ from .base import (
     enclose,
     find_shallow,
     find_split_folders,
+    join_things,
     make_data,
-    order_splits,
+    note_left_out,
     round_pixels,
 )
 from .names import find_class_list
 
 _LOOKED_AT = 8
 _KINDS = ('rectangle', 'polygon')
+_NO_CLASSES = ('__ignore__', '_background_')
+"""The first lines of labelme's ``labels.txt``, which stand for pixels of no object."""
+_WRITE_IMAGES = (
+    "python -c \"import base64,json,pathlib as p; [f.with_suffix('.jpg').write_bytes("
+    "base64.b64decode(json.loads(f.read_text())['imageData'])) for f in p.Path('{root}')"
+    ".rglob('*.json')]\""
+)
 
 
 def compare_labelme(root: Path) -> Likeness:
@@ -77,7 +85,9 @@ def read_labelme(root: Path) -> ObjectData:
         labels = _list_labels(folder)
         rows = track_rows(labels, len(labels), f'reading {len(labels)} json files')
         splits[split] = list(check_sizes([_read_picture(path, root, index) for path in rows]))
-    return make_data(find_class_list(root) or collect_names(splits), order_splits(splits))
+    listed = [name for name in find_class_list(root) if name not in _NO_CLASSES]
+    classes = listed or [name for name in collect_names(splits) if name not in _NO_CLASSES]
+    return make_data(root, classes, splits, [note_left_out(index.paths, splits, 'no json file')])
 
 
 def _list_labels(folder: Path) -> list[Path]:
@@ -95,9 +105,16 @@ def _read_picture(path: Path, root: Path, index: ImageIndex) -> Picture:
     name = table.get('imagePath')
     image = index.find_near(path, name if isinstance(name, str) else '')
     if image is None:
+        held = table.get('imageData')
         raise UserError(
             f'{path}: there is no image for it, neither {shorten(name)} nor one called {path.stem} '
-            f'below {root}; put it there, or take the file away',
+            f'below {root}; put it there, or take the file away'
+            + (
+                f'. The files hold copies of the images, which this writes beside them: '
+                f'{_WRITE_IMAGES.format(root=root)}'
+                if isinstance(held, str) and held
+                else ''
+            ),
             code='data.image-missing',
         )
     size = parse_size(dict(width=table.get('imageWidth'), height=table.get('imageHeight')))
@@ -108,7 +125,7 @@ def _read_picture(path: Path, root: Path, index: ImageIndex) -> Picture:
         group = shape.get('group_id')
         key = (thing.name, group) if type(group) in (int, str) else at
         groups.setdefault(key, []).append(thing)
-    return Picture(image, tuple(map(_join_things, groups.values())), size, str(path))
+    return Picture(image, tuple(map(join_things, groups.values())), size, str(path))
 
 
 def _find_line(path: Path, at: int) -> int:
@@ -118,28 +135,14 @@ def _find_line(path: Path, at: int) -> int:
     return text.count('\n', 0, found[at]) + 1 if at < len(found) else 1
 
 
-def _join_things(things: list[Thing]) -> Thing:
-    """Return the parts of one object as that; a rectangle among several gives its corners."""
-    if len(things) == 1:
-        return things[0]
-    polygons = tuple(
-        polygon for thing in things for polygon in (thing.polygons or (_to_polygon(thing),))
-    )
-    return Thing(things[0].name, enclose(polygons), polygons, things[0].source)
-
-
-def _to_polygon(thing: Thing) -> tuple[float, ...]:
-    x, y, width, height = thing.box
-    return x, y, x + width, y, x + width, y + height, x, y + height
-
-
 def _read_thing(shape: Any, place: str, source: str) -> Thing:
-    if not isinstance(shape, Mapping) or not isinstance(shape.get('label'), str):
+    label = shape.get('label') if isinstance(shape, Mapping) else None
+    if not isinstance(label, str) or not label.strip():
         raise UserError(
             f'{place}: a shape without "label"; name its class, or take it away',
             code='data.label-line',
         )
-    label, kind = shape['label'], shape.get('shape_type', 'polygon')
+    kind = shape.get('shape_type') or 'polygon'  # which labelme's first versions left out
     if kind not in _KINDS:
         raise UserError(
             f'{place}: {shorten(label)} is a {shorten(kind)}, and boxes and masks are made of '

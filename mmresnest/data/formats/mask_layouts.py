@@ -21,6 +21,7 @@ from pathlib import Path
 from ...errors import UserError
 from ..base import MASK_SUFFIXES, SPLITS, list_files
 from ..mask_mapping import IGNORE, MaskMapping
+from ..text_files import read_lines
 from .base import WHOLE, Likeness, MaskData, Pair, find_split_folders, list_images, order_splits
 from .names import find_class_list
 
@@ -62,7 +63,7 @@ def compare_cityscapes(root: Path) -> Likeness:
 
 def _compare_folders(root: Path, images: str, masks: str) -> Likeness:
     ones, others = find_split_folders(root / images), find_split_folders(root / masks)
-    if any(_has_masks(folder) for folder in others.values()):
+    if any(has_masks(folder) for folder in others.values()):
         if ones:
             return Likeness(f'{images}/ and {masks}/ with folders of splits')
         return Likeness(
@@ -73,13 +74,14 @@ def _compare_folders(root: Path, images: str, masks: str) -> Likeness:
     return Likeness()
 
 
-def _has_masks(folder: Path) -> bool:
+def has_masks(folder: Path) -> bool:
+    """Return whether there are masks below a folder."""
     return next(iter(list_files(folder, MASK_SUFFIXES)), None) is not None
 
 
 def compare_voc_masks(root: Path) -> Likeness:
     """Say how far a folder looks like VOC's masks of classes."""
-    if not _has_masks(root / 'SegmentationClass'):
+    if not has_masks(root / 'SegmentationClass'):
         return Likeness()
     found = 'SegmentationClass/'
     if (root / 'JPEGImages').is_dir():
@@ -113,7 +115,7 @@ def read_ade20k_layout(root: Path) -> MaskData:
     if not info.is_file():
         return MaskData(pairs)
     entries: list[tuple[int, str]] = [(0, IGNORE)]
-    for line in info.read_text(encoding='utf-8').splitlines()[1:]:
+    for line in read_lines(info)[1:]:
         words = line.split('\t')
         if len(words) > 1 and words[0].strip().isdecimal():
             entries.append((int(words[0]), words[-1].strip().partition(',')[0]))
@@ -167,14 +169,34 @@ def read_voc_masks(root: Path) -> MaskData:
     Raises:
         UserError: a list that names an image without mask.
     """
-    folder, masks = root / 'JPEGImages', root / 'SegmentationClass'
+    names, mapping = read_voc_classes(root)
+    pairs = pair_voc_images(root, root / 'SegmentationClass')
+    return MaskData(pairs, () if mapping else names, mapping)
+
+
+def read_voc_classes(root: Path) -> tuple[tuple[str, ...], MaskMapping | None]:
+    """Return the names of VOC's classes by index, empty if nothing tells, and colors of them."""
+    mapping = _read_label_colors(root / 'labelmap.txt')
+    names = mapping.classes if mapping else find_class_list(root)
+    if not names and re.fullmatch('VOC20[0-9]{2}', root.name):
+        names = VOC
+    return names, mapping
+
+
+def pair_voc_images(root: Path, masks: Path) -> dict[str, list[Pair]]:
+    """Return images and masks of VOC, by the lists of ``ImageSets/Segmentation`` if it has any.
+
+    Raises:
+        UserError: a list that names an image without mask.
+    """
+    folder = root / 'JPEGImages'
     images = {image.stem: image for image in list_images(folder)}
-    found = _name_masks(masks)
+    found = name_masks(masks)
     sets = root / 'ImageSets' / 'Segmentation'
     lists = {split: sets / f'{split}.txt' for split in SPLITS if (sets / f'{split}.txt').is_file()}
     pairs: dict[str, list[Pair]] = {}
     for split, path in lists.items():
-        lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+        lines = [line.strip() for line in read_lines(path)]
         for number, name in enumerate(lines, start=1):
             if name and (name not in images or name not in found):
                 lost = folder / f'{name}.jpg' if name not in images else masks / f'{name}.png'
@@ -183,13 +205,8 @@ def read_voc_masks(root: Path) -> MaskData:
                     code='data.label-missing',
                 )
         pairs[split] = [Pair(images[name], found[name]) for name in lines if name]
-    if not pairs:  # images of other tasks stand beside those with masks
-        pairs = {WHOLE: [Pair(images[name], found[name]) for name in found if name in images]}
-    mapping = _read_label_colors(root / 'labelmap.txt')
-    names = () if mapping else find_class_list(root)
-    if not names and not mapping and re.fullmatch('VOC20[0-9]{2}', root.name):
-        names = VOC
-    return MaskData(pairs, names, mapping)
+    # Without lists: images of other tasks stand beside those with masks.
+    return pairs or {WHOLE: [Pair(images[name], found[name]) for name in found if name in images]}
 
 
 def _read_label_colors(path: Path) -> MaskMapping | None:
@@ -197,7 +214,7 @@ def _read_label_colors(path: Path) -> MaskMapping | None:
     if not path.is_file():
         return None
     entries = []
-    for line in path.read_text(encoding='utf-8-sig').splitlines():
+    for line in read_lines(path):
         name, _, rest = line.partition(':')
         numbers = rest.partition(':')[0].split(',')
         if name[:1] != '#' and len(numbers) == 3 and all(one.isdecimal() for one in numbers):
@@ -214,7 +231,7 @@ def read_mask_files(root: Path) -> MaskData:
     """
     pairs = {}
     for split, (folder, masks) in _find_mask_folders(root).items():
-        found = _name_masks(masks, marked=folder == masks)
+        found = name_masks(masks, marked=folder == masks)
         images = {
             image.relative_to(folder).with_suffix('').as_posix(): image
             for image in list_images(folder)
@@ -249,14 +266,14 @@ def _find_mask_folder(folder: Path) -> tuple[Path, Path] | None:
         (
             folder / name
             for name in _MASK_FOLDERS
-            if (folder / name).is_dir() and _has_masks(folder / name)
+            if (folder / name).is_dir() and has_masks(folder / name)
         ),
         None,
     )
     if images is not None and masks is not None:
         return images, masks
     for place in filter(None, (images, folder)):
-        marked = _name_masks(place, marked=True, deep=False)
+        marked = name_masks(place, marked=True, deep=False)
         if any(
             (place / f'{stem}{ending}').is_file()
             for stem in list(marked)[:1]
@@ -277,7 +294,7 @@ def _find_mask_folder(folder: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def _name_masks(folder: Path, marked: bool = False, deep: bool = True) -> dict[str, Path]:
+def name_masks(folder: Path, marked: bool = False, deep: bool = True) -> dict[str, Path]:
     """Return the masks of a folder by the name of their image.
 
     Args:
@@ -317,7 +334,7 @@ def _pair_folders(images: Path, masks: Path) -> dict[str, list[Pair]]:
             image.relative_to(folder).with_suffix('').as_posix(): image
             for image in list_images(folder)
         }
-        pairs[split] = _pair_names(named, _name_masks(others[split]), folder, others[split])
+        pairs[split] = _pair_names(named, name_masks(others[split]), folder, others[split])
     return order_splits(pairs)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..checks.findings import finish_reading
-from ..text_files import read_class_names, refuse_encoding
+from ..text_files import read_class_names, read_lines
+from .base import find_shallow
 
 LISTS = ('classes.txt', 'labels.txt', 'obj.names', 'labels/classes.txt', 'predefined_classes.txt')
 _PBTXT = re.compile(r"""\b(id|name|display_name)\s*:\s*(?:"([^"]*)"|'([^']*)'|(\d+))""")
@@ -31,25 +32,27 @@ def find_class_list(root: Path) -> tuple[str, ...]:
     for name in LISTS:
         if (root / name).is_file():
             return read_name_list(root / name)
+    beside = {path: read_name_list(path) for path in find_shallow(root, 'classes.txt')}
+    if len(set(beside.values())) > 1:
+        raise UserError(
+            f'{" and ".join(map(str, beside))} name other classes, or in another order; write the '
+            f'list that holds for all into {root / "classes.txt"}',
+            code='data.ambiguous',
+        )
+    if beside:  # LabelImg writes one into each folder of labels
+        return next(iter(beside.values()))
     if (root / 'labelmap.txt').is_file():
-        names = (line.partition(':')[0].strip() for line in _read_lines(root / 'labelmap.txt'))
+        names = (line.partition(':')[0].strip() for line in read_lines(root / 'labelmap.txt'))
         return tuple(name for name in names if name and name[0] != '#' and name != 'background')
     for path in sorted(root.glob('*label*map*.pbtxt')):
         return _read_pbtxt(path)
     return ()
 
 
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError as error:
-        raise refuse_encoding(path, error) from None
-
-
 def _read_pbtxt(path: Path) -> tuple[str, ...]:
     """Return the names of TensorFlow's label map in the order of their ids."""
     found = []
-    for item in '\n'.join(_read_lines(path)).split('item')[1:]:
+    for item in '\n'.join(read_lines(path)).split('item')[1:]:
         fields = {
             key: double or single or number for key, double, single, number in _PBTXT.findall(item)
         }

@@ -9,9 +9,12 @@ from ...errors import UserError, nearest
 from ..base import describe_contents
 from .base import Format, Likeness
 from .table import FORMATS
+from .unread import describe_unread
 
 NOUNS = {'coco': 'a detector', 'ade20k': 'a segmentor'}
 """Kind of data -> what is trained on it."""
+_LOOKED_AT = 8
+"""Folders below one that are compared with all formats."""
 
 
 def recognize_format(root: Path, kind: str, name: str | None = None) -> Format:
@@ -35,6 +38,8 @@ def recognize_format(root: Path, kind: str, name: str | None = None) -> Format:
     others = [row for row in FORMATS.values() if row.kind != kind]
     for some in (rows, others):
         fitting = [(row, like) for row in some if (like := row.compare(root)).is_whole]
+        names = [row.name for row, _ in fitting]
+        fitting = [(row, like) for row, like in fitting if row.yields_to not in names]
         if len(fitting) > 1:
             raise _refuse_ambiguous(root, fitting)
         if fitting:
@@ -77,10 +82,38 @@ def refuse_readings(root: Path, readings: str, names: Sequence[str]) -> UserErro
     )
 
 
+def _find_below(root: Path) -> list[tuple[Path, Format]]:
+    """Return the data folders right below a folder, or one level deeper, with their formats."""
+    level = [root]
+    for _ in range(2):
+        level = [
+            path
+            for folder in level
+            for path in sorted(folder.iterdir())
+            if path.is_dir() and path.name[0] not in '._'
+        ][:_LOOKED_AT]
+        found = [
+            (folder, row)
+            for folder in level
+            for row in FORMATS.values()
+            if row.compare(folder).is_whole
+        ]
+        if found:
+            return found
+    return []
+
+
 def _refuse_unknown(root: Path, kind: str, rows: Sequence[Format]) -> UserError:
     looked = '; '.join(f'{row.title}: {row.looks}' for row in rows)
     likes = [(row, like) for row in FORMATS.values() if (like := row.compare(root)).found]
-    if likes:
+    below = [] if likes else _find_below(root)
+    if below:
+        resembles = '. Below it there is ' + ', and '.join(
+            f'{row.title}: --data {folder}' for folder, row in below[:3]
+        )
+    elif not likes and (known := describe_unread(root)):
+        resembles = f'. {known}'
+    elif likes:
         row, like = likes[0]
         resembles = (
             f'. It resembles {row.title} most: {like.found} is there, and {like.missing} is '

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .base import Format
 from .coco_layouts import compare_coco, read_coco_layout
+from .cvat import compare_cvat, read_cvat
 from .labelme import compare_labelme, read_labelme
 from .mask_layouts import (
     compare_ade20k,
@@ -19,6 +20,7 @@ from .mask_layouts import (
 )
 from .tensorflow_csv import compare_csv, read_csv
 from .voc import compare_voc, read_voc
+from .voc_objects import compare_voc_objects, read_voc_objects
 from .yolo import compare_yolo, find_yolo_roots, read_yolo
 
 # fmt: off
@@ -35,6 +37,11 @@ FORMATS: dict[str, Format] = {row.name: row for row in (
            compare_labelme, read_labelme),
     Format('csv', 'TensorFlow CSV', 'a csv file with filename,...,class,xmin,...', 'coco',
            compare_csv, read_csv),
+    Format('cvat', 'CVAT', 'annotations.xml with images and their boxes', 'coco',
+           compare_cvat, read_cvat),
+    Format('voc-objects', 'Pascal VOC instance masks',
+           'JPEGImages with SegmentationObject and SegmentationClass', 'coco',
+           compare_voc_objects, read_voc_objects, yields_to='voc'),
     Format('ade20k', 'ADE20K', 'images/train with annotations/train, or training', 'ade20k',
            compare_ade20k, read_ade20k_layout),
     Format('cityscapes', 'Cityscapes', 'leftImg8bit/train with gtFine/train', 'ade20k',

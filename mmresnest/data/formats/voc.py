@@ -1,25 +1,27 @@
 """Pascal VOC: an xml file for each image.
 
 ``JPEGImages/``, ``Annotations/`` and lists of names in ``ImageSets/Main/``, or the xml files beside
-the images, also in folders named after splits. A box has two corners ``(xmin, ymin)`` and
-``(xmax, ymax)``. The challenge counts pixels from 1 and includes the last, so that
-``w = xmax - xmin + 1``; its files say so by ``<database>The VOC2007 Database``. Those of drawing
-tools (LabelImg, CVAT, Label Studio, Roboflow) hold edges: ``w = xmax - xmin``.
+the images, also in folders named after splits. The name of an xml file, not its ``<filename>``,
+says which image it is of where both are there: tools rename images and leave the latter. An object
+that is ``difficult`` is neither learned nor scored, as in the challenge: it becomes a crowd of
+COCO, which is counted neither as missed nor, where it is detected, as wrong.
 
-Read by expat itself, without entities: a file with a document type is refused.
+A box has two corners ``(xmin, ymin)`` and ``(xmax, ymax)``. The challenge counts pixels from 1 and
+includes the last, so that ``w = xmax - xmin + 1``; its files say so by ``<database>The VOC2007
+Database``. Those of drawing tools (LabelImg, CVAT, Label Studio, Roboflow) hold edges:
+``w = xmax - xmin``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from xml.parsers import expat
 
 from ...errors import UserError
-from ..base import SPLITS, list_files
+from ..base import IMAGE_SUFFIXES, SPLITS, list_files
 from ..checks.images import track_rows
+from ..text_files import read_lines
 from .base import (
     WHOLE,
     ImageIndex,
@@ -32,87 +34,14 @@ from .base import (
     find_shallow,
     find_split_folders,
     make_data,
-    order_splits,
+    note_left_out,
     parse_number,
     round_pixels,
 )
 from .names import find_class_list
+from .xml_files import Node, read_xml
 
-_DEPTH = 100
 _CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
-
-
-@dataclass
-class Node:
-    """An element of an xml file: its tag, line, text and children."""
-
-    tag: str
-    line: int
-    text: str = ''
-    children: list[Node] = field(default_factory=list)
-
-    def find_child(self, *tags: str) -> Node | None:
-        """Return the first element at the end of a path of tags."""
-        node: Node | None = self
-        for tag in tags:
-            node = next((one for one in node.children if one.tag == tag), None) if node else None
-        return node
-
-    def read_text(self, *tags: str) -> str:
-        """Return the text at the end of a path of tags, empty without it."""
-        node = self.find_child(*tags)
-        return node.text.strip() if node else ''
-
-
-def read_xml(path: Path) -> Node:
-    """Read an xml file as data: no document type, no entities.
-
-    Raises:
-        UserError: it cannot be read, or has one.
-    """
-    parser = expat.ParserCreate()
-    top = Node('', 0)
-    open_nodes = [top]
-
-    def start(tag: str, _: Any) -> None:
-        if len(open_nodes) > _DEPTH:
-            raise UserError(
-                f'{path}:{parser.CurrentLineNumber}: more than {_DEPTH} elements inside each '
-                'other; export the file again',
-                code='data.xml',
-            )
-        node = Node(tag, parser.CurrentLineNumber)
-        open_nodes[-1].children.append(node)
-        open_nodes.append(node)
-
-    def add_text(text: str) -> None:
-        open_nodes[-1].text += text
-
-    def refuse(*_: Any) -> None:
-        raise UserError(
-            f'{path}:{parser.CurrentLineNumber}: a document type (<!DOCTYPE>), which can define '
-            'entities, and no annotation needs one; take the line away',
-            code='data.xml',
-        )
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda _: open_nodes.pop()
-    parser.CharacterDataHandler = add_text
-    parser.StartDoctypeDeclHandler = refuse
-    parser.buffer_text = True
-    try:
-        parser.Parse(path.read_bytes(), True)
-    except expat.ExpatError as error:
-        raise UserError(
-            f'{path}:{error.lineno}: no valid xml ({expat.errors.messages[error.code]}); export '
-            'the file again',
-            code='data.xml',
-        ) from None
-    except (OSError, LookupError, ValueError) as error:
-        raise UserError(
-            f'{path}: cannot be read: {error}; export it again', code='data.xml'
-        ) from None
-    return top.children[0]
 
 
 def compare_voc(root: Path) -> Likeness:
@@ -126,7 +55,7 @@ def compare_voc(root: Path) -> Likeness:
             return Likeness(
                 'JPEGImages/' if pictures else 'ImageSets/Main/',
                 'Annotations/ with an xml file for each image',
-                f'ls {root / "Annotations"}',
+                f'mv WHERE_THE_XML_FILES_ARE {root / "Annotations"}',
             )
         return Likeness()
     return Likeness(f'{first.relative_to(root)}, an xml file with boxes')
@@ -134,15 +63,18 @@ def compare_voc(root: Path) -> Likeness:
 
 def _find_labels(root: Path) -> Iterator[Path]:
     """Yield the first xml file that has boxes, looking at a few of each place."""
-    places: list[Path] = [root / 'Annotations', root, *find_split_folders(root).values()]
+    splits = list(find_split_folders(root).values())
+    places: list[Path] = [root / 'Annotations', root, *splits]
     if root.is_dir():
         places += [path for path in sorted(root.iterdir()) if path.is_dir()]
     for place in dict.fromkeys(places):
         for number, path in enumerate(find_shallow(place, '*.xml', 1 if place != root else 0)):
             if number == 3:
                 break
+            if path.parent.name == 'Annotations' and path.parent != place not in splits:
+                continue  # a whole folder of its own, below this one
             with path.open('rb') as file:
-                if b'<annotation' in file.read(4096):
+                if re.search(rb'<annotation[\s>]', file.read(4096)):
                     yield path
 
 
@@ -152,26 +84,27 @@ def read_voc(root: Path) -> ObjectData:
     Raises:
         UserError: with file, line and remedy, for what cannot be read.
     """
-    splits = {}
+    splits, images = {}, {}
     for split, (labels, folder) in _list_labels(root).items():
         index = ImageIndex(folder)
+        images.update(dict.fromkeys(index.paths))
         rows = track_rows(labels, len(labels), f'reading {len(labels)} xml files')
         splits[split] = list(check_sizes([_read_picture(path, root, index) for path in rows]))
-    classes = find_class_list(root) or collect_names(splits)
-    _check_names(splits, classes, root)
-    return make_data(classes, order_splits(splits))
+    notes = [_note_difficult(splits)]
+    if not (root / 'ImageSets').is_dir():  # whose lists say which images are meant
+        notes.append(note_left_out(images, splits, 'no xml file'))
+    return make_data(root, find_class_list(root) or collect_names(splits), splits, notes)
 
 
-def _check_names(splits: dict[str, list[Picture]], classes: Sequence[str], root: Path) -> None:
-    for pictures in splits.values():
-        for picture in pictures:
-            for thing in picture.things:
-                if thing.name not in classes:
-                    raise UserError(
-                        f'{thing.source}: the class {thing.name!r} is not in the list of classes '
-                        f'of {root} ({", ".join(classes[:20])}); add it there, or correct the name',
-                        code='data.class-index',
-                    )
+def _note_difficult(splits: Mapping[str, Sequence[Picture]]) -> str:
+    """Return the note on objects that are neither learned nor scored, empty without any."""
+    rows = [one.ignored for some in splits.values() for row in some for one in row.things]
+    if not any(rows):
+        return ''
+    return (
+        f'{sum(rows)} of {len(rows)} objects are marked difficult: they are neither learned nor '
+        'scored'
+    )
 
 
 def _list_labels(root: Path) -> dict[str, tuple[list[Path], Path]]:
@@ -220,15 +153,17 @@ def _list_xml(folder: Path) -> list[Path]:
 
 def _read_list(path: Path, annotations: Path) -> Iterator[Path]:
     """Yield the xml files that a list names, one a line, with 1 or -1 after it for a class."""
-    for number, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             words = line.strip().rsplit(maxsplit=1)
             name = words[0] if len(words) == 2 and words[1] in ('1', '-1', '0') else line.strip()
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                name = name.rpartition('.')[0]
             label = annotations / f'{name}.xml'
             if not label.is_file():
                 raise UserError(
                     f'{path}:{number}: {name} has no file {label}; put it there, or take the '
-                    'line away',
+                    f'line away; if none of the list has one, take {path.name} away',
                     code='data.label-missing',
                 )
             yield label
@@ -293,4 +228,9 @@ def _read_thing(node: Node, path: Path, where: Path, first: int) -> Thing:
             code='data.label-line',
         )
     x, y, width, height = round_pixels((x0 - first, y0 - first, x1 - x0 + first, y1 - y0 + first))
-    return Thing(name, (x, y, width, height), source=f'{where}:{box.line}')
+    return Thing(
+        name,
+        (x, y, width, height),
+        source=f'{where}:{box.line}',
+        ignored=node.read_text('difficult').lower() in ('1', 'true'),
+    )

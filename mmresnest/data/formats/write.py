@@ -139,7 +139,8 @@ def _spell_object(one: Mapping[str, Any], name: str) -> str:
     corners = zip(('xmin', 'ymin', 'xmax', 'ymax'), (x, y, x + w, y + h))
     box = ''.join(f'<{key}>{value!r}</{key}>' for key, value in corners)
     return (
-        f'  <object>\n    <name>{escape(str(name))}</name>\n    <difficult>0</difficult>\n'
+        f'  <object>\n    <name>{escape(str(name))}</name>\n'
+        f'    <difficult>{int(bool(one.get("iscrowd")))}</difficult>\n'
         f'    <bndbox>{box}</bndbox>\n  </object>\n'
     )
 

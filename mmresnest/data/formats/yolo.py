@@ -9,12 +9,14 @@
 list of folders, or a text file of image names; the labels of ``images/a.jpg`` are
 ``labels/a.txt``. An image without label file has no objects. Without ``data.yaml``, ``classes.txt``
 or ``obj.names`` names the classes, and ``images/train`` with ``labels/train``, or
-``train/images`` with ``train/labels``, are found by themselves.
+``train/images`` with ``train/labels``, are found by themselves. Where ``kpt_shape`` says that the
+lines go on with key points, the boxes before them are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from ...errors import UserError
 from ..base import IMAGE_SUFFIXES, SPLITS, list_files
 from ..checks.findings import shorten
 from ..checks.images import track_rows
-from ..text_files import refuse_encoding
+from ..text_files import read_lines, refuse_encoding
 from .base import (
     WHOLE,
     Likeness,
@@ -36,12 +38,12 @@ from .base import (
     list_images,
     make_data,
     name_split,
-    order_splits,
     parse_number,
     round_pixels,
 )
 from .names import LISTS, find_class_list
 
+_NAMING = {'names', 'nc'}
 SLACK = 1e-3
 """How far a share may leave 0 to 1: tools round."""
 
@@ -55,7 +57,8 @@ _NO_LABELS = {Path(name).name for name in LISTS} | {'train.txt', 'val.txt', 'tes
 def compare_yolo(root: Path) -> Likeness:
     """Say how far a folder looks like YOLO."""
     settings = find_settings(root)
-    if settings is not None:
+    keys = set() if settings is None else _list_keys(settings)
+    if settings is not None and 'train' in keys and keys & _NAMING:
         return Likeness(f'{settings.name} with names of classes')
     labels = next(
         (
@@ -69,8 +72,14 @@ def compare_yolo(root: Path) -> Likeness:
     if labels is None:
         return Likeness()
     found = f'{labels.relative_to(root)}, a text file with shares of an image'
-    if any((root / name).is_file() for name in LISTS):
+    if keys & _NAMING or find_class_list(root):
         return Likeness(found)
+    if settings is not None:
+        return Likeness(
+            f'{settings.name} with folders of images',
+            'names in it, those of the classes',
+            f"echo 'names: [FIRST_NAME, SECOND_NAME]' >> {settings}",
+        )
     return Likeness(
         found,
         'data.yaml or classes.txt with the names of the classes',
@@ -79,16 +88,32 @@ def compare_yolo(root: Path) -> Likeness:
 
 
 def find_settings(root: Path) -> Path | None:
-    """Return the yaml file of a folder that names classes and a part of the data."""
-    for path in sorted([*root.glob('*.yaml'), *root.glob('*.yml')]):
-        try:
-            text = path.read_text(encoding='utf-8-sig')
-        except (OSError, UnicodeDecodeError):
-            continue
-        lines = [line.partition(':')[0].strip('"\' ') for line in text.splitlines() if ':' in line]
-        if 'train' in lines and ('names' in lines or 'nc' in lines):
-            return path
-    return None
+    """Return the yaml file of a folder that names classes or a part of the data.
+
+    Raises:
+        UserError: there are several, and none is called ``data.yaml``.
+    """
+    keys = {path: _list_keys(path) for path in sorted([*root.glob('*.yaml'), *root.glob('*.yml')])}
+    found = [path for path, some in keys.items() if 'train' in some and some & _NAMING]
+    chosen = [path for path in found if path.stem == 'data'] or found
+    if not found:
+        return next((path for path, some in keys.items() if some & {'train', 'names'}), None)
+    if len(chosen) > 1:
+        raise UserError(
+            f'{chosen[0]} and {chosen[1]} both describe the data; rename the one that does to '
+            'data.yaml, or move the other away',
+            code='data.ambiguous',
+        )
+    return chosen[0]
+
+
+def _list_keys(path: Path) -> set[str]:
+    """Return what stands before the colons of a yaml file; reading it comes later."""
+    try:
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except (OSError, UnicodeDecodeError):
+        return set()
+    return {line.partition(':')[0].strip('"\' ') for line in lines if ':' in line}
 
 
 def _has_label_line(path: Path) -> bool:
@@ -116,17 +141,20 @@ def read_yolo(root: Path) -> ObjectData:
         UserError: with file, line and remedy, for what cannot be read.
     """
     settings = find_settings(root)
+    points = 0
     if settings is None:
-        classes = find_class_list(root)
+        classes, where = find_class_list(root), root
         images = _find_images(root)
-        where = next(root / name for name in LISTS if (root / name).is_file())
     else:
         table = _read_settings(settings)
-        classes, where = _read_names(table, settings), settings
+        named = table.get('names') is not None or table.get('nc') is not None
+        classes = _read_names(table, settings) if named else find_class_list(root)
+        where, points = settings, _count_points(table, settings)
         images = {
             split: _list_places(places, settings)
             for split, places in _find_places(table, settings).items()
-        }
+        } or _find_images(root)
+    form = _Form(classes, where, points)
     splits = {}
     for split, paths in images.items():
         if not paths:
@@ -138,15 +166,45 @@ def read_yolo(root: Path) -> ObjectData:
         _refuse_lost_labels(paths)
         sized = check_sizes([Picture(path) for path in paths])
         rows = track_rows(sized, len(paths), f'reading {len(paths)} label files')
-        splits[split] = [_read_picture(picture, classes, where, root) for picture in rows]
+        splits[split] = [_read_picture(picture, form, root) for picture in rows]
     if not any(picture.source for pictures in splits.values() for picture in pictures):
         first = next(iter(images.values()))[0]
         raise UserError(
             f'none of the images of {root} has a label file; that of {first} would be '
-            f'{find_label(first)}: put them there',
+            f'{find_label(first)}: put them there' + _find_misplaced(root, first),
             code='data.label-missing',
         )
-    return make_data(classes, order_splits(splits))
+    note = f'the {points} numbers of key points after each box are left out' if points else ''
+    return make_data(root, classes, splits, [note])
+
+
+def _find_misplaced(root: Path, image: Path) -> str:
+    """Return the command that moves label files where they are looked for, empty if there are none.
+
+    Args:
+        root: where they may be.
+        image: one of the images.
+    """
+    for name in list_files(root, ('.txt',)):
+        label = root / name
+        if label.stem == image.stem and _has_label_line(label):
+            place = find_label(image).parent
+            return f'. This does: mkdir -p {place.parent} && mv {label.parent} {place}'
+    return ''
+
+
+def _count_points(table: Mapping[str, Any], path: Path) -> int:
+    """Return how many numbers of key points follow a box, by ``kpt_shape``."""
+    shape = table.get('kpt_shape')
+    if shape is None:
+        return 0
+    if not isinstance(shape, list) or [type(one) for one in shape] != [int, int]:
+        raise UserError(
+            f'{path}: kpt_shape is {shorten(shape)}; write [NUMBER, 2] or [NUMBER, 3], or take it '
+            'away where lines have boxes alone',
+            code='data.yaml',
+        )
+    return shape[0] * shape[1]
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -201,7 +259,7 @@ def _read_names(table: Mapping[str, Any], path: Path) -> tuple[str, ...]:
             f'{path}: names has {twice[0]!r} twice; give each class its own name',
             code='data.names-twice',
         )
-    if count is not None and count != len(names):
+    if count is not None and str(count) != str(len(names)):
         raise UserError(
             f'{path}: nc is {shorten(count)}, and there are {len(names)} names; correct the '
             'wrong one',
@@ -249,8 +307,8 @@ def _resolve_place(text: str, base: Any, path: Path, split: str) -> Path:
         if place.exists():
             return place.resolve() if '..' in place.parts else place
     raise UserError(
-        f'{path}: {split} is {text!r}, and there is neither '
-        + ' nor '.join(map(str, dict.fromkeys(tried)))
+        f'{path}: {split} is {text!r}, and there is no '
+        + ' and no '.join(map(str, dict.fromkeys(tried)))
         + '; correct it, or put the images there',
         code='data.missing',
     )
@@ -265,11 +323,7 @@ def _list_places(places: Sequence[Path], settings: Path) -> list[Path]:
 
 def _read_image_list(path: Path, settings: Path) -> list[Path]:
     """Return the images that a text file lists, a name a line, from its folder or the settings'."""
-    try:
-        lines = path.read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError as error:
-        raise refuse_encoding(path, error) from None
-    found = []
+    lines, found = read_lines(path), []
     for number, line in enumerate(lines, start=1):
         name = line.strip().replace('\\', '/')
         if not name:
@@ -289,7 +343,11 @@ def _read_image_list(path: Path, settings: Path) -> list[Path]:
 
 def _find_images(root: Path) -> dict[str, list[Path]]:
     """Return the images of each split where no settings say it."""
-    lists = [path for path in sorted(root.glob('*.txt')) if path.name not in LISTS]
+    lists = [
+        path
+        for path in sorted(root.glob('*.txt'))
+        if path.name not in LISTS and not _has_label_line(path)
+    ]
     named = {name_split(path.stem): path for path in lists if name_split(path.stem)}
     if 'train' in named:
         return {split: _read_image_list(path, path) for split, path in named.items()}
@@ -307,10 +365,10 @@ def find_label(image: Path) -> Path:
     for at in range(len(parts) - 2, -1, -1):
         if parts[at] in ('images', 'JPEGImages'):
             parts[at] = 'labels'
-            label = Path(*parts).with_suffix('.txt')
-            beside = image.with_suffix('.txt')
-            return beside if beside.is_file() and not label.is_file() else label
-    return image.with_suffix('.txt')
+            break
+    places = dict.fromkeys((Path(*parts), image))
+    tried = [place.with_suffix(suffix) for suffix in ('.txt', '.TXT') for place in places]
+    return next((label for label in tried if label.is_file()), tried[0])
 
 
 def _refuse_lost_labels(images: Sequence[Path]) -> None:
@@ -332,32 +390,37 @@ def _refuse_lost_labels(images: Sequence[Path]) -> None:
                     )
 
 
-def _read_picture(picture: Picture, classes: Sequence[str], where: Path, root: Path) -> Picture:
+@dataclass(frozen=True)
+class _Form:
+    """What the lines of label files are.
+
+    Attributes:
+        classes: their names.
+        where: the file that names them.
+        points: how many numbers follow a box.
+    """
+
+    classes: Sequence[str]
+    where: Path
+    points: int = 0
+
+
+def _read_picture(picture: Picture, form: _Form, root: Path) -> Picture:
     label = find_label(picture.path)
     if not label.is_file():
         return picture
-    try:
-        lines = label.read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError as error:
-        raise refuse_encoding(label, error) from None
     shown = label.relative_to(root) if label.is_relative_to(root) else label
     assert picture.size is not None
     things = tuple(
-        _read_thing(line.split(), picture.size, classes, f'{label}:{number}', where, shown, number)
-        for number, line in enumerate(lines, start=1)
+        _read_thing(line.split(), picture.size, form, f'{label}:{number}', f'{shown}:{number}')
+        for number, line in enumerate(read_lines(label), start=1)
         if line.strip()
     )
     return Picture(picture.path, things, picture.size, str(label))
 
 
 def _read_thing(
-    words: Sequence[str],
-    size: tuple[int, int],
-    classes: Sequence[str],
-    place: str,
-    where: Path,
-    shown: Path,
-    number: int,
+    words: Sequence[str], size: tuple[int, int], form: _Form, place: str, source: str
 ) -> Thing:
     values = [parse_number(word) for word in words]
     index = values[0]
@@ -368,6 +431,14 @@ def _read_thing(
             code='data.label-line',
         )
     shares = [value for value in values[1:] if value is not None]
+    if form.points:
+        if len(shares) != 4 + form.points:
+            raise UserError(
+                f'{place}: {len(words)} numbers, and by kpt_shape of {form.where} a line has a '
+                f'class, a box and {form.points} numbers of key points; correct either',
+                code='data.label-line',
+            )
+        del shares[4:]
     if len(shares) != 4 and (len(shares) < 6 or len(shares) % 2):
         two = ': a polygon has three points or more' if len(shares) in (2,) else ''
         raise UserError(
@@ -375,10 +446,11 @@ def _read_thing(
             '(without scores)',
             code='data.label-line',
         )
-    if index is None or index != int(index) or not 0 <= index < len(classes):
+    count = len(form.classes)
+    if index is None or index != int(index) or not 0 <= index < count:
         raise UserError(
-            f'{place}: the class is {words[0]}, and {where} names {len(classes)} classes, 0 to '
-            f'{len(classes) - 1}; add the name there, or correct the line',
+            f'{place}: the class is {words[0]}, and {form.where} names {count} classes, 0 to '
+            f'{count - 1}; add the name there, or correct the line',
             code='data.class-index',
         )
     beyond = [value for value in shares if not -SLACK <= value <= 1 + SLACK]
@@ -389,7 +461,7 @@ def _read_thing(
             code='data.label-line',
         )
     width, height = size
-    name, source = classes[int(index)], f'{shown}:{number}'
+    name = form.classes[int(index)]
     if len(shares) == 4:
         x, y, w, h = (share * side for share, side in zip(shares, (width, height) * 2))
         left, top, w, h = round_pixels((x - w / 2, y - h / 2, w, h))

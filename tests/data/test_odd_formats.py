@@ -1,0 +1,494 @@
+"""What tools and people write beside the rules: read for what it is, or refused with the remedy."""
+
+import base64
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import yaml
+from helpers.errors import refuses
+from helpers.folders import (
+    CLASSES,
+    KINDS,
+    coco_table,
+    draw_image,
+    make_truth,
+    put_yolo,
+    write_json,
+    write_text,
+)
+from helpers.mask_folders import draw_truth, make_voc_masks, save_mask
+
+from mmresnest.data.folder import read_folder
+from mmresnest.data.formats.split import Division
+from mmresnest.data.request import DataRequest
+from mmresnest.utils.masks import decode_mask
+
+pytestmark = pytest.mark.once
+
+ALL = dict(train=7, val=6, test=3)
+"""How many objects the truth has in each split."""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+
+
+class Odd(NamedTuple):
+    """A folder that differs from what its format says.
+
+    Attributes:
+        kind: of the folder it begins as.
+        change: what is done to it.
+        counts: objects of each split that are read; empty if all are.
+        note: a word of the note on what is left out.
+    """
+
+    kind: str
+    change: Callable[[Path], None]
+    counts: dict = ALL
+    note: str = ''
+
+
+def replace_in(pattern: str, *pairs: tuple[str, str]) -> Callable[[Path], None]:
+    """Return what replaces texts in files."""
+
+    def change(root: Path) -> None:
+        paths = sorted(root.rglob(pattern))
+        assert paths
+        for path in paths:
+            data = path.read_bytes()
+            for old, new in pairs:
+                data = data.replace(old.encode(), new.encode())
+            path.write_bytes(data)
+
+    return change
+
+
+def set_yaml(**values: object) -> Callable[[Path], None]:
+    """Return what sets keys of ``data.yaml``; None takes one away."""
+
+    def change(root: Path) -> None:
+        table = yaml.safe_load((root / 'data.yaml').read_text()) | values
+        table = {key: value for key, value in table.items() if value is not None}
+        write_text(root / 'data.yaml', yaml.safe_dump(table))
+
+    return change
+
+
+def rename_all(pattern: str, make: Callable[[Path], Path]) -> Callable[[Path], None]:
+    """Return what renames files."""
+
+    def change(root: Path) -> None:
+        for path in sorted(root.rglob(pattern)):
+            path.rename(make(path))
+
+    return change
+
+
+def set_json(path: str, change: Callable[[dict], None]) -> Callable[[Path], None]:
+    """Return what changes the table in a json file."""
+
+    def apply(root: Path) -> None:
+        table = json.loads((root / path).read_text())
+        change(table)
+        write_json(root / path, table)
+
+    return apply
+
+
+def add_bom(pattern: str, end: str = '\r\n') -> Callable[[Path], None]:
+    """Return what writes files as Windows does."""
+
+    def change(root: Path) -> None:
+        for path in sorted(root.rglob(pattern)):
+            path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes().replace(b'\n', end.encode()))
+
+    return change
+
+
+def quote_all(root: Path) -> None:
+    """Have every field of the tables in quotes."""
+    for path in root.glob('*.csv'):
+        rows = [line.split(',') for line in path.read_text().splitlines()]
+        write_text(path, ''.join('"' + '","'.join(row) + '"\n' for row in rows))
+
+
+def put_yaml_above(root: Path) -> None:
+    """Move the data below the settings, which name their absolute path."""
+    (root / 'inner').mkdir()
+    for name in ('images', 'labels'):
+        shutil.move(root / name, root / 'inner' / name)
+    set_yaml(path=str(root / 'inner'))(root)
+
+
+def put_labels_beside(root: Path) -> None:
+    """Have label files, and the list of classes, beside the images, as LabelImg writes them."""
+    for split in ALL:
+        for path in (root / 'labels' / split).iterdir():
+            path.rename(root / 'images' / split / path.name)
+        shutil.move(root / 'images' / split, root / split)
+        write_text(root / split / 'classes.txt', '\n'.join(CLASSES))
+    for name in ('images', 'labels'):
+        shutil.rmtree(root / name)
+    (root / 'data.yaml').unlink()
+
+
+def add_points(root: Path) -> None:
+    """Have two key points after each box."""
+    for path in root.rglob('labels/**/*.txt'):
+        path.write_text(path.read_text().replace('\n', ' 0.1 0.2 0.3 0.4\n'))
+    set_yaml(kpt_shape=[2, 2])(root)
+
+
+def move_root_category(root: Path) -> None:
+    """Have Roboflow's files in COCO's own places."""
+    for name, split in (('train', 'train'), ('valid', 'val'), ('test', 'test')):
+        target = root / 'annotations' / f'{split}.json'
+        target.parent.mkdir(exist_ok=True)
+        shutil.move(root / name / '_annotations.coco.json', target)
+        (root / name).rename(root / split)
+
+
+def drop_columns(root: Path) -> None:
+    """Leave width and height out, and call the others otherwise."""
+    for path in root.glob('*.csv'):
+        rows = [line.split(',') for line in path.read_text().splitlines()]
+        rows[0] = ['Image', '', '', 'Label', 'x1', 'y1', 'x2', 'y2']
+        write_text(path, '\n'.join(';'.join([row[0], *row[3:]]) for row in rows) + '\n')
+
+
+def make_polygon(**fields: object) -> Callable[[Path], None]:
+    return set_json('train_0.json', lambda table: table['shapes'][0].update(fields))
+
+
+TWO = dict(train=7, val=6)
+
+# fmt: off
+ODD = {
+    'yolo-path-absolute': Odd('yolo', put_yaml_above),
+    'yolo-no-path': Odd('yolo', set_yaml(path=None)),
+    'yolo-lists-of-folders': Odd('yolo', set_yaml(train=['images/train', 'images/test'], test=None),
+                                 dict(train=10, val=6)),
+    'yolo-nc-text': Odd('yolo', set_yaml(nc='3')),
+    'yolo-names-of-texts': Odd('yolo', set_yaml(names=dict(zip('012', CLASSES)))),
+    'yolo-names-in-a-list': Odd('yolo', lambda root: (
+        set_yaml(names=None)(root), write_text(root / 'classes.txt', '\n'.join(CLASSES)))),
+    'yolo-windows': Odd('yolo', lambda root: (
+        add_bom('*_*.txt', ' \r\n')(root), add_bom('data.yaml')(root))),
+    'yolo-tabs': Odd('yolo', replace_in('*_*.txt', (' ', '\t'))),
+    'yolo-upper': Odd('yolo', rename_all('*_*.*', lambda path: path.with_suffix(
+        path.suffix.upper()))),
+    'yolo-empty-label': Odd('yolo', lambda root: write_text(
+        root / 'labels/train/train_3.txt', ' \n')),
+    'yolo-beside': Odd('yolo', put_labels_beside),
+    'yolo-key-points': Odd('yolo', add_points, note='key points'),
+    'yolo-two-settings': Odd('yolo', lambda root: shutil.copy(
+        root / 'data.yaml', root / 'a.yaml')),
+    'voc-other-filename': Odd('voc', replace_in('*.xml', ('<filename>', '<filename>0'))),
+    'voc-other-name-of-xml': Odd('voc-flat', rename_all('*.xml', lambda path: path.with_stem(
+        f'ann_{path.stem}')), dict(train=7)),
+    'voc-floats': Odd('voc', replace_in('*.xml', ('</xmax>', '.0</xmax>'),
+                                        ('</width>', '.0</width>'))),
+    'voc-list-of-images': Odd('voc', add_bom('ImageSets/**/*.txt', '.jpg\r\n')),
+    'voc-difficult': Odd('voc', replace_in('val_0.xml', ('<difficult>0', '<difficult>1')),
+                         note='1 of 16 objects are marked difficult'),
+    'voc-no-xml': Odd('voc-flat', lambda root: (root / 'annotations/train_3.xml').unlink(),
+                      dict(train=7), 'train_3.jpg'),
+    'labelme-no-kind': Odd('labelme', make_polygon(shape_type=None), dict(train=7)),
+    'labelme-list': Odd('labelme', lambda root: write_text(
+        root / 'labels.txt', '\n'.join(['__ignore__', '_background_', *CLASSES])), dict(train=7)),
+    'labelme-no-json': Odd('labelme', lambda root: (root / 'train_3.json').unlink(),
+                           dict(train=7), 'train_3.jpg'),
+    'csv-windows': Odd('csv', add_bom('*.csv'), TWO, 'train_3.jpg'),
+    'csv-quoted': Odd('csv', quote_all, TWO, 'train_3.jpg'),
+    'csv-columns': Odd('csv', drop_columns, TWO, 'train_3.jpg'),
+    'coco-addresses': Odd('coco-label-studio', lambda root: (
+        rename_all('*.jpg', lambda path: path.with_name(path.name.replace('_', ' ')))(root),
+        replace_in('*.json', ('images/', '/data/local-files/?d=a%2F'), ('n_', 'n%20'))(root)),
+        dict(train=7)),
+    'coco-windows': Odd('coco-roboflow', replace_in(
+        '*.json', ('"file_name": "', '"file_name": "C:\\\\data\\\\'))),
+    'coco-root-category': Odd('coco-roboflow', move_root_category),
+    'coco-valid': Odd('coco-roboflow', lambda root: (
+        move_root_category(root), (root / 'annotations/val.json').rename(
+            root / 'annotations/valid.json'))),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize('name', ODD)
+def test_what_has_one_meaning_is_read(name, tmp_path):
+    odd, root = ODD[name], tmp_path / 'set'
+    KINDS[odd.kind].make(root)
+    odd.change(root)
+    division = Division(0.4) if len(KINDS[odd.kind].splits) == 1 else None
+    folder = read_folder(DataRequest(root, division=division), 'coco')
+    counts = {name: split.object_count for name, split in folder.splits.items()}
+    assert sorted(folder.classes) == sorted(CLASSES)
+    assert sum(counts.values()) == sum(odd.counts.values())
+    assert division or counts == odd.counts
+    assert [odd.note in note for note in folder.notes] == ([True] if odd.note else [])
+    assert read_folder(DataRequest(root, division=division), 'coco').notes == folder.notes
+
+
+def embed_images(root: Path) -> None:
+    """Have the images in the json files alone."""
+    for path in root.glob('*.jpg'):
+        data = base64.b64encode(path.read_bytes()).decode()
+        set_json(f'{path.stem}.json', lambda table, data=data: table.update(imageData=data))(root)
+        path.unlink()
+
+
+def write_shares(root: Path) -> None:
+    """Have corners as shares of the image."""
+    for path in root.glob('*.csv'):
+        head, *lines = path.read_text().splitlines()
+        rows = [line.split(',') for line in lines]
+        rows = [[*row[:4], *(float(one) / 100 for one in row[4:])] for row in rows]
+        write_text(path, '\n'.join([head, *(','.join(map(str, row)) for row in rows)]) + '\n')
+
+
+def put_below(root: Path) -> None:
+    """Have the data in a folder inside, as an archive unpacks."""
+    inner = root.with_name('moved')
+    root.rename(inner)
+    shutil.move(inner, root / 'VOCdevkit' / 'VOC2007')
+
+
+def clear(root: Path) -> None:
+    for path in root.rglob('*'):
+        if path.is_file() and path.suffix != '.jpg':
+            path.unlink()
+
+
+def raw_label_studio(root: Path) -> None:
+    clear(root)
+    write_json(root / 'export.json', [dict(id=1, data=dict(image='a.jpg'), annotations=[])])
+
+
+def via(root: Path) -> None:
+    clear(root)
+    write_json(root / 'via.json', {'a.jpg1': dict(filename='a.jpg', regions=[])})
+
+
+HEADER = 'filename,width,height,class,xmin,ymin,xmax,ymax\n'
+
+# fmt: off
+REFUSED = {
+    'yolo-no-names': ('yolo', set_yaml(names=None), 'data.no-annotations',
+                      ["echo 'names: [", 'data.yaml']),
+    'yolo-labels-elsewhere': ('yolo', lambda root: shutil.move(root / 'labels', root / 'txt'),
+                              'data.label-missing', ['mv', 'txt/train', 'labels/train']),
+    'yolo-key-points': ('yolo', set_yaml(kpt_shape=[2, 2]), 'data.label-line',
+                        ['train_0.txt:1', 'kpt_shape']),
+    'yolo-no-images': ('yolo', lambda root: [path.unlink() for path in root.glob('images/val/*')],
+                       'data.no-images', ['val']),
+    'yolo-two-settings': ('yolo', lambda root: (
+        shutil.copy(root / 'data.yaml', root / 'a.yaml'),
+        (root / 'data.yaml').rename(root / 'b.yaml')), 'data.ambiguous', ['a.yaml', 'b.yaml']),
+    'yolo-two-lists': ('yolo', lambda root: (put_labels_beside(root), write_text(
+        root / 'val' / 'classes.txt', 'other')), 'data.ambiguous', ['classes.txt']),
+    'voc-list': ('voc', lambda root: (root / 'ImageSets/Main/train.txt').write_bytes(b'b\xefld\n'),
+                 'data.encoding', ['train.txt']),
+    'voc-empty-list': ('voc', lambda root: write_text(root / 'ImageSets/Main/val.txt', ''),
+                       'data.no-images', ['val']),
+    'voc-below': ('voc', put_below, 'data.no-annotations', ['--data', 'VOCdevkit/VOC2007']),
+    'labelme-embedded': ('labelme', embed_images, 'data.image-missing',
+                         ['train_0.json', 'imageData']),
+    'labelme-blank': ('labelme', make_polygon(label=' '), 'data.label-line', ['train_0.json:6']),
+    'labelme-ignored': ('labelme', make_polygon(label='__ignore__'), 'data.class-index',
+                        ['train_0.json:6']),
+    'labelme-list': ('labelme', lambda root: write_text(root / 'labels.txt', 'disk'),
+                     'data.class-index', ['train_1.json', 'bar']),
+    'csv-shares': ('csv', write_shares, 'data.label-line', ['train_labels.csv', 'awk']),
+    'csv-empty': ('csv', lambda root: write_text(root / 'train_labels.csv', HEADER),
+                  'data.no-images', ['train']),
+    'csv-no-header': ('csv', replace_in('*.csv', (HEADER, '')), 'data.no-annotations',
+                      ["sed -i '1i filename,width", 'first line']),
+    'csv-columns': ('csv', replace_in('*.csv', ('filename', 'ImageID'), ('class', 'LabelName')),
+                    'data.no-annotations', ['filename, class', 'imageid']),
+    'coco-cut-off': ('coco-one-file', lambda root: (root / 'my annotations.json').write_text('{"a'),
+                     'data.no-annotations', ['my annotations.json', 'line 1']),
+    'coco-list': ('coco-one-file', lambda root: write_json(
+        root / 'my annotations.json', [coco_table([])]), 'data.no-annotations', ['is a list']),
+    'coco-no-annotations': ('coco-one-file', set_json(
+        'my annotations.json', lambda table: table.pop('annotations')), 'data.list-missing',
+        ['my annotations.json']),
+    'coco-no-images': ('coco-roboflow', set_json(
+        'valid/_annotations.coco.json', lambda table: table.update(images=[], annotations=[])),
+        'data.no-images', ['valid/_annotations.coco.json']),
+    'label-studio': ('coco-label-studio', raw_label_studio, 'data.no-annotations',
+                     ['export.json', 'Label Studio', 'export the project']),
+    'via': ('coco-label-studio', via, 'data.no-annotations', ['via.json', 'Image Annotator']),
+    'archive': ('coco-label-studio', lambda root: (clear(root), write_text(root / 'a.zip', 'PK')),
+                'data.no-annotations', ['a.zip', 'unzip']),
+    'images': ('coco-label-studio', clear, 'data.no-annotations', ['images/', 'labelme']),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_what_is_not_read_is_refused_with_the_remedy(name, tmp_path):
+    kind, spoil, code, parts = REFUSED[name]
+    root = tmp_path / 'set'
+    KINDS[kind].make(root)
+    spoil(root)
+    division = Division(0.4) if len(KINDS[kind].splits) == 1 else None
+    with refuses(code, root, *parts):
+        read_folder(DataRequest(root, division=division), 'coco')
+
+
+def test_a_file_is_refused_with_its_folder(tmp_path):
+    KINDS['yolo'].make(tmp_path / 'set')
+    with refuses('data.not-a-folder', f'--data {tmp_path / "set"}'):
+        read_folder(tmp_path / 'set' / 'data.yaml', 'coco')
+
+
+def test_folders_of_classes_are_no_boxes(tmp_path):
+    for number, shot in enumerate(make_truth(['train'])['train']):
+        draw_image(tmp_path / 'set' / 'train' / CLASSES[number % 2] / f'{shot.name}.jpg', shot)
+    with refuses('data.no-annotations', 'classification', CLASSES[0]):
+        read_folder(tmp_path / 'set', 'coco')
+
+
+def test_a_root_category_that_an_object_has_is_a_class(tmp_path):
+    root = tmp_path / 'set'
+    KINDS['coco-roboflow'].make(root)
+    move_root_category(root)
+    set_json('annotations/val.json', lambda table: table['annotations'][0].update(category_id=0))(
+        root
+    )
+    assert read_folder(root, 'coco').classes == ('shapes', *CLASSES)
+
+
+def test_difficult_objects_are_crowds(tmp_path):
+    KINDS['voc'].make(tmp_path / 'set')
+    replace_in('val_0.xml', ('<difficult>0', '<difficult>1'))(tmp_path / 'set')
+    folder = read_folder(tmp_path / 'set', 'coco')
+    for split, part in folder.splits.items():
+        table = json.loads((folder.root / part.annotations).read_text())
+        names = {row['id']: row['file_name'] for row in table['images']}
+        crowds = [names[row['image_id']] for row in table['annotations'] if row['iscrowd']]
+        assert crowds == (['val_0.jpg'] if split == 'val' else [])
+
+
+def make_voc_objects(root: Path) -> None:
+    """VOC's masks of classes and of objects, with a void corner."""
+    make_voc_masks(root)
+    for split, shots in make_truth(['train', 'val']).items():
+        assert split
+        for shot in shots:
+            pixels = np.zeros(shot.size[::-1], np.uint8)
+            for number, mark in enumerate(shot.marks, start=1):
+                x, y, w, h = mark.box
+                pixels[y : y + h, x : x + w] = number
+            pixels[:2, :2] = 255
+            save_mask(root / 'SegmentationObject' / f'{shot.name}.png', pixels, palette=True)
+
+
+@pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
+def test_instance_masks_of_voc_are_read_to_the_pixel(tmp_path):
+    root = tmp_path / 'set'
+    make_voc_objects(root)
+    folder = read_folder(root, 'coco')
+    assert folder.classes == CLASSES
+    assert folder.has_masks and folder.coded_masks
+    for split, shots in make_truth(['train', 'val']).items():
+        table = json.loads((folder.root / folder.splits[split].annotations).read_text())
+        rows = {Path(row['file_name']).stem: row for row in table['images']}
+        assert set(rows) == {shot.name for shot in shots}
+        for shot in shots:
+            ours = [one for one in table['annotations'] if one['image_id'] == rows[shot.name]['id']]
+            assert len(ours) == len(shot.marks)
+            truth = draw_truth(shot)
+            for one in ours:
+                mask = decode_mask(one['segmentation'], *truth.shape)
+                assert (truth[mask] == one['category_id']).all()
+                assert mask.sum() == one['area'] == (truth == one['category_id']).sum()
+    KINDS['voc'].make(root)
+    boxes = read_folder(root, 'coco')
+    assert boxes.format == 'Pascal VOC'
+    assert '--format voc-objects' in boxes.maskless
+    assert read_folder(DataRequest(root, format='voc-objects'), 'coco').has_masks
+
+
+def test_an_object_of_two_classes_is_refused(tmp_path):
+    make_voc_objects(tmp_path / 'set')
+    path = next((tmp_path / 'set' / 'SegmentationObject').glob('train_2.png'))
+    shot = make_truth(['train'])['train'][2]
+    save_mask(path, (draw_truth(shot) % 255 > 0).astype(np.uint8))
+    with refuses('data.not-exact', path):
+        read_folder(tmp_path / 'set', 'coco')
+
+
+def write_cvat(root: Path, extra: str = '', subsets: bool = True) -> None:
+    """CVAT's own file: boxes in two subsets, polygons and turned boxes in ``extra``."""
+    lines = ['<annotations><version>1.1</version><meta><task><labels>']
+    lines += [f'<label><name>{name}</name></label>' for name in CLASSES]
+    lines.append('</labels></task></meta>')
+    for split, shots in make_truth(['train', 'val']).items():
+        for shot in shots:
+            draw_image(root / 'images' / f'{shot.name}.jpg', shot)
+            subset = f' subset="{split.replace("val", "Validation")}"' if subsets else ''
+            width, height = shot.size
+            lines.append(
+                f'<image name="{shot.name}.jpg" width="{width}" height="{height}"{subset}>'
+            )
+            for mark in shot.marks:
+                x, y, w, h = mark.box
+                lines.append(
+                    f'<box label="{mark.name}" xtl="{x}.00" ytl="{y}" xbr="{x + w}" ybr="{y + h}"/>'
+                )
+            lines += [extra, '</image>']
+    write_text(root / 'annotations.xml', '\n'.join([*lines, '</annotations>']))
+
+
+POLYGON = '<polygon label="bar" points="{}" group_id="{}"/>'
+
+
+def test_cvat_s_own_file_is_read(tmp_path):
+    write_cvat(tmp_path / 'set')
+    folder = read_folder(tmp_path / 'set', 'coco')
+    assert (folder.format, folder.classes) == ('CVAT', CLASSES)
+    assert {name: one.object_count for name, one in folder.splits.items()} == TWO
+    extra = POLYGON.format('1,1;5,1;5,6', 2) + POLYGON.format('11,1;15,1;15,6', 2)
+    extra += '<box label="disk" xtl="10" ytl="10" xbr="20" ybr="14" rotation="90.0"/>'
+    write_cvat(tmp_path / 'other', extra)
+    folder = read_folder(tmp_path / 'other', 'coco')
+    table = json.loads((folder.root / folder.splits['val'].annotations).read_text())
+    grouped, turned = [row for row in table['annotations'] if row.get('segmentation')][:2]
+    assert (grouped['bbox'], len(grouped['segmentation'])) == ([1, 1, 14, 5], 2)
+    assert turned['bbox'] == [13, 7, 4, 10]
+
+
+@pytest.mark.parametrize(
+    'extra, code, part',
+    [
+        ('<ellipse label="bar" cx="3"/>', 'data.shape', 'ellipse'),
+        ('<box label="bar" xtl="1" ytl="x" xbr="2" ybr="2"/>', 'data.label-line', 'x'),
+        ('<box label="bar" xtl="3" ytl="1" xbr="2" ybr="2"/>', 'data.label-line', '3,1,2,2'),
+        ('<box xtl="1" ytl="1" xbr="2" ybr="2"/>', 'data.label-line', 'label'),
+        ('<box label="cat" xtl="1" ytl="1" xbr="2" ybr="2"/>', 'data.class-index', 'cat'),
+        (POLYGON.format('1,1;2,2', 0), 'data.mask-points', '2 points'),
+        ('</image><track/><image name="x.jpg">', 'data.shape', 'track'),
+        ('</image><image name="x.jpg">', 'data.image-missing', 'x.jpg'),
+    ],
+)
+def test_what_cvat_s_file_must_not_have(extra, code, part, tmp_path):
+    write_cvat(tmp_path / 'set', extra)
+    with refuses(code, 'annotations.xml:', part):
+        read_folder(tmp_path / 'set', 'coco')
+
+
+def test_yolo_in_a_flat_folder_of_labelimg(tmp_path):
+    """Names such as ``train_0.txt`` are labels, no lists of a split."""
+    put_yolo(tmp_path / 'set', tmp_path / 'set', make_truth(['train'])['train'])
+    write_text(tmp_path / 'set' / 'classes.txt', '\n'.join(CLASSES))
+    folder = read_folder(DataRequest(tmp_path / 'set', division=Division(0.4)), 'coco')
+    assert sum(one.object_count for one in folder.splits.values()) == 7
