@@ -32,6 +32,7 @@ from .models.blocks import (
     SplitWeighting,
 )
 from .models.dla import Root
+from .models.fast.beside import class_in_inference
 from .models.fast.convolution import PackedConv2d, fold_norm
 from .models.fast.guards import has_hooks, is_known, is_zero_padded
 from .models.trunk import ResTrunk, Trunk, to_memory_format
@@ -92,6 +93,10 @@ def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model
     fold(model)
     replace_modules(model, merge_convs)
     replace_modules(model, pack_conv)
+    for module in model.modules():
+        cls = class_in_inference(module)
+        if cls is not None:  # a ConvModule, whose ReLU the convolution applies while it writes
+            module.__class__ = cls
     fast.enable(model)
     model.requires_grad_(False)
     trunks = [module for module in model.modules() if isinstance(module, Trunk)]

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 
 from ..errors import UserError
 from ..models.norms import replace_sync_norms
-from .defaults import CHECKED
+from .defaults import CHECKED, TYPES
 from .inspect import LOADERS, model_of
 from .load import name_of
 
@@ -45,6 +45,19 @@ def configure_loaders(cfg: Config) -> None:
             loader['num_workers'] = 0
             for key in ('persistent_workers', 'prefetch_factor'):
                 loader.pop(key, None)
+
+
+def configure_scoring(cfg: Config, fuse: bool) -> None:
+    """Have our loops score the model as it is defined, if they are not to fold its norms.
+
+    Args:
+        cfg: the config with our loops in it; changed in place. Other loops fold nothing.
+        fuse: what is wanted.
+    """
+    for name in ('val_cfg', 'test_cfg'):
+        loop = cfg.get(name)
+        if not fuse and loop and loop.get('type') in (TYPES['ValLoop'], TYPES['TestLoop']):
+            loop['fused'] = False
 
 
 OURS = 'mmresnest.FSDPStrategy'

@@ -150,6 +150,8 @@ class RunOptions(ConfigOptions):
         compile: torch.compile backbone and neck, once for all image sizes; on CPUs this takes a C++
             compiler.
         fast_eval: compute COCO's scores by faster-coco-eval: the same in less time.
+        fuse: fold norms into convolutions where the model is scored on a CPU, and use the faster
+            ways of inference: equal but for rounding.
         progress: show a progress bar, which only a terminal gets.
         splits: the parts of the data that are read; no option of the command line.
     """
@@ -158,6 +160,7 @@ class RunOptions(ConfigOptions):
     launcher: str = option('none', choices=LAUNCHERS)
     compile: bool = option(False)
     fast_eval: bool = option(False)
+    fuse: bool = option(True)
     progress: bool = option(True)
     splits: tuple[str, ...] = ('train', 'val')
 

@@ -16,6 +16,7 @@ from mmengine.runner import TestLoop as TheirTestLoop
 from mmengine.runner import ValLoop as TheirValLoop
 from mmengine.runner.amp import autocast
 
+from ..models.fast.beside import InferenceForm
 from ..registry import LOOPS
 from .wrappers import unwrap_model
 
@@ -67,15 +68,45 @@ def split_batch(batch: Any, divisor: int) -> Iterator[tuple[list[int], Any]]:
 
 
 class _ScoringLoopMixin(BaseLoop):
-    """Run a batch in parts of one padded size; hooks and evaluator see the whole batch."""
+    """Run a batch in parts of one padded size; hooks and evaluator see the whole batch.
+
+    On a CPU the model computes by its fast form of inference, while it predicts a batch and no
+    longer: what hooks see, or a checkpoint holds, is the model as it is trained.
+
+    Args:
+        fused: have it do so.
+    """
 
     evaluator: Any
     fp16: bool
     stage: str
 
+    def __init__(self, *args: Any, fused: bool = True, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.fused = fused
+        self._form: InferenceForm | None = None
+
+    def run(self) -> Any:
+        """Score the model."""
+        try:
+            return super().run()
+        finally:
+            if self._form is not None:
+                self._form.release()
+                self._form = None
+
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Predict a batch, and hand the predictions to the evaluator."""
+        if not self.fused:
+            self._run_parts(idx, data_batch)
+            return
+        if self._form is None:  # by now hooks have put in place whatever weights are scored
+            self._form = InferenceForm(self.runner.model)
+        with self._form.in_place():
+            self._run_parts(idx, data_batch)
+
+    def _run_parts(self, idx: int, data_batch: Any) -> None:
         model = self.runner.model
         parts = list(split_batch(data_batch, canvas_divisor(model)))
         if len(parts) == 1:

@@ -27,6 +27,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .guards import add_known, is_eager
+from .winograd import can_use_winograd, convolve_winograd, transform_kernel
 
 # The moments of C channels cost 2 C^2 multiplications a place, and C^2 O in all; they save passes
 # over O channels. Worth it where places abound and C is not too large beside O: measured on a CPU.
@@ -35,9 +36,10 @@ TERMS_PER_OUTPUT = 128
 
 
 class PackedConv2d(nn.Conv2d):
-    """A convolution for inference whose weights are also kept in oneDNN's own order."""
+    """A convolution for inference whose weights are also kept as the fast routines want them."""
 
     packed: tuple[Tensor, int, Tensor] | None = None
+    transformed: tuple[Tensor, int, Tensor] | None = None
 
     @classmethod
     def from_conv(cls, conv: nn.Conv2d) -> 'PackedConv2d':
@@ -57,18 +59,12 @@ class PackedConv2d(nn.Conv2d):
         return packed.train(conv.training)
 
     def pack_weight(self, x: Tensor) -> Tensor:
-        """Return the weights in that order; made when first needed, and anew after a change."""
-        version = 0 if self.weight.is_inference() else self.weight._version
-        # The old weights are held, so that no others can have come to lie at their address.
-        if (
-            self.packed is None
-            or self.packed[0].data_ptr() != self.weight.data_ptr()
-            or self.packed[1] != version
-        ):
+        """Return the weights in oneDNN's order; made when first needed, and after a change."""
+        if not self._holds(self.packed):
             reorder: Callable[..., Tensor] = torch._C._nn.mkldnn_reorder_conv2d_weight
             self.packed = (
                 self.weight.detach(),
-                version,
+                version_of(self.weight),
                 reorder(
                     self.weight.detach().to_mkldnn(),
                     self.padding,
@@ -78,7 +74,28 @@ class PackedConv2d(nn.Conv2d):
                     list(x.shape),
                 ),
             )
+        assert self.packed is not None
         return self.packed[2]
+
+    def transform_weight(self) -> Tensor:
+        """Return the weights as :mod:`.winograd` wants them; made when first needed, likewise."""
+        if not self._holds(self.transformed):
+            self.transformed = (
+                self.weight.detach(),
+                version_of(self.weight),
+                transform_kernel(self.weight, self.groups),
+            )
+        assert self.transformed is not None
+        return self.transformed[2]
+
+    def _holds(self, made: tuple[Tensor, int, Tensor] | None) -> bool:
+        """Return whether something was made of the weights as they are."""
+        # The old weights are held, so that no others can have come to lie at their address.
+        return (
+            made is not None
+            and made[0].data_ptr() == self.weight.data_ptr()
+            and made[1] == version_of(self.weight)
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve; B I H W -> B O H' W'."""
@@ -89,7 +106,13 @@ class PackedConv2d(nn.Conv2d):
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         state.pop('packed', None)
+        state.pop('transformed', None)
         return state
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return how often a tensor was written to, where that is counted."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 add_known(PackedConv2d, '_conv_forward')
@@ -251,6 +274,8 @@ def convolve(
             relu,
         )
     if isinstance(conv, PackedConv2d) and weight is conv.weight:
+        if can_use_winograd(conv, x):
+            return convolve_winograd(x, conv.transform_weight(), bias, add, relu)
         weight = conv.pack_weight(x)
     geometry = weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups
     point = torch.ops.mkldnn._convolution_pointwise

@@ -10,7 +10,8 @@ Whatever records a gradient is computed as it is defined, unless memory is to be
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +23,14 @@ from .attention import MeanFunction, SplitAttentionFunction, split_attention_sum
 from .convolution import (
     PLACES_PER_CHANNEL,
     Affine,
+    PackedConv2d,
     ScaledConv,
     add_relu_,
     convolve,
     fold_batch,
     fold_fixed,
+    fold_norm,
+    version_of,
 )
 from .guards import is_eager, is_known
 from .recompute import (
@@ -38,6 +42,60 @@ from .recompute import (
 )
 
 
+class Folded(NamedTuple):
+    """A convolution with its norm folded in.
+
+    Attributes:
+        sources: what it was made of, held so that no other tensor comes to lie at an address.
+        stamps: addresses and versions that these had.
+        conv: the result.
+    """
+
+    sources: tuple[Tensor, ...]
+    stamps: tuple[tuple[int, int], ...]
+    conv: PackedConv2d
+
+
+class FoldCache:
+    """Convolutions with the norms behind them folded in, for as long as their weights stay."""
+
+    def __init__(self) -> None:
+        self.folded: dict[tuple[nn.Module, nn.Module | None], Folded] = {}
+
+    def find(self, conv: nn.Conv2d, norm: nn.Module | None = None) -> PackedConv2d | None:
+        """Return both as one convolution, folded anew if a weight or a statistic has changed.
+
+        None where the norm is no batch norm with fixed statistics.
+        """
+        norm = None if isinstance(norm, nn.Identity) else norm
+        if norm is None and isinstance(conv, PackedConv2d):
+            return conv
+        if norm is not None and (not isinstance(norm, nn.BatchNorm2d) or norm.training):
+            return None
+        tensors = [conv.weight, conv.bias]
+        if norm is not None:
+            tensors += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+        given = [one for one in tensors if one is not None]
+        stamps = tuple((one.data_ptr(), version_of(one)) for one in given)
+        found = self.folded.get((conv, norm))
+        if found is None or found.stamps != stamps:
+            sources = tuple(one.detach() for one in given)
+            found = self.folded[conv, norm] = Folded(sources, stamps, fold_pair(conv, norm))
+        return found.conv
+
+
+@torch.no_grad()
+def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> PackedConv2d:
+    """Return a convolution beside the given one, with the norm folded in."""
+    packed = PackedConv2d.from_conv(conv)
+    if norm is not None:
+        assert norm.running_mean is not None and norm.running_var is not None
+        folded = fold_norm(conv, norm, norm.running_mean, norm.running_var)
+        packed.weight = nn.Parameter(folded.weight, requires_grad=False)
+        packed.bias = nn.Parameter(folded.bias, requires_grad=False)
+    return packed
+
+
 @dataclass(frozen=True)
 class FoldedForm:
     """A :class:`~..blocks.functional.FastForm`.
@@ -45,9 +103,11 @@ class FoldedForm:
     Args:
         save_memory: take the place of definitions in training, too, and recompute in the backward
             pass what is cheap.
+        cache: keeps what is folded for inference from one call to the next.
     """
 
     save_memory: bool = False
+    cache: FoldCache | None = field(default=None, compare=False)
 
     def conv_norm_act(
         self,
@@ -81,6 +141,12 @@ class FoldedForm:
     def _fold_or_call(
         self, conv: nn.Conv2d, norm: nn.Module, x: Tensor, add: Tensor | None, with_relu: bool
     ) -> Tensor | None:
+        if self.cache is not None and not is_recorded(
+            x, add, *conv.parameters(), *norm.parameters()
+        ):
+            packed = self.cache.find(conv, norm)
+            if packed is not None:
+                return convolve(packed, x, packed.weight, packed.bias, add, with_relu)
         folded = fold_fixed(conv, norm, x) or fold_batch(conv, norm, x)
         if folded is not None:
             return convolve(conv, x, folded.weight, folded.bias, add, with_relu)
