@@ -131,6 +131,7 @@ setup(
         'mmresnest': [
             'py.typed',
             'report/templates/*',
+            'inference/page/static/*',
             '.mim/model-index.yml',
             '.mim/configs/metafile.yml',
             '.mim/configs/**/*.py',

@@ -36,6 +36,7 @@ COMMANDS = {
     'browse-data': 'draw images and annotations as the pipeline delivers them',
     'list': 'show configs, networks and published checkpoints',
     'report': 'write scores, curves and mistakes of a run into one page',
+    'demo': 'open a page on which a trained or exported model is tried (make demo trains one)',
     'completion': 'print a script that has a shell complete commands',
 }
 """Command -> what it does, in a line."""
@@ -50,6 +51,7 @@ COMPUTING = (
     'profile',
     'doctor',
     'report',
+    'demo',
 )
 """Commands whose threads are configured; ``doctor`` shows how."""
 

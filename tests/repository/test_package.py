@@ -266,11 +266,12 @@ def expected() -> set[str]:
         for path in (ROOT / folder).rglob('*')
         if path.is_file() and '__pycache__' not in path.parts
     }
-    templates = {
+    pages = {
         str(path.relative_to(ROOT))
-        for path in (ROOT / 'mmresnest' / 'report' / 'templates').iterdir()
+        for folder in ('report/templates', 'inference/page/static')
+        for path in (ROOT / 'mmresnest' / folder).iterdir()
     }
-    return modules | linked | templates | {'mmresnest/py.typed', 'mmresnest/.mim/model-index.yml'}
+    return modules | linked | pages | {'mmresnest/py.typed', 'mmresnest/.mim/model-index.yml'}
 
 
 def contents(wheel: Path) -> dict[str, bytes]:

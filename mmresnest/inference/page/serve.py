@@ -48,7 +48,8 @@ def open_page(
     try:
         tell(f'loading {source}')
         model = load_model(source, checkpoint, options)
-        server.session = PageSession(model, str(source), options.score_thr)
+        title = Path(source).expanduser().resolve().name  # not where it lies
+        server.session = PageSession(model, title, options.score_thr)
     except BaseException:
         server.server_close()
         raise

@@ -20,6 +20,7 @@ import socket
 import socketserver
 import sys
 import traceback
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +29,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 from ...errors import UserError
 from .session import PageSession, View
 
+Answer = tuple[str, bytes, dict[str, str]]
+"""Kind of content, content and more headers."""
 STATIC = Path(__file__).parent / 'static'
 PAGES = {
     '/': ('page.html', 'text/html; charset=utf-8'),
@@ -175,7 +178,7 @@ class PageHandler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Keep the terminal for what its reader can use."""
 
-    def _answer(self, make) -> None:  # noqa: ANN001
+    def _answer(self, make: Callable[[], Answer]) -> None:
         """Send what is made, or the message of what went wrong."""
         try:
             self._refuse_strangers()
@@ -215,13 +218,14 @@ class PageHandler(BaseHTTPRequestHandler):
         legal = {'localhost', '127.0.0.1', '::1', self.server.host}
         if self.server.is_local and host not in legal:
             raise Refused(
-                HTTPStatus.FORBIDDEN, f'this page is not served as {host!r}, but at {self.server.url}'
+                HTTPStatus.FORBIDDEN,
+                f'this page is not served as {host!r}, but at {self.server.url}',
             )
         origin = self.headers.get('Origin')
         if origin is not None and urlsplit(origin).netloc != given:
             raise Refused(HTTPStatus.FORBIDDEN, 'pictures are taken from this page only')
 
-    def _get_content(self) -> tuple[str, bytes, dict[str, str]]:
+    def _get_content(self) -> Answer:
         """Return the kind, the content and more headers of what a path stands for."""
         path = urlsplit(self.path).path
         session = self.server.session
@@ -242,7 +246,7 @@ class PageHandler(BaseHTTPRequestHandler):
         attached = {'Content-Disposition': f"attachment; filename*=UTF-8''{quote(name)}"}
         return SAVED[path], session.save_result(number, view, path[1:]), attached
 
-    def _post_picture(self) -> tuple[str, bytes, dict[str, str]]:
+    def _post_picture(self) -> Answer:
         """Predict on the picture in the body."""
         if urlsplit(self.path).path != '/predict':
             raise Refused(HTTPStatus.NOT_FOUND, f'there is no {self.path} here')
@@ -280,11 +284,9 @@ class PageHandler(BaseHTTPRequestHandler):
         return query.get('id', ''), View(score, labels)
 
 
-def _pack_json(content: object) -> tuple[str, bytes, dict[str, str]]:
+def _pack_json(content: object) -> Answer:
     return 'application/json', json.dumps(content).encode(), {}
 
 
-def _pack_error(error: object) -> tuple[str, bytes, dict[str, str]]:
+def _pack_error(error: object) -> Answer:
     return _pack_json(dict(error=str(error)))
-
-

@@ -29,7 +29,7 @@ from ..class_filter import filter_by_class
 from ..images import BadImage, read_image
 from ..inputs import Item, Source
 from ..outputs import PREDICTIONS, OutputPlan
-from ..results import VOID, Detections, PanopticSegmentation, Result, Segmentation
+from ..results import VOID, Detections, Result, Segmentation
 from ..writer import QUALITY, ResultWriter
 
 LEAST_SCORE = 0.05
@@ -103,7 +103,6 @@ class PageSession:
             score=self.score_thr,
             least=min(LEAST_SCORE, self.score_thr),
             scored=self.model.task in BOXES,
-            files=[PREDICTIONS, 'predictions.zip'],
         )
 
     def add_picture(self, name: str, content: bytes) -> dict[str, Any]:
