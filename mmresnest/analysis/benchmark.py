@@ -19,6 +19,7 @@ in training leaves allocated, the peak is that of a whole step, both without wei
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -91,7 +92,10 @@ def start_form(form: str, case: BenchmarkCase) -> StartedForm:
     step = make_step(forward, model, case)
     run = partial(time_step, step, case.device)
     warm_up(run)
-    return StartedForm(run, (None, None) if model is None else measure_memory(forward, step, case))
+    if model is None:
+        return StartedForm(run)
+    model.zero_grad()  # the profiler warns of what is freed without its having seen it made
+    return StartedForm(run, measure_memory(forward, step, case))
 
 
 FORMS: dict[str, Callable[[str, BenchmarkCase], StartedForm]] = dict.fromkeys(
@@ -236,6 +240,14 @@ def measure_memory(
     return saved, saved_and_peak_memory(step, case.device)[1]
 
 
+def record_operations(**options: Any) -> profile:
+    """Return torch's profiler, which writes nothing to the terminal."""
+    # Kineto has a level for messages to other programs, 5, and writes these lines ("USDT: ...
+    # profiler_start") with all others. It reads the variable when it is first used.
+    os.environ.setdefault('KINETO_LOG_LEVEL', '6')
+    return profile(**options)
+
+
 def saved_and_peak_memory(run: Step, device: str) -> tuple[float | None, float | None]:
     """Return the MiB that a run leaves allocated while its result is held, and its peak."""
     gc.collect()
@@ -249,7 +261,7 @@ def saved_and_peak_memory(run: Step, device: str) -> tuple[float | None, float |
         return (after - before) / 2**20, (peak - before) / 2**20
     if kind != 'cpu':
         return None, None
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with record_operations(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         result = run()
     del result
     events = [
@@ -300,7 +312,7 @@ def profile_form(case: BenchmarkCase, form: str, operations: int = 15) -> str:
         for name, begin, end in zip(names, [start, *marks], marks)
     ]
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if 'cuda' in case.device else [])]
-    with profile(activities=activities) as seen:
+    with record_operations(activities=activities) as seen:
         step()
     averages = sorted(seen.key_averages(), key=lambda one: -one.self_cpu_time_total)
     total = sum(one.self_cpu_time_total for one in averages)

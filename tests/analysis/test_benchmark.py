@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -113,6 +114,20 @@ def test_where_the_time_goes(capsys):
     out = capsys.readouterr().out
     assert all(stage in out for stage in ('stem', 'layer1', 'layer4', 'calls'))
     assert 'mkldnn' in out or 'conv' in out
+
+
+@pytest.mark.slow
+def test_torch_s_profiler_writes_nothing_to_the_terminal():
+    """Neither lines of kineto, which writes past Python, nor warnings."""
+    code = (
+        'from mmresnest.cli import main; '
+        'words = "benchmark resnest14 --modes training --sizes 1x64x64".split(); '
+        'main.main([*words, "--forms", "plain", "lean", "--repeats", "1"]); '
+        'main.main([*words, "--profile", "lean"])'
+    )
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
+    assert run.stderr == 'resnest14, training, 1x3x64x64, float32 on cpu\n'
+    assert 'lean' in run.stdout and 'calls' in run.stdout and 'USDT' not in run.stdout
 
 
 def test_help_names_the_forms(capsys):

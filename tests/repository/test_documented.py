@@ -44,7 +44,9 @@ from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.data.shapes.drawing import CLASSES
 from mmresnest.engine.prepare import configure
 from mmresnest.inference import exported
+from mmresnest.inference.page import server
 from mmresnest.models.weights import hub
+from mmresnest.tuning import training
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
 COMMANDS = commands()
@@ -90,6 +92,7 @@ BRIEF = {
     'export': ['--part', 'backbone'],  # a whole detector takes half a minute to trace
     'benchmark': ['--sizes', '1x64x64', '--repeats', '1', '--forms', 'plain', 'lean'],
     'profile': ['--steps', '1'],
+    'demo': ['--port', '0'],
     'make-shapes': ['--train', '2', '--val', '1', '--test', '0', '--size', '64', '64'],
 }
 STANDS_FOR = {
@@ -112,6 +115,7 @@ TOOLS = {
     'exports.py': '--help',
     'growth.py': '--help',
     'benchmark_kept.py': '--help',
+    'measure_threads.py': '--help',
     'scale.py': '--help',
     'check_install.py': '--help',
 }
@@ -379,12 +383,27 @@ def ours(command: Command, request) -> None:
     if getattr(args, 'fix', None):
         spoil(here / args.data / 'train.json')
     begun = time.time()
+    if name == 'sweep':  # how trainings are run is tested in tests/tuning/
+        fake = ROOT / 'tests' / 'helpers' / 'fake_training.py'
+        Path('pause').write_text('0')  # beside the config
+        request.getfixturevalue('monkeypatch').setattr(
+            training, 'PROGRAM', (sys.executable, str(fake))
+        )
+    if name == 'demo':  # what it serves is tested in tests/inference/test_page.py
+        request.getfixturevalue('monkeypatch').setattr(
+            server.PageServer, 'serve_forever', interrupt
+        )
     status = main.main([name, *words])
     assert status == 0 or name in ('doctor', 'check-data') and status == 1
     check_result(name, args, begun)
     for attribute in ('out', 'json', 'fix', 'report', 'show_dir', 'target'):
         written = getattr(args, attribute, None)
         assert not isinstance(written, str) or Path(written).exists() or status == 1, written
+
+
+def interrupt(server: object) -> None:
+    """Do as the user who ends a server."""
+    raise KeyboardInterrupt
 
 
 def check_result(name: str, args: Namespace, begun: float) -> None:
@@ -407,6 +426,8 @@ def check_result(name: str, args: Namespace, begun: float) -> None:
         assert isinstance(json.loads(Path(args.out).read_text()), list)
     if name == 'report':
         assert 'mAP' in find('*.html').read_text(encoding='utf-8')
+    if name == 'sweep':
+        assert 'finished' in find('table.csv').read_text()
     if name == 'convert':
         assert mmresnest.build_backbone('resnest14', pretrained=args.target)
     if name == 'make-shapes':
