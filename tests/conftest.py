@@ -77,6 +77,7 @@ ONCE = {
     'test_safe_config',
     'test_scale',
     'test_signals',
+    'test_sweep',
     'test_two_processes',
 }
 """Modules that .ci/run leaves out on its second stack."""

@@ -22,7 +22,7 @@ LOCK_NAME = '.running'
 
 
 @contextmanager
-def lock_work_dir(folder: str | os.PathLike) -> Iterator[None]:
+def lock_work_dir(folder: str | os.PathLike, name: str = LOCK_NAME) -> Iterator[None]:
     """Hold a work folder while a training runs in it.
 
     The lock is a POSIX record lock: it ends with its process, however that ends, and workers do not
@@ -31,11 +31,12 @@ def lock_work_dir(folder: str | os.PathLike) -> Iterator[None]:
 
     Args:
         folder: that exists.
+        name: of the file, where something else than the training itself is locked.
 
     Raises:
         UserError: another process holds it.
     """
-    path = Path(folder) / LOCK_NAME
+    path = Path(folder) / name
     file = _open_locked(path) if fcntl is not None else None
     try:
         yield

@@ -20,6 +20,8 @@ from ..utils.text import printable
 INKS = ('#0072B2', '#D55E00', '#00805A', '#B0407A', '#8A6D00', '#555555', '#6A51A3')
 """Dark enough for a thin line on white."""
 DASHES = ('solid', 'dash')
+LINES = 10
+"""Trials of a sweep whose lines can be told apart."""
 SHOWN = 40
 """Rows of a confusion matrix, and bars, that can be told apart; of more, the worst."""
 
@@ -277,3 +279,106 @@ def plot_curves(runs: Mapping[str, Mapping[str, Curve]], y: str, main: str = '')
     return _to_json(
         traces, _make_layout('iteration', y, yaxis=dict(rangemode='tozero', exponentformat='e'))
     )
+
+
+TRIAL_MARKS = {'finished': 'circle', 'pruned': 'x-thin-open'}
+"""How the state of a trial is drawn; all others are open circles."""
+
+
+def _trial_markers(states: Sequence[str], size: int = 9) -> dict[str, Any]:
+    return dict(
+        symbol=[TRIAL_MARKS.get(state, 'circle-open') for state in states],
+        color=[INKS[0] if state == 'finished' else INKS[1] for state in states],
+        size=size,
+        line=dict(width=2),
+    )
+
+
+def parameter_scatter(
+    points: Sequence[tuple[str, float, str, int]], scale: str, parameter: str, score: str
+) -> str:
+    """Plot the score of trials against a parameter.
+
+    Args:
+        points: value, score, state and number of each trial.
+        scale: of the axis: ``linear``, ``log`` or ``category``.
+        parameter: its name.
+        score: its name.
+    """
+    import plotly.graph_objects as graph
+
+    trace = graph.Scatter(
+        x=[value if scale == 'category' else float(value) for value, *_ in points],
+        y=[round(value, 5) for _, value, *_ in points],
+        mode='markers',
+        marker=_trial_markers([state for *_, state, _ in points]),
+        text=[f'trial {number}, {state}' for *_, state, number in points],
+        hovertemplate='%{text}<br>%{x}: %{y}<extra></extra>',
+        showlegend=False,
+    )
+    axis: dict[str, Any] = dict(type=scale)
+    if scale == 'category':
+        axis.update(categoryorder='category ascending')
+    elif scale == 'log':
+        axis.update(dtick='D2', exponentformat='e')  # 1, 2 and 5 of each power of ten
+    return _to_json([trace], _make_layout(_escape_markup(parameter), score, xaxis=axis))
+
+
+def _count_axis(count: int) -> dict[str, Any]:
+    """Return an axis of whole numbers, of which plotly would show halves where they are few."""
+    return dict(dtick=1) if count <= 12 else dict(tickformat='d')
+
+
+def score_history(points: Sequence[tuple[int, float, str]], score: str) -> str:
+    """Plot the score of trials in their order, and the best that had finished by then.
+
+    Args:
+        points: number, score and state of each trial, by number.
+        score: its name.
+    """
+    import plotly.graph_objects as graph
+
+    finished = [(number, value) for number, value, state in points if state == 'finished']
+    best = np.maximum.accumulate([value for _, value in finished]) if finished else np.zeros(0)
+    traces = [
+        graph.Scatter(
+            x=[number for number, _ in finished],
+            y=best.round(5),
+            mode='lines',
+            line=dict(shape='hv', color='#222', width=1.6),
+            name='best so far',
+        ),
+        graph.Scatter(
+            x=[number for number, *_ in points],
+            y=[round(value, 5) for _, value, _ in points],
+            mode='markers',
+            marker=_trial_markers([state for *_, state in points]),
+            text=[state for *_, state in points],
+            hovertemplate='trial %{x}, %{text}: %{y}<extra></extra>',
+            name='a trial',
+        ),
+    ]
+    return _to_json(traces, _make_layout('trial', score, xaxis=_count_axis(len(points))))
+
+
+def validation_lines(trials: Sequence[tuple[int, Sequence[float], str]], score: str) -> str:
+    """Plot the scores of trials over their validations; number, scores and state, best first."""
+    import plotly.graph_objects as graph
+
+    most = max(len(values) for _, values, _ in trials)
+    traces = [
+        graph.Scatter(
+            x=list(range(1, len(values) + 1)),
+            y=[round(value, 5) for value in values],
+            mode='lines+markers',
+            marker=dict(size=5),
+            line=dict(
+                color=INKS[place % len(INKS)],
+                dash='solid' if state == 'finished' else 'dash',
+                width=2.6 if place == 0 else 1.5,
+            ),
+            name=f'trial {number}',
+        )
+        for place, (number, values, state) in enumerate(trials[:LINES])
+    ]
+    return _to_json(traces, _make_layout('validation', score, xaxis=_count_axis(most)))

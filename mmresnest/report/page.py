@@ -1,4 +1,4 @@
-"""The report of a run, or of two beside each other: one HTML file that fetches nothing.
+"""The report of a run, of several beside each other, or of a sweep: one HTML file without fetches.
 
 plotly draws its figures in the browser, and its script is in the page, 4.8 MB of it.  With at most
 ``PICTURES`` pictures the page stays below 15 MB however large the validation split is.  A policy in
@@ -58,9 +58,17 @@ def write_page(out: str | os.PathLike, runs: Sequence[Run]) -> None:
         UserError: the runs cannot stand beside each other, or the file cannot be written.
     """
     check_installed()
-    text = render_page(runs).encode()
+    write_text(out, render_page(runs))
+
+
+def write_text(out: str | os.PathLike, text: str) -> None:
+    """Write a page that was rendered.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     try:
-        write_whole(out, lambda file: file.write(text))
+        write_whole(out, lambda file: file.write(text.encode()))
     except OSError as error:
         raise UserError(
             f'the report {out} cannot be written: {error.strerror or error}; name '
@@ -71,8 +79,6 @@ def write_page(out: str | os.PathLike, runs: Sequence[Run]) -> None:
 
 def render_page(runs: Sequence[Run]) -> str:
     """Return the page as text; see :func:`write_page`."""
-    from jinja2 import Environment, FileSystemLoader
-
     _check_alike(runs)
     kind, judged = _score_runs(runs)
     sections = kind.build_sections(judged, len(runs) == 1) if judged else []
@@ -80,12 +86,7 @@ def render_page(runs: Sequence[Run]) -> str:
     sections += [training] if training is not None else []
     cases, told = _build_gallery(kind, runs, judged) if judged else ([], [])
     classes = next(iter(judged.values())).results.classes if judged else []
-    # Whatever has no mark-up of its own is escaped: classes and files may be called anything.
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_escape_controls
-    )
-    environment.filters['printable'] = printable
-    return environment.get_template('page.html.j2').render(
+    return _fill_template(
         title='Run report: ' + ' and '.join(run.name for run in runs),
         subtitle=_page_subtitle(runs),
         notes=_page_notes(runs),
@@ -94,13 +95,43 @@ def render_page(runs: Sequence[Run]) -> str:
         gallery_texts=told,
         runs=runs,
         classes=classes,
-        kinds=KINDS,
         maps=kind is segmentation,
         shown_classes=sorted({case['label'] for case in cases}),
         legend=_class_legend(cases, classes, kind is segmentation),
+        last='Run' if len(runs) == 1 else 'Runs',
         facts=_facts_table(runs),
         differences=_config_diff(runs),
-        **_script_blocks(kind, sections, judged),
+        curve_data=kind.curve_data(judged) if kind is detection and judged else '{}',
+    )
+
+
+def render_sections(
+    title: str, subtitle: str, notes: Sequence[str], sections: Sequence[Section], facts: Table
+) -> str:
+    """Return a page without pictures of its own, that of a sweep, with facts at its end."""
+    return _fill_template(
+        title=title,
+        subtitle=subtitle,
+        notes=notes,
+        sections=sections,
+        last='Sweep',
+        facts=facts,
+        runs=(),
+        cases=(),
+        curve_data='{}',
+    )
+
+
+def _fill_template(*, sections: Sequence[Section], curve_data: str, **values: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader
+
+    # Whatever has no mark-up of its own is escaped: classes and files may be called anything.
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_escape_controls
+    )
+    environment.filters['printable'] = printable
+    return environment.get_template('page.html.j2').render(
+        sections=sections, kinds=KINDS, **values, **_script_blocks(sections, curve_data)
     )
 
 
@@ -256,9 +287,7 @@ def _gallery_entry(
     )
 
 
-def _script_blocks(
-    kind: Any, sections: Sequence[Section], judged: dict[str, Any]
-) -> dict[str, Any]:
+def _script_blocks(sections: Sequence[Section], curve_data: str) -> dict[str, Any]:
     """Return what of the template is not text: it must not be escaped, and not end its element."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -272,11 +301,10 @@ def _script_blocks(
     figures = ','.join(
         f'{json.dumps(one.id)}:{one.json}' for section in sections for one in section.figures
     )
-    curves = kind.curve_data(judged) if kind is detection and judged else '{}'
     return dict(
         style=read_raw('page.css'),
         script=read_raw('page.js'),
         figure_data=escape_data(f'{{{figures}}}'),
-        curve_data=escape_data(curves),
+        curve_data=escape_data(curve_data),
         plotly=Markup(get_plotlyjs().replace('</script', '<\\/script')),
     )

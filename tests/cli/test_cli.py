@@ -22,12 +22,14 @@ from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.export.options import ExportOptions
 from mmresnest.inference.options import PredictOptions
 from mmresnest.models.variants import list_archs
+from mmresnest.tuning.options import SweepOptions
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 DETECTOR = 'faster_rcnn_resnest50_fpn'
 SEGMENTOR = 'deeplabv3_resnest50_ade20k'
 OPTIONS = {
     'train': TrainOptions,
+    'sweep': SweepOptions,
     'test': TestOptions,
     'predict': PredictOptions,
     'export': ExportOptions,
@@ -35,6 +37,7 @@ OPTIONS = {
 }
 POSITIONAL = {
     'train': ['a'],
+    'sweep': ['a'],
     'test': ['a', 'b'],
     'predict': ['a', 'b', 'c'],
     'export': ['a', 'b'],
@@ -425,7 +428,8 @@ def test_former_names_are_not_shown(capsys):
 def test_every_option_of_a_command_is_a_field_with_a_description():
     for command, kind in OPTIONS.items():
         args = vars(cli.build_parser([command]).parse_args([command, *POSITIONAL[command]]))
-        assert {one.name for one in fields(kind) if one.name != 'splits'} <= set(args), command
+        named = {one.name for one in fields(kind) if 'argument' in one.metadata}
+        assert named <= set(args) and len(named) >= 6, command
         assert {one.name for one in fields(kind)} <= set(read_help(kind)), command
         assert read_options(argparse.Namespace(**args), kind) == kind(), command
 

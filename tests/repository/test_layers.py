@@ -26,6 +26,7 @@ RULE = {  # folder: may import, besides errors, version and registry; of torch a
     'report':        'utils visualization evaluation',
     'config':        'utils security models data visualization torch mmengine mmseg',
     'engine':        'utils security models data visualization evaluation report config torch mm',
+    'tuning':        'utils models config engine report mmengine',
     'inference':     'utils models data visualization config engine torch mmengine',
     'export':        'utils models data config engine inference torch mmengine mmcv',
     'analysis':      'utils compat models data visualization config engine inference torch mm',
