@@ -23,10 +23,12 @@ def main() -> None:
     """Count and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('configs', nargs='+', metavar='CONFIG')
-    for name in parser.parse_args().configs:
+    parser.add_argument('--arch', metavar='NAME', help='put this network into them')
+    args = parser.parse_args()
+    for name in args.configs:
         cfg = load_config(name)
         cost, images, batch = (
-            estimate_step(cfg),
+            estimate_step(cfg, arch=args.arch),
             count_training_images(cfg),
             cfg.train_dataloader.batch_size,
         )

@@ -14,7 +14,8 @@ from mmengine.config import Config
 
 from ..config.checks import check_annotations
 from ..config.inspect import dataset_configs, import_packages, type_of
-from ..config.load import load_config, merge_options, name_of
+from ..config.load import load_config, name_of
+from ..config.option_keys import override_settings
 from ..config.paths import check_paths
 from ..config.retarget import use_data
 from ..data.request import DataRequest
@@ -78,7 +79,7 @@ def browse_data(
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     if demo or data is not None:
         use_data(cfg, choose_data_folder(cfg, DataRequest.parse(data, mask_values, data_format)))
-    merge_options(cfg, options)
+    override_settings(cfg, options)
     if number < 1:
         raise UserError(
             f'--num-images {number}: at least one image must be drawn', code='option.value'

@@ -35,7 +35,8 @@ from ..config.checks.semantic import (
     report_lost_files,
 )
 from ..config.inspect import import_packages, task_of, type_of
-from ..config.load import load_config, merge_options, name_of
+from ..config.load import load_config, name_of
+from ..config.option_keys import override_settings
 from ..config.paths import check_paths
 from ..config.retarget import KINDS as LAYOUTS
 from ..config.retarget import use_data
@@ -171,7 +172,7 @@ def check_data(
         if folder.kind == 'coco':  # an object without a mask is a finding, with its repair
             folder = replace(folder, has_masks=True)
         use_data(cfg, folder)
-    merge_options(cfg, options)
+    override_settings(cfg, options)
     check_paths(cfg, tuple(splits))
     import_packages(cfg)
     report = Report(name_of(cfg))

@@ -93,6 +93,7 @@ class Complexity:
 def complexity(
     config: str | os.PathLike | Config,
     *,
+    arch: str | None = None,
     shape: tuple[int, int] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Complexity:
@@ -100,6 +101,7 @@ def complexity(
 
     Args:
         config: a config, its file, or the name of one that comes with mmresnest.
+        arch: put this network into it, as ``train --arch``.
         shape: height and width of the image; by default 800 x 1344 for detectors, 512 x 1024 for
             segmentors on Cityscapes, 512 x 512 on ADE20K.
         options: settings to override, dotted names to values.
@@ -108,7 +110,7 @@ def complexity(
         UserError: the config cannot be used, has a part that is not known here, or is of a data set
             without a default shape and ``shape`` is not given.
     """
-    cfg = configure(config, cfg_options=options)
+    cfg = configure(config, arch=arch, cfg_options=options)
     import_packages(cfg)
     height, width = shape or default_shape(cfg)
     with explain_build_errors(cfg):

@@ -72,6 +72,7 @@ class MemoryEstimate:
 def estimate_step(
     config: str | os.PathLike | Config,
     *,
+    arch: str | None = None,
     shape: tuple[int, int] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> MemoryEstimate:
@@ -82,6 +83,7 @@ def estimate_step(
 
     Args:
         config: a config of a detector or segmentor, its file, or the name of one of ours.
+        arch: put this network into it, as ``train --arch``.
         shape: height and width; by default 800 x 1344 for detectors and the crop for segmentors.
         options: settings to override, dotted names to values.
 
@@ -91,7 +93,7 @@ def estimate_step(
     from mmengine.registry import MODELS, DefaultScope
     from torch.utils.flop_counter import FlopCounterMode
 
-    cfg = configure(config, cfg_options=options)
+    cfg = configure(config, arch=arch, cfg_options=options)
     drop_weights(cfg)
     import_packages(cfg)
     configure_norms(cfg, distributed=False)
@@ -104,7 +106,7 @@ def estimate_step(
     # Norms of maps pooled to one pixel have no statistics of one image.
     batch = 2 if task == 'semantic' else 1
     images = torch.randn(batch, 3, height, width)
-    samples = [_make_sample(task, height, width, _count_objects(cfg, task)) for _ in range(batch)]
+    samples = [make_sample(task, height, width, _count_objects(cfg, task)) for _ in range(batch)]
     counted: dict[int, int] = {}
     with (
         DefaultScope.overwrite_default_scope(cfg.default_scope),
@@ -172,7 +174,7 @@ def _count_objects(cfg: Config, task: str) -> int:
     return int(sampler.num * sampler.pos_fraction)
 
 
-def _make_sample(task: str, height: int, width: int, objects: int) -> Any:
+def make_sample(task: str, height: int, width: int, objects: int) -> Any:
     """Return the ground truth of an image: objects, or a class for each pixel, or both."""
     from mmengine.structures import InstanceData, PixelData
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..compat.instances import wrap_method
+from ..config.architecture import set_architecture
 from ..config.hardware import WHOLE
 from ..config.inspect import LOADERS
 from ..config.load import load_config
@@ -61,6 +62,7 @@ class StepTimes:
         shape: height and width of the batch in pixels.
         parts: medians over the steps.
         total: of the whole step.
+        workers: processes that read images; with some, the time of reading is the wait for them.
     """
 
     mode: str
@@ -68,12 +70,18 @@ class StepTimes:
     shape: tuple[int, int]
     parts: dict[str, float]
     total: float
+    workers: int = 0
 
 
 class Clock:
-    """A clock that sums time by name; of nested spans only the innermost counts."""
+    """A clock that sums time by name; of nested spans only the innermost counts.
 
-    def __init__(self) -> None:
+    Args:
+        read: returns the seconds; wall time unless given.
+    """
+
+    def __init__(self, read: Callable[[], float] = time.perf_counter) -> None:
+        self.read = read
         self.spent: dict[str, float] = {}
         self.open: list[str] = []
         self.since = 0.0
@@ -82,7 +90,7 @@ class Clock:
         """Add the time since the last call to the current span."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        now = time.perf_counter()
+        now = self.read()
         if self.open:
             self.spent[self.open[-1]] = self.spent.get(self.open[-1], 0.0) + now - self.since
         self.since = now
@@ -108,29 +116,49 @@ class Clock:
 def profile(
     config: str | os.PathLike | Config,
     *,
+    arch: str | None = None,
     data: str | os.PathLike | None = None,
     mode: str = 'training',
     steps: int = 3,
     options: Mapping[str, Any] | None = None,
+    workers: int = 0,
     say: Callable[[str], None] = lambda line: None,
 ) -> StepTimes:
     """Time the steps of a config's training, or of its test.
 
     Args:
         config: a config, its file, or the name of one that comes with mmresnest.
+        arch: put this network into it, as ``train --arch``.
         data: a folder in COCO or ADE20K layout; the embedded data set unless given.
         mode: ``training`` or ``inference``.
         steps: how many are counted, after one to warm up.
         options: settings to override, dotted names to values.
+        workers: processes that read images; 0 has the time of reading itself.
         say: is called with each step.
 
     Raises:
         UserError: config or data cannot be used, or a mode that there is not.
     """
     check_arguments([mode], steps)
+    with build_run(config, data, mode, options, arch, workers) as (runner, loader):
+        return replace(time_steps(runner, loader, mode, steps, say), workers=workers)
+
+
+@contextmanager
+def build_run(
+    config: str | os.PathLike | Config,
+    data: str | os.PathLike | None,
+    mode: str,
+    options: Mapping[str, Any] | None,
+    arch: str | None = None,
+    workers: int = 0,
+) -> Iterator[tuple[Any, Any]]:
+    """Yield the runner of a config and the loader of its images; see :func:`profile`."""
     with tempfile.TemporaryDirectory() as folder:
         split = 'train' if mode == 'training' else 'test'
         cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
+        if arch is not None:
+            set_architecture(cfg, arch, from_scratch=True)
         drop_weights(cfg)  # frozen parts stay frozen, since that saves time
         cfg = prepare(
             cfg,
@@ -141,15 +169,17 @@ def profile(
         )
         cfg.log_level = 'WARNING'
         cfg.randomness = dict(seed=0)  # the same images at the same sizes each time
-        for key in LOADERS:  # time in a worker process would not be measured
+        for key in LOADERS:
             if cfg.get(key):
-                cfg[key].update(num_workers=0, persistent_workers=False)
+                cfg[key].update(num_workers=workers, persistent_workers=workers > 0)
+                if not workers:
+                    cfg[key].pop('prefetch_factor', None)
         with explain_build_errors(cfg):
             runner = build_runner(cfg)
             loader = runner.build_dataloader(cfg[f'{split}_dataloader'], seed=0)
             if mode == 'training':
                 runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        return time_steps(runner, loader, mode, steps, say)
+        yield runner, loader
 
 
 def check_arguments(modes: Sequence[str], steps: int) -> None:
@@ -254,7 +284,9 @@ def test_step(runner: Any, batch: Any, clock: Clock) -> None:
 def format_table(found: StepTimes) -> str:
     """Return the parts, their milliseconds and shares, as text."""
     height, width = found.shape
-    lines = [f'{found.mode}: {found.images} x 3 x {height} x {width}, {found.total * 1e3:.0f} ms']
+    workers = f', {found.workers} workers' if found.workers else ''
+    size = f'{found.images} x 3 x {height} x {width}'
+    lines = [f'{found.mode}{workers}: {size}, {found.total * 1e3:.0f} ms']
     lines += [
         f'  {name:<26}{seconds * 1e3:9.1f} ms {seconds / found.total:6.1%}'
         for name, seconds in found.parts.items()

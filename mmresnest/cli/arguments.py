@@ -270,6 +270,15 @@ def add_cfg_options(parser: Parser) -> None:
     )
 
 
+def add_arch(parser: Parser) -> None:
+    """Add the network that a config has instead of its own."""
+    parser.add_argument(
+        '--arch',
+        metavar='NAME',
+        help='put this network into the config, as in train: resnest101, or another of the table',
+    )
+
+
 def add_memory(parser: Parser) -> None:
     """Add what a CPU does with freed memory."""
     parser.add_argument(

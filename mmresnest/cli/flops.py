@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 
-from .arguments import Command, Parser, add_cfg_options, add_config, parse_cfg_options
+from .arguments import Command, Parser, add_arch, add_cfg_options, add_config, parse_cfg_options
 
 
 def add_flops_arguments(parser: Parser) -> None:
     """Add the arguments."""
     add_config(parser)
+    add_arch(parser)
     add_cfg_options(parser)
     parser.add_argument(
         '--shape',
@@ -33,6 +34,7 @@ def run_flops(args: argparse.Namespace) -> int:
 
     found = complexity(
         args.config,
+        arch=args.arch,
         shape=args.shape and tuple(args.shape),
         options=parse_cfg_options(args.cfg_options),
     )

@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 
 from ..errors import UserError, close_to, nearest
 from .inspect import import_packages, type_of
+from .load import merge_options
 
 TOP = {
     'auto_scale_lr',
@@ -96,6 +97,17 @@ FREE = {'_scope_', 'type', '_delete_', 'init_cfg', 'by_epoch', 'priority', 'cons
 """Keys that builders of mm libraries take themselves."""
 OPTIMIZERS = {'paramwise_cfg', 'optimizer', 'accumulative_counts', 'clip_grad'}
 SIMILAR = 0.85
+
+
+def override_settings(cfg: Config, options: Mapping[str, Any] | None) -> None:
+    """Override settings of a config that something reads, dotted names to values.
+
+    Raises:
+        UserError: nothing reads one, or it cannot be merged.
+    """
+    if options:
+        check_keys(cfg, options)
+        merge_options(cfg, options)
 
 
 def check_keys(cfg: Config, options: Mapping[str, Any]) -> None:

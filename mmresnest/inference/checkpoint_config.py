@@ -14,7 +14,8 @@ from mmengine.logging import print_log
 from ..config.checks.classes import list_class_counts, reads_texts
 from ..config.checks.part import Names
 from ..config.inspect import dataset_configs, import_packages, model_of, task_of
-from ..config.load import load_config, merge_options, name_of
+from ..config.load import load_config, name_of
+from ..config.option_keys import override_settings
 from ..config.retarget import drop_semantic_branch, set_classes, use_data
 from ..data.base import DataFolder
 from ..data.request import DataRequest
@@ -51,7 +52,7 @@ def configure_for_checkpoint(
         from ..config.demo import shrink_config
 
         shrink_config(cfg)
-    merge_options(cfg, options)
+    override_settings(cfg, options)
     model = model_of(cfg)
     if reads_texts(model):
         raise UserError(

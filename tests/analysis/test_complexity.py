@@ -224,6 +224,13 @@ def test_other_bad_input_is_named():
         )
 
 
+def test_another_network(capsys):
+    arch, classifier = 'res2net50_26w_4s', 2048 * 1000 + 1000
+    assert main(['flops', RETINANET, '--arch', arch, '--shape', '64', '64', '--json']) == 0
+    params = json.loads(capsys.readouterr().out)['params']['backbone']
+    assert (params + classifier) / 1e6 == pytest.approx(VARIANTS[arch].params, abs=6e-4)
+
+
 def test_on_the_command_line(capsys):
     assert main(['flops', 'mask_rcnn_resnest50_fpn', '--shape', '96', '160', '--json']) == 0
     said = json.loads(capsys.readouterr().out)

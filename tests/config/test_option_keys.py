@@ -6,9 +6,14 @@ from pathlib import Path
 import pytest
 from helpers.errors import refuses
 
+from mmresnest.analysis.browse_data import browse_data
+from mmresnest.analysis.check_data import check_data
+from mmresnest.analysis.flops import complexity
 from mmresnest.cli.arguments import parse_cfg_options
 from mmresnest.config.load import load_config
 from mmresnest.config.option_keys import TOP, check_keys
+from mmresnest.engine.prepare import configure
+from mmresnest.inference.checkpoint_config import configure_for_checkpoint
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 
@@ -76,6 +81,25 @@ def test_what_nothing_reads_is_refused_with_the_nearest():
     for key, near in WRONG.items():
         with refuses('option.unread', key.split('.')[0], near):
             check_keys(cfg, {key: 1})
+
+
+@pytest.mark.parametrize(
+    'take',
+    [
+        lambda options: check_data(DETECTOR, options=options),
+        lambda options: browse_data(DETECTOR, options=options),
+        lambda options: configure(DETECTOR, cfg_options=options),
+        lambda options: complexity(DETECTOR, options=options),
+        lambda options: configure_for_checkpoint(
+            DETECTOR, dict(state_dict={}, meta={}), None, False, options
+        ),
+    ],
+    ids=['check-data', 'browse-data', 'print-config', 'flops', 'predict and export'],
+)
+def test_every_command_refuses_what_nothing_reads(take, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with refuses('option.unread', 'model.neck.num_out', 'num_outs'):
+        take({'model.neck.num_out': 5})
 
 
 def test_legal_new_keys_are_taken():
