@@ -194,7 +194,8 @@ class ScheduleOptions:
         lr: the learning rate.
         patience: end after so many validations without a better score.
         workers: processes that read images.
-        classes: learn only these of the data's classes, for detectors.
+        classes: learn only these of the data's classes; the rest is background, or of masks without
+            a class background left out.
         augment: none; light, mirrored; strong, colors and mosaics as well (default: as the config
             has it)
         schedule: that of the config, or small for hundreds of pictures; auto takes the latter where

@@ -1,8 +1,10 @@
 """Plain options over every config: what depends on one is scaled with it."""
 
+import copy
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.errors import refuses
 from helpers.tiers import mark_slow
@@ -262,8 +264,47 @@ def test_classes_of_the_data(shapes):
         obeyed(pointed(DETECTOR, shapes), classes='rink')
     with refuses('option.value', 'ring'):
         obeyed(pointed(DETECTOR, shapes), classes='ring,ring')
-    with refuses('option.conflict', '--mask-values', '=ignore'):
-        obeyed(pointed(SEGMENTOR, shapes), classes='ring')
+
+
+def test_classes_of_masks(shapes, tmp_path, monkeypatch):
+    """Pixels of other classes are background where there is one, and left out otherwise."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    plain = dataset_configs(pointed(SEGMENTOR, shapes).val_dataloader.dataset)[0]
+    former = list(plain.metainfo.classes)
+    assert former[0] == 'background'
+    cfg = obeyed(pointed(SEGMENTOR, shapes), classes='ring,disk')
+    leaf = dataset_configs(cfg.val_dataloader.dataset)[0]
+    assert leaf.metainfo.classes == ('background', 'ring', 'disk')
+    assert (cfg.model.decode_head.num_classes, cfg.model.auxiliary_head.num_classes) == (3, 3)
+    ours, theirs = (read_masks(one) for one in (leaf, plain))
+    expected = [{'ring': 1, 'disk': 2}.get(name, 0) for name in former]
+    assert (ours == np.array([*expected, *[255] * (256 - len(former))])[theirs]).all()
+    assert {0, 1, 2} <= set(np.unique(ours).tolist())
+
+    def rename(one):
+        return dict(one, metainfo=dict(classes=['sky', *former[1:]]))
+
+    cfg = pointed(SEGMENTOR, shapes)
+    for name in ('train', 'val', 'test'):
+        cfg[f'{name}_dataloader'].dataset = rename(cfg[f'{name}_dataloader'].dataset)
+    with refuses('option.value', '--classes ring', '--mask-values'):
+        obeyed(copy.deepcopy(cfg), classes='ring')
+    cfg = obeyed(cfg, classes='ring,disk')
+    expected = [{'ring': 0, 'disk': 1}.get(name, 255) for name in former]
+    ours = read_masks(dataset_configs(cfg.val_dataloader.dataset)[0])
+    assert (ours == np.array([*expected, *[255] * (256 - len(former))])[theirs]).all()
+    with refuses('option.conflict', 'ADE20KDataset', '--data'):
+        obeyed(load_config(SEGMENTOR), classes='wall,sky')
+
+
+def read_masks(leaf):
+    """Return the masks of a data set, one on the other, as training reads them."""
+    from mmengine.registry import DATASETS, DefaultScope
+
+    leaf = dict(leaf, type='mmseg.BaseSegDataset', pipeline=[dict(type='LoadAnnotations')])
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        dataset = DATASETS.build(leaf)
+        return np.concatenate([dataset[at]['gt_seg_map'] for at in range(len(dataset))])
 
 
 def test_workers_and_patience(shapes):
