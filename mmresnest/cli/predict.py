@@ -58,7 +58,8 @@ def _add_images(parser: Parser) -> None:
         'images',
         nargs='+',
         metavar='IMAGE',
-        help='images, folders of images, patterns such as "photos/**/*.jpg", or videos',
+        help='images, folders of images, patterns such as "photos/**/*.jpg", videos, streams '
+        '(rtsp://..., http://...), or 0 for the first camera',
     )
 
 

@@ -162,3 +162,8 @@ def type_of(node: Mapping) -> str:
     """Return the name of a type without its package; types may stand in a config as classes."""
     type_ = node.get('type', '')
     return type_.rpartition('.')[2] if isinstance(type_, str) else getattr(type_, '__name__', '')
+
+
+def list_evaluators(given: Any) -> list[dict]:
+    """Return the evaluators of a config's ``test_evaluator``, which may be one or a list."""
+    return list(given) if isinstance(given, (list, tuple)) else [given]

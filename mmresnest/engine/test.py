@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from collections.abc import Iterator
@@ -10,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..config.checks.part import list_parts
 from ..config.hardware import WHOLE
-from ..config.inspect import dataset_configs, is_scored, task_of, type_of
+from ..config.inspect import dataset_configs, is_scored, list_evaluators, task_of, type_of
 from ..config.load import name_of
 from ..config.options import TestOptions, build_options
 from ..config.retarget import drop_annotations
@@ -36,9 +35,7 @@ from .runner import (
     to_floats,
 )
 from .trained_run import resolve_run
-
-#: scales for a segmentor's ``tta`` where the config names none; each also mirrored
-TTA_RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+from .tta import use_tta
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def test(
         cfg = prepare(config, replace(options, cfg_options=settings))
         cfg.load_from = str(checkpoint)
         if options.tta:
-            _use_tta(cfg)
+            use_tta(cfg)
         out, show_dir = options.out, options.show_dir
         _leave_unscored(cfg)
         scored = is_scored(cfg, 'test')
@@ -127,104 +124,10 @@ def test(
         )
 
 
-def _use_tta(cfg: Config) -> None:
-    """Wrap the model for augmented testing, with the config's recipe or a default one."""
-    task = task_of(cfg)
-    leaves = dataset_configs(cfg.test_dataloader.dataset)
-    if task == 'panoptic':
-        raise UserError(
-            '--tta merges boxes or semantic maps, and this config is for panoptic '
-            'segmentation; leave --tta out',
-            code='option.conflict',
-        )
-    if task == 'instance':
-        _drop_masks(cfg)
-    if cfg.get('tta_pipeline') is None:
-        make = _scale_and_mirror_views if task == 'semantic' else _mirror_views
-        cfg.tta_pipeline = make(copy.deepcopy(list(leaves[0].pipeline)))
-    if cfg.get('tta_model') is None:
-        nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
-        # mmdet registers its class with mmengine, where it takes no prefix.
-        cfg.tta_model = (
-            dict(type='mmseg.SegTTAModel')
-            if task == 'semantic'
-            else dict(type='DetTTAModel', tta_cfg=nms)
-        )
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    for leaf in leaves:
-        leaf.pipeline = cfg.tta_pipeline
-
-
-def _drop_masks(cfg: Config) -> None:
-    """Leave masks out of model and score, since mmdet merges only the boxes of several views."""
-    head = cfg.model.get('roi_head')
-    if not head or 'mask_head' not in head:
-        raise UserError(
-            '--tta merges boxes, and the masks of this config do not come from boxes; '
-            'leave --tta out',
-            code='option.conflict',
-        )
-    for key in ('mask_head', 'mask_roi_extractor', 'mask_iou_head', 'mask_info_flow'):
-        head.pop(key, None)
-    for evaluator in _list_evaluators(cfg):
-        if 'metric' in evaluator:
-            evaluator['metric'] = 'bbox'
-    print_log(
-        'augmented testing merges boxes only: masks are neither predicted nor scored', 'current'
-    )
-
-
-def _list_evaluators(cfg: Config) -> list[dict]:
-    given = cfg.test_evaluator
-    return list(given) if isinstance(given, (list, tuple)) else [given]
-
-
-def _mirror_views(pipeline: list[dict]) -> list[dict]:
-    """Return a detector's test pipeline, with each image as it is and mirrored."""
-    pack = pipeline.pop()
-    pack['meta_keys'] = (
-        'img_id',
-        'img_path',
-        'ori_shape',
-        'img_shape',
-        'scale_factor',
-        'flip',
-        'flip_direction',
-    )
-    flips = [dict(type='RandomFlip', prob=probability) for probability in (1.0, 0.0)]
-    return [*pipeline, dict(type='TestTimeAug', transforms=[flips, [pack]])]
-
-
-def _scale_and_mirror_views(pipeline: list[dict]) -> list[dict]:
-    """Return a segmentor's test pipeline at several scales, each as it is and mirrored."""
-    load = [step for step in pipeline if step['type'].startswith('LoadImage')]
-    resize: dict[str, Any] = next(
-        (step for step in pipeline if step['type'] == 'Resize'), dict(type='Resize')
-    )
-    scales = []
-    for ratio in TTA_RATIOS:
-        one = copy.deepcopy(resize)
-        if one.get('scale'):
-            one['scale'] = tuple(round(side * ratio) for side in one['scale'])
-        else:
-            one['scale_factor'] = one.get('scale_factor', 1.0) * ratio
-        one['keep_ratio'] = True
-        scales.append(one)
-    flips = [
-        dict(type='RandomFlip', prob=probability, direction='horizontal')
-        for probability in (0.0, 1.0)
-    ]
-    annotations = [step for step in pipeline if step['type'] == 'LoadAnnotations']
-    return [
-        *load,
-        dict(type='TestTimeAug', transforms=[scales, flips, annotations, [pipeline[-1]]]),
-    ]
-
-
 def _leave_unscored(cfg: Config) -> None:
     """Have the evaluators score nothing where no annotation file has annotations."""
     files = [part.path for part in list_parts(cfg, ('test',)) if part.kind == 'coco']
-    for evaluator in _list_evaluators(cfg) if files else ():
+    for evaluator in list_evaluators(cfg.test_evaluator) if files else ():
         if type_of(evaluator) in ('CocoMetric', 'FastCocoMetric'):
             given = evaluator.get('ann_file')
             if not any(map(has_annotations, [Path(given)] if given else files)):
@@ -268,10 +171,10 @@ def _prepare_out(cfg: Config, out: Path) -> Any:
             f'--out {out}: the folder cannot be made: {error.strerror}', code='file.unwritable'
         ) from error
     if out.suffix == '':
-        for evaluator in _list_evaluators(cfg):
+        for evaluator in list_evaluators(cfg.test_evaluator):
             evaluator['output_dir'] = str(out)
     elif out.suffix == '.json':
-        for evaluator in _list_evaluators(cfg):
+        for evaluator in list_evaluators(cfg.test_evaluator):
             evaluator['outfile_prefix'] = str(out.with_suffix(''))
     elif semantic:
         return _build_label_dump(str(out))

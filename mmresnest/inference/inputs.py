@@ -13,7 +13,8 @@ import numpy as np
 
 from ..data.base import IMAGE_SUFFIXES
 from ..errors import UserError
-from .videos import frame_count, open_video
+from .streams import Stream, find_stream, is_stream
+from .videos import frame_count, frame_rate, open_video
 
 MORE_IMAGES = ('.pgm', '.pbm', '.jp2', '.gif', '.avif', '.jfif', '.jpe')
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
@@ -21,17 +22,34 @@ VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpe
 
 @dataclass(frozen=True)
 class Source:
-    """A file to predict on.
+    """A file or a stream to predict on.
 
     Attributes:
-        path: as it was given.
+        path: as it was given; of a stream the name of what is written of it.
         name: under which its results are written; no two have the same.
-        video: whether it is one.
+        video: whether it has frames.
+        stream: where they come from, if not from a file.
     """
 
     path: Path
     name: str
     video: bool
+    stream: Stream | None = None
+
+    @property
+    def label(self) -> str:
+        """Return how messages and results call it."""
+        return self.path.as_posix() if self.stream is None else self.stream.label
+
+    def frame_rate(self) -> float:
+        """Return the frames of a video a second."""
+        return frame_rate(self.path) if self.stream is None else self.stream.rate
+
+    def frame_count(self) -> int | None:
+        """Return the number of frames, 1 of an image; None where it is not known."""
+        if self.stream is not None:
+            return self.stream.frames
+        return frame_count(self.path) if self.video else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,33 +71,41 @@ class Item:
     @property
     def display_name(self) -> str:
         """Return how messages call it."""
-        return str(self.source.path) + ('' if self.frame is None else f', frame {self.frame}')
+        return self.source.label + ('' if self.frame is None else f', frame {self.frame}')
 
 
 def find_sources(given: Sequence[str | os.PathLike]) -> list[Source]:
-    """Return the images and videos that paths, folders and patterns stand for, each once.
+    """Return the images and videos that paths, folders, patterns and addresses mean, each once.
 
     A file that is named is listed even if it does not exist: it is skipped later, as a bad image.
 
     Raises:
         UserError: nothing is given, a folder has no image, a pattern matches nothing, or a video
-            cannot be read.
+            or a stream cannot be read.
     """
     if not given:
         raise UserError(
             'nothing to predict on: give images, folders, patterns or videos', code='image.missing'
         )
     paths: dict[str, Path] = {}
+    streams: dict[str, Stream] = {}
     for item in given:
-        for path in _expand_pattern(os.fspath(item)):
+        text = os.fspath(item)
+        if is_stream(text):
+            if text not in streams:
+                streams[text] = find_stream(text)
+                paths[text] = Path(streams[text].file_name)
+            continue
+        for path in _expand_pattern(text):
             paths.setdefault(os.path.realpath(path), path)
-    found = list(paths.values())
     sources = [
-        Source(path, name, path.suffix.lower() in VIDEO_SUFFIXES)
-        for path, name in zip(found, distinct_names(found))
+        Source(
+            path, name, key in streams or path.suffix.lower() in VIDEO_SUFFIXES, streams.get(key)
+        )
+        for (key, path), name in zip(paths.items(), distinct_names(list(paths.values())))
     ]
     for source in sources:
-        if source.video:
+        if source.video and source.stream is None:
             with open_video(source.path):
                 pass
     return sources
@@ -87,11 +113,6 @@ def find_sources(given: Sequence[str | os.PathLike]) -> list[Source]:
 
 def _expand_pattern(text: str) -> list[Path]:
     path = Path(text).expanduser()
-    if '://' in text:
-        raise UserError(
-            f'{text} is an address; download the file first, and give its path',
-            code='image.missing',
-        )
     if path.is_dir():
         return _list_folder(path)
     if path.exists() or not glob.has_magic(text):
@@ -167,7 +188,7 @@ def count_images(sources: Iterable[Source], every: int) -> int | None:
     """Count images and predicted frames; return None where a video does not say how long it is."""
     total = 0
     for source in sources:
-        frames = frame_count(source.path) if source.video else 1
+        frames = source.frame_count()
         if frames is None:
             return None
         total += -(-frames // every) if source.video else 1

@@ -60,8 +60,22 @@ def check_sources(options: ImageOptions, sources: Iterable[Source]) -> None:
     still = next((source for source in sources if not source.video), None)
     if options.track and still is not None:
         raise UserError(
-            f'--track follows objects from frame to frame of a film, and {still.path} is a '
+            f'--track follows objects from frame to frame of a film, and {still.label} is a '
             'picture; give films alone, or leave --track out',
+            code='option.conflict',
+        )
+
+
+def refuse_tta(options: ImageOptions) -> None:
+    """Refuse several views of an image where a file predicts, which holds no recipe for them.
+
+    Raises:
+        UserError: they are asked for.
+    """
+    if options.tta:
+        raise UserError(
+            '--tta merges several views by the config of a training, which an exported file does '
+            'not hold; predict by config and checkpoint, or leave --tta out',
             code='option.conflict',
         )
 
@@ -90,3 +104,9 @@ def check_task(options: ImageOptions, task: str) -> None:
                 f'leave {option} out',
                 code='option.conflict',
             )
+    if options.slice is not None and options.tta and task == 'semantic':
+        raise UserError(
+            '--slice averages the scores of tiles, and --tta of a segmentor gives none; leave one '
+            'of them out',
+            code='option.conflict',
+        )

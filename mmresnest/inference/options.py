@@ -25,6 +25,8 @@ class ImageOptions:
         slice: predict on tiles of so many pixels a side, and merge what is found: for small objects
             in large images.
         track: follow the objects of films from frame to frame, by ByteTrack.
+        tta: merge what is found in several views of an image: mirrored, and of segmentors at other
+            scales, too.
         overlap: with --slice: how much of a tile the next one repeats (default: 0.2).
         score_thr: leave out objects with a lower score.
         batch_size: images of one size at once.
@@ -43,6 +45,7 @@ class ImageOptions:
     slice: int | None = option(type=int, metavar='PIXELS')
     overlap: float | None = option(type=float, metavar='SHARE')
     track: bool = option(False)
+    tta: bool = option(False)
     score_thr: float = option(0.3, type=float, metavar='S')
     batch_size: int = option(1, type=int, metavar='N')
     device: str = option('auto')

@@ -21,7 +21,7 @@ from pathlib import Path
 from ..errors import UserError
 from .crops import name_folder
 from .inputs import Source
-from .videos import CODECS, frame_rate
+from .videos import CODECS
 
 PREDICTIONS = 'predictions.json'
 
@@ -100,7 +100,7 @@ class OutputPlan:
 
     def frame_rate(self, source: Source) -> float:
         """Return the predicted frames of a video a second."""
-        return frame_rate(source.path) / self.vid_stride
+        return source.frame_rate() / self.vid_stride
 
     def picture_path(self, source: Source, suffix: str = '') -> Path:
         """Return the file of an annotated image, or of an annotated video."""
@@ -144,7 +144,8 @@ def check_outputs(
     Raises:
         UserError: with what to do instead.
     """
-    _check_reads(plan, [*(source.path for source in sources), *map(Path, others)])
+    files = [source.path for source in sources if source.stream is None]
+    _check_reads(plan, [*files, *map(Path, others)])
     if plan.table.suffix != '.json' or plan.table.is_dir():
         raise UserError(
             f'--json {plan.table}: results are written as a json file; give a name '

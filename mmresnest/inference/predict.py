@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,11 +18,19 @@ from .base import BasePredictor, StreamPredictor
 from .class_filter import filter_by_class, find_labels
 from .images import BadImage, read_image
 from .inputs import Item, Source, count_images, find_sources
-from .option_checks import check_sources, check_task, check_values, needed_score, tile_overlap
+from .option_checks import (
+    check_sources,
+    check_task,
+    check_values,
+    needed_score,
+    refuse_tta,
+    tile_overlap,
+)
 from .options import ExportedOptions, ImageOptions, PredictOptions
 from .outputs import PREDICTIONS, ObjectFiles, OutputPlan, check_outputs
 from .results import Result
 from .slicing import SlicedPredictor
+from .streams import iter_stream, stop_on_signal
 from .tracking import follow_objects
 from .videos import iter_frames
 from .writer import ResultWriter
@@ -91,7 +100,7 @@ def predict(
             of a training, of which config and checkpoint are taken.
         checkpoint: weights of the config's model; its classes are those it was trained with. None
             for the best of the work folder.
-        images: files, folders, patterns or videos.
+        images: files, folders, patterns, videos, addresses of streams or numbers of cameras.
         options: what is asked for, see :class:`~mmresnest.inference.options.PredictOptions`.
         progress: makes what is told of the progress, from the number of images and frames.
         **given: options by keyword, such as ``score_thr=0.5``.
@@ -143,7 +152,7 @@ def predict_exported(
 
     Args:
         model: an ``.onnx`` or ``.xml``.
-        images: files, folders, patterns or videos.
+        images: files, folders, patterns, videos, addresses of streams or numbers of cameras.
         options: what is asked for, see :class:`~mmresnest.inference.options.ExportedOptions`.
         progress: as for :func:`predict`.
         **given: options by keyword.
@@ -157,6 +166,7 @@ def predict_exported(
     from .exported import ExportedModel
 
     options = build_options(ExportedOptions, options, given)
+    refuse_tta(options)
     return _run_prediction(
         lambda: ExportedModel(model, needed_score(options), options.device),
         [model],
@@ -201,13 +211,17 @@ def _run_prediction(
     with (
         shown(count_images(sources, options.vid_stride)) as shown_progress,
         _discard_on_failure(writer),
+        ExitStack() as signals,
     ):
-        skipped = Skipped(shown_progress)
-        images = ((item, item.image) for item in _iter_items(sources, plan.vid_stride, skipped))
+        skipped, stop = Skipped(shown_progress), threading.Event()
+        if any(source.stream for source in sources):
+            signals.enter_context(stop_on_signal(stop))
+        items = _iter_items(sources, plan.vid_stride, skipped, stop)
+        pairs = ((item, item.image) for item in items)
         predictor: StreamPredictor = model
         if options.slice is not None:
             predictor = SlicedPredictor(model, options.slice, tile_overlap(options))
-        results = predictor.stream(images, options.batch_size, skipped.add_item)
+        results = predictor.stream(pairs, options.batch_size, skipped.add_item)
         if labels is not None:
             results = ((item, filter_by_class(result, labels)) for item, result in results)
         if options.track:
@@ -241,14 +255,33 @@ def _write_all(
     writer.close()
 
 
-def _iter_items(sources: Iterable[Source], vid_stride: int, skipped: Skipped) -> Iterator[Item]:
-    """Read images and frames one after the other, and report what cannot be used."""
+def _iter_items(
+    sources: Iterable[Source], vid_stride: int, skipped: Skipped, stop: threading.Event
+) -> Iterator[Item]:
+    """Read images and frames one after the other, and report what cannot be used.
+
+    Args:
+        sources: the images and videos.
+        vid_stride: every N-th frame of a video is read.
+        skipped: is told.
+        stop: ends streams, and what would come after them.
+    """
     number = 0
     for source in sources:
+        if stop.is_set():
+            return
         if source.video:
-            for frame, image in iter_frames(source.path, vid_stride):
+            frames = (
+                iter_frames(source.path, vid_stride)
+                if source.stream is None
+                else iter_stream(source.stream, vid_stride, skipped.progress.say, stop)
+            )
+            before = number
+            for frame, image in frames:
                 number += 1
                 yield Item(number, source, frame, image)
+            if number == before and not stop.is_set():
+                skipped.add_image(source.label, 'it gives no picture')
             continue
         number += 1
         try:

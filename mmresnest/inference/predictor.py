@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from ..config.inspect import dataset_configs, task_of, type_of
 from ..config.load import name_of
 from ..data.base import DataFolder
 from ..data.request import DataRequest
-from ..engine import checkpoints
+from ..engine import checkpoints, tta
 from ..engine.runner import explain_build_errors
 from ..errors import UserError
 from .base import BasePredictor
@@ -88,7 +88,7 @@ class Predictor(BasePredictor):
         self.num_things = count_things(cfg, len(self.names))
         self._scope = cfg.default_scope
         with self._default_scope(), explain_build_errors(cfg):
-            self._pipeline, self._float = _build_pipeline(cfg)
+            self._pipeline, self._float = _build_pipeline(cfg, _test_pipeline(cfg))
             model = _build_model(cfg, checkpoint, content)
         model.to(self.device)
         self.fused = fused and self.device == 'cpu'
@@ -97,6 +97,34 @@ class Predictor(BasePredictor):
 
             model = fuse(model, inplace=True)
         self.model, self.config = model, cfg
+        self._merger: Any = None  # of several views of an image
+
+    def use_tta(self) -> Predictor:
+        """Have several views of each image predicted on from now on, and their results merged.
+
+        By the config's ``tta_model`` and ``tta_pipeline``, or else by views of ours: see
+        :mod:`mmresnest.engine.tta`. A model with masks then gives boxes only.
+
+        Returns:
+            the predictor.
+
+        Raises:
+            UserError: the views of this model cannot be merged.
+        """
+        from mmengine.registry import MODELS
+
+        tta.check_mergeable(self.config)
+        recipe, views = tta.find_recipe(self.config, _test_pipeline(self.config))
+        with self._default_scope(), explain_build_errors(self.config):
+            self._pipeline, self._float = _build_pipeline(self.config, views)
+            self._merger = MODELS.build(ConfigDict(**recipe, module=self.model))
+        if self.task == 'instance':
+            for name in tta.MASK_PARTS:
+                if hasattr(self.model.roi_head, name):
+                    setattr(self.model.roi_head, name, None)
+            self.task = 'detection'
+            tta.note_masks()
+        return self
 
     def _default_scope(self) -> AbstractContextManager:
         from mmengine.registry import DefaultScope
@@ -131,16 +159,20 @@ class Predictor(BasePredictor):
                 f'it is {size[1]} x {size[0]} pixels, which the test '
                 'pipeline cannot bring to its size',
             ) from error
-        return tuple(sample['inputs'].shape), sample
+        views = sample['inputs'] if isinstance(sample['inputs'], list) else [sample['inputs']]
+        return tuple(side for view in views for side in view.shape), sample
 
     def predict_batch(self, samples: list[dict]) -> list[Result]:
         """Return the results of samples of one size."""
         import torch
 
+        batch = {name: [sample[name] for sample in samples] for name in ('inputs', 'data_samples')}
         with self._default_scope(), torch.inference_mode():
-            found = self.model.test_step(
-                {name: [sample[name] for sample in samples] for name in ('inputs', 'data_samples')}
-            )
+            if self._merger is None:
+                found = self.model.test_step(batch)
+            else:  # which takes a list of images for each view
+                views = {name: [*map(list, zip(*values))] for name, values in batch.items()}
+                found = self._merger.test_step(views)
         return [self._to_result(sample) for sample in found]
 
     def choose_classes(self, scores: np.ndarray) -> np.ndarray:
@@ -153,7 +185,7 @@ class Predictor(BasePredictor):
         """Convert a data sample of mmdet or mmseg into a result."""
         size = tuple(sample.metainfo['ori_shape'][:2])
         if self.task == 'semantic':
-            labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
+            labels = sample.pred_sem_seg.data.reshape(size).cpu().numpy()
             scores = sample.seg_logits.data.cpu().numpy() if self.keeps_scores else None
             return Segmentation(labels.astype(np.int64), self.names, size, scores)
         if self.task == 'panoptic':
@@ -219,14 +251,18 @@ def resolve_device(name: str) -> str:
     return f'cuda:{number.group(1) or 0}'
 
 
-def _build_pipeline(cfg: Config) -> tuple[Any, bool]:
-    """Build the test pipeline behind its loading steps; tell whether it takes floats."""
+def _test_pipeline(cfg: Config) -> list[Any]:
+    """Return the steps of a config's test pipeline."""
+    return list(dataset_configs(find_test_dataloader(cfg)['dataset'])[0].get('pipeline') or ())
+
+
+def _build_pipeline(cfg: Config, steps: list[Any]) -> tuple[Any, bool]:
+    """Build a test pipeline behind its loading steps; tell whether it takes floats."""
     from mmengine.dataset import Compose
 
-    steps = list(dataset_configs(find_test_dataloader(cfg)['dataset'])[0].get('pipeline') or ())
     where = f'the test pipeline of {name_of(cfg)}'
     loads = [step for step in steps if type_of(step).startswith('LoadImage')]
-    if not loads or not type_of(steps[-1]).startswith('Pack'):
+    if not loads or not type_of(steps[-1]).startswith(('Pack', 'TestTimeAug')):
         raise UserError(
             f'{where} must begin with LoadImageFromFile and end in PackDetInputs or '
             f'PackSegInputs, and has {", ".join(map(type_of, steps)) or "no step"}',
@@ -245,8 +281,7 @@ def _build_pipeline(cfg: Config) -> tuple[Any, bool]:
             'such images with `mmresnest test`',
             code='config.pipeline',
         )
-    kept = [step for step in steps if not type_of(step).startswith('Load')]
-    return Compose(kept), bool(load.get('to_float32'))
+    return Compose(tta.drop_loads(steps)), bool(load.get('to_float32'))
 
 
 def _build_model(cfg: Config, checkpoint: str | os.PathLike, content: Mapping[str, Any]) -> Any:

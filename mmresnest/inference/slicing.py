@@ -179,8 +179,10 @@ class SlicedPredictor(StreamPredictor):
 
     def _check_fit(self, opened: _OpenImage) -> None:
         """Refuse tiles that are too small for what is found, as soon as it is."""
-        sides = getattr(opened.merger, 'sides', ())
-        if self._fits or not len(sides):
+        if self._fits or not isinstance(opened.merger, ObjectMerger):
+            return
+        sides = opened.merger.sides
+        if not len(sides):
             return
         if sides.min() > self.side:
             least = int(sides.min())

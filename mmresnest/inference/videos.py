@@ -82,22 +82,28 @@ class VideoWriter:
     """An annotated video, under a temporary name until it is complete.
 
     Args:
-        source: the video it is made from.
+        source: how messages call the video it is made from.
         paths: its names, by codec.
         rate: frames per second.
     """
 
-    def __init__(self, source: Path, paths: Sequence[Path], rate: float) -> None:
+    def __init__(self, source: str, paths: Sequence[Path], rate: float) -> None:
         self.source, self.paths, self.rate = source, paths, rate
         self.writer: Any = None
         self.path, self.part = paths[0], paths[0]
+        self.size = (0, 0)
         self.failed = False
 
     def add_frame(self, picture: np.ndarray) -> None:
-        """Append a frame H W 3 in RGB."""
+        """Append a frame H W 3 in RGB, in the size of the first."""
+        import cv2
+
         if self.writer is None and not self.failed:
             self._open_file(picture)
+            self.size = picture.shape[1::-1]
         if self.writer is not None:
+            if picture.shape[1::-1] != self.size:  # of a camera that was turned, say
+                picture = cv2.resize(picture, self.size)
             self.writer.write(np.ascontiguousarray(picture[:, :, ::-1]))
 
     def _open_file(self, picture: np.ndarray) -> None:

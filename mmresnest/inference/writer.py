@@ -47,12 +47,13 @@ class ResultWriter:
         self._rows: list[tuple[int, Any]] = []
         self._images: list[tuple[int, dict[str, Any]]] = []
         self._videos: dict[str, VideoWriter] = {}
+        self._frames: dict[str, int] = {}  # stream -> its last picture
         self._uncut = 0
 
     def add_result(self, item: Item, result: Result) -> None:
         """Write the picture and the map of an image, and keep the rest for the json file."""
         self.shown += 1
-        origin: dict[str, Any] = dict(file_name=item.source.path.as_posix())
+        origin: dict[str, Any] = dict(file_name=item.source.label)
         if item.frame is not None:
             origin['frame'] = item.frame
         height, width = result.size
@@ -155,11 +156,18 @@ class ResultWriter:
             return
         if source.name not in self._videos:
             self._videos[source.name] = VideoWriter(
-                source.path,
+                source.label,
                 [plan.picture_path(source, suffix) for suffix, _ in CODECS],
                 plan.frame_rate(source),
             )
-        self._videos[source.name].add_frame(picture)
+        film, count = self._videos[source.name], 1
+        if source.stream is not None:  # where pictures are passed over, one stands for them
+            assert item.frame is not None
+            last = self._frames.get(source.name, item.frame - plan.vid_stride)
+            count = max(1, round((item.frame - last) / plan.vid_stride))
+            self._frames[source.name] = item.frame
+        for _ in range(count):
+            film.add_frame(picture)
 
 
 def _to_smallest_dtype(labels: np.ndarray) -> np.ndarray:
