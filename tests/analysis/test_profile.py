@@ -205,11 +205,39 @@ def test_the_command(shapes, tmp_path, capsys):
     assert [one['mode'] for one in json.loads(file.read_text())] == ['training', 'inference']
 
 
+def test_reading_by_transform(shapes, tmp_path, capsys):
+    path, file = tiny.write(tmp_path, 'detection'), tmp_path / 'figures.json'
+    given = ['--data', str(shapes), '--loading', '3', '--json', str(file)]
+    assert main.main(['profile', str(path), *given]) == 0
+    out = capsys.readouterr().out
+    training, inference = json.loads(file.read_text())
+    assert list(training['transforms'])[0] == 'LoadImageFromFile'
+    assert {'LoadAnnotations', 'Resize', 'RandomFlip', 'PackDetInputs'} < set(
+        training['transforms']
+    )
+    assert 'RandomFlip' not in inference['transforms']
+    for one, images in ((training, 4), (inference, 3)):  # whole batches
+        assert one['images'] == images and min(one['transforms'].values()) >= 0
+        assert sum(one['transforms'].values()) == pytest.approx(one['total'])
+        assert f'{one["mode"]}: {one["total"] * 1e3:.1f} ms' in out
+
+
+@pytest.mark.slow
+def test_the_wait_for_workers(shapes, tmp_path):
+    found = profile.profile(
+        tiny.write(tmp_path, 'detection'), data=shapes, mode='inference', steps=1, workers=1
+    )
+    assert found.workers == 1 and found.parts['reading'] > 0
+    assert profile.format_table(found).startswith('inference, 1 workers: 1 x 3')
+
+
 @pytest.mark.parametrize(
     'given, said',
     [
         (['--modes', 'inference', 'train'], 'legal: training, inference'),
         (['--steps', '0'], 'at least one'),
+        (['--workers', '0', '-1'], 'at least 0'),
+        (['--loading', '0'], 'at least one image'),
         (['--batch', '0'], 'at least 1'),
         (['--threads', '0'], 'at least 1'),
         (['--json', 'none/a.json'], 'no folder'),
