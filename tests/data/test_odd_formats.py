@@ -16,12 +16,13 @@ from helpers.folders import (
     KINDS,
     coco_table,
     draw_image,
+    make_cvat_xml,
     make_truth,
     put_yolo,
     write_json,
     write_text,
 )
-from helpers.mask_folders import draw_truth, make_voc_masks, save_mask
+from helpers.mask_folders import draw_truth, make_voc_objects, save_mask
 
 from mmresnest.data.folder import read_folder
 from mmresnest.data.formats.split import Division
@@ -378,20 +379,6 @@ def test_difficult_objects_are_crowds(tmp_path):
         assert crowds == (['val_0.jpg'] if split == 'val' else [])
 
 
-def make_voc_objects(root: Path) -> None:
-    """VOC's masks of classes and of objects, with a void corner."""
-    make_voc_masks(root)
-    for split, shots in make_truth(['train', 'val']).items():
-        assert split
-        for shot in shots:
-            pixels = np.zeros(shot.size[::-1], np.uint8)
-            for number, mark in enumerate(shot.marks, start=1):
-                x, y, w, h = mark.box
-                pixels[y : y + h, x : x + w] = number
-            pixels[:2, :2] = 255
-            save_mask(root / 'SegmentationObject' / f'{shot.name}.png', pixels, palette=True)
-
-
 @pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 def test_instance_masks_of_voc_are_read_to_the_pixel(tmp_path):
     root = tmp_path / 'set'
@@ -427,39 +414,17 @@ def test_an_object_of_two_classes_is_refused(tmp_path):
         read_folder(tmp_path / 'set', 'coco')
 
 
-def write_cvat(root: Path, extra: str = '', subsets: bool = True) -> None:
-    """CVAT's own file: boxes in two subsets, polygons and turned boxes in ``extra``."""
-    lines = ['<annotations><version>1.1</version><meta><task><labels>']
-    lines += [f'<label><name>{name}</name></label>' for name in CLASSES]
-    lines.append('</labels></task></meta>')
-    for split, shots in make_truth(['train', 'val']).items():
-        for shot in shots:
-            draw_image(root / 'images' / f'{shot.name}.jpg', shot)
-            subset = f' subset="{split.replace("val", "Validation")}"' if subsets else ''
-            width, height = shot.size
-            lines.append(
-                f'<image name="{shot.name}.jpg" width="{width}" height="{height}"{subset}>'
-            )
-            for mark in shot.marks:
-                x, y, w, h = mark.box
-                lines.append(
-                    f'<box label="{mark.name}" xtl="{x}.00" ytl="{y}" xbr="{x + w}" ybr="{y + h}"/>'
-                )
-            lines += [extra, '</image>']
-    write_text(root / 'annotations.xml', '\n'.join([*lines, '</annotations>']))
-
-
 POLYGON = '<polygon label="bar" points="{}" group_id="{}"/>'
 
 
 def test_cvat_s_own_file_is_read(tmp_path):
-    write_cvat(tmp_path / 'set')
+    make_cvat_xml(tmp_path / 'set')
     folder = read_folder(tmp_path / 'set', 'coco')
     assert (folder.format, folder.classes) == ('CVAT', CLASSES)
     assert {name: one.object_count for name, one in folder.splits.items()} == TWO
     extra = POLYGON.format('1,1;5,1;5,6', 2) + POLYGON.format('11,1;15,1;15,6', 2)
     extra += '<box label="disk" xtl="10" ytl="10" xbr="20" ybr="14" rotation="90.0"/>'
-    write_cvat(tmp_path / 'other', extra)
+    make_cvat_xml(tmp_path / 'other', extra)
     folder = read_folder(tmp_path / 'other', 'coco')
     table = json.loads((folder.root / folder.splits['val'].annotations).read_text())
     grouped, turned = [row for row in table['annotations'] if row.get('segmentation')][:2]
@@ -481,7 +446,7 @@ def test_cvat_s_own_file_is_read(tmp_path):
     ],
 )
 def test_what_cvat_s_file_must_not_have(extra, code, part, tmp_path):
-    write_cvat(tmp_path / 'set', extra)
+    make_cvat_xml(tmp_path / 'set', extra)
     with refuses(code, 'annotations.xml:', part):
         read_folder(tmp_path / 'set', 'coco')
 

@@ -390,6 +390,28 @@ def make_roboflow_csv(root: Path) -> None:
         write_text(folder / '_annotations.csv', spell_csv(shots))
 
 
+def make_cvat_xml(root: Path, extra: str = '') -> None:
+    """CVAT's own file: boxes in two subsets, polygons and turned boxes in ``extra``."""
+    lines = ['<annotations><version>1.1</version><meta><task><labels>']
+    lines += [f'<label><name>{name}</name></label>' for name in CLASSES]
+    lines.append('</labels></task></meta>')
+    for split, shots in make_truth(['train', 'val']).items():
+        for shot in shots:
+            draw_image(root / 'images' / f'{shot.name}.jpg', shot)
+            (width, height), subset = shot.size, split.replace('val', 'Validation')
+            lines.append(
+                f'<image name="{shot.name}.jpg" width="{width}" height="{height}" '
+                f'subset="{subset}">'
+            )
+            for mark in shot.marks:
+                x, y, w, h = mark.box
+                lines.append(
+                    f'<box label="{mark.name}" xtl="{x}.00" ytl="{y}" xbr="{x + w}" ybr="{y + h}"/>'
+                )
+            lines += [extra, '</image>']
+    write_text(root / 'annotations.xml', '\n'.join([*lines, '</annotations>']))
+
+
 class Kind(NamedTuple):
     """A kind of folder: who makes it, what it is, and what of the truth it holds.
 
@@ -433,6 +455,7 @@ KINDS = {
     'labelme-splits': Kind(make_labelme_splits, 'labelme', ('train', 'val'), True),
     'csv': Kind(make_csv, 'csv', ('train', 'val'), negatives=False),
     'csv-roboflow': Kind(make_roboflow_csv, 'csv', negatives=False),
+    'cvat': Kind(make_cvat_xml, 'cvat', ('train', 'val')),
 }
 # fmt: on
 """Every kind with boxes or instance masks."""

@@ -108,6 +108,19 @@ def make_voc_masks(root: Path) -> None:
     write_text(root / 'classes.txt', '\n'.join(NAMES) + '\n')
 
 
+def make_voc_objects(root: Path) -> None:
+    """VOC's masks of classes and of objects, with a void corner."""
+    make_voc_masks(root)
+    for shots in make_truth(['train', 'val']).values():
+        for shot in shots:
+            pixels = np.zeros(shot.size[::-1], np.uint8)
+            for number, mark in enumerate(shot.marks, start=1):
+                x, y, w, h = mark.box
+                pixels[y : y + h, x : x + w] = number
+            pixels[:2, :2] = 255
+            save_mask(root / 'SegmentationObject' / f'{shot.name}.png', pixels, palette=True)
+
+
 def make_cvat_masks(root: Path) -> None:
     """CVAT's "Segmentation mask": colors, ``labelmap.txt``, one list."""
     put_pairs(
