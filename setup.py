@@ -53,6 +53,8 @@ EXTRAS = {
     # several machines, so that no Ray with a cluster of its own is needed. From 5 on a sampler can be
     # seeded by the number of its trial. The page is made as that of a report.
     'sweep': ['optuna>=5', 'plotly>=6', 'jinja2>=3.1'],
+    # mmresnest push and pull, by the hub's own library; its HTTP client changed with 2.
+    'hub': ['huggingface_hub>=2'],
     # mmresnest export --format onnx: onnxscript is what torch's exporter writes with, onnxruntime
     # runs every file at once; and mmresnest predict --model, which needs onnxruntime alone.
     'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
@@ -78,6 +80,7 @@ EXTRAS = {
         'plotly>=6',
         'jinja2>=3.1',
         'optuna>=5',
+        'huggingface_hub>=2',
         'tensorboard>=2.15',
         'onnx>=1.16',
         'onnxscript>=0.3',

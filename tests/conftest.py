@@ -40,6 +40,7 @@ ONCE = {
     'test_folder',
     'test_formats',
     'test_growth',
+    'test_hub',
     'test_invariants',
     'test_layers',
     'test_fast',
@@ -136,6 +137,16 @@ def unformatted(monkeypatch):
     """Leaves the texts of configs unformatted: yapf takes longer than the runs of small models."""
     for module in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):
         monkeypatch.setattr(f'{module}.FormatCode', lambda text, **_: (text, False), raising=False)
+
+
+@pytest.fixture
+def uninitialized(monkeypatch):
+    """Leaves new weights as they are: those on the device meta have no values, and torch fills each in Python."""
+    from torch.nn import init
+
+    for name in vars(init).copy():
+        if name.endswith('_') and not name.startswith('_'):
+            monkeypatch.setattr(init, name, lambda tensor, *_, **__: tensor)
 
 
 def share(tmp_path_factory, name, make) -> Path:

@@ -37,6 +37,8 @@ COMMANDS = {
     'list': 'show configs, networks and published checkpoints',
     'report': 'write scores, curves and mistakes of a run into one page',
     'demo': 'open a page on which a trained or exported model is tried (make demo trains one)',
+    'push': 'publish the model of a run on the Hugging Face hub, with its card',
+    'pull': 'fetch a published model from there',
     'completion': 'print a script that has a shell complete commands',
 }
 """Command -> what it does, in a line."""

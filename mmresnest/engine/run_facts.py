@@ -6,6 +6,7 @@ import platform
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,8 @@ def run_facts(folder: Path, cfg: Config, source: Path) -> dict[str, str]:
         )
         or 'not logged',
     }
-    here = {name: _installed_version(name) for name in PACKAGES}
     facts['versions of this report'] = f'Python {platform.python_version()}, ' + ', '.join(
-        f'{name} {number}' for name, number in here.items() if number
+        f'{name} {number}' for name, number in installed_versions().items()
     )
     facts['report made'] = time.strftime('%Y-%m-%d %H:%M')
     return facts
@@ -128,8 +128,10 @@ def _format_date(text: str) -> str:
     return re.sub(r'^(\d{4})(\d\d)(\d\d)_(\d\d)(\d\d)(\d\d)$', r'\1-\2-\3 \4:\5:\6', text)
 
 
-def _installed_version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ''
+def installed_versions() -> dict[str, str]:
+    """Return those of PACKAGES that are installed, with their versions."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

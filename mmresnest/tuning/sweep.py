@@ -254,7 +254,7 @@ class Sweep:
             training.wait_for_end()
             self._end_trial(trial, training, 'failed', None, str(error))
             return True
-        known = len(self._noted(trial))
+        known = len(self.study.list_rows()[trial.number].scores)
         for number, score in enumerate(scores[known:], known + 1):
             if not self.study.report_score(trial, number, score) or status is not None:
                 continue
@@ -276,9 +276,6 @@ class Sweep:
             score = max(scores) if keeps_best else scores[-1]
             self._end_trial(trial, training, 'finished', score, '')
         return True
-
-    def _noted(self, trial: Any) -> list[float]:
-        return self.study.list_rows()[trial.number].scores  # type: ignore[return-value]
 
     def _end_trial(
         self, trial: Any, training: Training, state: str, score: float | None, reason: str

@@ -148,7 +148,10 @@ def test_nothing_is_imported_that_neither_we_nor_a_stack_brings():
         'onnxruntime',
         'openvino',
         'plotly',
+        'httpx2',  # of huggingface_hub
+        'huggingface_hub',
         'jinja2',
+        'optuna',
         'supervision',
         'shtab',
         'wandb',
