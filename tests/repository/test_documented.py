@@ -116,12 +116,19 @@ TOOLS = {
     'growth.py': '--help',
     'benchmark_kept.py': '--help',
     'measure_threads.py': '--help',
+    'measure_prediction.py': '--help',
     'scale.py': '--help',
     'check_install.py': '--help',
 }
 
-#: what takes a detector as a whole file is parsed here -> the test that does so at length
-AT_LENGTH = {'--int8': 'test_int8_is_scored', '--model': 'test_predicts_without_torch_and_mm'}
+#: what is only parsed here -> the test that does so at length
+AT_LENGTH = {
+    '--int8': 'export/test_export.py::test_int8_is_scored',
+    '--model': 'export/test_export.py::test_predicts_without_torch_and_mm',
+    '--save-txt': 'inference/test_object_files.py::test_what_is_written',
+    '--slice': 'inference/test_slicing.py::test_the_command',
+    '--track': 'inference/test_tracking.py::test_identities_last',
+}
 
 #: programs that another line installs -> by which name
 BY_PIP = {
@@ -354,8 +361,8 @@ def ours(command: Command, request) -> None:
     for option, test in AT_LENGTH.items():
         if option in words:
             assert parsed(name, words)
-            file = ROOT / 'tests' / 'export' / 'test_export.py'
-            assert f'def {test}(' in file.read_text(encoding='utf-8')
+            file, _, name = test.partition('::')
+            assert f'def {name}(' in (ROOT / 'tests' / file).read_text(encoding='utf-8')
             return
     here = request.getfixturevalue('here')
     words = [*map(meant, words), *BRIEF.get(name, ())]
