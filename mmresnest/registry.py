@@ -15,6 +15,7 @@ from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import VISBACKENDS as ROOT_VISBACKENDS
 from mmengine.registry import Registry
 
@@ -37,6 +38,7 @@ HOOKS = Registry(
         'mmresnest.engine.hooks.progress_bar',
         'mmresnest.engine.hooks.scores',
         'mmresnest.engine.hooks.signals',
+        'mmresnest.export.runtime_maps',
     ],
 )
 DATASETS = Registry(
@@ -62,6 +64,12 @@ LOOPS = Registry(
 )
 STRATEGIES = Registry(
     'strategy', parent=ROOT_STRATEGIES, scope='mmresnest', locations=['mmresnest.engine.strategies']
+)
+TRANSFORMS = Registry(
+    'transform',
+    parent=ROOT_TRANSFORMS,
+    scope='mmresnest',
+    locations=['mmresnest.engine.random_crop'] if find_spec('mmseg') else [],
 )
 VISBACKENDS = Registry(
     'vis_backend',

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,8 +14,9 @@ from mmengine.logging import print_log
 
 from ..errors import UserError
 from ..models.norms import replace_sync_norms
+from ..utils.threads import count_processes, count_processors
 from .defaults import CHECKED, TYPES
-from .inspect import LOADERS, model_of
+from .inspect import LOADERS, iterate_transforms, model_of
 from .load import name_of
 
 
@@ -37,14 +40,31 @@ def configure_norms(cfg: Config, distributed: bool) -> int:
     return changed
 
 
-def configure_loaders(cfg: Config) -> None:
-    """Drop settings of worker processes where there are none, which torch refuses."""
+def configure_loaders(
+    cfg: Config, workers: int | None = None, given: Mapping[str, Any] | None = None
+) -> None:
+    """Set worker processes by the cores, and have their transforms waste no time.
+
+    Args:
+        cfg: the config, changed in place.
+        workers: the option of that name, which is obeyed.
+        given: settings that override the config, likewise.
+    """
+    limit = max(1, count_processors() // count_processes(os.environ))
     for name in LOADERS:
         loader = cfg.get(name)
-        if loader is not None and not loader.get('num_workers'):
+        if loader is None:
+            continue
+        asked = workers is not None or any(key.startswith(name) for key in given or ())
+        if not asked and (loader.get('num_workers') or 0) > limit:
+            loader['num_workers'] = limit
+        if not loader.get('num_workers'):  # torch refuses the other settings then
             loader['num_workers'] = 0
             for key in ('persistent_workers', 'prefetch_factor'):
                 loader.pop(key, None)
+    for node in iterate_transforms(cfg):  # mmdet's transform of that name has no such ratio
+        if node['type'] in ('RandomCrop', 'mmseg.RandomCrop') and 'cat_max_ratio' in node:
+            node['type'] = 'mmresnest.RandomCrop'
 
 
 def configure_scoring(cfg: Config, fuse: bool) -> None:

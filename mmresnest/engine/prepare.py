@@ -49,6 +49,7 @@ from ..config.load import load_config, merge_options, name_of
 from ..config.option_keys import check_keys
 from ..config.options import ConfigOptions, PrintOptions, RunOptions, ScheduleOptions, build_options
 from ..config.paths import check_paths
+from ..config.regions import limit_regions
 from ..config.retarget import KINDS, start_from_scratch, use_data
 from ..config.schedule import apply_options
 from ..data.request import DataRequest
@@ -294,6 +295,8 @@ def use_amp(cfg: Config) -> None:
     """Set up mixed precision: float16 with scaled losses on a GPU, bfloat16 elsewhere."""
     import torch
 
+    from ..deploy import has_bfloat16
+
     wrapper = cfg.optim_wrapper
     if wrapper.get('type', 'OptimWrapper') not in (*CHECKED, *CHECKED.values()):
         raise UserError(
@@ -310,6 +313,13 @@ def use_amp(cfg: Config) -> None:
         wrapper.pop('dtype', None)
         wrapper.type = 'mmresnest.Bfloat16OptimWrapper'
         print_log('mixed precision: bfloat16, without loss scaling', 'current')
+        if not torch.cuda.is_available() and not has_bfloat16():
+            print_log(
+                'this processor has neither AVX512-BF16 nor AMX: --amp saves memory here, and '
+                'takes more time than float32',
+                'current',
+                logging.WARNING,
+            )
 
 
 def scale_learning_rate(cfg: Config) -> None:
@@ -360,6 +370,7 @@ CONFIG_STEPS: tuple[tuple[Any, ...], ...] = (
 
 STEPS: tuple[tuple[Any, ...], ...] = (
     *CONFIG_STEPS,
+    (limit_regions, 'max_regions'),
     (check_paths, 'splits'),
     (require_loops, 'splits'),
     (set_work_dir, 'work_dir', 'demo', 'arch'),
@@ -379,7 +390,7 @@ STEPS: tuple[tuple[Any, ...], ...] = (
     (if_asked(check_compiler), 'compile'),
     (configure_model_wrapper,),
     (configure_norms, 'is_distributed'),
-    (configure_loaders,),
+    (configure_loaders, 'workers', 'cfg_options'),
     (configure_scoring, 'fuse'),
     (if_asked(configure_strategy), 'trains'),
     (check_annotations, 'splits', 'data', 'demo'),

@@ -163,6 +163,11 @@ def examine_machine(environment: Mapping[str, str]) -> Machine:
     return Machine(count_cores(processors), quota, busy)
 
 
+def count_processors() -> int:
+    """Return how many processes can compute at once: logical processors, within the quota."""
+    return max(1, int(min(len(list_processors()), read_quota())))
+
+
 def list_processors() -> list[int]:
     """Return the numbers of the logical processors that this process may run on."""
     if hasattr(os, 'sched_getaffinity'):  # macOS and Windows cannot say

@@ -378,6 +378,23 @@ def test_settle_loaders():
     assert cfg.val_dataloader.persistent_workers
 
 
+def test_no_more_workers_than_processors_unless_asked_for(monkeypatch):
+    monkeypatch.setattr(hardware, 'count_processors', lambda: 6)
+    for name in ('LOCAL_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_SIZE', 'MPI_LOCALNRANKS'):
+        monkeypatch.delenv(name, raising=False)
+
+    def settle(number, *given):
+        cfg = Config(dict(train_dataloader=dict(num_workers=number, persistent_workers=True)))
+        hardware.configure_loaders(cfg, *given)
+        return cfg.train_dataloader.num_workers
+
+    assert [settle(number) for number in (0, 4, 8)] == [0, 4, 6]
+    assert settle(8, 8) == settle(8, None, {'train_dataloader.num_workers': 8}) == 8
+    assert settle(8, None, {'test_dataloader.num_workers': 8}) == 6
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
+    assert settle(8) == 1
+
+
 def test_launchers(monkeypatch):
     assert distributed.rank_and_world_size('none') == (0, 0, 1)
     for name in ('SLURM_PROCID', 'RANK', 'OMPI_COMM_WORLD_RANK'):
