@@ -15,6 +15,7 @@ import ctypes
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, TypeGuard, TypeVar
 
 import torch
@@ -60,7 +61,14 @@ PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
 BATCH_NORMS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
-def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model:
+def fuse(
+    model: Model,
+    *,
+    inplace: bool = False,
+    compile: bool = False,
+    dtype: torch.dtype = torch.float32,
+    emulate: bool = False,
+) -> Model:
     """Return the model for inference, with equal outputs but for rounding.
 
     Args:
@@ -70,13 +78,18 @@ def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model
         inplace: change the model itself and not a copy. Its norms are gone then for good, and its
             state dict is not that of the network any more.
         compile: have ``compile_backbone`` compile the result.
+        dtype: ``torch.bfloat16`` for backbone and neck to compute in it, on CPUs that do so in
+            hardware (AVX512-BF16 or AMX). They take and give float32, and heads stay what they are.
+        emulate: compute in that dtype on other processors, too: slower, to check values.
 
     Returns:
         the model in its deployed form, in evaluation mode. It has no gradients.
 
     Raises:
-        UserError: the model is in training mode, where its norms depend on the batch.
+        UserError: the model is in training mode, where its norms depend on the batch; or this
+            processor would be slower in that dtype.
     """
+    check_dtype(dtype, emulate)
     training = [
         name or 'the model itself'
         for name, module in model.named_modules()
@@ -102,9 +115,67 @@ def fuse(model: Model, *, inplace: bool = False, compile: bool = False) -> Model
     trunks = [module for module in model.modules() if isinstance(module, Trunk)]
     if trunks and all(trunk.channels_last for trunk in trunks):
         to_memory_format(model, torch.channels_last)
+    if dtype != torch.float32:
+        for part in main_parts(model):
+            part.to(dtype)
+            part.register_forward_pre_hook(partial(cast_inputs, dtype=dtype))
+            part.register_forward_hook(cast_outputs)
     if compile:
         compile_backbone(model)
     return model
+
+
+def check_dtype(dtype: torch.dtype, emulate: bool) -> None:
+    """Refuse a dtype that this processor has not, so that it would be slower than float32.
+
+    Raises:
+        UserError: it has not, and is not to emulate it.
+    """
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise UserError(
+            f'fuse: dtype {dtype}; legal: torch.float32, torch.bfloat16', code='option.value'
+        )
+    if dtype == torch.bfloat16 and not has_bfloat16() and not emulate:
+        raise UserError(
+            'this processor has neither AVX512-BF16 nor AMX, so that bfloat16 would be slower than '
+            'float32 here; leave it out',
+            code='device.no-bfloat16',
+        )
+
+
+def has_bfloat16() -> bool:
+    """Return whether the processor multiplies in bfloat16, as torch reports it."""
+    return any(
+        getattr(torch.cpu, name, lambda: False)()
+        for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    )
+
+
+def cast_inputs(module: nn.Module, inputs: Any, dtype: torch.dtype) -> Any:
+    """Convert the tensors that a part is given."""
+    return cast_tensors(inputs, dtype)
+
+
+def cast_outputs(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+    """Convert the maps of a part to float32."""
+    return cast_tensors(outputs, torch.float32)
+
+
+def cast_tensors(value: Any, dtype: torch.dtype) -> Any:
+    """Convert a tensor, or those of a list or tuple."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(cast_tensors(one, dtype) for one in value)
+    return value.to(dtype) if isinstance(value, Tensor) else value
+
+
+def main_parts(model: nn.Module) -> list[nn.Module]:
+    """Return backbone and neck of a detector or segmentor; of a network, itself."""
+    parts = [
+        part
+        for name in ('backbone', 'neck')
+        if isinstance(part := getattr(model, name, None), nn.Module)
+    ]
+    return parts or [model]
 
 
 def fold(model: Model) -> Model:
@@ -258,12 +329,7 @@ def compile_backbone(model: Model, **options: Any) -> Model:
     options = {'dynamic': True, **options}
     if options['dynamic']:
         one_graph_for_all_sizes()
-    parts = [
-        part
-        for name in ('backbone', 'neck')
-        if isinstance(part := getattr(model, name, None), nn.Module)
-    ]
-    for part in parts or [model]:
+    for part in main_parts(model):
         part.compile(**options)
     return model
 

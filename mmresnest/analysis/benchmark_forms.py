@@ -138,7 +138,7 @@ def mmdet_backbone(case: BenchmarkCase) -> nn.Module:
         raise FormUnavailable('mmdet is not installed')
     import mmdet.models
 
-    settings = _mmdet_settings(case.arch)
+    settings = mmdet_settings(case.arch)
     model = getattr(mmdet.models, settings.pop('type'))(**settings)
     trunk = variant(case.arch).trunk
     if trunk['kind'] == 'se':
@@ -149,7 +149,7 @@ def mmdet_backbone(case: BenchmarkCase) -> nn.Module:
     return model.to(case.device)
 
 
-def _mmdet_settings(arch: str) -> dict[str, Any]:
+def mmdet_settings(arch: str) -> dict[str, Any]:
     """Return type and arguments of mmdet's class for a network."""
     row = variant(arch)
     trunk, kind = row.trunk, row.trunk['kind']

@@ -20,6 +20,7 @@ from ..errors import ArgumentError, nearest
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 STRATEGIES = ('fsdp', 'deepspeed')
+RUNTIMES = ('onnxruntime', 'openvino')
 AUGMENTATIONS = ('none', 'light', 'strong')
 SCHEDULES = ('auto', 'config', 'small')
 LOGGERS = ('tensorboard', 'wandb', 'mlflow')
@@ -152,6 +153,8 @@ class RunOptions(ConfigOptions):
         fast_eval: compute COCO's scores by faster-coco-eval: the same in less time.
         fuse: fold norms into convolutions where the model is scored on a CPU, and use the faster
             ways of inference: equal but for rounding.
+        max_regions: have the second stage of a detector look at no more regions when it is scored
+            (default: as the config says, mostly 1000); docs/speed.md says what is lost.
         progress: show a progress bar, which only a terminal gets.
         splits: the parts of the data that are read; no option of the command line.
     """
@@ -161,6 +164,7 @@ class RunOptions(ConfigOptions):
     compile: bool = option(False)
     fast_eval: bool = option(False)
     fuse: bool = option(True)
+    max_regions: int | None = option(type=int, metavar='N')
     progress: bool = option(True)
     splits: tuple[str, ...] = ('train', 'val')
 
@@ -270,6 +274,8 @@ class TestOptions(RunOptions):
         out: write the predictions: .pkl; .json for detectors; a folder for segmentors.
         show_dir: draw predictions beside the ground truth.
         tta: average over mirrored (segmentors: and scaled) copies.
+        runtime: have this compute backbone and neck, from a file that is exported once for these
+            weights; on CPUs.
     """
 
     __test__: ClassVar[bool] = False  # pytest takes a class by its name for a test
@@ -278,6 +284,7 @@ class TestOptions(RunOptions):
     out: str | os.PathLike | None = option(metavar='FILE')
     show_dir: str | os.PathLike | None = option(metavar='DIR')
     tta: bool = option(False)
+    runtime: str | None = option(choices=RUNTIMES)
 
 
 @dataclass(frozen=True, kw_only=True)

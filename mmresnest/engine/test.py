@@ -20,6 +20,7 @@ from ..config.options import TestOptions, build_options
 from ..config.retarget import drop_annotations
 from ..data.json_files import has_annotations
 from ..errors import UserError
+from ..registry import HOOKS
 from . import checkpoints, distributed
 from .class_order import follow_data
 from .hooks.scores import SavePredictions
@@ -81,6 +82,14 @@ def test(
     """
     start = time.monotonic()
     options = build_options(TestOptions, options, given)
+    if options.runtime is not None and options.compile:
+        raise UserError(
+            '--compile compiles backbone and neck, which --runtime replaces; give one of them',
+            code='option.conflict',
+        )
+    exported = None
+    if options.runtime is not None:
+        exported = HOOKS.build(dict(type='mmresnest.RunExported', runtime=options.runtime))
     config, checkpoint, folder = resolve_run(config, checkpoint)
     if folder is not None and options.work_dir is None:  # the training's own config stays there
         options = replace(options, work_dir=folder / 'test')
@@ -111,6 +120,8 @@ def test(
         del content  # the runner reads it once more
         if dump is not None:
             loop.evaluator.metrics.append(dump)
+        if exported is not None:
+            runner.register_hook(exported)
         if show_dir is not None:
             runner.register_hook(SavePredictions(str(Path(show_dir).expanduser().absolute())))
         show_progress(runner, options.progress)

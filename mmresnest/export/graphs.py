@@ -202,6 +202,12 @@ def build_graph(model: nn.Module, part: str, dtype: torch.dtype) -> nn.Module:
     Raises:
         UserError: the model has a part that cannot be exported.
     """
+    refuse_deformable(model)
+    return graph_on(fold(copy.deepcopy(model)), part, dtype)
+
+
+def refuse_deformable(model: nn.Module) -> None:
+    """Raise ``UserError`` where a model has what not all runtimes have."""
     deformable = sorted(
         {type(module).__name__ for module in model.modules() if hasattr(module, 'conv_offset')}
     )
@@ -211,7 +217,6 @@ def build_graph(model: nn.Module, part: str, dtype: torch.dtype) -> nn.Module:
             'the runtimes do not all have; export one without',
             code='export.unknown-part',
         )
-    return graph_on(fold(copy.deepcopy(model)), part, dtype)
 
 
 def graph_on(model: nn.Module, part: str, dtype: torch.dtype = torch.float32) -> nn.Module:

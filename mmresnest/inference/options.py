@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ..config.options import ConfigOptions, option
+from ..config.options import RUNTIMES, ConfigOptions, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +62,15 @@ class PredictOptions(ImageOptions, ConfigOptions):
         demo: the checkpoint is of train --demo.
         fuse: fold norms into convolutions on a CPU, and use the faster ways of inference: equal
             but for rounding.
+        runtime: have this compute backbone and neck, from a file that is exported once for these
+            weights; on CPUs.
+        max_regions: have the second stage of a detector look at no more regions (default: as the
+            config says, mostly 1000); docs/speed.md says what is lost.
     """
 
     fuse: bool = option(True)
+    max_regions: int | None = option(type=int, metavar='N')
+    runtime: str | None = option(choices=RUNTIMES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,6 +131,8 @@ def predict(
             demo=options.demo,
             options=options.cfg_options,
             fused=options.fuse,
+            runtime=options.runtime,
+            max_regions=options.max_regions,
         ),
         [path for path in (file, checkpoint) if path],
         images,
@@ -246,6 +248,8 @@ def _write_all(
         skipped.progress.step()
     if not writer.shown:
         bad = skipped.reasons
+        if not bad:  # a stream was ended before its first picture
+            raise KeyboardInterrupt
         some = '; '.join(f'{name} ({reason})' for name, reason in list(bad.items())[:3])
         raise UserError(
             f'none of the {len(bad)} images can be used: {some}'
@@ -278,6 +282,8 @@ def _iter_items(
             )
             before = number
             for frame, image in frames:
+                if source.stream is None and stop.is_set():
+                    return
                 number += 1
                 yield Item(number, source, frame, image)
             if number == before and not stop.is_set():

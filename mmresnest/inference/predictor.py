@@ -21,6 +21,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..config.inspect import dataset_configs, task_of, type_of
 from ..config.load import name_of
+from ..config.regions import limit_regions
 from ..data.base import DataFolder
 from ..data.request import DataRequest
 from ..engine import checkpoints, tta
@@ -54,6 +55,10 @@ class Predictor(BasePredictor):
         demo: the checkpoint is of ``train(..., demo=True)``.
         options: settings to override, dotted names to values.
         fused: fold norms into convolutions on a CPU, see :func:`mmresnest.deploy.fuse`.
+        runtime: ``onnxruntime`` or ``openvino`` computes backbone and neck, from a file that is
+            exported once for these weights and kept; on a CPU.
+        max_regions: how many regions the second stage of a detector looks at, at most; None for as
+            many as the config says.
 
     Attributes:
         config: in the form that the checkpoint was trained in.
@@ -76,13 +81,17 @@ class Predictor(BasePredictor):
         demo: bool = False,
         options: Mapping[str, Any] | None = None,
         fused: bool = True,
+        runtime: str | None = None,
+        max_regions: int | None = None,
     ) -> None:
         self.device = resolve_device(device)
         if not 0 <= score_thr <= 1:
             raise UserError(f'score_thr {score_thr}: scores are from 0 to 1', code='option.value')
         self.score_thr = score_thr
+        exported = None if runtime is None else build_runtime(runtime)
         content = checkpoints.read_checkpoint(checkpoint)
         cfg = configure_for_checkpoint(config, content, data, demo, options)
+        limit_regions(cfg, max_regions)
         self.task = task_of(cfg)
         self.names = choose_class_names(cfg, content, data is not None)
         self.num_things = count_things(cfg, len(self.names))
@@ -91,6 +100,8 @@ class Predictor(BasePredictor):
             self._pipeline, self._float = _build_pipeline(cfg, _test_pipeline(cfg))
             model = _build_model(cfg, checkpoint, content)
         model.to(self.device)
+        if exported is not None:
+            exported.replace(model)
         self.fused = fused and self.device == 'cpu'
         if self.fused:
             from ..deploy import fuse
@@ -220,6 +231,17 @@ class Predictor(BasePredictor):
                 Segment(number, code % 1000, code % 1000 < self.num_things, int(where.sum()))
             )
         return PanopticSegmentation(ids, tuple(segments), self.names, size)
+
+
+def build_runtime(name: str) -> Any:
+    """Return what has a runtime compute a model's maps.
+
+    Raises:
+        UserError: there is no such runtime, or it is not installed.
+    """
+    from ..registry import HOOKS
+
+    return HOOKS.build(dict(type='mmresnest.RunExported', runtime=name))
 
 
 def resolve_device(name: str) -> str:

@@ -16,6 +16,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmresnest import deploy
 from mmresnest.deploy import MergedRes2NetBottleneck, compile_backbone, fuse
 from mmresnest.errors import ArgumentError, UserError
 from mmresnest.models import backbones, fast
@@ -223,3 +224,18 @@ def test_convolutions_that_norms_share_are_left_alone():
     for before, after in zip(model, fused):
         assert torch.allclose(before(image), after(image), atol=1e-6)
     assert [isinstance(level[1], nn.BatchNorm2d) for level in fused] == [True, True, False]
+
+
+@torch.no_grad()
+def test_bfloat16_only_where_the_processor_has_it(monkeypatch):
+    network = build(KINDS[0]).eval()
+    monkeypatch.setattr(deploy, 'has_bfloat16', lambda: False)
+    with pytest.raises(UserError, match='AVX512-BF16') as refused:
+        fuse(network, dtype=torch.bfloat16)
+    assert refused.value.code == 'device.no-bfloat16'
+    with pytest.raises(UserError, match='torch.bfloat16'):
+        fuse(network, dtype=torch.float16)
+    half = fuse(network, dtype=torch.bfloat16, emulate=True)
+    assert {weight.dtype for weight in half.parameters()} == {torch.bfloat16}
+    for one, two in zip(network(image()), half(image()), strict=True):
+        assert two.dtype == torch.float32 and (two - one).norm() < 0.05 * one.norm()

@@ -80,3 +80,15 @@ def test_a_convolution_for_inference_takes_it_and_renews_it():
     assert (found - expected).norm() < 2e-6 * expected.norm()
     conv(x[:, :, :8, :8].contiguous(memory_format=torch.channels_last))
     assert conv.packed is not None  # a map of few tiles
+
+
+@torch.no_grad()
+def test_weights_are_packed_for_the_size_that_stays():
+    conv = PackedConv2d.from_conv(nn.Conv2d(8, 8, 3, padding=1))
+    one, two, three = (
+        torch.randn(1, 8, side, 9).to(memory_format=torch.channels_last) for side in (9, 5, 3)
+    )
+    used = [conv.pack_weight(x) is not conv.weight for x in (one, two, three, one, two, two, two)]
+    assert used == [True, False, False, True, False, True, True]
+    for x in (two, one, three):
+        torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1))

@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from ..blocks import ConvNormAct
-from .convolution import PackedConv2d
+from .convolution import KEPT_ASIDE, PackedConv2d
 from .guards import DEVICES, is_known
 from .twins import FoldCache, FoldedForm
 
@@ -90,7 +90,7 @@ class InferenceForm:
 
 
 #: what the classes of inference keep in a module, and what is put aside when it leaves them
-KEPT = ('fold_cache', 'packed', 'transformed')
+KEPT = ('fold_cache', *KEPT_ASIDE)
 
 
 def class_in_inference(module: nn.Module) -> type[nn.Module] | None:

@@ -17,6 +17,7 @@ gradient.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -35,11 +36,17 @@ PLACES_PER_CHANNEL = 4
 TERMS_PER_OUTPUT = 128
 
 
+#: what a convolution for inference holds beside its weights
+KEPT_ASIDE = ('packed', 'transformed', 'sizes')
+
+
 class PackedConv2d(nn.Conv2d):
     """A convolution for inference whose weights are also kept as the fast routines want them."""
 
     packed: tuple[Tensor, int, Tensor] | None = None
     transformed: tuple[Tensor, int, Tensor] | None = None
+    #: height and width of the maps that the weights are packed for, and of the map before this one
+    sizes: tuple[torch.Size, torch.Size] | None = None
 
     @classmethod
     def from_conv(cls, conv: nn.Conv2d) -> 'PackedConv2d':
@@ -59,8 +66,18 @@ class PackedConv2d(nn.Conv2d):
         return packed.train(conv.training)
 
     def pack_weight(self, x: Tensor) -> Tensor:
-        """Return the weights in oneDNN's order; made when first needed, and after a change."""
-        if not self._holds(self.packed):
+        """Return the weights in oneDNN's order for maps of this size, or as they are.
+
+        The order depends on the size, and oneDNN takes ten times as long to turn one order into
+        another as to turn the plain one into any. So another size takes the plain weights, as with
+        the levels of a pyramid that share a convolution, and they are packed anew where it stays.
+        """
+        size, fits = x.shape[2:], self._holds(self.packed)
+        packed_for, last = self.sizes if fits and self.sizes is not None else (size, size)
+        if fits and packed_for != size and last != size:
+            self.sizes = packed_for, size
+            return self.weight
+        if not fits or packed_for != size:
             reorder: Callable[..., Tensor] = torch._C._nn.mkldnn_reorder_conv2d_weight
             self.packed = (
                 self.weight.detach(),
@@ -74,6 +91,7 @@ class PackedConv2d(nn.Conv2d):
                     list(x.shape),
                 ),
             )
+        self.sizes = size, size
         assert self.packed is not None
         return self.packed[2]
 
@@ -105,8 +123,8 @@ class PackedConv2d(nn.Conv2d):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state.pop('packed', None)
-        state.pop('transformed', None)
+        for name in KEPT_ASIDE:
+            state.pop(name, None)
         return state
 
 
@@ -274,7 +292,7 @@ def convolve(
             relu,
         )
     if isinstance(conv, PackedConv2d) and weight is conv.weight:
-        if can_use_winograd(conv, x):
+        if x.dtype == torch.float32 and can_use_winograd(conv, x):
             return convolve_winograd(x, conv.transform_weight(), bias, add, relu)
         weight = conv.pack_weight(x)
     geometry = weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups
@@ -284,11 +302,18 @@ def convolve(
     return point.binary(x, add, *geometry, 'add', 1.0, 'relu' if relu else None, [], '')
 
 
+@cache
+def has_onednn_bfloat16() -> bool:
+    """Return whether oneDNN convolves in bfloat16 on this processor."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def can_use_onednn(x: Tensor, weight: Tensor, add: Tensor | None) -> bool:
     """Return whether oneDNN can take what follows a convolution along with it."""
     return (
         x.device.type == 'cpu'
-        and x.dtype == weight.dtype == torch.float32
+        and x.dtype == weight.dtype
+        and (x.dtype == torch.float32 or x.dtype == torch.bfloat16 and has_onednn_bfloat16())
         and x.is_contiguous(memory_format=torch.channels_last)
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
