@@ -177,6 +177,8 @@ def test_results_do_not_depend_on_the_batch(ready, pictures, kind):
     for one, two, three, image in zip(alone, together, again, images, strict=True):
         assert one.size == two.size == image.shape[:2]
         assert_close(one, two)
+        if isinstance(one, Detections):
+            np.testing.assert_allclose(one.scores, two.scores, rtol=0, atol=1e-6)
         for name, array in as_arrays(two).items():
             assert np.array_equal(array, as_arrays(three)[name]), 'the same to the bit, twice'
 
