@@ -1,4 +1,4 @@
-"""Published networks with one block a stage, one of each kind, and their inputs."""
+"""Published networks with few blocks a stage and narrow, one of each kind, and their inputs."""
 
 import torch
 from torch import nn
@@ -9,6 +9,8 @@ from mmresnest.models.trunk import Trunk
 from mmresnest.models.variants import TABLE, Variant
 
 DEPTHS = (2, 1, 1, 1)
+BASE_CHANNELS = 16
+"""A quarter of the published widths, unless a test is about them."""
 
 
 def settings(row: Variant) -> tuple:
@@ -48,9 +50,8 @@ ROWS, FORMS, SIZINGS, KINDS = map(
 def build(row: Variant, **more) -> Trunk:
     """The row's network, with no value at a default that would hide a mistake."""
     torch.manual_seed(0)
-    network = mmresnest.build_backbone(
-        row.name, **{'depths': DEPTHS, 'zero_init_residual': False, **more}
-    )
+    given = dict(depths=DEPTHS, base_channels=BASE_CHANNELS, zero_init_residual=False)
+    network = mmresnest.build_backbone(row.name, **{**given, **more})
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)

@@ -33,8 +33,12 @@ SIZE = (129, 97)  # odd, and large enough for the moments to be worth it
 
 
 def both(row, dtype=torch.double, **more) -> tuple[ResTrunk, ResTrunk]:
-    """The definition, and the same network in the form that saves memory."""
-    one = fast.disable(build(row, **more)).to(dtype)
+    """The definition, and the same network in the form that saves memory.
+
+    In single precision at its own widths: how rounding errors grow depends on them.
+    """
+    widths = dict(base_channels=64) if dtype == torch.float else {}
+    one = fast.disable(build(row, **widths, **more)).to(dtype)
     return one, fast.enable(copy.deepcopy(one), save_memory=True)
 
 

@@ -1,9 +1,9 @@
 """What holds for every published network, enumerated over the variant table.
 
-A row is tested at its own widths with one block a stage (two in the first, so that a block which is
-not the first of its stage is among them): no invariant here depends on the depth. Rows that differ
-in depth alone are one test. What traces or compiles depends on the form of the network only, not on
-its widths, and is tested on one row of each form.
+A row is tested with one block a stage (two in the first, so that a block which is not the first of
+its stage is among them) and a quarter of its width: no invariant here depends on either, but the
+channels of the maps, for which it has its own widths. Rows that differ in depth alone are one test.
+What traces or compiles depends on the form of the network only, and is tested on one row of each.
 """
 
 import copy
@@ -25,6 +25,7 @@ from mmresnest.models.dla import DLATrunk
 from mmresnest.models.trunk import Trunk
 
 SIZES = [(64, 64), (65, 97)]
+TWO_STAGES = dict(depths=(1, 1), out_indices=(0, 1))  # what compiles grows with the stages
 
 
 @pytest.fixture(
@@ -82,9 +83,10 @@ def sizes_of(network: Trunk, size: tuple[int, int]) -> list[tuple[int, int]]:
     return sizes
 
 
+@pytest.mark.parametrize('row', mark_slow(ROWS, lambda row: row in KINDS), ids=lambda row: row.name)
 @torch.no_grad()
-def test_shapes_layout_and_empty_batch(original):
-    original.eval()
+def test_shapes_layout_and_empty_batch(row):
+    original = build(row, base_channels=64).eval()
     for size in SIZES:
         for batch in (0, 1, 2):
             maps = original(image(batch, size))
@@ -319,7 +321,8 @@ def test_jit_trace(row):
 @few_sizings
 @torch.no_grad()
 def test_export_with_dynamic_batch_height_and_width(row):
-    ours = build(row).eval()
+    """All stages of each kind, two of its other forms."""
+    ours = build(row, **({} if row in KINDS else TWO_STAGES)).eval()
     program = torch.export.export(
         ours,
         (image(2, (96, 128)),),
@@ -359,13 +362,22 @@ def assert_same_steps(ours: Trunk, other: Trunk, graph, images) -> None:
 
 # Dynamo fixes equal sizes to be equal if the first image is a square: this one is none.
 COMPILED_SIZES = ((2, (64, 96)), (3, (65, 97)), (4, (96, 96)))
-TWO_STAGES = dict(depths=(1, 1), out_indices=(0, 1))  # what compiles grows with the stages
+
+
+# Each kind in both modes, and of its other forms every second one in either.
+COMPILED = [
+    (row, training)
+    for number, row in enumerate(FORMS)
+    for training in (False, True)
+    if row in KINDS or training == bool(number % 2)
+]
 
 
 @pytest.mark.slow
-@forms
 @pytest.mark.parametrize(
-    'training', [False, True], ids=lambda training: 'train' if training else 'eval'
+    'row, training',
+    COMPILED,
+    ids=[f'{"train" if training else "eval"}-{row.name}' for row, training in COMPILED],
 )
 def test_compiles_into_one_graph_for_all_sizes(row, training):
     """No break and no second graph, but for a batch of one, which dynamo always makes apart."""
