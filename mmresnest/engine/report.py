@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -21,7 +22,7 @@ from ..config.inspect import task_of
 from ..config.load import load_config
 from ..errors import UserError
 from ..evaluation.collector import PredictionCollector
-from ..report.page import check_installed, write_page
+from ..report.page import RUNS, align_classes, check_installed, write_page
 from ..report.sections import Run
 from ..utils.run_logs import read_curves
 from . import checkpoints
@@ -64,14 +65,16 @@ def report(
     *,
     out: str | os.PathLike | None = None,
     checkpoint: str | os.PathLike | None = None,
+    common_classes: bool = False,
 ) -> ReportResult:
-    """Write the report of a run, or of two beside each other.
+    """Write the report of a run, or of several beside each other.
 
     Args:
-        work_dirs: one work folder, or two.
+        work_dirs: one work folder, or several.
         out: the file to write; by default ``report.html`` in the (first) work folder.
         checkpoint: which to report of, where there is one work folder; by default the one with
             the best score, or the newest where the training kept none by its score.
+        common_classes: compare runs of different classes over those that all have.
 
     Returns:
         the file.
@@ -83,14 +86,15 @@ def report(
     start = time.monotonic()
     given = [work_dirs] if isinstance(work_dirs, (str, os.PathLike)) else list(work_dirs)
     folders = [Path(one).expanduser() for one in given]
-    if not 1 <= len(folders) <= 2:
+    if not 1 <= len(folders) <= RUNS:
         raise UserError(
-            f'{len(folders)} work folders: a report is of one run, or of two beside each other',
+            f'{len(folders)} work folders: a report is of one run, or of up to {RUNS} beside each '
+            'other; name fewer',
             code='option.value',
         )
     if checkpoint is not None and len(folders) > 1:
         raise UserError(
-            '--checkpoint names one file, and there are two runs; leave it out for '
+            f'--checkpoint names one file, and there are {len(folders)} runs; leave it out for '
             'the best of each',
             code='option.conflict',
         )
@@ -99,6 +103,7 @@ def report(
     runs = [
         _read_run(folder, name, checkpoint) for folder, name in zip(folders, _name_runs(folders))
     ]
+    runs = align_classes(runs, common_classes)
     write_page(file, runs)
     return ReportResult(
         file, time.monotonic() - start, [note for run in runs for note in run.notes]
@@ -109,7 +114,7 @@ def _name_runs(folders: Sequence[Path]) -> list[str]:
     """Name the runs by their folders, and by their position where these are alike."""
     names = [folder.absolute().name or str(folder.absolute()) for folder in folders]
     if len(set(names)) < len(names):
-        names = [f'{letter}: {name}' for letter, name in zip('AB', names)]
+        names = [f'{letter}: {name}' for letter, name in zip(ascii_uppercase, names)]
     return names
 
 
@@ -122,7 +127,8 @@ def _output_file(folders: Sequence[Path], out: str | os.PathLike | None) -> Path
                 'was in training (by default work_dirs/CONFIG)',
                 code='report.nothing',
             )
-    name = 'report.html' if len(folders) == 1 else f'report_with_{folders[1].absolute().name}.html'
+    others = '_'.join(each.absolute().name for each in folders[1:])
+    name = f'report_with_{others[:100]}.html' if others else 'report.html'
     file = folders[0] / name if out is None else Path(out).expanduser()
     if file.is_dir():
         raise UserError(

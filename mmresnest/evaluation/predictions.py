@@ -8,7 +8,7 @@ seconds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,17 @@ class Objects:
             masks,
         )
 
+    def select_labels(self, labels: Sequence[int]) -> Objects:
+        """Return the objects of some classes, which are numbered anew in the order given."""
+        rows = np.flatnonzero(np.isin(self.label, labels))
+        order = {label: number for number, label in enumerate(labels)}
+        return Objects(
+            self.picture[rows],
+            np.array([order[label] for label in self.label[rows].tolist()], int),
+            *(one[rows] for one in (self.box, self.score, self.area, self.crowd)),
+            None if self.masks is None else [self.masks[row] for row in rows],
+        )
+
     def split_by_image(self, count: int) -> Iterator[np.ndarray]:
         """Return the rows of each of that many pictures."""
         order = np.argsort(self.picture, kind='stable')
@@ -103,6 +114,36 @@ class LabelMaps:
 
 
 Results = Detections | LabelMaps
+
+
+def select_classes(results: Results, names: Sequence[str]) -> Results:
+    """Return results of some of their classes, in the order given.
+
+    Of label maps, pixels of other true classes are no longer counted.
+    """
+    labels = [results.classes.index(name) for name in names]
+    if isinstance(results, Detections):
+        return replace(
+            results,
+            classes=list(names),
+            truth=results.truth.select_labels(labels),
+            found=results.found.select_labels(labels),
+        )
+    rows = results.pixels[labels]
+    elsewhere = rows.sum(axis=1, keepdims=True) - rows[:, labels].sum(axis=1, keepdims=True)
+    numbers = np.full(ignore_label(len(results.classes)) + 1, -1)
+    numbers[labels] = np.arange(len(labels))
+
+    def renumber(data: bytes) -> bytes:
+        return encode_label_map(numbers[decode_label_map(data)], len(labels))
+
+    return LabelMaps(
+        list(names),
+        results.pictures,
+        np.concatenate([rows[:, labels], elsewhere], axis=1),
+        results.counts[:, labels],
+        [(renumber(truth), renumber(said)) for truth, said in results.maps],
+    )
 
 
 def ignore_label(classes: int) -> int:

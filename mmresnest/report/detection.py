@@ -27,7 +27,7 @@ from .sections import (
     comparison_table,
     confused_pairs,
     confusion_figures,
-    format_difference,
+    format_compared,
     format_number,
 )
 
@@ -54,7 +54,7 @@ def compute_scores(results: Detections) -> DetectionScores:
 
 
 def build_sections(runs: Mapping[str, DetectionScores], alone: bool) -> list[Section]:
-    """Return all sections, of one run or two; ``alone`` if the page has no other."""
+    """Return all sections, of one run or several; ``alone`` if the page has no other."""
     return [
         _precision_section(runs, alone),
         _mistakes_section(runs, alone),
@@ -108,18 +108,10 @@ def _class_table(what: str, found: Mapping[str, Precision], results: Detections)
         columns = [*COLUMNS, 'AR100']
         cells = [list(map(format_number, line)) for line in tables[0]]
     else:
-        columns = [f'{name} {part}' for name in ('AP', 'AP50') for part in (*found, 'difference')]
+        columns = [f'{name} {run}' for name in ('AP', 'AP50') for run in found]
         cells = [
-            [
-                text
-                for column in (0, 1)
-                for text in (
-                    format_number(one[column]),
-                    format_number(two[column]),
-                    format_difference(one[column], two[column]),
-                )
-            ]
-            for one, two in zip(*tables)
+            [text for column in (0, 1) for text in format_compared([one[column] for one in lines])]
+            for lines in zip(*tables)
         ]
     return Table(
         f'Of {what}, by class',

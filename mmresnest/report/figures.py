@@ -1,7 +1,7 @@
 """The interactive figures of a report, as plotly's json.
 
-Color never carries a meaning alone: runs differ in the dash of a line too, and every figure has a
-table or a sentence beside it on the page.
+Color never carries a meaning alone: runs differ in the dash of a line or the pattern of a bar too,
+and every figure has a table or a sentence beside it on the page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ..utils.text import printable
 
 INKS = ('#0072B2', '#D55E00', '#00805A', '#B0407A', '#8A6D00', '#555555', '#6A51A3')
 """Dark enough for a thin line on white."""
-DASHES = ('solid', 'dash')
+DASHES = ('solid', 'dash', 'dot', 'dashdot', 'longdash', 'longdashdot')
+FILLS = ('', '/', 'x', '-', '\\', '|', '+', '.')
 LINES = 10
 """Trials of a sweep whose lines can be told apart."""
 SHOWN = 40
@@ -58,6 +59,19 @@ def _trace_name(run: str, what: str, several: bool) -> str:
     return _escape_markup(f'{run}: {what}' if several else what)
 
 
+def _line_style(place: int, number: int, several: bool) -> dict[str, Any]:
+    """Return how a line is drawn: its color and dash tell the run, its width what is measured.
+
+    Of a run that is alone they tell what is measured.
+    """
+    told = place if several else number
+    return dict(
+        color=INKS[told % len(INKS)],
+        dash=DASHES[told % len(DASHES)],
+        width=(2.4, 1.1)[number % 2] if several else 2.2,
+    )
+
+
 def precision_recall(runs: Mapping[str, np.ndarray]) -> str:
     """Return precision over recall at both overlaps; run -> 2 101."""
     import plotly.graph_objects as graph
@@ -68,7 +82,7 @@ def precision_recall(runs: Mapping[str, np.ndarray]) -> str:
             y=curve.round(3),
             mode='lines',
             name=_trace_name(run, f'IoU {iou}', len(runs) > 1),
-            line=dict(color=INKS[number], width=2.2, dash=DASHES[place]),
+            line=_line_style(place, number, len(runs) > 1),
         )
         for place, (run, pair) in enumerate(runs.items())
         for number, (iou, curve) in enumerate(zip(('.50', '.75'), pair))
@@ -170,7 +184,7 @@ def score_histogram(runs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
 def _right_false_traces(
     runs: Mapping[str, tuple[np.ndarray, np.ndarray]], middles: np.ndarray, edges: np.ndarray
 ) -> list[Any]:
-    """Return two steps of counts a run; dots are false, and a second run's lines are thicker."""
+    """Return two steps of counts a run: right ones and false ones."""
     import plotly.graph_objects as graph
 
     return [
@@ -179,12 +193,7 @@ def _right_false_traces(
             y=np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0],
             mode='lines',
             name=_trace_name(run, what, len(runs) > 1),
-            line=dict(
-                color=INKS[number],
-                dash=('solid', 'dot')[number],
-                shape='hvh',
-                width=1.6 + 1.2 * place,
-            ),
+            line=dict(_line_style(place, number, len(runs) > 1), shape='hvh'),
         )
         for place, (run, pair) in enumerate(runs.items())
         for number, (what, values) in enumerate(zip(('right', 'false'), pair))
@@ -216,8 +225,9 @@ def size_histogram(runs: Mapping[str, tuple[np.ndarray, np.ndarray]], truth: np.
 
 
 def _bar_fill(place: int) -> dict[str, Any]:
-    """Return how a run's bars are filled: the second's are striped, for where no color is seen."""
-    return dict(color=INKS[place], pattern=dict(shape='/' * place, solidity=0.25))
+    """Return how a run's bars are filled, with a pattern for where no color is seen."""
+    fill = FILLS[place % len(FILLS)]
+    return dict(color=INKS[place % len(INKS)], pattern=dict(shape=fill, solidity=0.25))
 
 
 def score_bars(runs: Mapping[str, np.ndarray], classes: Sequence[str], what: str) -> str:
@@ -254,9 +264,18 @@ def score_bars(runs: Mapping[str, np.ndarray], classes: Sequence[str], what: str
 
 
 def plot_curves(runs: Mapping[str, Mapping[str, Curve]], y: str, main: str = '') -> str:
-    """Plot logged curves over iterations; run -> name -> curve, of which one is drawn thicker."""
+    """Plot logged curves over iterations; run -> name -> curve.
+
+    Color tells the curve, of which one is drawn thicker, and dash the run. Of more than two runs
+    only that one is drawn, with color and dash for the run.
+    """
     import plotly.graph_objects as graph
 
+    if len(runs) > 2 and any(main in group for group in runs.values()):
+        runs = {
+            run: {name: curve for name, curve in group.items() if name == main}
+            for run, group in runs.items()
+        }
     names = list(dict.fromkeys(name for group in runs.values() for name in group))
     traces = []
     for place, (run, group) in enumerate(runs.items()):
@@ -269,9 +288,11 @@ def plot_curves(runs: Mapping[str, Mapping[str, Curve]], y: str, main: str = '')
                     mode='lines+markers' if len(x) < 25 else 'lines',
                     marker=dict(size=5),
                     name=_trace_name(run, name, len(runs) > 1),
-                    line=dict(
+                    line=_line_style(place, 0, True)
+                    if names == [main] and len(runs) > 2
+                    else dict(
                         color='#222' if name == main else INKS[number % len(INKS)],
-                        dash=DASHES[place],
+                        dash=DASHES[place % len(DASHES)],
                         width=2.6 if name == main else 1.5,
                     ),
                 )

@@ -12,15 +12,16 @@ import difflib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..evaluation.predictions import Detections, LabelMaps
+from ..evaluation.predictions import Detections, LabelMaps, select_classes
 from ..utils.boxes import is_background
 from ..utils.files import write_whole
-from ..utils.text import printable
+from ..utils.text import format_some, printable
 from ..visualization.canvas import class_color
 from . import detection, gallery, segmentation
 from .cases import KINDS, select_cases
@@ -28,6 +29,7 @@ from .sections import NOTHING, Run, Section, Table
 from .training import curves_section
 
 PICTURES = 320  # on a page, of all runs and kinds
+RUNS = 12  # that one page can tell apart
 LEGEND = 60  # colors of classes that are told
 TEMPLATES = Path(__file__).parent / 'templates'
 
@@ -52,7 +54,7 @@ def write_page(out: str | os.PathLike, runs: Sequence[Run]) -> None:
 
     Args:
         out: the file; it is whole or as it was.
-        runs: one, or two that predicted on the same classes.
+        runs: one, or several that predicted on the same classes.
 
     Raises:
         UserError: the runs cannot stand beside each other, or the file cannot be written.
@@ -79,7 +81,7 @@ def write_text(out: str | os.PathLike, text: str) -> None:
 
 def render_page(runs: Sequence[Run]) -> str:
     """Return the page as text; see :func:`write_page`."""
-    _check_alike(runs)
+    runs = align_classes(runs)
     kind, judged = _score_runs(runs)
     sections = kind.build_sections(judged, len(runs) == 1) if judged else []
     training = curves_section(runs)
@@ -87,7 +89,7 @@ def render_page(runs: Sequence[Run]) -> str:
     cases, told = _build_gallery(kind, runs, judged) if judged else ([], [])
     classes = next(iter(judged.values())).results.classes if judged else []
     return _fill_template(
-        title='Run report: ' + ' and '.join(run.name for run in runs),
+        title='Run report: ' + ', '.join(run.name for run in runs),
         subtitle=_page_subtitle(runs),
         notes=_page_notes(runs),
         sections=sections,
@@ -140,23 +142,67 @@ def _escape_controls(value: Any) -> Any:
     return printable(value) if type(value) is str else value
 
 
-def _check_alike(runs: Sequence[Run]) -> None:
-    results = [run.results for run in runs if run.results is not None]
-    if len(results) < 2:
-        return
-    if type(results[0]) is not type(results[1]):
+def align_classes(runs: Sequence[Run], common: bool = False) -> list[Run]:
+    """Return runs whose results are of the same classes in the same order, that of the first.
+
+    Args:
+        runs: one or several; those without results stay as they are.
+        common: where the classes differ, compare over those that all have.
+
+    Raises:
+        UserError: some detect objects and others label pixels, or their classes differ.
+    """
+    judged = [run for run in runs if run.results is not None]
+    results = [run.results for run in judged if run.results is not None]
+    if len(judged) < 2:
+        return list(runs)
+    first = results[0]
+    for run, other in zip(judged, results):
+        pair = f'{judged[0].name} and {run.name} cannot stand beside each other'
+        if type(first) is not type(other):
+            raise UserError(
+                f'{pair}: one detects objects and the other labels pixels; make a report of each',
+                code='report.unlike-runs',
+            )
+        if set(first.classes) != set(other.classes) and not common:
+            told = [
+                f'only {name} has {format_some(alone)}'
+                for name, alone in (
+                    (judged[0].name, [one for one in first.classes if one not in other.classes]),
+                    (run.name, [one for one in other.classes if one not in first.classes]),
+                )
+                if alone
+            ]
+            raise UserError(
+                f'{pair}: {" and ".join(told)}; --common-classes compares over the classes that '
+                'all runs have, or make a report of each',
+                code='report.unlike-runs',
+            )
+    names = [name for name in first.classes if all(name in one.classes for one in results)]
+    if not names:
         raise UserError(
-            f'{runs[0].name} and {runs[1].name} cannot stand beside each other: one '
-            'detects objects and the other labels pixels; make a report of each',
+            f'{", ".join(run.name for run in judged)} have no class in common; make a report of '
+            'each',
             code='report.unlike-runs',
         )
-    if results[0].classes != results[1].classes:
-        raise UserError(
-            f'{runs[0].name} and {runs[1].name} cannot stand beside each other: they '
-            f'were trained on other classes ({", ".join(results[0].classes[:6])} and '
-            f'{", ".join(results[1].classes[:6])}); make a report of each',
-            code='report.unlike-runs',
+    return [
+        replace(
+            run,
+            results=select_classes(run.results, names),
+            notes=[*run.notes, *_left_out_note(run.results.classes, names)],
         )
+        if run.results is not None and run.results.classes != names
+        else run
+        for run in runs
+    ]
+
+
+def _left_out_note(classes: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return what is to be said where classes are left out, since others do not have them."""
+    alone = [name for name in classes if name not in names]
+    if not alone:
+        return []
+    return [f'Not compared, since not all runs have them: {format_some(alone)}.']
 
 
 def _score_runs(runs: Sequence[Run]) -> tuple[Any, dict[str, Any]]:
@@ -176,9 +222,11 @@ def _page_subtitle(runs: Sequence[Run]) -> str:
 def _page_notes(runs: Sequence[Run]) -> list[str]:
     notes = [f'{run.name}: {note}' if len(runs) > 1 else note for run in runs for note in run.notes]
     results = [run.results for run in runs if run.results is not None]
-    if len(results) > 1 and not _same_pictures(*results):
+    judged = [run.name for run in runs if run.results is not None]
+    others = [name for name, one in zip(judged, results) if not _same_pictures(results[0], one)]
+    if others:
         notes.append(
-            f'{runs[0].name} and {runs[1].name} were scored on other images: the '
+            f'{judged[0]} and {", ".join(others)} were scored on other images: the '
             'difference of their scores is not one of the models alone.'
         )
     return notes
@@ -201,13 +249,20 @@ def _facts_table(runs: Sequence[Run]) -> Table:
 
 
 def _config_diff(runs: Sequence[Run]) -> str:
-    if len(runs) < 2:
-        return ''
-    one, two = runs
-    lines = difflib.unified_diff(
-        one.config.splitlines(), two.config.splitlines(), one.name, two.name, lineterm='', n=2
-    )
-    return '\n'.join(lines) or 'They do not differ.'
+    """Return where the configs of the other runs differ from that of the first."""
+    first = runs[0]
+    parts = []
+    for run in runs[1:]:
+        lines = difflib.unified_diff(
+            first.config.splitlines(),
+            run.config.splitlines(),
+            first.name,
+            run.name,
+            lineterm='',
+            n=2,
+        )
+        parts.append('\n'.join(lines) or f'{first.name} and {run.name} do not differ.')
+    return '\n\n'.join(parts)
 
 
 def _build_gallery(

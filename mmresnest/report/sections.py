@@ -79,9 +79,14 @@ def format_number(value: float, digits: int = 3) -> str:
     return NOTHING if math.isnan(value) else f'{value:.{digits}f}'
 
 
-def format_difference(one: float, two: float, digits: int = 3) -> str:
-    """Return how much the second is above the first."""
-    return NOTHING if math.isnan(two - one) else f'{two - one:+.{digits}f}'
+def format_compared(values: Sequence[float], digits: int = 3) -> list[str]:
+    """Return scores of several runs as text, the others with their difference to the first."""
+    first = values[0]
+    return [
+        format_number(value, digits)
+        + ('' if not number or math.isnan(value - first) else f' ({value - first:+.{digits}f})')
+        for number, value in enumerate(values)
+    ]
 
 
 def column_titles(runs: Iterable[str], word: str, alone: bool) -> list[str]:
@@ -94,16 +99,12 @@ def column_titles(runs: Iterable[str], word: str, alone: bool) -> list[str]:
 
 
 def comparison_table(caption: str, runs: Mapping[str, Mapping[str, float]], alone: bool) -> Table:
-    """Return scores by name, a column for each run and, of two, one for their difference."""
-    columns = [*column_titles(runs, 'value', alone), *(['difference'] if len(runs) > 1 else [])]
-    rows = []
-    for name in next(iter(runs.values())):
-        values = [scores[name] for scores in runs.values()]
-        cells = [*map(format_number, values)]
-        if len(values) > 1:
-            cells.append(format_difference(values[0], values[1]))
-        rows.append([name, *cells])
-    return Table(caption, ['', *columns], rows)
+    """Return scores by name, a column for each run; see :func:`format_compared`."""
+    rows = [
+        [name, *format_compared([scores[name] for scores in runs.values()])]
+        for name in next(iter(runs.values()))
+    ]
+    return Table(caption, ['', *column_titles(runs, 'value', alone)], rows)
 
 
 def confusion_figures(

@@ -18,7 +18,7 @@ from .sections import (
     comparison_table,
     confused_pairs,
     confusion_figures,
-    format_difference,
+    format_compared,
     format_number,
 )
 
@@ -37,7 +37,7 @@ def compute_scores(results: LabelMaps) -> SegmentationScores:
 
 
 def build_sections(runs: Mapping[str, SegmentationScores], alone: bool) -> list[Section]:
-    """Return all sections, of one run or two; ``alone`` if the page has no other."""
+    """Return all sections, of one run or several; ``alone`` if the page has no other."""
     classes = next(iter(runs.values())).results.classes
     scores = Section(
         'overlap',
@@ -116,11 +116,8 @@ def _class_table(runs: Mapping[str, SegmentationScores], classes: Sequence[str])
             list(map(format_number, line)) for line in zip(first.iou, first.recall, first.precision)
         ]
     else:
-        columns = [*(f'IoU {run}' for run in runs), 'difference']
-        cells = [
-            [format_number(one), format_number(two), format_difference(one, two)]
-            for one, two in zip(first.iou, several[1].iou)
-        ]
+        columns = [f'IoU {run}' for run in runs]
+        cells = [format_compared(values) for values in zip(*(one.iou for one in several))]
     return Table(
         'By class',
         ['class', 'pixels', *columns],

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.errors import refuses
 from mmengine.config import Config
 from PIL import Image
 
@@ -411,14 +412,8 @@ def test_two_runs_beside_each_other(tmp_path):
     text = page.render_page([of_run(one, 'first'), of_run(two, 'second', config='x = 2\n')])
     words = ''.join(check(text).words)
     assert text.count('<th scope="col">first</th>') >= 3
-    for part in (
-        'difference',
-        'first: IoU .50',
-        'second: IoU .75',
-        '-x = 1',
-        '+x = 2',
-        'both runs',
-    ):
+    assert re.search(r'\d\.\d{3} \([+-]\d\.\d{3}\)', words)  # with its difference to the first
+    for part in ('first: IoU .50', 'second: IoU .75', '-x = 1', '+x = 2', 'all runs'):
         assert part in words
     check(
         page.render_page(
@@ -434,6 +429,69 @@ def test_two_runs_beside_each_other(tmp_path):
             page.render_page([of_run(one, 'first'), of_run(other, 'second')])
     fewer = page.render_page([of_run(one, 'first'), of_run(drawn(tmp_path, 5), 'second')])
     assert 'scored on other images' in fewer
+
+
+@pytest.mark.slow
+def test_several_runs_beside_each_other(tmp_path):
+    """Curves of all, a column for each, and as many pictures together as of one."""
+    found = [drawn(tmp_path, seed=seed) for seed in range(4)]
+    runs = [
+        of_run(one, f'run {number}', config=f'x = {number}') for number, one in enumerate(found)
+    ]
+    text = page.render_page(runs)
+    words = ''.join(check(text).words)
+    for part in ('run 3: IoU .75', 'AP50 run 2', 'by run 3', '-x = 0', '+x = 1', '+x = 3'):
+        assert part in words, part
+    figures = json.loads(re.search(r'id="figure-data">(.*?)</script>', text, re.DOTALL)[1])
+    losses = figures['curve-losses']['data']
+    assert [line['name'] for line in losses] == [f'run {number}: loss' for number in range(4)]
+    assert len({(line['line']['color'], line['line']['dash']) for line in losses}) == 4
+    assert len({line['line']['dash'] for line in figures['precision-recall']['data']}) == 4
+    ap = [detection.compute_scores(one).precision['bbox'].overall['AP'] for one in found]
+    cells = [
+        f'{value:.3f}' + (f' ({value - ap[0]:+.3f})' if at else '') for at, value in enumerate(ap)
+    ]
+    assert ''.join(f'<td>{cell}</td>' for cell in cells) in text
+    check(page.render_page([of_run(labelled(tmp_path), name) for name in 'abc']))
+
+
+def renamed(found, *classes):
+    return replace(found, classes=list(classes))
+
+
+def test_runs_of_other_classes_are_compared_over_the_common_ones(tmp_path):
+    one = renamed(drawn(tmp_path), 'a', 'b', 'c', 'd')
+    two = renamed(drawn(tmp_path, seed=1), 'd', 'x', 'b', 'a')
+    runs = [of_run(one, 'first'), of_run(None, 'second'), of_run(two, 'third')]
+    with refuses('report.unlike-runs', 'only first has c', 'only third has x', '--common-classes'):
+        page.align_classes(runs)
+    aligned = page.align_classes(runs, common=True)
+    assert (
+        aligned[1] is runs[1] and [run.results.classes for run in aligned[::2]] == [list('abd')] * 2
+    )
+    assert aligned[0].notes == ['Not compared, since not all runs have them: c.']
+    # a class has the score that it has in its own run
+    for run, found in zip(aligned[::2], (one, two)):
+        table = scores.coco_precision(run.results).by_class
+        own = scores.coco_precision(found).by_class
+        order = [found.classes.index(name) for name in 'abd']
+        np.testing.assert_array_equal(table, own[order])
+    # the same classes in another order are no other classes
+    turned = renamed(drawn(tmp_path), 'd', 'c', 'b', 'a')
+    assert page.align_classes([of_run(one), of_run(turned, 'b')])[1].results.classes == list('abcd')
+    with refuses('report.unlike-runs', 'no class in common'):
+        page.align_classes([of_run(one), of_run(renamed(two, *'wxyz'), 'b')], common=True)
+
+
+def test_label_maps_of_the_common_classes(tmp_path):
+    maps = labelled(tmp_path)
+    other = predictions.select_classes(maps, ['sea'])
+    assert other.pixels.tolist() == [[maps.pixels[1, 1], maps.pixels[1, [0, 2]].sum()]]
+    assert (other.counts == maps.counts[:, [1]]).all()
+    truth, said = (predictions.decode_label_map(one) for one in other.maps[0])
+    before, answered = (predictions.decode_label_map(one) for one in maps.maps[0])
+    assert ((truth == 0) == (before == 1)).all() and set(np.unique(truth)) == {0, 255}
+    assert ((said == 0) == (answered == 1)).all()
 
 
 def test_pictures_are_a_sample_of_many_and_small(tmp_path, monkeypatch):
@@ -780,8 +838,8 @@ def test_truth_of_a_data_set_without_a_file_of_coco():
     [
         ('nowhere', ['no work folder', 'nowhere', '--work-dir']),
         ('empty', ['neither a checkpoint nor a log', 'empty']),
-        ('mine mine mine', ['3 work folders']),
-        ('mine mine --checkpoint mine/epoch_1.pth', ['--checkpoint', 'two runs']),
+        ('mine ' * 13, ['13 work folders', '12']),
+        ('mine mine --checkpoint mine/epoch_1.pth', ['--checkpoint', '2 runs']),
         ('mine --checkpoint gone.pth', ['no checkpoint', 'gone.pth']),
         ('mine --checkpoint empty', ['empty is a folder']),
         ('mine --checkpoint text.pth', ['text.pth', 'checkpoint']),
