@@ -225,39 +225,38 @@ def explain_hub_errors(name: str, token: str | None) -> Iterator[None]:
 
     try:
         yield
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        logged = 'this token may not see it' if token else 'nobody is logged in who may see it'
-        raise UserError(
-            f'the hub has no {name} (or no such revision), or {logged}; correct the name, or '
-            'log in with `hf auth login`',
-            code='hub.not-found',
-        ) from _hide_token(error, token)
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
+    except (
+        errors.HfHubHTTPError,
+        errors.LocalEntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+        httpx2.TransportError,
+    ) as error:
+        # A download that is refused looks for its files on the disk, and then misses those.
+        found = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
         told = _hide_token(error, token)
+        if isinstance(found, (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)):
+            seen = 'this token may not see it' if token else 'nobody is logged in who may see it'
+            raise UserError(
+                f'the hub has no {name} (or no such revision), or {seen}; correct the name, or log '
+                'in with `hf auth login`',
+                code='hub.not-found',
+            ) from told
+        status = found.response.status_code if isinstance(found, errors.HfHubHTTPError) else 0
         if status in (401, 403):
             raise UserError(
                 f'the hub refuses {name} with status {status}: the token is not valid, or may not '
-                'write there; make one with the right to write at '
+                'do this; make one with the right to write at '
                 'https://huggingface.co/settings/tokens, and check the name before the slash',
                 code='hub.refused',
             ) from told
-        raise UserError(
-            f'the hub answers with status {status} for {name}: {str(told).splitlines()[0]}; try '
-            'again later',
-            code='hub.unreachable',
-        ) from told
-    except (
-        httpx2.TransportError,
-        errors.LocalEntryNotFoundError,
-        errors.OfflineModeIsEnabled,
-    ) as error:
         where = os.environ.get('HF_ENDPOINT') or 'huggingface.co'
         raise UserError(
-            f'{where} cannot be reached; check the network, HF_ENDPOINT and HF_HUB_OFFLINE, and '
-            'try again',
+            f'{where} answers with status {status}; try again later'
+            if status
+            else f'{where} cannot be reached; check the network, HF_ENDPOINT and HF_HUB_OFFLINE, '
+            'and try again',
             code='hub.unreachable',
-        ) from _hide_token(error, token)
+        ) from told
 
 
 def _hide_token(error: Exception, token: str | None) -> Exception:
