@@ -4,6 +4,7 @@ Run:     mmresnest train configs/cascade_mask_rcnn_res2net101_v1b_fpn_mmdet.py
 Expect:  box AP 46.4, mask AP 40.0 on val2017 (mmdet model zoo, Res2Net).
 Memory:  9.5 GB (mmdet model zoo, Res2Net)
 Weights: https://download.openmmlab.com/mmdetection/v2.0/res2net/cascade_mask_rcnn_r2_101_fpn_20e_coco/cascade_mask_rcnn_r2_101_fpn_20e_coco-8a7b41e1.pth
+Start:   mmresnest train cascade_mask_rcnn_res2net101_v1b_fpn_mmdet --data DIR --load-from
 """
 
 _base_ = [

@@ -3,6 +3,7 @@
 Run:     mmresnest train configs/cascade_mask_rcnn_resnest101_fpn.py
 Expect:  box AP 48.30, mask AP 41.56 on val2017 (the authors' detectron2 fork, README, Cascade Mask
          R-CNN S-101).
+Start:   mmresnest train cascade_mask_rcnn_resnest101_fpn_mmdet --data DIR --load-from
 """
 
 _base_ = ['_base_/recipes/cascade_mask_rcnn.py', '_base_/backbones/resnest101.py']

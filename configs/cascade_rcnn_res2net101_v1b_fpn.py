@@ -2,6 +2,7 @@
 
 Run:     mmresnest train configs/cascade_rcnn_res2net101_v1b_fpn.py
 Expect:  no published result for this recipe; see the config named _mmdet.
+Start:   mmresnest train cascade_rcnn_res2net101_v1b_fpn_mmdet --data DIR --load-from
 """
 
 _base_ = ['_base_/recipes/cascade_rcnn.py', '_base_/backbones/res2net101_v1b_26w_4s.py']

@@ -4,6 +4,7 @@ Run:     mmresnest train configs/cascade_rcnn_res2net101_v1b_fpn_mmdet.py
 Expect:  box AP 45.7 on val2017 (mmdet model zoo, Res2Net).
 Memory:  7.8 GB (mmdet model zoo, Res2Net)
 Weights: https://download.openmmlab.com/mmdetection/v2.0/res2net/cascade_rcnn_r2_101_fpn_20e_coco/cascade_rcnn_r2_101_fpn_20e_coco-f4b7b7db.pth
+Start:   mmresnest train cascade_rcnn_res2net101_v1b_fpn_mmdet --data DIR --load-from
 """
 
 _base_ = [

@@ -4,6 +4,7 @@ Run:     mmresnest train configs/cascade_rcnn_resnest101_fpn_mmdet.py
 Expect:  box AP 46.8 on val2017 (mmdet model zoo, ResNeSt).
 Memory:  8.4 GB (mmdet model zoo, ResNeSt)
 Weights: https://download.openmmlab.com/mmdetection/v2.0/resnest/cascade_rcnn_s101_fpn_syncbn-backbone%2Bhead_mstrain-range_1x_coco/cascade_rcnn_s101_fpn_syncbn-backbone%2Bhead_mstrain-range_1x_coco_20201005_113242-b9459f8f.pth
+Start:   mmresnest train cascade_rcnn_resnest101_fpn_mmdet --data DIR --load-from
 """
 
 _base_ = ['_base_/recipes/cascade_rcnn_mmdet.py', '_base_/backbones/resnest101.py']

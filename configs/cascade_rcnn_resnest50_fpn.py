@@ -2,6 +2,7 @@
 
 Run:     mmresnest train configs/cascade_rcnn_resnest50_fpn.py
 Expect:  box AP 45.41 on val2017 (the authors' detectron2 fork, README, Cascade R-CNN S-50).
+Start:   mmresnest train cascade_rcnn_resnest50_fpn_mmdet --data DIR --load-from
 """
 
 _base_ = ['_base_/recipes/cascade_rcnn.py', '_base_/backbones/resnest50.py']

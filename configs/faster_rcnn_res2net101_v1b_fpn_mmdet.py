@@ -4,6 +4,7 @@ Run:     mmresnest train configs/faster_rcnn_res2net101_v1b_fpn_mmdet.py
 Expect:  box AP 43.0 on val2017 (mmdet model zoo, Res2Net).
 Memory:  7.4 GB (mmdet model zoo, Res2Net)
 Weights: https://download.openmmlab.com/mmdetection/v2.0/res2net/faster_rcnn_r2_101_fpn_2x_coco/faster_rcnn_r2_101_fpn_2x_coco-175f1da6.pth
+Start:   mmresnest train faster_rcnn_res2net101_v1b_fpn_mmdet --data DIR --load-from
 """
 
 _base_ = [

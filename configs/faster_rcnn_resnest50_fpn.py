@@ -2,6 +2,7 @@
 
 Run:     mmresnest train configs/faster_rcnn_resnest50_fpn.py
 Expect:  box AP 42.33 on val2017 (the authors' detectron2 fork, README, Faster R-CNN S-50).
+Start:   mmresnest train faster_rcnn_resnest50_fpn_mmdet --data DIR --load-from
 """
 
 _base_ = ['_base_/recipes/faster_rcnn.py', '_base_/backbones/resnest50.py']

@@ -3,6 +3,7 @@
 Run:     mmresnest train configs/htc_res2net101_v1b_fpn.py
 Expect:  box AP 47.5, mask AP 41.3 on val2017 (the Res2Net authors' mmdetection fork, README, HTC
          R2-101).
+Start:   mmresnest train htc_res2net101_v1b_fpn_mmdet --data DIR --load-from
 """
 
 _base_ = [

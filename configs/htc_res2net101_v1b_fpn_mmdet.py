@@ -3,6 +3,7 @@
 Run:     mmresnest train configs/htc_res2net101_v1b_fpn_mmdet.py
 Expect:  box AP 47.5, mask AP 41.6 on val2017 (mmdet model zoo, Res2Net).
 Weights: https://download.openmmlab.com/mmdetection/v2.0/res2net/htc_r2_101_fpn_20e_coco/htc_r2_101_fpn_20e_coco-3a8d2112.pth
+Start:   mmresnest train htc_res2net101_v1b_fpn_mmdet --data DIR --load-from
 """
 
 _base_ = [

@@ -4,6 +4,7 @@ Run:     mmresnest train configs/mask_rcnn_res2net101_v1b_fpn_mmdet.py
 Expect:  box AP 43.6, mask AP 38.7 on val2017 (mmdet model zoo, Res2Net).
 Memory:  7.9 GB (mmdet model zoo, Res2Net)
 Weights: https://download.openmmlab.com/mmdetection/v2.0/res2net/mask_rcnn_r2_101_fpn_2x_coco/mask_rcnn_r2_101_fpn_2x_coco-17f061e8.pth
+Start:   mmresnest train mask_rcnn_res2net101_v1b_fpn_mmdet --data DIR --load-from
 """
 
 _base_ = [

@@ -3,6 +3,7 @@
 Run:     mmresnest train configs/mask_rcnn_resnest101_fpn.py
 Expect:  box AP 45.75, mask AP 40.65 on val2017 (the authors' detectron2 fork, README, Mask R-CNN
          S-101).
+Start:   mmresnest train mask_rcnn_resnest101_fpn_mmdet --data DIR --load-from
 """
 
 _base_ = ['_base_/recipes/mask_rcnn.py', '_base_/backbones/resnest101.py']

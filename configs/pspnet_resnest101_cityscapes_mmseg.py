@@ -4,6 +4,7 @@ Run:     mmresnest train configs/pspnet_resnest101_cityscapes_mmseg.py
 Expect:  mIoU 78.57 (79.19 multi-scale and flip) on Cityscapes val (mmseg model zoo, ResNeSt).
 Memory:  11.8 GB (mmseg model zoo, ResNeSt)
 Weights: https://download.openmmlab.com/mmsegmentation/v0.5/resnest/pspnet_s101-d8_512x1024_80k_cityscapes/pspnet_s101-d8_512x1024_80k_cityscapes_20200807_140631-c75f3b99.pth
+Start:   mmresnest train pspnet_resnest101_cityscapes_mmseg --data DIR --load-from
 """
 
 _base_ = ['_base_/recipes/pspnet_cityscapes.py', '_base_/backbones/resnest101.py']

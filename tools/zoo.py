@@ -14,6 +14,7 @@ A header is the docstring of a config, and no other form of it is accepted:
     Expect:  box AP 42.8, mask AP 38.1 on val2017 (source).
     Memory:  5.5 GB (source)                                      } where they are
     Weights: https://HOST/FILE.pth                                } published
+    Start:   mmresnest train NAME --data DIR --load-from          } of this or of NAME
 
 Expected are one or several of box AP, mask AP and PQ on val2017, or mIoU on ADE20K val or
 Cityscapes val, as ``mIoU 45.71 (46.59 multi-scale and flip)`` or ``mIoU 45.12 (multi-scale and
@@ -26,7 +27,7 @@ import ast
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -80,7 +81,7 @@ PAPERS = {
     ),
 }
 
-FIELDS = ('Run', 'Expect', 'Memory', 'Weights')
+FIELDS = ('Run', 'Expect', 'Memory', 'Weights', 'Start')
 INDENT = len('Expect:  ')
 NUMBER = r'(\d+\.\d+)'
 METRIC = re.compile(
@@ -174,11 +175,27 @@ def read_header(path: Path) -> Header:
     wanted = f'mmresnest train configs/{path.name}'
     if run != wanted:
         exit_with_reason(path, number, f'Run: is {wanted}, not {run!r}')
+    start = find_start(path, values)
+    if values.get('Start', (0, ''))[1] != start:
+        exit_with_reason(path, node.lineno, f'Start: is {start or "left out"}')
     return Header(
         title,
         **read_expectation(path, *values['Expect']),
         **read_published(path, values.get('Memory'), values.get('Weights')),
     )
+
+
+def find_start(path: Path, values: Mapping[str, Any]) -> str:
+    """Return what begins a training on other data from published weights, empty without any.
+
+    Those of the config itself, or of the one for mmdet's or mmseg's checkpoint of the same network.
+    """
+    names = [path.stem] if 'Weights' in values else []
+    for tail in ('_mmdet', '_mmseg'):
+        sibling = path.with_stem(path.stem + tail)
+        if sibling.is_file() and '\nWeights: ' in sibling.read_text(encoding='utf-8'):
+            names.append(sibling.stem)
+    return f'mmresnest train {names[0]} --data DIR --load-from' if names else ''
 
 
 def read_expectation(path: Path, line: int, text: str) -> dict[str, Any]:

@@ -102,9 +102,17 @@ def find_checkpoint(cfg: Config, source: str) -> str:
     if source == OWN:
         name = os.path.splitext(os.path.basename(cfg.filename or ''))[0]
         if name not in known:
+            siblings = [
+                f'{name}{tail}' for tail in ('_mmdet', '_mmseg') if f'{name}{tail}' in known
+            ]
             raise UserError(
-                f'--load-from: no checkpoint of {name_of(cfg)} was published; give a file, a URL '
-                f'or the name of a config with one; {nearest(name, known)}',
+                f'--load-from: no checkpoint of {name_of(cfg)} was published; '
+                + (
+                    f'one of this network is, of {siblings[0]}: train that config instead'
+                    if siblings
+                    else 'give a file, a URL or the name of a config with one; '
+                    + nearest(name, known)
+                ),
                 code='weights.unpublished',
             )
         return known[name]

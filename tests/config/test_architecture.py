@@ -8,24 +8,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import tiny
 from helpers.errors import refuses
 from helpers.fake_timm import make_fake_timm
 from helpers.tiers import mark_slow
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+from mmresnest.analysis.memory import make_sample
 from mmresnest.config.architecture import IDENTITY, KEPT, RESNETS, set_architecture
 from mmresnest.config.inspect import import_packages, iterate_dicts, task_of, type_of
 from mmresnest.config.load import load_config, shipped_folder
 from mmresnest.engine.prepare import configure, prepare
 from mmresnest.errors import UserError
+from mmresnest.export.exporter import export
 from mmresnest.models.norms import replace_sync_norms
 from mmresnest.models.variants import DETECTOR_PIXELS, IMAGENET_PIXELS
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 
+ROOT = Path(__file__).resolve().parents[2]
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
-ARCHS = ('resnest101', 'seresnext50_32x4d', 'res2net50_v1b_26w_4s')
+ARCHS = ('resnest50', 'seresnext50_32x4d', 'res2net50_v1b_26w_4s')
 """Each config has one of them, in turn."""
 
 
@@ -118,12 +122,17 @@ def build(cfg: Config, device: str = 'cpu'):
         return MODELS.build(cfg.model)
 
 
+def test_the_page_names_the_exceptions():
+    page = (ROOT / 'docs' / 'own_config.md').read_text('utf-8')
+    assert [name for name in (*REFUSED, *UNBUILDABLE) if f'`{name}`' not in page] == []
+
+
 @pytest.mark.parametrize(
     'folder',
     mark_slow(FOLDERS, lambda folder: folder.name in ('autoassign', 'sem_fpn')),
     ids=lambda folder: f'{folder.parents[1].parent.name}-{folder.name}',
 )
-def test_every_config_with_a_resnet(folder):
+def test_every_config_with_a_resnet(folder, uninitialized):
     """Builds, and its neck and decode heads read the maps; those listed are refused."""
     seen, failures = set(), []
     for number, path in enumerate(sorted(folder.glob('*.py'))):
@@ -154,7 +163,12 @@ def test_every_config_with_a_resnet(folder):
 
 
 def check_maps(cfg: Config) -> None:
-    """The maps go through the neck, and in a segmentor through the heads, in shape."""
+    """The maps go through the neck, and in a segmentor through the heads, in shape.
+
+    The network has few blocks, of which no shape depends: some segmentors dilate three in the last.
+    """
+    backbone = backbone_of(cfg)
+    backbone.depths = (1, 1, 1, 3)[: backbone.get('num_stages', 4)]
     model = build(cfg, 'meta').eval()
     model = getattr(model, 'detector', None) or getattr(model, 'student', None) or model
     image = torch.empty(2, 3, 128, 128, device='meta')
@@ -172,7 +186,7 @@ def check_maps(cfg: Config) -> None:
 
 
 @pytest.mark.slow
-def test_every_config_of_ours():
+def test_every_config_of_ours(uninitialized):
     seen = set()
     for number, path in enumerate(sorted(shipped_folder().glob('*.py'))):
         cfg = load_config(path)
@@ -235,6 +249,8 @@ def test_every_kind_of_detector_predicts(name):
 
     cfg = load_config(f'mmdet::{name}')
     set_architecture(cfg, 'resnest14', trains=True)
+    for node in iterate_dicts(cfg.model.get('test_cfg')):  # few proposals for the second stages
+        node.update({key: 50 for key in ('nms_pre', 'max_per_img') if key in node})
     model = build(cfg).eval()
     side = 256 if name.startswith('dino') else 128  # as many places as it has queries
     size = (side, side)
@@ -410,3 +426,49 @@ def test_networks_of_timm(config, kept, monkeypatch):
     cfg.model.backbone.update(dcn=dict(type='DCN'), stage_with_dcn=(False, True, True, True))
     with refuses('arch.setting', 'dcn'):
         set_architecture(cfg, 'timm/pyramid')
+
+
+NEW = ('skresnext50_32x4d', 'dla60_res2net')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arch', NEW)
+@pytest.mark.parametrize(
+    'name', ['faster_rcnn_resnest50_fpn', RETINANET, 'deeplabv3_resnest50_ade20k']
+)
+def test_a_training_step_and_a_prediction(name, arch):
+    """Every weight that is learned moves, and an image is predicted on."""
+    cfg = configure(name, arch=arch, from_scratch=True)
+    torch.manual_seed(0)
+    model = build(cfg).train()
+    task = task_of(cfg)
+    images = torch.randn(2, 3, 128, 160)
+    samples = [make_sample(task, 128, 160, 3) for _ in range(2)]
+    learned = {key: one for key, one in model.named_parameters() if one.requires_grad}
+    before = {key: one.detach().clone() for key, one in learned.items()}
+    optimizer = torch.optim.SGD(learned.values(), lr=1e-2)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        loss, _ = model.parse_losses(model(images, samples, mode='loss'))
+        loss.backward()
+        optimizer.step()
+        assert torch.isfinite(loss)
+        assert [key for key, one in learned.items() if one.grad is None] == []
+        still = [key for key in learned if torch.equal(before[key], learned[key])]
+        assert [key for key in still if key.startswith('backbone')] == []
+        with torch.no_grad():
+            found = model.eval()(images[:1], samples[:1], mode='predict')
+    assert len(found) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, arch', [('faster_rcnn_resnest50_fpn', NEW[0]), (RETINANET, NEW[1])])
+def test_a_detector_with_it_is_exported(name, arch, shapes, tmp_path):
+    """ONNX, whole; export runs the file and compares."""
+    checkpoint = tmp_path / 'random.pth'
+    cfg = configure(name, arch=arch, from_scratch=True, data=str(shapes))
+    tiny.save_random(cfg, checkpoint)
+    done = export(
+        name, checkpoint, arch=arch, data=str(shapes), size=(96, 96), out=tmp_path / 'a.onnx'
+    )
+    assert (tmp_path / 'a.onnx').is_file()
+    assert done.differences and done.objects
