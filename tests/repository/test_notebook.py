@@ -22,8 +22,8 @@ def shown(cell: nbformat.NotebookNode) -> set[str]:
     return {kind for output in cell.outputs for kind in output.get('data', {})}
 
 
-def test_there_is_one():
-    assert [path.stem for path in NOTEBOOKS] == ['first_hour']
+def test_those_that_are_there():
+    assert [path.stem for path in NOTEBOOKS] == ['first_hour', 'yolo_to_model']
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
@@ -35,19 +35,12 @@ def test_it_is_stored_without_outputs(path):
     assert '/home/' not in path.read_text(encoding='utf-8')
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_from_top_to_bottom(path, tmp_path):
-    """In a kernel of its own, in an empty folder; a cell that raises raises here."""
-    notebook = nbformat.read(path, as_version=4)
+def run_notebook(name, folder):
+    """Run a notebook in a kernel of its own, in an empty folder; a cell that raises raises here."""
+    notebook = nbformat.read(ROOT / 'examples' / f'{name}.ipynb', as_version=4)
     NotebookClient(
-        notebook,
-        timeout=300,
-        kernel_name='python3',
-        resources={'metadata': {'path': str(tmp_path)}},
+        notebook, timeout=300, kernel_name='python3', resources={'metadata': {'path': str(folder)}}
     ).execute()
-    pictures = [cell for cell in code_of(notebook) if 'image/png' in shown(cell)]
-    assert len(pictures) == 4  # data, curves, predictions beside the truth, one prediction
     said = ''.join(
         output.text
         for cell in notebook.cells
@@ -55,12 +48,38 @@ def test_it_runs_from_top_to_bottom(path, tmp_path):
         if output.output_type == 'stream'
     )
     assert 'Warning' not in said and 'WARNING' not in said
-    [scores] = [
+    return notebook
+
+
+def read_result(notebook, words):
+    """Return the text of what the cell with these words gives."""
+    [result] = [
         output
         for cell in code_of(notebook)
-        if 'tested.metrics' in cell.source
+        if words in cell.source
         for output in cell.outputs
         if output.output_type == 'execute_result'
     ]
-    assert "'coco/bbox_mAP'" in scores.data['text/plain']
+    return result.data['text/plain']
+
+
+@pytest.mark.slow
+def test_the_first_hour(tmp_path):
+    notebook = run_notebook('first_hour', tmp_path)
+    pictures = [cell for cell in code_of(notebook) if 'image/png' in shown(cell)]
+    assert len(pictures) == 4  # data, curves, predictions beside the truth, one prediction
+    assert "'coco/bbox_mAP'" in read_result(notebook, 'tested.metrics')
     assert (tmp_path / 'first_hour' / 'run' / 'iter_40.pth').is_file()
+
+
+@pytest.mark.slow
+def test_from_yolo_to_a_shared_model(tmp_path):
+    pytest.importorskip('huggingface_hub')
+    notebook = run_notebook('yolo_to_model', tmp_path)
+    folder = tmp_path / 'yolo_to_model'
+    page = (folder / 'compared.html').read_text(encoding='utf-8')
+    assert all(f'{arch}</' in page for arch in ('resnest14', 'legacy_seresnext26_32x4d'))
+    assert read_result(notebook, 'predict_exported').startswith('(4, ')
+    files = {path.name for path in (folder / 'shared').iterdir()}
+    assert {'README.md', 'config.py', 'best_model.pth'} <= files
+    assert any('image/jpeg' in shown(cell) for cell in code_of(notebook))

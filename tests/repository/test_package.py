@@ -192,6 +192,7 @@ UNWANTED = (
     'mmresnest/__pycache__/cli.cpython-311.pyc',
     'configs/__pycache__/other.cpython-311.pyc',
     'examples/first_hour/run/epoch_1.pth',
+    'examples/yolo_to_model/yolo/data.yaml',
 )
 """What lies about in a clone that was worked in."""
 
@@ -210,7 +211,7 @@ def built(tmp_path_factory):
             ROOT / name,
             source / name,
             symlinks=True,
-            ignore=shutil.ignore_patterns('__pycache__', 'first_hour'),
+            ignore=shutil.ignore_patterns('__pycache__', 'first_hour', 'yolo_to_model'),
         )
     for name in UNWANTED:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -351,6 +352,7 @@ def test_an_sdist_carries_all_that_is_needed_to_build_and_test(built):
         'CHANGELOG.md',
         'RELEASING.md',
         'examples/first_hour.ipynb',
+        'examples/yolo_to_model.ipynb',
         'constraints/onedl.txt',
         'tests/repository/test_package.py',
         'tools/train.py',
