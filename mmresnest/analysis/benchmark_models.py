@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -127,7 +128,7 @@ def benchmark_models(
         )
     rows = []
     for name in names or CASES:
-        case = CASES[name]._replace(**({} if size is None else dict(size=size)))
+        case = CASES[name] if size is None else CASES[name]._replace(size=size)
         say(f'{name}, {arch}, {"x".join(map(str, case.size))}')
         rows += _measure_model(name, case, arch, forms, repeats, say)
     return rows
@@ -227,7 +228,7 @@ def build_model(config: str, arch: str, theirs: bool = False) -> Any:
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             nn.init.uniform_(module.weight, 0.5, 1.0)
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
     model.eval()
@@ -284,13 +285,10 @@ def set_threshold(model: Any, threshold: float | None) -> None:
 
 def run_model(model: Any, batch: list[Tensor]) -> list[Any]:
     """Predict on images, preprocessing and postprocessing included."""
-    from mmengine.structures import BaseDataElement
-
-    kind: type[BaseDataElement]
     if hasattr(model, 'decode_head'):
-        from mmseg.structures import SegDataSample as kind
+        kind = import_module('mmseg.structures').SegDataSample
     else:
-        from mmdet.structures import DetDataSample as kind
+        kind = import_module('mmdet.structures').DetDataSample
     samples = [
         kind(
             metainfo=dict(
@@ -415,7 +413,7 @@ def format_models(rows: Iterable[ModelRow]) -> str:
             for row in rows
         ),
     ]
-    return '\n\n'.join(map(_align_columns, (cells, below)))
+    return '\n\n'.join([_align_columns(cells), _align_columns(below)])
 
 
 def _align_columns(cells: Sequence[Sequence[str]]) -> str:

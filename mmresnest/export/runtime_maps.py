@@ -135,10 +135,11 @@ class RunExported(Hook):
             UserError: they cannot be exported, or the file gives other maps.
         """
         refuse_deformable(model)
-        parts = nn.Module()
+        parts: Any = nn.Module()
         parts.backbone = copy.deepcopy(model.backbone)
-        parts.neck = copy.deepcopy(model.neck) if part == 'neck' else None
         parts.with_neck = part == 'neck'
+        if parts.with_neck:
+            parts.neck = copy.deepcopy(model.neck)
         fold(fast.disable(parts).eval())
         graph = FeatureGraph(parts, part, torch.float32).eval().requires_grad_(False)
         divisor = _divisor_of(model, part)

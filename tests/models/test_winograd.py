@@ -78,6 +78,9 @@ def test_a_convolution_for_inference_takes_it_and_renews_it():
     weight, bias = conv.weight.double(), conv.get_parameter('bias').double()
     expected = F.conv2d(x.double(), weight, bias, padding=1).relu()
     assert (found - expected).norm() < 2e-6 * expected.norm()
+    conv.weight.data = conv.weight.contiguous(memory_format=torch.channels_last)
+    regions = conv(torch.randn(30, 128, 7, 7))  # as RoIAlign gives them
+    assert conv.packed is None and regions.is_contiguous(memory_format=torch.channels_last)
     conv(x[:, :, :8, :8].contiguous(memory_format=torch.channels_last))
     assert conv.packed is not None  # a map of few tiles
 

@@ -125,6 +125,8 @@ TOOLS = {
 AT_LENGTH = {
     '--int8': 'export/test_export.py::test_int8_is_scored',
     '--model': 'export/test_export.py::test_predicts_without_torch_and_mm',
+    '--detectors': 'analysis/test_benchmark_models.py::test_forms_of_a_model',
+    '--runtime': 'export/test_runtime_maps.py::test_results_and_scores_are_equal',
     '--save-txt': 'inference/test_object_files.py::test_what_is_written',
     '--slice': 'inference/test_slicing.py::test_the_command',
     '--track': 'inference/test_tracking.py::test_identities_last',

@@ -38,7 +38,7 @@ class InferenceForm:
         self.networks: list[ConvNormAct] = []
         self.classes: dict[nn.Module, type[nn.Module]] = {}
         self.kept: dict[nn.Module, dict[str, Any]] = {}
-        owned = set()  # convolutions that something else computes with
+        owned: set[nn.Module] = set()  # convolutions that something else computes with
         for module in model.modules():
             if module._compiled_call_impl is not None or isinstance(module, ConvNormAct):
                 owned.update(module.modules())

@@ -285,6 +285,9 @@ def convolve(
     relu: bool = False,
 ) -> Tensor:
     """Return relu(weight * x + bias + add) with the geometry of ``conv``."""
+    # RoIAlign of mmcv writes regions channel by channel, before convolutions in channels-last.
+    if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
+        x = x.contiguous(memory_format=torch.channels_last)
     if not can_use_onednn(x, weight, add):
         return add_relu_(
             F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups),

@@ -72,6 +72,8 @@ class RecomputeContext:
 
     def pack(self, tensor: Tensor) -> Any:
         """Return what autograd saves in place of a tensor."""
+        if not self.registered:  # also where tensors have no address, as those of subclasses
+            return tensor, tensor._version
         found = self.registered.get(tensor.untyped_storage().data_ptr())
         # A hook or a user may have written to it since: then it is saved as it is now.
         if (

@@ -32,7 +32,7 @@ from .convolution import (
     fold_norm,
     version_of,
 )
-from .guards import is_eager, is_known
+from .guards import DEVICES, is_eager, is_known
 from .recompute import (
     current_context,
     recompute_in_backward,
@@ -174,7 +174,7 @@ class FoldedForm:
 
     def recompute(self, y: Tensor, function: Callable[..., Tensor], inputs: Sequence) -> None:
         """Have ``y = function(*inputs)`` computed again by the backward pass, not saved."""
-        if self.save_memory:
+        if self.save_memory and y.device.type in DEVICES:
             register_recompute(y, function, inputs)
 
     def recompute_scope(self, module: nn.Module) -> AbstractContextManager[None]:
