@@ -46,10 +46,13 @@ ONCE = {
     'test_fast',
     'test_mask_formats',
     'test_mask_mapping',
+    'test_object_files',
     'test_package',
     'test_shapes',
+    'test_slicing',
     'test_tampering',
     'test_timm',
+    'test_tracking',
     'test_trunk',
     'test_variants',
     'test_write_formats',
@@ -70,6 +73,7 @@ ONCE = {
     'test_live',
     'test_notebook',
     'test_numbers',
+    'test_page',
     'test_pictures',
     'test_precise_bn',
     'test_profile',
@@ -141,7 +145,7 @@ def unformatted(monkeypatch):
 
 @pytest.fixture
 def uninitialized(monkeypatch):
-    """Leaves new weights as they are: those on the device meta have no values, and torch fills each in Python."""
+    """Leaves new weights as they are: on the device meta torch takes long to fill nothing."""
     from torch.nn import init
 
     for name in vars(init).copy():

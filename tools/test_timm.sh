@@ -25,11 +25,12 @@ if ! test -e "$venv/.installed" || test "$pins" -nt "$venv/.installed" || test s
     echo "test-timm did not run: the package index cannot be reached, or has no timm: $(tail -n 1 "$probe/said")"
     exit 0
   fi
-  pip install --constraint "$pins" --editable '.[timm]' pytest
+  pip install --constraint "$pins" --editable '.[timm]' pytest pytest-xdist
   touch "$venv/.installed"
 fi
 
 # No conftest.py: it imports the mm libraries. A test that skips fails (tests/helpers/optional.py),
 # and pytest fails where it finds none.
-MMRESNEST_REQUIRE_TIMM=1 "$venv/bin/python" -m pytest --noconftest -p no:cacheprovider --durations 5 \
+export MMRESNEST_REQUIRE_TIMM=1 OMP_NUM_THREADS=1
+"$venv/bin/python" -m pytest --noconftest -n auto --maxprocesses 8 --durations 5 \
   tests/models/test_timm.py tests/models/test_beside_timm.py tests/compat/test_beside_torchvision.py "$@"

@@ -495,6 +495,8 @@ def build_shortcut(geometry: BlockGeometry, spec: TrunkSpec) -> nn.Module | None
 
 def init_trunk(trunk: nn.Module, zero_init_residual: bool) -> None:
     """Initialize by fan-out (He et al., arXiv:1502.01852), offsets of convolutions at zero."""
+    if any(parameter.is_meta for parameter in trunk.parameters()):
+        return  # there are no values, and torch takes its time over them
     for name, module in trunk.named_modules():
         if isinstance(module, nn.Conv2d):
             if name.endswith('conv_offset'):

@@ -1,4 +1,7 @@
-"""Configs of each kind at a size of seconds, over real ones, as a user would write them."""
+"""Configs of each kind at a size of seconds, over real ones, as a user would write them.
+
+The networks have one block a stage and a quarter of their width.
+"""
 
 from pathlib import Path
 
@@ -11,8 +14,8 @@ from mmresnest.config import inspect as configs_inspect
 DETECTION = """
 _base_ = 'mmresnest::faster_rcnn_resnest50_fpn.py'
 model = dict(
-    backbone=dict(arch='resnest14', init_cfg=None),
-    neck=dict(out_channels=16),
+    backbone=dict(arch='resnest14', base_channels=16, init_cfg=None),
+    neck=dict(in_channels=[64, 128, 256, 512], out_channels=16),
     rpn_head=dict(in_channels=16, feat_channels=16),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=16),
@@ -39,9 +42,9 @@ INSTANCE = """
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 model = dict(
     backbone=dict(
-        _delete_=True, type='mmresnest.ResNeSt', arch='resnest14',
+        _delete_=True, type='mmresnest.ResNeSt', arch='resnest14', base_channels=16,
         norm_cfg=dict(type='SyncBN', requires_grad=True)),
-    neck=dict(out_channels=16),
+    neck=dict(in_channels=[64, 128, 256, 512], out_channels=16),
     rpn_head=dict(in_channels=16, feat_channels=16),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=16),
@@ -69,9 +72,9 @@ PANOPTIC = """
 _base_ = 'mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py'
 model = dict(
     backbone=dict(
-        _delete_=True, type='mmresnest.ResNeSt', arch='resnest14',
+        _delete_=True, type='mmresnest.ResNeSt', arch='resnest14', base_channels=16,
         norm_cfg=dict(type='SyncBN', requires_grad=True)),
-    neck=dict(out_channels=16),
+    neck=dict(in_channels=[64, 128, 256, 512], out_channels=16),
     rpn_head=dict(in_channels=16, feat_channels=16),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=16),
@@ -102,9 +105,9 @@ SEMANTIC = """
 _base_ = 'mmresnest::deeplabv3_resnest50_ade20k.py'
 model = dict(
     data_preprocessor=dict(size=(64, 64)),
-    backbone=dict(arch='resnest14', init_cfg=None),
-    decode_head=dict(channels=16),
-    auxiliary_head=dict(channels=16))
+    backbone=dict(arch='resnest14', base_channels=16, init_cfg=None),
+    decode_head=dict(in_channels=512, channels=16),
+    auxiliary_head=dict(in_channels=256, channels=16))
 resize = dict(type='Resize', scale=(64, 64), keep_ratio=True)
 load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True)]
 few = dict(num_workers=0, persistent_workers=False)

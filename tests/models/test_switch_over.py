@@ -136,7 +136,7 @@ def test_none_is_missed():
 
 
 @few
-def test_builds_as_published(name):
+def test_builds_as_published(name, uninitialized):
     cfg = load(name)
     class_ = getattr(backbones, cfg.model.backbone.type)
     cfg.model.backbone = switch_over(cfg.model.backbone)
@@ -208,7 +208,7 @@ def evaluating(backbone: nn.Module) -> set[str]:
 
 
 @pytest.mark.slow
-def test_state_is_that_of_the_built_in_class():
+def test_state_is_that_of_the_built_in_class(uninitialized):
     """Names and shapes of the tensors, and what of them a training changes."""
     compared = []
     for name in PUBLISHED:
@@ -268,7 +268,7 @@ def test_all_checkpoints_of_the_zoos_have_a_config():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('path', OF_ZOO, ids=lambda path: path.stem)
-def test_our_config_of_a_checkpoint_is_the_zoo_s(path):
+def test_our_config_of_a_checkpoint_is_the_zoo_s(path, uninitialized):
     """All but the backbone to the letter, and every tensor of the model by name and shape."""
     ours, theirs = load(str(path)), load(zoo()[OF_ZOO[path]])
     for part in ours.model.keys() | theirs.model.keys():

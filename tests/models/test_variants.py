@@ -18,7 +18,7 @@ LICENCES = {'Apache-2.0', 'BSD-3-Clause', 'CC-BY-NC-4.0', 'CC-BY-NC-SA-4.0', 'un
 @pytest.mark.parametrize(
     'row', mark_slow(TABLE, lambda row: row.macs < 3), ids=lambda row: row.name
 )
-def test_parameters_and_macs(row):
+def test_parameters_and_macs(row, uninitialized):
     with torch.device('meta'):
         trunk = build_trunk(**row.trunk).eval()
         with FlopCounterMode(display=False) as counter:
