@@ -40,7 +40,7 @@ WORDS = {
 """Argument -> what it takes; tests compare them with what checks them."""
 
 FOLDERS = ('DIR', 'WORK_DIR', 'CALIB')
-FILES = ('FILE', 'OUT', 'IN', 'IMAGE', 'CHECKPOINT')
+FILES = ('FILE', 'OUT', 'IN', 'IMAGE', 'CHECKPOINT', 'WORK_DIR|FILE')
 
 PREAMBLES = {  # a config is one of ours or a file
     'bash': '_mmresnest_configs() {{ compgen -W \'{names}\' -- "$1"; compgen -f -- "$1"; }}',
