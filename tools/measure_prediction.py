@@ -161,12 +161,12 @@ def measure_tracking(args: argparse.Namespace) -> None:
     last: dict[int, int] = {}
     switches = seen = numbered = 0
     for (_, boxes, _), one in zip(film, followed, strict=True):
+        seen += len(greedy_pairs(box_ious(one.boxes.astype(float), boxes), SAME))
+        one = one.take(np.flatnonzero(one.ids > 0))
         for row, column in greedy_pairs(box_ious(one.boxes.astype(float), boxes), SAME):
-            seen += 1
-            if one.ids[row] > 0:
-                numbered += 1
-                switches += last.get(column, one.ids[row]) != one.ids[row]
-                last[column] = int(one.ids[row])
+            numbered += 1
+            switches += last.get(column, one.ids[row]) != one.ids[row]
+            last[column] = int(one.ids[row])
     write_line(
         f'{args.frames} frames, {args.objects} objects, {crossings} overlaps of two in a frame\n'
         f'found: {seen} of {args.frames * args.objects}, with an identity: {numbered}\n'

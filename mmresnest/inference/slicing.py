@@ -16,6 +16,7 @@ The scores of a segmentor are averaged where tiles overlap, as mmseg averages th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -104,7 +105,6 @@ class SlicedPredictor(StreamPredictor):
         self.names, self.task = predictor.names, predictor.task
         self.num_things = predictor.num_things
         self._fits = False  # whether an object was found that fits a tile
-        predictor.keeps_scores = self.task == 'semantic'
 
     def stream(
         self,
@@ -142,24 +142,37 @@ class SlicedPredictor(StreamPredictor):
             if not opened.reason:
                 opened.reason = reason
                 bad(opened.key, reason)
-
-        for (number, view), result in self.predictor.stream(iter_views(), batch_size, note_bad):
-            opened = open_images[number]
-            opened.views_left -= 1
-            try:
-                if not opened.reason:
-                    self._add_result(opened, view, result)
-                    if not opened.views_left:
-                        merged = opened.merger.finish()
-                        self._check_fit(opened)
-                        yield opened.key, merged
-            except BadImage as error:
-                if bad is None:
-                    raise
-                opened.reason = error.reason
-                bad(opened.key, error.reason)
             if not opened.views_left:
-                del open_images[number]
+                del open_images[place[0]]
+
+        with self._keep_scores():
+            for (number, view), result in self.predictor.stream(iter_views(), batch_size, note_bad):
+                opened = open_images[number]
+                opened.views_left -= 1
+                if not opened.views_left:
+                    del open_images[number]
+                if opened.reason:
+                    continue
+                try:
+                    merged = self._add_result(opened, view, result)
+                except BadImage as error:
+                    if bad is None:
+                        raise
+                    opened.reason = error.reason
+                    bad(opened.key, error.reason)
+                    continue
+                if merged is not None:
+                    yield opened.key, merged
+
+    @contextmanager
+    def _keep_scores(self) -> Iterator[None]:
+        """Have a segmentor give the scores that are averaged."""
+        before = self.predictor.keeps_scores
+        self.predictor.keeps_scores = self.task == 'semantic'
+        try:
+            yield
+        finally:
+            self.predictor.keeps_scores = before
 
     def _list_views(self, size: tuple[int, int]) -> list[View]:
         """Return the views of an image: the whole, where it has objects, and the tiles."""
@@ -168,7 +181,8 @@ class SlicedPredictor(StreamPredictor):
             return tiles
         return [View(0, 0, *size), *tiles]
 
-    def _add_result(self, opened: _OpenImage, view: View, result: Result) -> None:
+    def _add_result(self, opened: _OpenImage, view: View, result: Result) -> Result | None:
+        """Add the result of a view; return that of the image where it was the last."""
         if opened.merger is None:
             opened.merger = (
                 RegionMerger(self.predictor, opened.size)
@@ -176,6 +190,11 @@ class SlicedPredictor(StreamPredictor):
                 else ObjectMerger(opened.size)
             )
         opened.merger.add(view, result)
+        if opened.views_left:
+            return None
+        merged = opened.merger.finish()
+        self._check_fit(opened)
+        return merged
 
     def _check_fit(self, opened: _OpenImage) -> None:
         """Refuse tiles that are too small for what is found, as soon as it is."""

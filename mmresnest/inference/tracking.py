@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..utils.boxes import box_ious
 from .inputs import Item, Source
 from .results import Detections, Result
 from .runtimes import import_optional
@@ -21,6 +22,9 @@ LOW = 0.1
 """The score from which on an object may continue a track: ByteTrack's."""
 LOST = 30
 """How long an object may be out of sight, in frames of a film of 30 a second: ByteTrack's."""
+
+SAME = 0.7
+"""The overlap from which on two objects of different classes are at one place."""
 
 
 def import_tracker() -> Any:
@@ -52,19 +56,31 @@ class FilmTracker:
     def follow(self, found: Detections) -> Detections:
         """Return the objects of the next frame with their identities, from 1 up.
 
-        An object has none, -1, until it is seen a second time.
+        An object has none, -1, until it is seen a second time. Of several at one place, as a model
+        gives them that is not sure of the class, the best is followed.
         """
+        index = find_places(found)
         given = self._detections(
-            xyxy=found.boxes.astype(np.float64),
-            confidence=found.scores,
-            class_id=found.labels,
-            data=dict(index=np.arange(len(found))),
+            xyxy=found.boxes[index].astype(np.float64),
+            confidence=found.scores[index],
+            class_id=found.labels[index],
+            data=dict(index=index),
         )
         ids = np.full(len(found), -1)
         followed = self._tracker.update(given)
         if len(followed):
             ids[followed.data['index']] = followed.tracker_id
         return replace(found, ids=np.where(ids < 0, -1, ids + 1))
+
+
+def find_places(found: Detections) -> np.ndarray:
+    """Return the indices of the objects that lie at no better one's place, whatever its class."""
+    overlaps = box_ious(found.boxes, found.boxes)
+    kept: list[int] = []
+    for at in np.argsort(-found.scores, kind='stable'):
+        if not (overlaps[at, kept] >= SAME).any():
+            kept.append(int(at))
+    return np.array(kept, np.int64)
 
 
 def follow_objects(

@@ -5,12 +5,14 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 from helpers.blobs import BlobFinder, paint, use_blobs
 from helpers.errors import refuses
 
 from mmresnest.cli.main import main
 from mmresnest.inference import output_checks, slicing
 from mmresnest.inference.images import BadImage
+from mmresnest.inference.rescale import best_classes, resize_logits
 from mmresnest.inference.slicing import SlicedPredictor, View, find_cut, list_tiles, suppress_copies
 
 
@@ -194,3 +196,16 @@ def test_the_command(tmp_path, monkeypatch):
     rows = json.loads((tmp_path / 'predictions/predictions.json').read_text())
     assert len(rows) == len(blobs)
     assert slicing.OVERLAP == 0.2, 'as the help says'
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_scores_of_exported_files(align_corners):
+    """Scaled to the tile as torch does, and of the classes that a prediction alone has."""
+    logits = np.random.default_rng(0).normal(size=(5, 9, 13)).astype(np.float32)
+    for size in ((30, 41), (7, 6), (9, 13)):
+        mine = resize_logits(logits, size, align_corners)
+        theirs = torch.nn.functional.interpolate(
+            torch.from_numpy(logits)[None], size, mode='bilinear', align_corners=align_corners
+        )
+        np.testing.assert_allclose(mine, theirs[0].numpy(), atol=1e-5)
+        assert np.array_equal(mine.argmax(0), best_classes(logits, size, align_corners))

@@ -85,6 +85,20 @@ def test_a_low_score_continues_and_begins_nothing():
     assert needed_score(ExportedOptions()) == 0.3
 
 
+def test_of_two_classes_at_one_place_the_better_is_followed():
+    """Whichever of them that is, the identity is one."""
+    pytest.importorskip('trackers')
+    from mmresnest.inference.tracking import FilmTracker
+
+    tracker, boxes = FilmTracker(25.0, 0.3), np.array([[0, 0, 30, 30], [1, 0, 31, 30]], np.float32)
+    found = []
+    for scores in ([0.9, 0.4], [0.9, 0.4], [0.4, 0.9], [0.9, 0.4]):
+        labels = np.array([0, 1])
+        objects = Detections(boxes, np.array(scores), labels, NAMES, None, (60, 60))
+        found.append(tracker.follow(objects).ids.tolist())
+    assert found == [[-1, -1], [1, -1], [-1, 1], [1, -1]]
+
+
 def test_an_identity_has_its_color():
     image = np.full((60, 160, 3), 128, np.uint8)
     plain = make_objects([0.9, 0.8]).draw(image)
