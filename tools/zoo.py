@@ -175,14 +175,15 @@ def read_header(path: Path) -> Header:
     wanted = f'mmresnest train configs/{path.name}'
     if run != wanted:
         exit_with_reason(path, number, f'Run: is {wanted}, not {run!r}')
-    start = find_start(path, values)
-    if values.get('Start', (0, ''))[1] != start:
-        exit_with_reason(path, node.lineno, f'Start: is {start or "left out"}')
-    return Header(
+    found = Header(
         title,
         **read_expectation(path, *values['Expect']),
         **read_published(path, values.get('Memory'), values.get('Weights')),
     )
+    start = find_start(path, values)
+    if values.get('Start', (0, ''))[1] != start:
+        exit_with_reason(path, node.lineno, f'Start: is {start or "left out"}')
+    return found
 
 
 def find_start(path: Path, values: Mapping[str, Any]) -> str:

@@ -56,6 +56,7 @@ Expect:  box AP 42.81, mask AP 38.10 on val2017 (the authors' fork,
          README; S-50).
 Memory:  5.5 GB (mmdet model zoo)
 Weights: https://example.org/a/b%2Bc-01234567.pth
+Start:   mmresnest train mask_rcnn_some --data DIR --load-from
 """
 '''
 
@@ -167,6 +168,9 @@ def test_no_results(header, text, note):
         (GOOD.replace('https', 'http'), 8, 'is not the https address'),
         (GOOD.replace('.pth', '.pt'), 8, 'is not the https address'),
         (GOOD.replace('.pth\n', '.pth\n         and more\n'), 8, 'is not the https address'),
+        (GOOD.replace(' --load-from', ''), 1, 'Start: is mmresnest train'),
+        (GOOD.replace('Start:   mmresnest', 'Start:   mim'), 1, 'Start: is mmresnest train'),
+        (GOOD.partition('Weights:')[0] + GOOD[GOOD.index('Start:') :], 1, 'Start: is left out'),
         (expecting('box AP 42.33 on val2017.'), 5, 'with their source'),
         (expecting('box AP 42.33 on val2017 (a)'), 5, 'full stop'),
         (expecting('box AP 42.33 on test-dev (a).'), 5, 'is neither'),
