@@ -99,7 +99,7 @@ def list_items(plan: CheckPlan) -> list[Item]:
     kinds = list_rows(by_kind=True)
     items += [
         Item(f'{row.name}: {form.name}', partial(check_form, plan, row, form))
-        for row in kinds
+        for row in kinds[: 1 if plan.toy else None]
         for form in FORMS
     ]
     items += [
@@ -111,7 +111,7 @@ def list_items(plan: CheckPlan) -> list[Item]:
     items += [
         Item(f'{row.name}: compiled, {mode}', partial(check_compiled, plan, row, mode))
         for row in kinds[: 1 if plan.toy else None]
-        for mode in ('training', 'evaluation')
+        for mode in ('training', 'evaluation')[plan.toy :]
     ]
     return items
 

@@ -10,6 +10,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 
+class Part(NamedTuple):
+    """A part of the check.
+
+    Attributes:
+        name: equality, speed or training.
+        module: with ``list_items(plan)``.
+        share: of the time; what it leaves is the next part's.
+    """
+
+    name: str
+    module: str
+    share: float
+
+
+PARTS = tuple(
+    Part(name, f'{__package__}.{name}', seconds / 480)
+    for name, seconds in (('equality', 110), ('speed', 195), ('training', 165))
+)
+"""Starting the processes included; ten seconds are left for the page."""
+BUDGET, TOY_BUDGET = 480.0, 3600.0
+
+
 @dataclass(frozen=True)
 class CheckPlan:
     """What is checked, and where.
@@ -19,14 +41,16 @@ class CheckPlan:
         device: ``cuda``, or ``cpu`` for toy sizes.
         toy: small images and few rounds, to try the check itself.
         data: a folder of images and annotations to train on; the embedded data set if None.
-        budget: seconds of the whole.
+        budget: seconds of the whole; at toy sizes the check is tried, and has its time.
+        parts: of the check, in order.
     """
 
     out: Path
     device: str = 'cuda'
     toy: bool = False
     data: str | None = None
-    budget: float = 480.0
+    budget: float = BUDGET
+    parts: tuple[Part, ...] = PARTS
 
     @property
     def backend(self) -> str:

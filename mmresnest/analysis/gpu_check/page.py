@@ -187,10 +187,14 @@ def format_training(items: Sequence[dict[str, Any]]) -> list[str]:
 def format_problems(items: Sequence[dict[str, Any]]) -> list[str]:
     """Return what did not come to its end and why, failures with their traceback."""
     lines: list[str] = []
+    left_out: dict[str, list[str]] = {}
     for one in items:
-        if one['status'] != 'passed':
-            name = f'{one["part"]}, {one["item"]}'
-            lines.append(f'- {name}: {one["status"]}: {one.get("reason", "")}')
+        name, reason = f'{one["part"]}, {one["item"]}', one.get('reason', '')
+        if one['status'] == 'left out':
+            left_out.setdefault(f'{one["part"]}, left out: {reason}', []).append(one['item'])
+        elif one['status'] != 'passed':
+            lines.append(f'- {name}: {one["status"]}: {reason}')
             if one.get('traceback'):
                 lines += ['', *(f'      {line}' for line in one['traceback'].splitlines()), '']
+    lines += [f'- {what}: ' + '; '.join(names) for what, names in left_out.items()]
     return [*lines, ''] if lines else ['Nothing.', '']

@@ -80,8 +80,6 @@ def measure_case(plan: CheckPlan, what: tuple[str, str, str], run: ItemRun) -> d
     arch, mode, dtype = what
     if dtype == 'bfloat16' and plan.device == 'cuda' and not torch.cuda.is_bf16_supported():
         raise LeftOut('this GPU has no bfloat16')
-    if plan.toy:
-        arch = {'resnest50': 'resnest14'}.get(arch, arch)
     case = fit_case(BenchmarkCase(arch, mode, TOY if plan.toy else FULL, dtype, plan.device), plan)
     left_out: dict[str, str] = {}
     started: dict[str, StartedForm] = {}
@@ -89,7 +87,10 @@ def measure_case(plan: CheckPlan, what: tuple[str, str, str], run: ItemRun) -> d
         start_form(form, case, plan, started, left_out)
     values = measure_forms(case, started, left_out, run.until - run.left / 2)
     run.note_values(values)
-    for form in COMPILED if arch.startswith('resnest') else ():
+    compiled = COMPILED if arch.startswith('resnest') else ()
+    if plan.toy:
+        compiled = ('plain-compiled',) if mode == 'training' else ('fused-compiled',)
+    for form in compiled:
         if run.left < COMPILING and not plan.toy:
             left_out[form] = f'{run.left:.0f} s are left, and compiling takes longer'
             continue

@@ -23,13 +23,16 @@ CONFIGS = (
     'deeplabv3_resnest50_ade20k',
 )
 OBJECTS = 3  # in an image
+WIDTH = 64  # base_channels of the networks as they were published
 
 
 def narrow_backbone(model: Any) -> None:
     """Let a network have a quarter of its channels, and few blocks, and its readers expect them."""
-    model.backbone.base_channels = 64 // NARROWER
     if model.backbone.get('arch') == 'resnest50':
         model.backbone.arch = 'resnest14'
+    if model.backbone.get('base_channels'):
+        return  # of a segmentor, which is narrowed as a whole
+    model.backbone.base_channels = WIDTH // NARROWER
     for part in (model.get('neck'), model.get('decode_head'), model.get('auxiliary_head')):
         if part and isinstance(part.in_channels, int):
             part.in_channels //= NARROWER

@@ -21,11 +21,9 @@ from typing import Any
 
 from ...errors import UserError
 from ...utils.files import write_whole
-from .items import CheckFailed, CheckPlan, Item, ItemRun, LeftOut
+from .items import CheckFailed, CheckPlan, Item, ItemRun, LeftOut, Part
 from .page import format_page
 
-SHARES = {'equality': 110.0, 'speed': 195.0, 'training': 165.0}
-"""Part -> seconds of 480, starting its processes included; the rest is for the page."""
 GRACE = 10.0
 """Seconds that an item may go on beyond its time before its process is ended."""
 TIME_OVER = 'the time was over'
@@ -48,17 +46,14 @@ def check_gpu(plan: CheckPlan, say: Callable[[str], None] = lambda line: None) -
     check_device(plan)
     make_folder(plan.out)
     start = time.monotonic()
-    end = start + plan.budget
-    scale = plan.budget / 480.0
     result: dict[str, Any] = dict(
         device=plan.device, toy=plan.toy, data=plan.data, budget=plan.budget, machine={}, items=[]
     )
-    later = sum(SHARES.values()) * scale
-    reserve = plan.budget - later
-    for part, share in SHARES.items():
-        later -= share * scale
-        say(f'{part}:')
-        run_part(plan, part, end - reserve - later, say)
+    share = 0.0
+    for part in plan.parts:
+        say(f'{part.name}:')
+        share += part.share
+        run_part(plan, part, start + share * plan.budget, say)
         result.update(collect_records(plan.out / RECORDS), seconds=time.monotonic() - start)
         write_results(plan.out, result)
     (plan.out / RECORDS).unlink(missing_ok=True)
@@ -106,23 +101,25 @@ def make_folder(out: Path) -> None:
         ) from error
 
 
-def run_part(plan: CheckPlan, part: str, until: float, say: Callable[[str], None]) -> None:
+def run_part(plan: CheckPlan, part: Part, until: float, say: Callable[[str], None]) -> None:
     """Run the items of a part until they are done or the time is."""
     context = multiprocessing.get_context('spawn')
     records = Records(plan.out / RECORDS)
     records.read_new()
     while True:
         begun = len(records.begun)
-        process = context.Process(target=serve_part, args=(plan, part, records.names(part), until))
+        process = context.Process(
+            target=serve_part, args=(plan, part, records.names(part.name), until)
+        )
         process.start()
         reason = watch_process(process, records, until, say)
-        if records.has_ended(part):
+        if records.has_ended(part.name):
             return
         if records.running is not None:
             item = records.running
-            ItemRun(plan.out / RECORDS, part, item, 0.0).write_record('end', **reason)
+            ItemRun(plan.out / RECORDS, part.name, item, 0.0).write_record('end', **reason)
         elif len(records.begun) == begun:  # it did not even begin: another would not, either
-            ItemRun(plan.out / RECORDS, part, 'start', 0.0).write_record('end', **reason)
+            ItemRun(plan.out / RECORDS, part.name, 'start', 0.0).write_record('end', **reason)
             records.read_new()
             return
         tell_records(records, say)
@@ -220,17 +217,17 @@ def format_record(record: dict[str, Any]) -> str:
     return f'  {record["item"]} ...'
 
 
-def serve_part(plan: CheckPlan, part: str, done: list[str], until: float) -> None:
+def serve_part(plan: CheckPlan, part: Part, done: list[str], until: float) -> None:
     """Run the items of a part that are not done, in a process of its own."""
     log = os.open(plan.out / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):  # of libraries, too, which write to the descriptors themselves
         os.dup2(log, stream)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    module = import_module(f'{__package__}.{part}')
+    module = import_module(part.module)
     file = plan.out / RECORDS
-    ItemRun(file, part, '', until).write_record('machine', values=describe_gpu(plan))
+    ItemRun(file, part.name, '', until).write_record('machine', values=describe_gpu(plan))
     items: list[Item] = [item for item in module.list_items(plan) if item.name not in done]
-    whole = ItemRun(file, part, '', until)
+    whole = ItemRun(file, part.name, '', until)
     whole.write_record('list', items=[item.name for item in items])
     for index, item in enumerate(items):
         if whole.left <= 0:
@@ -239,7 +236,7 @@ def serve_part(plan: CheckPlan, part: str, done: list[str], until: float) -> Non
         if item.weight is not None:
             weights = sum(one.weight or 0.0 for one in items[index:])
             limit = time.monotonic() + whole.left * item.weight / weights
-        if not run_item(item, ItemRun(file, part, item.name, limit)):
+        if not run_item(item, ItemRun(file, part.name, item.name, limit)):
             os._exit(3)  # its context may be lost, and waiting for it can take forever
     whole.write_record('over')
 

@@ -69,6 +69,8 @@ def run_training(
     if not scored:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     result = train(cfg, TrainOptions(amp=True, work_dir=folder, progress=False))
+    for weights in folder.glob('*.pth*'):
+        weights.unlink()  # hundreds of MB that nobody asked for
     logged = [step.numbers for log in read_runs(folder) for step in log.steps]
     steady = logged[1:] or logged  # the first steps choose algorithms and start workers
     middle = lambda name: statistics.median(numbers[name] for numbers in steady)
