@@ -52,6 +52,7 @@ ONCE = {
     'test_slicing',
     'test_tampering',
     'test_timm',
+    'test_torch_hub',
     'test_tracking',
     'test_trunk',
     'test_variants',

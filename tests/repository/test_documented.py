@@ -24,7 +24,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from helpers import tiny
+from helpers import fake_hub, tiny
 from helpers.documents import PAGES, ROOT, Command, blocks, commands
 from helpers.tiers import mark_slow
 from mmengine.config import Config
@@ -269,6 +269,18 @@ def here(workshop, tmp_path, monkeypatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def hub_server(monkeypatch):
+    """A stand-in for the Hugging Face hub."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, 'HF_HUB_DISABLE_XET', True)
+    monkeypatch.setenv('HF_TOKEN', fake_hub.TOKEN)
+    with fake_hub.serve() as server:
+        monkeypatch.setenv('HF_ENDPOINT', server.address)
+        yield server
+
+
 # ---- commands ------------------------------------------------------------------------------------
 
 
@@ -402,6 +414,10 @@ def ours(command: Command, request) -> None:
         request.getfixturevalue('monkeypatch').setattr(
             server.PageServer, 'serve_forever', interrupt
         )
+    if name in ('push', 'pull'):
+        request.getfixturevalue('hub_server')
+    if name == 'pull':
+        assert main.main(['push', STANDS_FOR['WORK_DIR'], words[0]]) == 0
     status = main.main([name, *words])
     assert status == 0 or name in ('doctor', 'check-data') and status == 1
     check_result(name, args, begun)
@@ -677,6 +693,7 @@ def test_script(page, block, here, monkeypatch):
         (f"'{DETECTOR}'", repr(str(config))),
         ("'resnest50'", "'resnest14'"),
         ("'configs/", f"'{ROOT}/configs/"),
+        ("hub.load('.'", f"hub.load('{ROOT}'"),
         ('224', '64'),
     ):
         block = block.replace(name, stand_in)
