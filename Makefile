@@ -11,6 +11,8 @@ TIER ?= not slow
 WORKERS ?= auto
 DEMO_ARGS ?=
 CHECK_ARGS ?=
+OUT ?= work_dirs/gpu_check
+DATA ?=
 
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/$(STACK).txt
@@ -30,6 +32,7 @@ help:
 	@echo 'make docs    the site of README, docs/ and docstrings, built into site/'
 	@echo 'make check-install  wheel and sdist, each installed into an empty environment and used there'
 	@echo 'make test-timm      networks beside timm, operators beside torchvision, in .venv-timm (torch with CUDA: 6 GB)'
+	@echo 'make gpu-check  equality, speed and a training on a CUDA GPU, into OUT=$(OUT), DATA=DIR to train on: 8 minutes'
 	@echo 'make lint    the same as env, then ruff (rules and format), codespell and mypy'
 	@echo 'make clean   remove $(VENV), work_dirs, site and what builds leave behind'
 	@echo
@@ -85,6 +88,9 @@ check-install: $(BIN)/.dev-$(STACK)
 # It says so where there is no space or no index for it; whatever else goes wrong fails.
 test-timm:
 	PYTHON=$(PYTHON) tools/test_timm.sh $(PYTEST_ARGS)
+
+gpu-check: env
+	$(BIN)/mmresnest benchmark --gpu-check '$(OUT)' $(if $(DATA),--data '$(DATA)')
 
 lint: $(BIN)/.dev-$(STACK)
 	$(BIN)/ruff check .

@@ -39,6 +39,7 @@ ONCE = {
     'test_features',
     'test_folder',
     'test_formats',
+    'test_gpu_check',
     'test_growth',
     'test_hub',
     'test_invariants',
@@ -105,8 +106,8 @@ SPREAD = {
 def pytest_collection_modifyitems(items):
     """Mark the tests of ONCE, and have those of a module run in one worker process.
 
-    ``-m 'not once'`` leaves out what is the same on both stacks, and configs that differ from
-    another one in the network alone; they take minutes.
+    ``-m 'not once'`` leaves out what is the same on both stacks, configs that differ from another
+    one in the network alone, and the slow cases of a kind (helpers/tiers.py); they take minutes.
     """
     for item in items:
         module = item.module.__name__

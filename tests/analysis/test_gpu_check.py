@@ -196,7 +196,7 @@ def test_networks_mix_no_devices(row):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('config', steps.CONFIGS)
+@pytest.mark.parametrize('config', (*steps.CONFIGS[1:3], steps.CONFIGS[4]))
 def test_training_steps_mix_no_devices(config):
     pytest.importorskip('mmseg' if 'deeplab' in config else 'mmdet')
     model, expected = steps.run_step(config, 'cpu', 64)
