@@ -43,14 +43,31 @@ def test_values(size, channels, groups, more):
     assert error < 2e-6  # about twice that of a sum in single precision
 
 
+@pytest.mark.parametrize('dilation', [2, 3])
+@torch.no_grad()
+def test_dilated_values(dilation):
+    torch.manual_seed(0)
+    x, add = (torch.randn(2, 8, 13, 18).to(memory_format=torch.channels_last) for _ in range(2))
+    weight, bias = torch.randn(8, 8, 3, 3), torch.randn(8)
+    kernel = winograd.transform_kernel(weight, 1)
+    found = winograd.convolve_dilated(x, kernel, bias, add, True, dilation)
+    y = F.conv2d(x.double(), weight.double(), bias.double(), padding=dilation, dilation=dilation)
+    expected = (y + add).relu()
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert (found - expected).norm() < 2e-6 * expected.norm()
+
+
 @pytest.mark.parametrize(
     'changed, size, used',
     [
         (dict(), (1, 40, 40), True),
         (dict(), (25, 7, 7), True),
-        (dict(), (1, 36, 36), False),  # too few tiles
+        (dict(), (1, 28, 28), False),  # too few tiles
         (dict(stride=2), (1, 40, 40), False),
-        (dict(dilation=2, padding=2), (1, 40, 40), False),
+        (dict(dilation=2, padding=2), (1, 40, 40), True),
+        (dict(dilation=2, padding=1), (1, 40, 40), False),
+        (dict(dilation=12, padding=12), (1, 40, 40), False),  # most of a tile lies beyond the map
+        (dict(), (99, 5, 5), False),
         (dict(padding=0), (1, 40, 40), False),
         (dict(kernel_size=1, padding=0), (1, 40, 40), False),
         (dict(groups=2), (1, 40, 40), False),

@@ -28,7 +28,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .guards import add_known, is_eager
-from .winograd import can_use_winograd, convolve_winograd, transform_kernel
+from .winograd import can_use_winograd, convolve_dilated, convolve_winograd, transform_kernel
 
 # The moments of C channels cost 2 C^2 multiplications a place, and C^2 O in all; they save passes
 # over O channels. Worth it where places abound and C is not too large beside O: measured on a CPU.
@@ -296,7 +296,10 @@ def convolve(
         )
     if isinstance(conv, PackedConv2d) and weight is conv.weight:
         if x.dtype == torch.float32 and can_use_winograd(conv, x):
-            return convolve_winograd(x, conv.transform_weight(), bias, add, relu)
+            kernel, step = conv.transform_weight(), conv.dilation[0]
+            if step > 1:
+                return convolve_dilated(x, kernel, bias, add, relu, step)
+            return convolve_winograd(x, kernel, bias, add, relu)
         weight = conv.pack_weight(x)
     geometry = weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups
     point = torch.ops.mkldnn._convolution_pointwise

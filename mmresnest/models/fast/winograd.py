@@ -16,6 +16,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)  # and infinity
@@ -24,7 +25,9 @@ PLACES = TILE + TAPS - 1
 # Fewer channels than this in a group, and the transforms cost what the products save; fewer tiles,
 # and reading the 36 transformed matrices does. Measured on CPUs with AVX2.
 CHANNELS = 128
-TILES = 96
+TILES = 64
+# Places of all tiles for one of the map: beyond that the border costs what the products save.
+MOST_PLACES = 1.7
 # Tiles in work at once: their values, and the transformed weights, stay in the processor's cache.
 CHUNK = 256
 
@@ -61,13 +64,18 @@ def make_transforms() -> Transforms:
 def can_use_winograd(conv: nn.Conv2d, x: Tensor) -> bool:
     """Return whether a convolution of this map is computed in less time this way."""
     channels = min(conv.in_channels, conv.out_channels) // conv.groups
-    height, width = x.shape[2:]
-    return (
-        conv.kernel_size == (3, 3)
-        and conv.stride == conv.padding == conv.dilation == (1, 1)
-        and channels >= CHANNELS
-        and x.shape[0] * -(-height // TILE) * -(-width // TILE) >= TILES
-    )
+    if (
+        conv.kernel_size != (3, 3)
+        or conv.stride != (1, 1)
+        or conv.padding != conv.dilation
+        or conv.dilation[0] != conv.dilation[1]
+        or channels < CHANNELS
+    ):
+        return False
+    step = conv.dilation[0]
+    batch, _, height, width = x.shape
+    tiles = batch * step**2 * -(-height // (step * TILE)) * -(-width // (step * TILE))
+    return tiles >= TILES and TILE**2 * tiles <= MOST_PLACES * batch * height * width
 
 
 def transform_kernel(weight: Tensor, groups: int) -> Tensor:
@@ -129,6 +137,28 @@ def convolve_winograd(
         if relu:
             target.relu_()
     return y.permute(0, 3, 1, 2)
+
+
+def convolve_dilated(
+    x: Tensor, kernel: Tensor, bias: Tensor | None, add: Tensor | None, relu: bool, dilation: int
+) -> Tensor:
+    """Return the same for a dilated convolution: every d-th row and column is a map of its own."""
+    batch, _, height, width = x.shape
+    rows, columns = -(-height // dilation), -(-width // dilation)
+
+    def split_phases(maps: Tensor) -> Tensor:
+        """B C H W -> B d d C H/d W/d, as one batch, zeros where the map ends."""
+        y = F.pad(maps, (0, columns * dilation - width, 0, rows * dilation - height))
+        y = y.unflatten(3, (columns, dilation)).unflatten(2, (rows, dilation))
+        y = y.permute(0, 3, 5, 2, 4, 1).reshape(-1, rows, columns, maps.shape[1])
+        return y.permute(0, 3, 1, 2)
+
+    y = convolve_winograd(
+        split_phases(x), kernel, bias, None if add is None else split_phases(add), relu
+    )
+    y = y.permute(0, 2, 3, 1).unflatten(0, (batch, dilation, dilation))  # B d d H/d W/d O
+    y = y.permute(0, 3, 1, 4, 2, 5).reshape(batch, rows * dilation, columns * dilation, -1)
+    return y[:, :height, :width].contiguous().permute(0, 3, 1, 2)
 
 
 def split_tiles(batch: int, rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
