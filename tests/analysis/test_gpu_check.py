@@ -226,6 +226,7 @@ def test_sizes_are_halved_until_they_fit(plan, monkeypatch):
 
     def make(form, case, plan):
         tried.append(case.size)
+        assert case.mode == 'training'
         if case.size[0] * case.size[1] > 900:
             raise torch.cuda.OutOfMemoryError('out of memory')
         return lambda: (torch.ones(1, requires_grad=True),), torch.nn.Identity()
@@ -240,7 +241,7 @@ def test_sizes_are_halved_until_they_fit(plan, monkeypatch):
     with pytest.raises(LeftOut, match='fits'):
         speed.fit_case(case, plan)
     left_out = {}
-    speed.start_form('plain', case, plan, {}, left_out)
+    speed.start_form('plain', case._replace(mode='training'), plan, {}, left_out)
     assert left_out == {'plain': '4x3x800x1344 does not fit the memory'}
 
 

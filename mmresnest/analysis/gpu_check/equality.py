@@ -23,7 +23,7 @@ from ...models.dla import Root, Tree
 from ...models.factory import build_backbone
 from ...models.trunk import Trunk
 from ...models.variants import TABLE, Variant
-from .items import CheckFailed, CheckPlan, Item, ItemRun
+from .items import CheckFailed, CheckPlan, Item, ItemRun, LeftOut
 from .operators import OPERATORS, OURS, list_dtypes, list_sources, use_source
 from .steps import CONFIGS, run_step
 
@@ -266,9 +266,16 @@ def judge_errors(errors: dict[str, float], tolerances: dict[str, float]) -> dict
     return values
 
 
+def require_dtype(plan: CheckPlan, dtype: torch.dtype) -> None:
+    """Leave out bfloat16 on GPUs that have none."""
+    if dtype == torch.bfloat16 and plan.device == 'cuda' and not torch.cuda.is_bf16_supported():
+        raise LeftOut('this GPU has no bfloat16')
+
+
 def check_form(plan: CheckPlan, row: Variant, form: FormCheck, run: ItemRun) -> dict[str, Any]:
     """Hold a form of a network on the device against the definition on the CPU."""
     size = 33 if plan.toy else 97
+    require_dtype(plan, form.dtype)
     weights = torch.float64 if form.dtype == torch.float64 else torch.float32
     network = copy.deepcopy(build_network(row.name, form.channels_last)).train(form.training)
     if form.fast:
@@ -310,6 +317,7 @@ def check_operator(
 ) -> dict[str, Any]:
     """Hold an operator on the device, value and gradients, against the CPU."""
     operator = OPERATORS[name]
+    require_dtype(plan, dtype)
     with use_source(OURS):
         expected = operator.reference()
     with use_source(source):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -50,6 +51,8 @@ CASES = (
 )
 """Network, mode, format and share of the time; the first come first."""
 FULL, TOY = (16, 800, 1344), (2, 32, 64)
+HUNGRY = ('plain-contiguous', 'mmdet')
+ROOM = 0.85  # of the memory, for one form
 ROUNDS = 12
 COMPILING = 40.0
 """Seconds that must be left for a form to be compiled; what takes longer is ended."""
@@ -111,19 +114,33 @@ def fit_case(case: BenchmarkCase, plan: CheckPlan) -> BenchmarkCase:
     Raises:
         LeftOut: not even one small image fits.
     """
-    while True:
-        try:
-            forward, model = prepare_form('plain-contiguous', case._replace(mode='training'), plan)
-            make_step(forward, model, case._replace(mode='training'))()
-            return case
-        except torch.cuda.OutOfMemoryError:
-            forward = model = None  # type: ignore[assignment]  # they hold what did not fit
-        release_memory(case.device)
+    while not all(fits_memory(form, case._replace(mode='training'), plan) for form in HUNGRY):
         batch, height, width = case.size
         if batch == 1 and height <= 100:
             raise LeftOut('not even an image of 100 x 168 fits the memory')
         smaller = (batch // 2, height, width) if batch > 1 else (1, height // 2, width // 2)
         case = case._replace(size=smaller)
+    return case
+
+
+def fits_memory(form: str, case: BenchmarkCase, plan: CheckPlan) -> bool:
+    """Return whether a step of a form leaves room for the weights of the others."""
+    cuda = case.device.startswith('cuda')
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        forward, model = prepare_form(form, case, plan)
+        make_step(forward, model, case)()
+        if not cuda:
+            return True
+        return torch.cuda.max_memory_allocated() < ROOM * torch.cuda.mem_get_info()[1]
+    except FormUnavailable:
+        return True
+    except torch.cuda.OutOfMemoryError:
+        return False
+    finally:
+        forward = model = None  # type: ignore[assignment]  # they hold what may not have fitted
+        release_memory(case.device)
 
 
 def release_memory(device: str) -> None:
@@ -183,10 +200,19 @@ def start_form(
         left_out[form] = str(reason)
     except torch.cuda.OutOfMemoryError:
         left_out[form] = f'{format_size(case.size)} does not fit the memory'
-    except torch._dynamo.exc.TorchDynamoException as error:
-        left_out[form] = f'cannot be compiled: {str(error).splitlines()[0]}'
+    except Exception as error:  # of a compiler, say; the others are measured all the same
+        left_out[form] = f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
+        traceback.print_exc()  # into the log
     forward = model = one = None  # type: ignore[assignment]  # of what did not fit
     release_memory(case.device)
+
+
+def measure_peak(one: StartedForm, case: BenchmarkCase) -> tuple[float | None, float | None]:
+    """Return the MiB that a forward pass in training saves, and the peak of a step."""
+    saved = None
+    if case.mode == 'training':
+        saved = saved_and_peak_memory(one.forward, case.device)[0]
+    return saved, saved_and_peak_memory(one.step, case.device)[1]
 
 
 def measure_forms(
@@ -203,14 +229,15 @@ def measure_forms(
     while rounds < (2 if case.device == 'cpu' else ROUNDS):
         if rounds >= 3 and time.monotonic() > until:
             break
-        for form, one in started.items():
-            with use_fast_form(case.device, form in FAST):
-                if not rounds:
-                    saved = None
-                    if case.mode == 'training':
-                        saved = saved_and_peak_memory(one.forward, case.device)[0]
-                    peaks[form] = saved, saved_and_peak_memory(one.step, case.device)[1]
-                taken[form].append(time_step(one.step, case.device)[0] * 1e3)
+        for form, one in list(started.items()):
+            try:
+                with use_fast_form(case.device, form in FAST):
+                    if not rounds:
+                        peaks[form] = measure_peak(one, case)
+                    taken[form].append(time_step(one.step, case.device)[0] * 1e3)
+            except torch.cuda.OutOfMemoryError:
+                left_out[form] = f'{format_size(case.size)} does not fit beside the other forms'
+                del started[form], taken[form]
         rounds += 1
     forms = {}
     for form, wall in taken.items():

@@ -24,7 +24,7 @@ from ...utils.files import write_whole
 from .items import CheckFailed, CheckPlan, Item, ItemRun, LeftOut, Part
 from .page import format_page
 
-GRACE = 10.0
+GRACE = 5.0
 """Seconds that an item may go on beyond its time before its process is ended."""
 TIME_OVER = 'the time was over'
 RECORDS, LOG, FIGURES, PAGE = 'records.jsonl', 'log.txt', 'gpu_check.json', 'gpu_check.md'
@@ -112,7 +112,10 @@ def run_part(plan: CheckPlan, part: Part, until: float, say: Callable[[str], Non
             target=serve_part, args=(plan, part, records.names(part.name), until)
         )
         process.start()
-        reason = watch_process(process, records, until, say)
+        try:
+            reason = watch_process(process, records, until, say)
+        finally:  # an interruption ends the process, too
+            process.kill()
         if records.has_ended(part.name):
             return
         if records.running is not None:
