@@ -49,6 +49,8 @@ def published() -> list[str]:
 
 PUBLISHED = published()
 every = pytest.mark.parametrize('name', PUBLISHED)
+STEPPED = list({re.sub(r'_s(50|101)|_4xb[24]-.*', '', name): name for name in PUBLISHED}.values())
+"""One config of each head and family: depth, data set and schedule do not decide about a step."""
 few = pytest.mark.parametrize('name', mark_slow(PUBLISHED, lambda name: name in PUBLISHED[::12]))
 
 
@@ -146,7 +148,7 @@ def test_builds_as_published(name, uninitialized):
     assert model.backbone.init_cfg['checkpoint'].startswith('open-mmlab://')
 
 
-@few
+@pytest.mark.parametrize('name', mark_slow(STEPPED, lambda name: name in STEPPED[::8]))
 @pytest.mark.filterwarnings('ignore:torch.meshgrid:UserWarning')  # VFNet's generator of points
 def test_takes_a_training_step(name):
     torch.manual_seed(0)
