@@ -172,6 +172,19 @@ def benchmark(
     return rows
 
 
+def choose_device(name: str) -> str:
+    """Return the device of that name.
+
+    Raises:
+        UserError: it is not here.
+    """
+    from ..inference.predictor import resolve_device
+
+    if name == 'mps' and torch.backends.mps.is_available():
+        return name
+    return resolve_device(name)
+
+
 def format_size(size: tuple[int, int, int]) -> str:
     """Return B x 3 x H x W."""
     return f'{size[0]}x3x{size[1]}x{size[2]}'
@@ -314,13 +327,15 @@ def profile_form(case: BenchmarkCase, form: str, operations: int = 15) -> str:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if 'cuda' in case.device else [])]
     with record_operations(activities=activities) as seen:
         step()
-    averages = sorted(seen.key_averages(), key=lambda one: -one.self_cpu_time_total)
-    total = sum(one.self_cpu_time_total for one in averages)
+    of_gpu = 'cuda' in case.device
+    spent = lambda one: one.self_device_time_total if of_gpu else one.self_cpu_time_total
+    averages = sorted(seen.key_averages(), key=spent, reverse=True)
+    total = sum(map(spent, averages))
     lines += [
         '',
         *(
-            f'{one.key[:48]:<50}{one.self_cpu_time_total / 1e3:9.1f} ms '
-            f'{one.self_cpu_time_total / total:6.1%} {one.count:6d} calls'
+            f'{one.key[:48]:<50}{spent(one) / 1e3:9.1f} ms '
+            f'{spent(one) / total:6.1%} {one.count:6d} calls'
             for one in averages[:operations]
         ),
     ]

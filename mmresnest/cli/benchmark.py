@@ -104,6 +104,7 @@ def run_benchmark(args: argparse.Namespace) -> int:
     prepare_measuring(args)
     if args.detectors is not None:
         return run_detectors(args)
+    args.device = benchmark.choose_device(args.device)
     args.archs = args.archs or list(ARCHS)
     args.sizes = args.sizes or [(2, 320, 320)]
     args.modes = args.modes or ['inference', 'training']

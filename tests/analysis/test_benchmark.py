@@ -171,6 +171,12 @@ def test_what_is_unknown_is_refused(given, named):
         benchmark.benchmark(**{'archs': ['resnest14'], **given})
 
 
+@pytest.mark.parametrize('device', ['cuda:99', 'mps:7', 'tpu'])
+def test_a_device_that_is_not_here_is_refused(device, capsys):
+    assert main.main(['benchmark', 'resnest14', '--device', device]) == 2
+    assert device in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_forms_in_a_process_of_their_own(monkeypatch):
     monkeypatch.setattr(benchmark, 'FORMS', dict(benchmark.FORMS))

@@ -178,7 +178,7 @@ def run_network(network: nn.Module, x: Tensor, form: FormCheck) -> Results:
         maps = network(x)
     found = {f'map {index}': one.detach() for index, one in enumerate(maps)}
     if form.training:
-        weighted_loss(maps).backward()
+        compute_loss(maps).backward()
         if not half:
             found.update((name, p.grad) for name, p in network.named_parameters())
             found['image'] = x.grad  # type: ignore[assignment]
@@ -186,7 +186,7 @@ def run_network(network: nn.Module, x: Tensor, form: FormCheck) -> Results:
     return found
 
 
-def weighted_loss(maps: tuple[Tensor, ...]) -> Tensor:
+def compute_loss(maps: tuple[Tensor, ...]) -> Tensor:
     """Return a loss in which no two elements of a map weigh the same."""
     losses = []
     for one in maps:

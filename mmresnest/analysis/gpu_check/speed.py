@@ -51,6 +51,11 @@ CASES = (
 )
 """Network, mode, format and share of the time; the first come first."""
 FULL, TOY = (16, 800, 1344), (2, 32, 64)
+TOY_CASES = (('resnest50', 'training', 'float32', 1.0), ('resnest50', 'inference', 'bfloat16', 1.0))
+TOY_FORMS = dict(
+    training=('mmdet', 'plain-contiguous', 'lean', 'plain-compiled'),
+    inference=('mmdet-channels-last', 'plain', 'fused'),
+)
 HUNGRY = ('plain-contiguous', 'mmdet')
 ROOM = 0.85  # of the memory, for one form
 ROUNDS = 12
@@ -74,7 +79,7 @@ def list_items(plan: CheckPlan) -> list[Item]:
     """Return the cases."""
     return [
         Item(f'{arch}, {mode}, {dtype}', partial(measure_case, plan, (arch, mode, dtype)), weight)
-        for arch, mode, dtype, weight in (CASES[:2] if plan.toy else CASES)
+        for arch, mode, dtype, weight in (TOY_CASES if plan.toy else CASES)
     ]
 
 
@@ -86,14 +91,13 @@ def measure_case(plan: CheckPlan, what: tuple[str, str, str], run: ItemRun) -> d
     case = fit_case(BenchmarkCase(arch, mode, TOY if plan.toy else FULL, dtype, plan.device), plan)
     left_out: dict[str, str] = {}
     started: dict[str, StartedForm] = {}
-    for form in EAGER:
+    wanted = TOY_FORMS[mode] if plan.toy else (*EAGER, *COMPILED)
+    for form in (one for one in EAGER if one in wanted):
         start_form(form, case, plan, started, left_out)
     values = measure_forms(case, started, left_out, run.until - run.left / 2)
     run.note_values(values)
     compiled = COMPILED if arch.startswith('resnest') else ()
-    if plan.toy:
-        compiled = ('plain-compiled',) if mode == 'training' else ('fused-compiled',)
-    for form in compiled:
+    for form in (one for one in compiled if one in wanted):
         if run.left < COMPILING and not plan.toy:
             left_out[form] = f'{run.left:.0f} s are left, and compiling takes longer'
             continue
