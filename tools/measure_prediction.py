@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmresnest.data.shapes.drawing import CLASSES, Sample, draw_sample
+from mmresnest.inference.results import Detections
 from mmresnest.inference.slicing import OVERLAP, SlicedPredictor
 from mmresnest.inference.tracking import LOW, FilmTracker
 from mmresnest.utils.boxes import box_ious
@@ -147,26 +148,66 @@ def draw_film(
         yield image, np.array(boxes, float), np.array([label for _, _, label in sprites])
 
 
+def hide_covered(boxes: np.ndarray, labels: np.ndarray, side: int) -> Detections:
+    """Return the objects of a frame as a perfect detector finds those that are half visible.
+
+    Args:
+        boxes: N 4; later ones lie over earlier ones.
+        labels: N.
+        side: of the frame.
+    """
+    owner = np.full((side, side), -1)
+    for number, (x0, y0, x1, y1) in enumerate(boxes.astype(int)):
+        owner[y0:y1, x0:x1] = number
+    areas = np.prod(boxes[:, 2:].astype(int) - boxes[:, :2].astype(int), axis=1)
+    visible = np.bincount(owner[owner >= 0], minlength=len(boxes)) / areas
+    seen = np.flatnonzero(visible >= 0.5)
+    size = (side, side)
+    scores = np.ones(len(seen), np.float32)
+    return Detections(boxes[seen].astype(np.float32), scores, labels[seen], CLASSES, None, size)
+
+
+def count_switches(truth: list[np.ndarray], followed: list[Any]) -> tuple[int, int]:
+    """Return how often objects have an identity, and how often another than before.
+
+    By the rule of CLEAR MOT (Bernardin and Stiefelhagen, 2008): an object keeps the track that it
+    had as long as that overlaps it, and the others are paired best score first.
+    """
+    last: dict[int, int] = {}
+    numbered = switches = 0
+    for boxes, one in zip(truth, followed, strict=True):
+        one = one.take(np.flatnonzero(one.ids > 0))
+        overlaps = box_ious(one.boxes.astype(float), boxes)
+        for column, identity in last.items():
+            for row in np.flatnonzero((one.ids == identity) & (overlaps[:, column] >= SAME)):
+                numbered += 1
+                overlaps[row], overlaps[:, column] = -1, -1
+        for row, column in greedy_pairs(overlaps, SAME):
+            numbered += 1
+            switches += column in last
+            last[column] = int(one.ids[row])
+    return numbered, switches
+
+
 def measure_tracking(args: argparse.Namespace) -> None:
     """Print how many identities are kept, and the frames a second."""
-    predictor = make_predictor(args, LOW)
     film = list(draw_film(args.frames, args.objects, args.side))
     crossings = sum(int((np.triu(box_ious(boxes, boxes), 1) > 0.1).sum()) for _, boxes, _ in film)
+    predictor = None if args.true_boxes else make_predictor(args, LOW)
     start = time.perf_counter()
-    found = predictor([image for image, _, _ in film], args.batch_size)
+    if args.true_boxes:
+        found = [hide_covered(boxes, labels, args.side) for _, boxes, labels in film]
+    else:
+        found = predictor([image for image, _, _ in film], args.batch_size)
     predicted = time.perf_counter()
     tracker = FilmTracker(args.rate, args.score_thr)
     followed = [tracker.follow(one).filter_by_score(args.score_thr) for one in found]
     ended = time.perf_counter()
-    last: dict[int, int] = {}
-    switches = seen = numbered = 0
-    for (_, boxes, _), one in zip(film, followed, strict=True):
-        seen += len(greedy_pairs(box_ious(one.boxes.astype(float), boxes), SAME))
-        one = one.take(np.flatnonzero(one.ids > 0))
-        for row, column in greedy_pairs(box_ious(one.boxes.astype(float), boxes), SAME):
-            numbered += 1
-            switches += last.get(column, one.ids[row]) != one.ids[row]
-            last[column] = int(one.ids[row])
+    seen = sum(
+        len(greedy_pairs(box_ious(one.boxes.astype(float), boxes), SAME))
+        for (_, boxes, _), one in zip(film, followed, strict=True)
+    )
+    numbered, switches = count_switches([boxes for _, boxes, _ in film], followed)
     write_line(
         f'{args.frames} frames, {args.objects} objects, {crossings} overlaps of two in a frame\n'
         f'found: {seen} of {args.frames * args.objects}, with an identity: {numbered}\n'
@@ -199,6 +240,9 @@ def main() -> None:
             command.add_argument('--objects', type=int, default=6)
             command.add_argument('--side', type=int, default=256, help='of the film')
             command.add_argument('--rate', type=float, default=25.0)
+            command.add_argument(
+                '--true-boxes', action='store_true', help='follow these instead of detections'
+            )
             command.add_argument('--score-thr', type=float, default=0.3)
     args = parser.parse_args()
     args.run(args)

@@ -23,8 +23,8 @@ LOW = 0.1
 LOST = 30
 """How long an object may be out of sight, in frames of a film of 30 a second: ByteTrack's."""
 
-SAME = 0.7
-"""The overlap from which on two objects of different classes are at one place."""
+SAME = 0.5
+"""The overlap from which on two objects are at one place, as models have it within a class."""
 
 
 def import_tracker() -> Any:
