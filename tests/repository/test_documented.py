@@ -118,6 +118,8 @@ TOOLS = {
     'measure_threads.py': '--help',
     'measure_prediction.py': '--help',
     'scale.py': '--help',
+    'formats.py': '--help',
+    'first_model.py': '--help',
     'check_install.py': '--help',
 }
 
