@@ -24,6 +24,7 @@ import numpy as np
 
 from ..data.base import IMAGE_SUFFIXES
 from ..errors import UserError, nearest
+from .videos import silence_ffmpeg
 
 SCHEMES = ('rtsp', 'rtsps', 'rtmp', 'http', 'https', 'udp', 'tcp')
 SECONDS = 10
@@ -134,9 +135,9 @@ def _read_length(capture: Any) -> tuple[float, int | None]:
 
 def _open_capture(address: str | int) -> Any:
     """Open a camera or an address; return None if that fails."""
-    # FFmpeg writes to the terminal itself; what is wrong is said here. Read when it is first used.
-    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
     import cv2
+
+    silence_ffmpeg()
 
     # OpenCV 5 has these elsewhere than OpenCV 4.
     logs: Any = cv2 if hasattr(cv2, 'setLogLevel') else vars(cv2.utils)['logging']

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,14 @@ CODECS = (('.mp4', 'mp4v'), ('.avi', 'MJPG'))
 """Suffix and code of the codecs that a video is written with; the first that works is taken."""
 
 
+def silence_ffmpeg() -> None:
+    """Have FFmpeg write nothing to the terminal: messages of ours say what is wrong.
+
+    It obeys only if nothing was read by it before.
+    """
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+
+
 @contextmanager
 def open_video(path: Path) -> Iterator[Any]:
     """Open a video, its first frame read.
@@ -26,6 +35,7 @@ def open_video(path: Path) -> Iterator[Any]:
     """
     import cv2
 
+    silence_ffmpeg()
     if not path.is_file():
         raise UserError(f'the video {path} does not exist; correct its path', code='image.missing')
     capture = cv2.VideoCapture(str(path))
