@@ -236,7 +236,9 @@ def test_sizes_are_halved_until_they_fit(plan, monkeypatch):
     assert speed.fit_case(case, plan).size == (1, 800, 1344) == tried[-1]
     assert speed.fit_case(case._replace(size=(1, 1600, 64)), plan).size == (1, 800, 32)
     monkeypatch.setattr(
-        speed, 'prepare_form', lambda *_: make('', case._replace(size=(9, 900, 9)), 0)
+        speed,
+        'prepare_form',
+        lambda *_: make('', case._replace(mode='training', size=(9, 900, 9)), 0),
     )
     with pytest.raises(LeftOut, match='fits'):
         speed.fit_case(case, plan)
