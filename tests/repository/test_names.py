@@ -37,7 +37,9 @@ NOT_IMPERATIVE = set(
 )
 """First words of a docstring that say no verb."""
 
-VERBS_IN_S = set('pass process compress address access express focus cross guess discuss suppress'.split())
+VERBS_IN_S = set(
+    'pass process compress address access express focus cross guess discuss suppress'.split()
+)
 
 
 class Function(NamedTuple):
