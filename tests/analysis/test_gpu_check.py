@@ -85,7 +85,7 @@ def test_an_item_is_recorded_whatever_becomes_of_it(tmp_path):
 def test_what_dies_or_hangs_costs_itself_only(plan, monkeypatch):
     monkeypatch.setattr(supervisor, 'GRACE', 0.5)
     parts = (Part('equality', 'helpers.gpu_parts', 0.9), Part('speed', 'helpers.no_such_part', 0.1))
-    found = check_gpu(CheckPlan(plan.out, 'cpu', True, None, 120.0, parts))
+    found = check_gpu(CheckPlan(plan.out, 'cpu', True, None, 600.0, parts))
     assert {one['item']: one['status'] for one in found['items']} == {
         'passes': 'passed',
         'differs': 'failed',
