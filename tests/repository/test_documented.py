@@ -390,7 +390,9 @@ def ours(command: Command, request) -> None:
     if getattr(args, 'config', None) and not Path(args.config).is_dir():
         if '--epochs' in words:  # plain options say what the settings would
             for option, value in dict(epochs=1, batch_size=2, img_size=64).items():
-                words[words.index('--' + option.replace('_', '-')) + 1] = str(value)
+                flag = '--' + option.replace('_', '-')
+                if flag in words:
+                    words[words.index(flag) + 1] = str(value)
         said = ('train_cfg.', 'train_dataloader.batch_size') if '--epochs' in words else ()
         words += [
             '--cfg-options',
