@@ -1,4 +1,4 @@
-"""Tries every kind of data folder from reading to a score: the table of docs/data.md.
+"""Tries every kind of data folder from reading to a score, and prints a table.
 
 ``python tools/formats.py [KIND ...]`` makes a folder of each kind that the tests have, by code of
 their own, reads it, trains the tiny network for 20 iterations at 64 pixels on it, and scores the

@@ -19,6 +19,7 @@ from mmresnest.analysis.memory import make_sample
 from mmresnest.config.architecture import IDENTITY, KEPT, RESNETS, set_architecture
 from mmresnest.config.inspect import import_packages, iterate_dicts, task_of, type_of
 from mmresnest.config.load import load_config, shipped_folder
+from mmresnest.config.retarget import start_from_scratch
 from mmresnest.engine.prepare import configure, prepare
 from mmresnest.errors import UserError
 from mmresnest.export.exporter import export
@@ -446,12 +447,13 @@ NEW = ('skresnext50_32x4d', 'dla60_res2net')
 )
 def test_a_training_step_and_a_prediction(name, arch):
     """Every weight that is learned moves, and an image is predicted on."""
-    cfg = configure(name, arch=arch, from_scratch=True)
+    cfg = configure(name, arch=arch)
+    start_from_scratch(cfg)  # which thaws the stages that are frozen
     torch.manual_seed(0)
     model = build(cfg).train()
     task = task_of(cfg)
-    images = torch.randn(2, 3, 128, 160)
-    samples = [make_sample(task, 128, 160, 3) for _ in range(2)]
+    images = torch.randn(2, 3, 64, 96)
+    samples = [make_sample(task, 64, 96, 3) for _ in range(2)]
     learned = {key: one for key, one in model.named_parameters() if one.requires_grad}
     before = {key: one.detach().clone() for key, one in learned.items()}
     optimizer = torch.optim.SGD(learned.values(), lr=1e-2)
@@ -473,7 +475,7 @@ def test_a_training_step_and_a_prediction(name, arch):
 def test_a_detector_with_it_is_exported(name, arch, shapes, tmp_path):
     """ONNX, whole; export runs the file and compares."""
     checkpoint = tmp_path / 'random.pth'
-    cfg = configure(name, arch=arch, from_scratch=True, data=str(shapes))
+    cfg = configure(name, arch=arch, data=str(shapes))
     tiny.save_random(cfg, checkpoint)
     done = export(
         name, checkpoint, arch=arch, data=str(shapes), size=(96, 96), out=tmp_path / 'a.onnx'
