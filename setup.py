@@ -49,9 +49,9 @@ EXTRAS = {
     # so that the page fetches none), filled in by a template engine that escapes what it is given;
     # COCO's scores of 5,000 images take 8 s instead of a minute.
     'report': ['plotly>=6', 'jinja2>=3.1', 'faster-coco-eval>=1.7'],
-    # mmresnest sweep: Optuna chooses and prunes. Its journal is a file, which on a shared drive serves
-    # several machines, so that no Ray with a cluster of its own is needed. From 5 on a sampler can be
-    # seeded by the number of its trial. The page is made as that of a report.
+    # mmresnest sweep: Optuna chooses and prunes. Its journal is a file, which on a shared drive
+    # serves several machines, so that no Ray with a cluster of its own is needed. From 5 on a
+    # sampler can be seeded by the number of its trial. The page is made as that of a report.
     'sweep': ['optuna>=5', 'plotly>=6', 'jinja2>=3.1'],
     # mmresnest push and pull, by the hub's own library; its HTTP client changed with 2.
     'hub': ['huggingface_hub>=2'],
@@ -65,8 +65,8 @@ EXTRAS = {
     'tensorboard': ['tensorboard>=2.15'],
     'wandb': ['wandb>=0.16'],
     'mlflow': ['mlflow>=2.14'],  # pictures by steps; tested: 3.17
-    # predict --track: ByteTrack, which supervision had until 0.31 and its authors moved to trackers.
-    # It asks for opencv-python, which both stacks bring.
+    # predict --track: ByteTrack, which supervision had until 0.31 and its authors moved to
+    # trackers. It asks for opencv-python, which both stacks bring.
     'track': ['trackers>=2.6'],
     # mmresnest completion: shtab writes scripts that the shells read, so that Tab starts no Python.
     # argcomplete would start Python at every Tab. 1.13 has fish.

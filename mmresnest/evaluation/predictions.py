@@ -71,7 +71,10 @@ class Objects:
         return Objects(
             self.picture[rows],
             np.array([order[label] for label in self.label[rows].tolist()], int),
-            *(one[rows] for one in (self.box, self.score, self.area, self.crowd)),
+            self.box[rows],
+            self.score[rows],
+            self.area[rows],
+            self.crowd[rows],
             None if self.masks is None else [self.masks[row] for row in rows],
         )
 

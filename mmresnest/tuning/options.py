@@ -36,7 +36,7 @@ class SweepOptions(TrainOptions):
     metric: str = option('auto', metavar='NAME')
     pruner: str = option('median', choices=PRUNERS)
     keep_checkpoints: bool = option(False)
-    seed: int = option(0, type=int)  # type: ignore[assignment]
+    seed: int | None = option(0, type=int)
     # A sweep says itself where its trainings write and how they resume; it starts single processes.
     resume: str | None = None
     allow_mismatch: bool = False

@@ -89,7 +89,7 @@ class SweepStudy:
         settings: dict[str, Any],
     ) -> None:
         self.folder, self.space, self.options = folder, space, options
-        self.combinations = list_combinations(space, options.seed)
+        self.combinations = list_combinations(space, options.seed or 0)
         self.locks: dict[int, ExitStack] = {}  # number of a trial of ours -> its lock
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = self._open(settings)

@@ -176,12 +176,12 @@ class Sweep:
         self.say, self.start = say, start
         given = options.work_dir or f'work_dirs/{Path(self.config).stem}_sweep'
         self.folder = Path(given).expanduser()
-        swept = {one.key for one in space}
+        passed = replace(options, work_dir=None)
+        if 'seed' in {one.key for one in space}:
+            passed = replace(passed, seed=None)
         self.words = [
             self.config,
-            *spell_options(
-                replace(options, work_dir=None, **{'seed': None} if 'seed' in swept else {})
-            ),
+            *spell_options(passed),
             *(['--safe-config'] if is_on(SAFE) else []),
             *(['--trust-checkpoint'] if is_on(TRUST) else []),
         ]

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from importlib import import_module
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -351,5 +352,4 @@ def write_results(out: Path, result: dict[str, Any]) -> None:
     """Write the json and the page; whoever looks meanwhile sees whole files."""
     texts = {FIGURES: json.dumps(result, indent=1), PAGE: format_page(result)}
     for name, text in texts.items():
-        data = text.encode()
-        write_whole(out / name, lambda file, data=data: file.write(data))
+        write_whole(out / name, methodcaller('write', text.encode()))

@@ -41,7 +41,7 @@ def train_detector(plan: CheckPlan, run: ItemRun) -> dict[str, Any]:
         data = str(draw_dataset(folder / 'shapes', layouts=['coco'], progress=False, **sizes))
     probe = 4 if plan.toy else PROBE
     pace = run_training(plan, data, folder / 'probe', probe, scored=False)
-    values = dict(config=CONFIG, data=plan.data or 'drawn shapes', probe=pace)
+    values: dict[str, Any] = dict(config=CONFIG, data=plan.data or 'drawn shapes', probe=pace)
     run.note_values(values)
     seconds = min(SECONDS, run.left - 2 * SCORING)
     steps = probe if plan.toy else max(probe, int(seconds / pace['step']))

@@ -21,7 +21,11 @@ KERNELS = {
 }
 # Where each is taken. On one core of a CPU ours are faster, RoIAlign 3 to 16 times and deformable
 # convolution 3 to 11 times: whoever wants that there strikes 'cpu'.
-DEVICES = {'nms': ('cpu', 'cuda'), 'roi_align': ('cpu', 'cuda'), 'deform_conv': ('cpu', 'cuda')}
+DEVICES: dict[str, tuple[str, ...]] = {
+    'nms': ('cpu', 'cuda'),
+    'roi_align': ('cpu', 'cuda'),
+    'deform_conv': ('cpu', 'cuda'),
+}
 SERVED = {
     'nms': ('nms',),
     'roi_align': ('roi_align_forward', 'roi_align_backward'),
