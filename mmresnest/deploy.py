@@ -33,9 +33,9 @@ from .models.blocks import (
     SplitWeighting,
 )
 from .models.dla import Root
-from .models.fast.beside import class_in_inference
-from .models.fast.convolution import PackedConv2d, fold_norm
-from .models.fast.guards import has_hooks, is_known, is_zero_padded
+from .models.fast.beside import make_twin
+from .models.fast.convolution import fold_norm
+from .models.fast.guards import has_hooks, is_known
 from .models.trunk import ResTrunk, Trunk, to_memory_format
 
 __all__ = ['compile_backbone', 'fold', 'fuse', 'keep_memory', 'compile_disabled']
@@ -105,11 +105,7 @@ def fuse(
         model = copy.deepcopy(model)
     fold(model)
     replace_modules(model, merge_convs)
-    replace_modules(model, pack_conv)
-    for module in model.modules():
-        cls = class_in_inference(module)
-        if cls is not None:  # a ConvModule, whose ReLU the convolution applies while it writes
-            module.__class__ = cls
+    replace_modules(model, lambda module: make_twin(module) or module)
     fast.enable(model)
     model.requires_grad_(False)
     trunks = [module for module in model.modules() if isinstance(module, Trunk)]
@@ -248,13 +244,6 @@ def replace_modules(model: nn.Module, replace: Callable[[nn.Module], nn.Module])
                 if child not in replaced:
                     replaced[child] = replace(child)
                 parent._modules[name] = replaced[child]
-
-
-def pack_conv(module: nn.Module) -> nn.Module:
-    """Return a plain convolution with weights in oneDNN's order, other modules as they are."""
-    if type(module) is nn.Conv2d and is_known(module) and is_zero_padded(module):
-        return PackedConv2d.from_conv(module)
-    return module
 
 
 class MergedRes2NetBottleneck(Bottleneck):

@@ -91,9 +91,7 @@ class _ScoringLoopMixin(BaseLoop):
         try:
             return super().run()
         finally:
-            if self._form is not None:
-                self._form.release()
-                self._form = None
+            self._form = None
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: Any) -> None:

@@ -275,10 +275,13 @@ def test_runners_and_precisions(shapes, tmp_path, options, monkeypatch):
 
 
 def test_what_is_frozen_stays_frozen(shapes, tmp_path, monkeypatch):
-    kept = []
-    monkeypatch.setattr(
-        profile, 'time_steps', lambda runner, *_: kept.append(runner.model.backbone)
-    )
+    kept, time_steps = [], profile.time_steps
+
+    def keep(runner, *more):
+        kept.append(runner.model.backbone)
+        return time_steps(runner, *more)
+
+    monkeypatch.setattr(profile, 'time_steps', keep)
     profile.profile(tiny.write(tmp_path, 'detection'), data=shapes)
     assert kept[0].frozen_stages == 1 and not kept[0].stem[0].weight.requires_grad
 

@@ -287,7 +287,7 @@ def test_lines_that_do_not_parse(line, capsys):
     'line, said',
     [
         ('trian x', "COMMAND: there is no 'trian'; nearest: train"),
-        ('fly', "COMMAND: there is no 'fly'; legal: train, test, "),
+        ('fly', "COMMAND: there is no 'fly'; legal: train, sweep, test, "),
         ('--verison', "no argument '--verison' here; nearest: --version"),
         ('train x --dta y', "mmresnest train: error: there is no argument '--dta' here; nearest:"),
         ('test x y --fast-evla', 'nearest: --fast-eval'),

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 import mmresnest
+from mmresnest.models.blocks.se import SqueezeExcite
 from mmresnest.models.dla import Root, Tree
 from mmresnest.models.trunk import Trunk
 from mmresnest.models.variants import TABLE, Variant
@@ -57,6 +58,8 @@ def build(row: Variant, **more) -> Trunk:
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.1, 0.1)
+        elif isinstance(module, SqueezeExcite):  # few hidden channels: none may be dead
+            nn.init.uniform_(module.fc1.bias, 0.5, 1.0)
         elif isinstance(module, Root):  # sums of many maps would grow from tree to tree
             nn.init.uniform_(module.bn.weight, 0.1, 0.3)
         elif isinstance(module, Tree) and module.depth == 1:  # and those of residual roots, too

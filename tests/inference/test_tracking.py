@@ -22,7 +22,7 @@ def list_blobs(frame):
     """Red and green pass through each other, blue stands still and is hidden for a while."""
     blobs = [
         (0, 10 + 5 * frame, 30, 50 + 5 * frame, 70),
-        (1, 210 - 5 * frame, 40, 250 - 5 * frame, 80),
+        (1, 210 - 5 * frame, 52, 250 - 5 * frame, 92),
     ]
     return blobs if frame in HIDDEN else [*blobs, (2, 20, 100, 60, 140)]
 

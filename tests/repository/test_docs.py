@@ -123,6 +123,7 @@ THEIRS = {
     '--check',
     '--measure',
     '--plot',
+    '--same',
     '--strict',
     '--logdir',
     '--backend-store-uri',
@@ -171,9 +172,9 @@ def test_files_and_tests_that_they_name_are_there():
 
 def test_options_that_they_explain_exist(capsys):
     said = ''
-    for command in main.COMMANDS:
+    for words in (*([command] for command in main.COMMANDS), ['benchmark', '--gpu-check', 'OUT']):
         with pytest.raises(SystemExit):
-            main.build_parser().parse_args([command, '--help'])
+            main.main([*words, '--help'])
         said += capsys.readouterr().out
     for page, text in PAGES.items():
         for span in spans(text):

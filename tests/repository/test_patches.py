@@ -33,6 +33,8 @@ EXTRA = {'worker_init_fn', 'collate_fn', 'pickle_module', '_compiled_call_impl'}
 """Attributes that are called though they are no methods."""
 # fmt: off
 EXCEPTIONS = {  # file -> what it may replace
+    'analysis/gpu_check/equality.py': (                      # settings, in processes of its own
+        'torch.backends.cudnn.allow_tf32', 'torch.backends.cuda.matmul.allow_tf32'),
     'cli/arguments.py': ("vars(action)['old_values']",),     # argparse has no place for it
     'cli/completion.py': ("vars(action)['complete']",),      # where shtab looks
     'models/weights/conversion.py': ("vars(state)['_metadata']",),  # of a state dict just made

@@ -343,13 +343,14 @@ GOOD_RECORD = dict(
     schedule={},
     images='ab',
     written=1.5,
+    threads=2,
 )
 
 
 def test_the_record_of_a_run_that_is_resumed():
     assert GOOD_RECORD.keys() == RECORD_CHECKS.keys()
     check_record(GOOD_RECORD)
-    check_record({name: GOOD_RECORD[name] for name in list(GOOD_RECORD)[:-2]})  # of version 0.1
+    check_record({name: GOOD_RECORD[name] for name in list(GOOD_RECORD)[:-3]})  # of version 0.1
     for name in GOOD_RECORD:
         for value in ('x' if name != 'images' else 1, [[1]], -2, 2**40, None, {'a': [1]}):
             legal = (name, value) in (('sampler_seed', None), ('batch_size', None))

@@ -6,22 +6,21 @@
 
 Norms are folded into convolutions, and these put into oneDNN's order, once for as long as their
 weights stay as they are. Nothing of it is in the model: parameters, buffers, state dict, hooks and
-names are the same before, within and after. What is to the letter a convolution, or mmcv's
-``ConvModule`` of convolution, batch norm and ReLU, has another class within, which computes from
-what lies beside; the networks of this package ask their own fast form, as they always do.
+names are the same before, within and after. Within, a twin of the same parameters stands in the
+place of what is to the letter a convolution, or mmcv's ``ConvModule`` of convolution, batch norm
+and ReLU; the networks of this package ask their own fast form, as they always do.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any
 
 from torch import nn
 
 from ..blocks import ConvNormAct
-from .convolution import KEPT_ASIDE, PackedConv2d
-from .guards import DEVICES, is_known
+from .convolution import PackedConv2d
+from .guards import DEVICES, is_known, is_zero_padded
 from .twins import FoldCache, FoldedForm
 
 
@@ -36,18 +35,17 @@ class InferenceForm:
     def __init__(self, model: nn.Module) -> None:
         self.cache = FoldCache()
         self.networks: list[ConvNormAct] = []
-        self.classes: dict[nn.Module, type[nn.Module]] = {}
-        self.kept: dict[nn.Module, dict[str, Any]] = {}
-        owned: set[nn.Module] = set()  # convolutions that something else computes with
-        for module in model.modules():
-            if module._compiled_call_impl is not None or isinstance(module, ConvNormAct):
-                owned.update(module.modules())
+        self.twins: dict[nn.Module, nn.Module] = {}
         compiled = {
             inner
             for module in model.modules()
             if module._compiled_call_impl is not None
             for inner in module.modules()
         }
+        owned = set(compiled)  # layers that something else computes with
+        for module in model.modules():
+            if isinstance(module, ConvNormAct):
+                owned.update(module.modules())
         for module in model.modules():
             if module in compiled or not is_on_device(module):
                 continue
@@ -55,52 +53,46 @@ class InferenceForm:
                 if isinstance(module.fast, FoldedForm):
                     self.networks.append(module)
             elif module not in owned:
-                cls = class_in_inference(module)
-                if cls is not None:
-                    self.classes[module] = cls
-                    if cls is not PackedConv2d:
-                        self.kept[module] = {'fold_cache': self.cache}
-                        owned.add(module.get_submodule('conv'))
+                twin = make_twin(module, self.cache)
+                if twin is not None:
+                    self.twins[module] = twin
+                    owned.update(module.modules())
+        self.places = [
+            (parent, name, child)
+            for parent in model.modules()
+            for name, child in parent._modules.items()
+            if child in self.twins
+        ]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Compute by what lies beside the model, within this context and not beyond it."""
-        forms = [module.fast for module in self.networks]
-        classes = [type(module) for module in self.classes]
+        forms = [network.fast for network in self.networks]
+        for module, twin in self.twins.items():
+            if isinstance(twin, PackedConv2d):  # parameters may be other objects by now
+                twin.weight, twin.bias = module.weight, module.bias  # type: ignore[assignment]
         try:
-            for module in self.networks:
-                assert isinstance(module.fast, FoldedForm)
-                module.fast = replace(module.fast, cache=self.cache)
-            for other, cls in self.classes.items():
-                other.__class__ = cls
-                vars(other).update(self.kept.get(other, {}))
+            for network in self.networks:
+                assert isinstance(network.fast, FoldedForm)
+                network.fast = replace(network.fast, cache=self.cache)
+            for parent, name, child in self.places:
+                parent._modules[name] = self.twins[child]
             yield
         finally:
-            for module, form in zip(self.networks, forms):
-                module.fast = form
-            for other, cls in zip(self.classes, classes):
-                other.__class__ = cls
-                own = vars(other)
-                self.kept[other] = {name: own.pop(name) for name in KEPT if name in own}
-
-    def release(self) -> None:
-        """Give back the memory of what lies beside the model."""
-        self.cache.folded.clear()
-        self.kept.clear()
+            for network, form in zip(self.networks, forms):
+                network.fast = form
+            for parent, name, child in self.places:
+                parent._modules[name] = child
 
 
-#: what the classes of inference keep in a module, and what is put aside when it leaves them
-KEPT = ('fold_cache', *KEPT_ASIDE)
-
-
-def class_in_inference(module: nn.Module) -> type[nn.Module] | None:
-    """Return the class by which a module computes in inference; None for its own."""
-    if type(module) is nn.Conv2d and is_known(module):
-        return PackedConv2d
+def make_twin(module: nn.Module, cache: FoldCache | None = None) -> nn.Module | None:
+    """Return a module of the same parameters that computes faster in inference; None without."""
+    if type(module) is nn.Conv2d and is_known(module) and is_zero_padded(module):
+        return PackedConv2d.from_conv(module)
     if type(module).__name__ == 'ConvModule' and find_spec('mmcv') is not None:
         from .conv_module import FoldedConvModule, is_plain
 
-        return FoldedConvModule if is_plain(module) else None
+        return FoldedConvModule.from_module(module, cache) if is_plain(module) else None
     return None
 
 

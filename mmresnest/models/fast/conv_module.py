@@ -13,12 +13,18 @@ plain_forward = ConvModule.forward
 
 
 class FoldedConvModule(ConvModule):
-    """A ``ConvModule`` that computes by what a cache holds, where nobody can tell the difference.
-
-    A module becomes one by its class alone, and is again what it was when that is set back.
-    """
+    """A ``ConvModule`` that computes by what a cache holds, where nobody can tell a difference."""
 
     fold_cache: FoldCache | None = None
+
+    @classmethod
+    def from_module(cls, module: nn.Module, cache: FoldCache | None) -> 'FoldedConvModule':
+        """Return one of the same layers, hooks and settings, which both have from now on."""
+        twin = cls.__new__(cls)
+        for name, value in vars(module).items():
+            object.__setattr__(twin, name, value)
+        twin.fold_cache = cache
+        return twin
 
     def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
         """Compute B I H W -> B O H' W'."""
