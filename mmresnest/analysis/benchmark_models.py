@@ -65,7 +65,8 @@ PARTS = (
     'after',
 )
 """What the time of an image is divided into."""
-BEHIND = {'backbone': 'decode head', 'dense head': 'proposals'}
+BEHIND = {'dense head': 'proposals'}
+BEHIND_IN_SEGMENTORS = {'backbone': 'decode head'}
 """Module -> the part that the time behind it belongs to, where that is another one."""
 
 
@@ -221,6 +222,8 @@ def build_model(config: str, arch: str, theirs: bool = False) -> Any:
         settings.update({key: cfg.model.backbone[key] for key in kept if key in cfg.model.backbone})
         settings.setdefault('norm_cfg', dict(type='BN'))
         cfg.model.backbone = {**settings, 'type': f'{cfg.default_scope}.{settings["type"]}'}
+    elif cfg.default_scope == 'mmseg':
+        cfg.model.backbone.compat = 'mm'  # dilated, theirs is another function, of equal cost
     replace_sync_norms(cfg.model)
     if cfg.default_scope == 'mmseg':
         cfg.model.test_cfg = dict(mode='whole')
@@ -311,6 +314,7 @@ class TimedModel:
         self.marks: list[tuple[str, bool, float]] = []
         self.found: list[Any] = []
         self.start = self.end = 0.0
+        self.behind = BEHIND_IN_SEGMENTORS if hasattr(model, 'decode_head') else BEHIND
         for part, module in list_parts(model):
             module.register_forward_pre_hook(self._mark(part, True))
             module.register_forward_hook(self._mark(part, False))
@@ -335,7 +339,7 @@ class TimedModel:
         last = max(number for number, (_, begins, _) in enumerate(self.marks) if not begins)
         for number, (name, begins, at) in enumerate(self.marks):
             spent[part] = spent.get(part, 0.0) + (at - now) * 1e3
-            part = name if begins else BEHIND.get(name, name)
+            part = name if begins else self.behind.get(name, name)
             if number == last:
                 part = 'after'
             now = at
