@@ -210,7 +210,7 @@ def test_backbone_and_neck_are_compiled_and_heads_are_not(tmp_path):
     compile_backbone(model, backend=counter)
     with torch.no_grad():
         # from 20480 numbers on torch convolves by oneDNN: an image below is another graph
-        for size in ((96, 96), (96, 128), (128, 96)):
+        for size in ((192, 192), (192, 256), (256, 192)):
             model.extract_feat(image(1, size))
     assert counter.frame_count == 2  # backbone and neck, once each
     assert model.rpn_head._compiled_call_impl is None
