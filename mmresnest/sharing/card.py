@@ -64,7 +64,7 @@ def write_card(about: CardFacts) -> str:
         f'# {escape_markdown(about.name.rpartition("/")[2])}',
         f'This model {TASKS[about.task]} of {len(about.classes)} '
         f'class{"es" if len(about.classes) != 1 else ""}: {about.network}, trained with '
-        f'[mmresnest](https://pypi.org/project/mmresnest/) {__version__}.',
+        f'mmresnest {__version__}.',
         '## Scores',
         _score_table(about) if about.scores else 'It was not scored.',
         '## Classes',
