@@ -154,7 +154,7 @@ def build_network(row_name: str, channels_last: bool = True) -> Trunk:
             nn.init.uniform_(module.get_buffer('running_var'), 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.1, 0.1)
         elif isinstance(module, Root):  # sums of many maps would grow from tree to tree
-            nn.init.uniform_(module.bn.weight, 0.1, 0.3)  # type: ignore[arg-type]
+            nn.init.uniform_(module.get_parameter('bn.weight'), 0.1, 0.3)
         elif isinstance(module, Tree) and module.depth == 1:
             for name, weight in module.named_parameters():
                 if name in ('tree1.bn3.weight', 'tree2.bn3.weight'):

@@ -69,8 +69,9 @@ class InferenceForm:
         """Compute by what lies beside the model, within this context and not beyond it."""
         forms = [network.fast for network in self.networks]
         for module, twin in self.twins.items():
-            if isinstance(twin, PackedConv2d):  # parameters may be other objects by now
-                twin.weight, twin.bias = module.weight, module.bias  # type: ignore[assignment]
+            # Parameters may be other objects by now.
+            if isinstance(twin, PackedConv2d) and isinstance(module, nn.Conv2d):
+                twin.weight, twin.bias = module.weight, module.bias
         try:
             for network in self.networks:
                 assert isinstance(network.fast, FoldedForm)
