@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from ..compat import mmcv_ext
 from ..utils.env import TRUST, is_on
-from ..utils.threads import describe_threads
+from ..utils.threads import describe_threads, list_processors
 from ..version import __version__
 from .arguments import Command, Parser
 
@@ -351,8 +351,7 @@ def check_data_sets() -> Iterator[Finding]:
 def check_disk() -> Iterator[Finding]:
     """Disk and processors."""
     free = shutil.disk_usage('.').free / 2**30
-    # macOS and Windows cannot say which cores this process may use
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    cores = len(list_processors())
     torch = try_import('torch')
     threads = torch.get_num_threads() if isinstance(torch, ModuleType) else 0
     yield Finding('ok', f'{free:.0f} GiB free in {Path.cwd()}, {cores} cores, {threads} threads')
@@ -365,7 +364,7 @@ def check_disk() -> Iterator[Finding]:
         )
     if threads:
         yield Finding('ok', describe_threads(threads))
-    if threads > (cores or threads):
+    if threads > cores:
         yield Finding(
             'warning',
             f'torch uses {threads} threads on {cores} cores',

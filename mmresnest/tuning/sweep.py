@@ -36,6 +36,7 @@ from ..report.sections import Table
 from ..report.sweep import TrialRow, rank_trials
 from ..utils.env import SAFE, TRUST, is_on
 from ..utils.files import write_whole
+from ..utils.threads import divide_threads
 from .options import SweepOptions
 from .space import Parameter, parse_option, parse_space, spell_options, spell_trial
 from .training import LOG, Training, count_validations, read_reason, read_scores, remove_checkpoints
@@ -433,9 +434,7 @@ def choose_environment(slot: int, jobs: int) -> dict[str, str]:
     devices = [name for name in visible.split(',') if name]
     if devices:
         return {'CUDA_VISIBLE_DEVICES': devices[slot % len(devices)]}
-    if 'OMP_NUM_THREADS' in os.environ:
-        return {}
-    return {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // jobs))}
+    return divide_threads(jobs)
 
 
 def format_table(ranked: Sequence[TrialRow], space: Sequence[Parameter], score: str) -> str:

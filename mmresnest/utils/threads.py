@@ -163,6 +163,22 @@ def examine_machine(environment: Mapping[str, str]) -> Machine:
     return Machine(count_cores(processors), quota, busy)
 
 
+def divide_threads(parts: int) -> dict[str, str]:
+    """Return the variables by which each of several processes computes on its part of the cores.
+
+    They are none where the user's environment says how many threads there are.
+
+    Args:
+        parts: how many processes there are at once.
+    """
+    chosen = os.environ.get(CHOSEN, '').split()
+    if any(os.environ.get(name) for name in COUNTS if name not in chosen):
+        return {}
+    number = max(1, int(min(count_cores(list_processors()), read_quota())) // parts)
+    waiting = [name for name in chosen if name not in COUNTS]  # each process chooses these anew
+    return {**dict.fromkeys(COUNTS, str(number)), CHOSEN: ' '.join(waiting)}
+
+
 def count_processors() -> int:
     """Return how many processes can compute at once: logical processors, within the quota."""
     return max(1, int(min(len(list_processors()), read_quota())))

@@ -24,6 +24,7 @@ from mmresnest.report.sweep import TrialRow, rank_trials
 from mmresnest.tuning import space, training
 from mmresnest.tuning import sweep as sweeps
 from mmresnest.tuning.sweep import choose_environment, sweep
+from mmresnest.utils import threads
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 FAKE = Path(__file__).parents[1] / 'helpers' / 'fake_training.py'
@@ -243,9 +244,19 @@ def test_trainings_at_once_share_gpus_and_cores(monkeypatch):
     ]
     assert choose_environment(0, 1) == {}
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
-    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
-    monkeypatch.setattr('os.cpu_count', lambda: 8)
-    assert choose_environment(1, 3) == {'OMP_NUM_THREADS': '2'}
+    for name in (*threads.COUNTS, threads.CHOSEN):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(threads, 'count_cores', lambda processors: 8)
+    monkeypatch.setattr(threads, 'read_quota', lambda: 100.0)
+    part = dict.fromkeys(threads.COUNTS, '2')
+    assert choose_environment(1, 3) == {**part, threads.CHOSEN: ''}
+    # What this process has chosen for itself is not the user's; its trainings would drop the part.
+    monkeypatch.setenv('OMP_NUM_THREADS', '8')
+    monkeypatch.setenv('GOMP_SPINCOUNT', '0')
+    monkeypatch.setenv(threads.CHOSEN, 'OMP_NUM_THREADS GOMP_SPINCOUNT')
+    assert choose_environment(1, 3) == {**part, threads.CHOSEN: 'GOMP_SPINCOUNT'}
+    monkeypatch.delenv(threads.CHOSEN)
+    assert choose_environment(1, 3) == {}
 
 
 def test_a_study_that_is_broken_is_named(config, fake):

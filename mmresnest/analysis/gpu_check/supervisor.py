@@ -22,6 +22,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...utils.files import write_whole
+from ...utils.threads import count_processors
 from .items import CheckFailed, CheckPlan, Item, ItemRun, LeftOut, Part
 from .page import format_page
 
@@ -303,7 +304,7 @@ def describe_gpu(plan: CheckPlan) -> dict[str, Any]:
             bfloat16=torch.cuda.is_bf16_supported(),
         )
     facts.update(
-        cores=os.cpu_count(),
+        cores=count_processors(),
         tf32=dict(
             convolutions=torch.backends.cudnn.allow_tf32,
             products=torch.backends.cuda.matmul.allow_tf32,

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ...utils.console import show_progress
+from ...utils.threads import count_processors
 
 One = TypeVar('One')
 Result = TypeVar('Result')
@@ -297,7 +298,7 @@ def _parse_colors(image: Any) -> ImageFile:
 
 def map_files(read: Callable[[One], Result], files: Sequence[One], what: str) -> Iterator[Result]:
     """Read many files in parallel, with a bar on stderr where that takes long."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(16, count_processors())) as pool:
         warnings.simplefilter('ignore')  # PIL's, of large and of odd files
         yield from track_rows(pool.map(read, files), len(files), what)
 
