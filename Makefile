@@ -51,10 +51,11 @@ demo: env
 	$(BIN)/mmresnest train configs/faster_rcnn_resnest50_fpn.py --demo $(DEMO_ARGS)
 
 # One process a core with one thread each: threads of several processes wait for each other. Tests of
-# a module share a process (tests/conftest.py), which makes what they share once.
+# a module share a process (tests/conftest.py), which makes what they share once. A process that dies
+# is not replaced: pytest-xdist hands out its finished modules again, and waits for them forever.
 test: $(BIN)/.dev-$(STACK)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup \
-	  -m '$(TIER)' $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 \
+	  --max-worker-restart 0 --dist loadgroup -m '$(TIER)' $(PYTEST_ARGS)
 
 test-all: TIER =
 test-all: test
