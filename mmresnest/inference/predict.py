@@ -119,8 +119,9 @@ def predict(
     config, checkpoint, _ = resolve_run(config, checkpoint)
     options = build_options(PredictOptions, options, given)
     file = getattr(config, 'filename', config)
-    return _run_prediction(
-        lambda: Predictor(
+
+    def make() -> Predictor:
+        predictor = Predictor(
             load_with_arch(config, options.arch),
             checkpoint,
             options.device,
@@ -133,12 +134,11 @@ def predict(
             fused=options.fuse,
             runtime=options.runtime,
             max_regions=options.max_regions,
-        ),
-        [path for path in (file, checkpoint) if path],
-        images,
-        options,
-        progress,
-    )
+        )
+        return predictor.use_tta() if options.tta else predictor
+
+    read = [path for path in (file, checkpoint) if path]
+    return _run_prediction(make, read, images, options, progress)
 
 
 def predict_exported(

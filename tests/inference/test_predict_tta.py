@@ -1,5 +1,6 @@
 """Several views of an image: ``predict --tta``."""
 
+import json
 import pickle
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mmresnest.engine.test import test as score
 from mmresnest.engine.tta import check_mergeable
 from mmresnest.inference.option_checks import check_task
 from mmresnest.inference.options import PredictOptions
+from mmresnest.inference.predict import predict
 from mmresnest.inference.slicing import SlicedPredictor
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
@@ -67,6 +69,23 @@ def test_of_a_mirrored_image_everything_is_mirrored(trained, shapes, kind):
     np.testing.assert_allclose(one.boxes, boxes, atol=1e-3)
     np.testing.assert_allclose(one.scores, two.scores, atol=1e-5)
     np.testing.assert_allclose(many[0].boxes, one.boxes, atol=1e-4)
+
+
+def test_the_command_merges_views(trained, shapes, tmp_path):
+    """What is written is what a predictor of several views finds, and not that of one."""
+    config, checkpoint = trained('detection')
+    image, kept = shapes / 'test/000000.jpg', dict(vis=False, device='cpu', score_thr=0.0)
+    rows = {}
+    for tta in (False, True):
+        out = tmp_path / str(tta)
+        predict(config, checkpoint, [image], out=out, tta=tta, **kept)
+        rows[tta] = json.loads((out / 'predictions.json').read_text())
+    expected = Predictor(config, checkpoint, 'cpu', 0.0).use_tta()(image)
+    assert (
+        rows[True]
+        == [dict(row, file_name=image.as_posix()) for row in expected.to_coco(1)]
+        != rows[False]
+    )
 
 
 @pytest.mark.slow

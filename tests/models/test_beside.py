@@ -9,6 +9,7 @@ from helpers.tiers import mark_slow
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
+from torch.nn.utils import parametrize
 
 from mmresnest.config.hardware import replace_sync_norms
 from mmresnest.engine.test import test as score
@@ -102,6 +103,23 @@ def test_hooks_and_changed_layers_are_obeyed(tmp_path):
         for one, two in zip(expected, compute(model), strict=True):
             torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5)
     assert called == ['before', 'after']
+
+
+def test_a_convolution_that_changes_after_the_form_is_made():
+    """By a hook or by a parametrization: from then on it computes itself."""
+
+    class Double(nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    model, called = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)).eval(), []
+    x, form = torch.randn(1, 3, 9, 9).to(memory_format=torch.channels_last), InferenceForm(model)
+    model[0].register_forward_hook(lambda *_: called.append('hook'))
+    parametrize.register_parametrization(model[1], 'weight', Double())
+    with torch.no_grad(), form.in_place():
+        found = model(x)
+        assert called == ['hook']
+    torch.testing.assert_close(found, model(x).detach())
 
 
 def test_compiled_parts_are_left_alone(tmp_path):

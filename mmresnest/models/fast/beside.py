@@ -68,16 +68,21 @@ class InferenceForm:
     def in_place(self) -> Iterator[None]:
         """Compute by what lies beside the model, within this context and not beyond it."""
         forms = [network.fast for network in self.networks]
+        changed = set()
         for module, twin in self.twins.items():
-            # Parameters may be other objects by now.
-            if isinstance(twin, PackedConv2d) and isinstance(module, nn.Conv2d):
-                twin.weight, twin.bias = module.weight, module.bias
+            if not isinstance(twin, PackedConv2d):
+                continue  # that of a ConvModule has the same layers, and looks at them itself
+            if type(module) is nn.Conv2d and is_known(module):
+                twin.weight, twin.bias = module.weight, module.bias  # may be other objects by now
+            else:  # it was given a hook or a parametrization
+                changed.add(module)
         try:
             for network in self.networks:
                 assert isinstance(network.fast, FoldedForm)
                 network.fast = replace(network.fast, cache=self.cache)
             for parent, name, child in self.places:
-                parent._modules[name] = self.twins[child]
+                if child not in changed:
+                    parent._modules[name] = self.twins[child]
             yield
         finally:
             for network, form in zip(self.networks, forms):
