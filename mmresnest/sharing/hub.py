@@ -314,8 +314,8 @@ def collect_facts(
     if not classes and cfg.get('val_dataloader'):
         meta = dataset_configs(cfg.val_dataloader.dataset)[0].get('metainfo') or {}
         classes = list(meta.get('classes') or ())
-    scores, where = find_scores(run)
     meta = content.get('meta') or {}
+    scores, where = find_scores(run, meta)
     loader = cfg.get('train_dataloader') or {}
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
     facts = {
@@ -331,20 +331,26 @@ def collect_facts(
     return CardFacts(name, task_of(cfg), network, classes, scores, by_class, facts, license)
 
 
-def find_scores(run: TrainedRun) -> tuple[dict[str, float], str]:
-    """Return the scores that were logged where a checkpoint was written, and where that was."""
+def find_scores(run: TrainedRun, meta: Mapping[str, Any]) -> tuple[dict[str, float], str]:
+    """Return the scores of the validation that a checkpoint had, and which one that was.
+
+    Args:
+        run: whose log is read.
+        meta: the notes of its checkpoint; mmengine counts one iteration more for a best one.
+    """
     assert run.folder is not None
-    curves = read_scalars(run.folder).scores
-    main = main_score(curves)
-    if main is None:
+    curves = read_scalars(run.folder)
+    main = main_score(curves.scores)
+    named = re.search(r'iter_(\d+)$', run.checkpoint.stem)
+    written = int(named[1] if named else meta.get('iter', 0))
+    # A validation is logged beside the last iteration that was logged before it.
+    steps = {at for x, _ in curves.losses.values() for at in x if at <= written}
+    at = max(steps, default=-1)
+    if main is None or at not in curves.scores[main][0]:
         return {}, run.checkpoint.name
-    iterations, values = curves[main]
-    best = run.checkpoint.name.startswith('best_')
-    place = max(range(len(values)), key=values.__getitem__) if best else len(values) - 1
-    at = iterations[place]
-    scores = {name: y[x.index(at)] for name, (x, y) in curves.items() if at in x}
-    word = 'best of' if best else 'last of'
-    return scores, f'{word} {len(values)} validations'
+    validations = curves.scores[main][0]
+    scores = {name: y[x.index(at)] for name, (x, y) in curves.scores.items() if at in x}
+    return scores, f'of validation {validations.index(at) + 1} of {len(validations)}'
 
 
 def find_class_scores(run: TrainedRun, cfg: Config, count: int) -> dict[str, list[float]]:

@@ -45,14 +45,15 @@ NUMBER = r'[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?'
 class Parameter:
     """What is varied: a list of values, as they are typed, or the two ends of a range.
 
+    The ends of a range of whole numbers are whole: none is rounded to the digits of a fraction.
     ``key`` is the name of a field of :class:`~mmresnest.config.options.TrainOptions`, or a path in
     the config, which has a dot.
     """
 
     key: str
     values: tuple[str, ...] = ()
-    low: float = 0
-    high: float = 0
+    low: Any = 0
+    high: Any = 0
     log: bool = False
     whole: bool = False
 
@@ -71,7 +72,7 @@ class Parameter:
         """Return all values that it can have; None of a range of fractions."""
         if self.values:
             return self.values
-        return range(int(self.low), int(self.high) + 1) if self.whole else None
+        return range(self.low, self.high + 1) if self.whole else None
 
     @property
     def samples(self) -> Sequence[Any]:
@@ -83,7 +84,7 @@ class Parameter:
         if self.values:
             return trial.suggest_categorical(self.key, self.values)
         if self.whole:
-            return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
+            return trial.suggest_int(self.key, self.low, self.high, log=self.log)
         return trial.suggest_float(self.key, self.low, self.high, log=self.log)
 
     def spell_value(self, value: Any) -> str:
@@ -156,20 +157,21 @@ def parse_parameter(text: str) -> Parameter:
 
 
 def _parse_range(text: str, key: str, low: str, high: str, log: str | None) -> Parameter:
-    whole = all(re.fullmatch(r'[+-]?\d+', end) for end in (low, high))
-    ends = float(low), float(high)
-    if not ends[0] < ends[1]:
-        raise UserError(f'--over {text}: a range goes from low to high', code='sweep.over')
-    if log and ends[0] <= 0:
-        raise UserError(f'--over {text}: a logarithmic range begins above 0', code='sweep.over')
     kind = 'float' if '.' in key else _type_of(key)
+    whole = all(re.fullmatch(r'[+-]?\d+', end) for end in (low, high))
     if kind not in ('int', 'float') or kind == 'int' and not whole:
         raise UserError(
             f'--over {text}: {key.replace("_", "-")} takes '
             f'{"whole numbers" if kind == "int" else "a list of values, with commas between"}',
             code='sweep.over',
         )
-    return Parameter(key, (), *ends, bool(log), whole and (kind == 'int' or '.' in key))
+    whole = whole and (kind == 'int' or '.' in key)
+    first, last = map(int if whole else float, (low, high))
+    if not first < last:
+        raise UserError(f'--over {text}: a range goes from low to high', code='sweep.over')
+    if log and first <= 0:
+        raise UserError(f'--over {text}: a logarithmic range begins above 0', code='sweep.over')
+    return Parameter(key, (), first, last, bool(log), whole)
 
 
 def _type_of(key: str) -> str:

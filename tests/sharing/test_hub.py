@@ -13,6 +13,7 @@ from helpers.errors import refuses
 from mmresnest.cli.main import main
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine.train import train
+from mmresnest.engine.trained_run import TrainedRun
 from mmresnest.sharing import card, hub
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
@@ -89,6 +90,30 @@ def test_the_card_says_what_a_reader_needs(server, trained, tmp_path):
         assert part in body, part
     with refuses('hub.folder', 'o'):
         hub.push(trained, 'someone/shapes', out=tmp_path / 'o')
+
+
+@pytest.mark.parametrize(
+    'name, iteration, score, told',
+    [
+        ('best_coco_bbox_mAP_epoch_2', 200, 0.5, 'of validation 2 of 3'),
+        ('epoch_1', 100, 0.1, 'of validation 1 of 3'),
+        ('epoch_3', 300, 0.3, 'of validation 3 of 3'),
+        ('best_coco_bbox_mAP_iter_200', 201, 0.5, 'of validation 2 of 3'),
+        ('iter_150', 150, None, 'iter_150.pth'),
+        ('theirs', None, None, 'theirs.pth'),
+    ],
+)
+def test_scores_are_those_of_the_checkpoint(tmp_path, name, iteration, score, told):
+    """And not the best or the last of a training that went on; none where it was not validated."""
+    lines = []
+    for epoch, value in ((1, 0.1), (2, 0.5), (3, 0.3)):
+        lines += [dict(loss=1.0, lr=0.1, step=step) for step in (100 * epoch - 50, 100 * epoch)]
+        lines.append({'coco/bbox_mAP': value, 'step': epoch})
+    (tmp_path / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+    run = TrainedRun('config.py', tmp_path / f'{name}.pth', tmp_path)
+    meta = {} if iteration is None else dict(iter=iteration)
+    expected = {} if score is None else {'coco/bbox_mAP': score}
+    assert hub.find_scores(run, meta) == (expected, told)
 
 
 def test_names_of_classes_are_no_markup():

@@ -69,6 +69,7 @@ def read_table(folder='W'):
         ('lr=1e-4..1e-1:log', space.Parameter('lr', (), 1e-4, 0.1, True, False)),
         ('--lr=.1..0.5', space.Parameter('lr', (), 0.1, 0.5)),
         ('epochs=5..20', space.Parameter('epochs', (), 5, 20, False, True)),
+        ('seed=0..123456', space.Parameter('seed', (), 0, 123456, False, True)),
         ('batch-size=4,8', space.Parameter('batch_size', ('4', '8'))),
         ('a.b=1..3:log', space.Parameter('a.b', (), 1, 3, True, True)),
         ('a.b=1..3.0', space.Parameter('a.b', (), 1, 3)),
