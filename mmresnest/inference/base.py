@@ -26,6 +26,16 @@ MAX_WAITING_BATCHES = 8
 """How many batches' worth of prepared images wait at most for others of the same size."""
 
 
+def check_score(score_thr: float) -> None:
+    """Refuse a threshold that is no score.
+
+    Raises:
+        UserError: it is not from 0 to 1.
+    """
+    if not 0 <= score_thr <= 1:
+        raise UserError(f'score_thr {score_thr}: scores are from 0 to 1', code='option.value')
+
+
 class StreamPredictor(ABC):
     """What predicts on images as they come.
 

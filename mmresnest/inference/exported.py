@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from .base import BasePredictor
+from .base import BasePredictor, check_score
 from .images import BadImage
 from .output_checks import MAX_WINDOWS, check_memory, check_objects, check_segmentation
 from .rescale import (
@@ -52,8 +52,7 @@ class ExportedModel(BasePredictor):
     def __init__(
         self, source: str | os.PathLike | Session, score_thr: float = 0.3, device: str = 'auto'
     ) -> None:
-        if not 0 <= score_thr <= 1:
-            raise UserError(f'score_thr {score_thr}: scores are from 0 to 1', code='option.value')
+        check_score(score_thr)
         self.score_thr = score_thr
         self.session = (
             open_session(source, device) if isinstance(source, (str, os.PathLike)) else source
@@ -83,6 +82,7 @@ class ExportedModel(BasePredictor):
                 'the image',
                 f'it is {original[1]} x {original[0]} pixels, which the '
                 'test pipeline cannot bring to its size',
+                code='image.too-narrow',
             )
         return size, (resize_image(image, size), original)
 
@@ -200,6 +200,7 @@ class ExportedModel(BasePredictor):
                 'the image',
                 f'it is {image.shape[2]} x {image.shape[1]} pixels when scaled, on which the model '
                 f'slides {len(places)} windows; scale it down, or cut it into tiles',
+                code='image.too-large',
             )
         total: Any = 0.0
         count = np.zeros(image.shape[1:], np.float32)

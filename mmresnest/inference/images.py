@@ -28,10 +28,11 @@ class BadImage(UserError):
     Args:
         name: its path, or what it is.
         reason: what is wrong with it.
+        code: the same as a name that stays; docs/errors.md has the list.
     """
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f'{name}: {reason}')
+    def __init__(self, name: str, reason: str, code: str = 'image.unreadable') -> None:
+        super().__init__(f'{name}: {reason}', code)
         self.name, self.reason = name, reason
 
 
@@ -109,7 +110,9 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         if 'CV_IO_MAX_IMAGE' in str(error):
-            raise BadImage(name, 'it claims more pixels than OpenCV decodes') from error
+            raise BadImage(
+                name, 'it claims more pixels than OpenCV decodes', code='image.too-large'
+            ) from error
         image = None
     if image is None:
         return _read_with_pillow(name)
@@ -123,7 +126,7 @@ def _read_bytes(name: str) -> bytes:
         with open(name, 'rb') as file:
             return file.read()
     except FileNotFoundError:
-        raise BadImage(name, 'it does not exist') from None
+        raise BadImage(name, 'it does not exist', code='image.missing') from None
     except OSError as error:
         raise BadImage(name, f'it cannot be read: {error.strerror}') from error
 
@@ -145,11 +148,15 @@ def _check_pixels(name: str, most: int) -> None:
         except Image.DecompressionBombError as error:
             number = re.search(r'\d+', str(error))
             pixels = f'{int(number[0]) // 10**6} million' if number else 'too many'
-            raise BadImage(name, f'it has {pixels} pixels, {too_large}') from error
+            raise BadImage(
+                name, f'it has {pixels} pixels, {too_large}', code='image.too-large'
+            ) from error
         except Exception:  # of damaged headers; OpenCV says what is wrong, and has a limit too
             return
     if width * height > most:
-        raise BadImage(name, f'it has {width} x {height} pixels, {too_large}')
+        raise BadImage(
+            name, f'it has {width} x {height} pixels, {too_large}', code='image.too-large'
+        )
 
 
 def _truncation_error(name: str, content: bytes) -> str:

@@ -85,7 +85,7 @@ def find_sources(given: Sequence[str | os.PathLike]) -> list[Source]:
     """
     if not given:
         raise UserError(
-            'nothing to predict on: give images, folders, patterns or videos', code='image.missing'
+            'nothing to predict on: give images, folders, patterns or videos', code='image.none'
         )
     paths: dict[str, Path] = {}
     streams: dict[str, Stream] = {}

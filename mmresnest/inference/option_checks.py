@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..errors import UserError
+from .base import check_score
 from .inputs import Source
 from .options import ImageOptions
 from .slicing import OVERLAP, check_tiles
@@ -33,6 +34,7 @@ def check_values(options: ImageOptions) -> None:
     Raises:
         UserError: with those that it can.
     """
+    check_score(options.score_thr)
     for name, value in (('--vid-stride', options.vid_stride), ('--batch-size', options.batch_size)):
         if value < 1:
             raise UserError(f'{name} {value}: at least 1 is needed', code='option.value')

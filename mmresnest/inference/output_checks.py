@@ -103,6 +103,7 @@ def check_memory(what: str, number: int, size: Sequence[int], item: int = 1) -> 
             'the image',
             f'it is {size[1]} x {size[0]} pixels, and its {number} {what} take '
             f'{needed / 2**30:.0f} GiB; scale it down, or cut it into tiles',
+            code='image.too-large',
         )
 
 

@@ -27,7 +27,7 @@ from ..data.request import DataRequest
 from ..engine import checkpoints, tta
 from ..engine.runner import explain_build_errors
 from ..errors import UserError
-from .base import BasePredictor
+from .base import BasePredictor, check_score
 from .checkpoint_config import (
     choose_class_names,
     configure_for_checkpoint,
@@ -85,8 +85,7 @@ class Predictor(BasePredictor):
         max_regions: int | None = None,
     ) -> None:
         self.device = resolve_device(device)
-        if not 0 <= score_thr <= 1:
-            raise UserError(f'score_thr {score_thr}: scores are from 0 to 1', code='option.value')
+        check_score(score_thr)
         self.score_thr = score_thr
         exported = None if runtime is None else build_runtime(runtime)
         content = checkpoints.read_checkpoint(checkpoint)
@@ -169,6 +168,7 @@ class Predictor(BasePredictor):
                 'the image',
                 f'it is {size[1]} x {size[0]} pixels, which the test '
                 'pipeline cannot bring to its size',
+                code='image.too-narrow',
             ) from error
         views = sample['inputs'] if isinstance(sample['inputs'], list) else [sample['inputs']]
         return tuple(side for view in views for side in view.shape), sample

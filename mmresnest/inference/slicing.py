@@ -78,6 +78,7 @@ def list_tiles(size: tuple[int, int], side: int, overlap: float) -> list[View]:
             'the image',
             f'it is {size[1]} x {size[0]} pixels, {len(rows) * len(columns)} tiles, and at most '
             f'{MAX_WINDOWS} are predicted on; give a larger --slice, or less --overlap',
+            code='image.too-large',
         )
     return [View(y, x, y + sides[0], x + sides[1]) for y in rows for x in columns]
 
@@ -135,18 +136,18 @@ class SlicedPredictor(StreamPredictor):
                     yield (number, view), image[view.slices]
 
         def note_bad(place: tuple[int, View], reason: str) -> None:
-            if bad is None:
-                raise BadImage('the image', reason)
             opened = open_images[place[0]]
             opened.views_left -= 1
-            if not opened.reason:
+            if bad is not None and not opened.reason:
                 opened.reason = reason
                 bad(opened.key, reason)
             if not opened.views_left:
                 del open_images[place[0]]
 
         with self._keep_scores():
-            for (number, view), result in self.predictor.stream(iter_views(), batch_size, note_bad):
+            for (number, view), result in self.predictor.stream(
+                iter_views(), batch_size, None if bad is None else note_bad
+            ):
                 opened = open_images[number]
                 opened.views_left -= 1
                 if not opened.views_left:

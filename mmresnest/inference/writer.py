@@ -23,6 +23,7 @@ from .videos import CODECS, VideoWriter
 from .yolo_lines import format_yolo_lines
 
 QUALITY = 92  # of JPEG
+MAX_JPEG = 65_500  # pixels of a side that its encoder takes
 
 
 @dataclass
@@ -80,7 +81,7 @@ class ResultWriter:
             write_whole(self.plan.text_path(*where), lambda out: out.write(text))
         for number, name in enumerate(found.class_names if wanted.crops else (), 1):
             crop = cut_object(item.image, found.boxes[number - 1])
-            if crop is None:
+            if crop is None or max(crop.shape) > MAX_JPEG:
                 self._uncut += 1
             else:
                 write_image(self.plan.crop_path(*where, name, number), crop, QUALITY)
@@ -104,7 +105,8 @@ class ResultWriter:
         self._videos.clear()
         if self._uncut:
             self.notes.append(
-                f'{self._uncut} boxes have no pixel of their image: there are no crops of them'
+                f'{self._uncut} boxes have no pixel of their image, or more in a row than JPEG '
+                'holds: there are no crops of them'
             )
         self._write_tables()
         if self.plan.object_files.texts and self.plan.names:

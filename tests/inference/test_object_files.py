@@ -75,6 +75,17 @@ def test_what_is_written(tmp_path, monkeypatch, capsys):
     assert 'is read' in capsys.readouterr().err
 
 
+def test_a_crop_larger_than_a_jpeg_is_told(tmp_path, monkeypatch, capsys):
+    """And costs none of the others."""
+    monkeypatch.chdir(tmp_path)
+    use_blobs(monkeypatch)
+    save(tmp_path / 'a.png', paint((20, 66_000), (0, 0, 0, 66_000, 8), (1, 10, 12, 20, 20)))
+    line = ['predict', '--model', 'a.onnx', 'a.png', '--save-crops', '--no-vis', '--out', 'found']
+    assert main(line) == 0
+    assert '1 boxes have' in capsys.readouterr().err
+    assert [path.parent.name for path in tmp_path.glob('found/crops/*/*.jpg')] == ['green']
+
+
 @pytest.mark.parametrize('task', ['detection', 'instance'])
 def test_our_reader_of_yolo_reads_them(tmp_path, monkeypatch, task):
     use_blobs(monkeypatch, task=task)

@@ -112,23 +112,24 @@ def test_an_identity_has_its_color():
 
 
 @pytest.mark.parametrize(
-    'task, inputs, more, said',
+    'task, words, missing, said',
     [
-        ('detection', ['a.avi', 'a.png'], [], 'a.png is a picture'),
-        ('semantic', ['a.avi'], [], '--track'),
-        ('detection', ['a.avi'], ['missing'], 'mmresnest[track]'),
+        ('detection', ['a.avi', 'a.png'], False, 'a.png is a picture'),
+        ('detection', ['a.avi', '--score-thr', '5'], False, '0 to 1'),
+        ('semantic', ['a.avi'], False, '--track'),
+        ('detection', ['a.avi'], True, 'mmresnest[track]'),
     ],
 )
-def test_refused_by_name(tmp_path, monkeypatch, capsys, task, inputs, more, said):
+def test_refused_by_name(tmp_path, monkeypatch, capsys, task, words, missing, said):
     monkeypatch.chdir(tmp_path)
     use_blobs(monkeypatch, task=task)
-    if more:
+    if missing:
         monkeypatch.setitem(sys.modules, 'trackers', None)
     else:
         pytest.importorskip('trackers')
     write_film(tmp_path / 'a.avi', 2)
     cv2.imwrite('a.png', paint((160, 256)))
-    assert main(['predict', '--model', 'a.onnx', *inputs, '--track']) == 2
+    assert main(['predict', '--model', 'a.onnx', *words, '--track']) == 2
     error = capsys.readouterr().err
     assert said in error and error.count('\n') == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a.avi', 'a.png']

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...config.options import build_options
 from ...errors import UserError
-from ..base import BasePredictor
+from ..base import BasePredictor, check_score
 from ..runtimes import SESSIONS
 from .options import PageOptions
 from .server import PageServer, open_server
@@ -39,10 +39,7 @@ def open_page(
         UserError: the model cannot be used, or the address cannot be had.
     """
     options = build_options(PageOptions, options, given)
-    if not 0 <= options.score_thr <= 1:
-        raise UserError(
-            f'--score-thr {options.score_thr}: scores are from 0 to 1', code='option.value'
-        )
+    check_score(options.score_thr)
     check_source(Path(source).expanduser(), checkpoint)
     server = open_server(options.host, options.port)
     try:

@@ -125,7 +125,7 @@ class PageSession:
             try:
                 result = self.model(image)
             except BadImage as error:
-                raise BadImage(name, error.reason) from error
+                raise BadImage(name, error.reason, error.code) from error
             picture = Picture(name, image, result)
             number = secrets.token_hex(8)  # not guessed by others who reach the page
             self._pictures[number] = picture
@@ -257,7 +257,7 @@ def _decode_image(name: str, content: bytes) -> np.ndarray:
         try:
             return read_image(path, MAX_PIXELS)
         except BadImage as error:
-            raise BadImage(name, error.reason) from error
+            raise BadImage(name, error.reason, error.code) from error
 
 
 def _encode_jpeg(image: np.ndarray) -> bytes:
