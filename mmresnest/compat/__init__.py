@@ -9,6 +9,7 @@ Imports security, utils, and the reading of annotation files in data.
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -19,13 +20,13 @@ from .panopticapi import PanopticFinder
 
 
 class PatchFinder(MetaPathFinder):
-    """Find a module of :data:`.patches.PATCHES` by the other finders, and patch it once it ran."""
+    """Find a module that :mod:`.patches` names by the other finders, and patch it once it ran."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Find the module as without us, and patch it after its loader."""
-        if name not in patches.PATCHES:
+        if name not in patches.PATCHES and name not in patches.CONTEXTS:
             return None
         for finder in sys.meta_path:
             if finder is self or not hasattr(finder, 'find_spec'):  # importlib skips such, too
@@ -52,8 +53,11 @@ class PatchLoader(Loader):
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
-        self.loader.exec_module(module)
-        patches.PATCHES[module.__name__](module)
+        name = module.__name__
+        with patches.CONTEXTS.get(name, nullcontext)():
+            self.loader.exec_module(module)
+        if name in patches.PATCHES:
+            patches.PATCHES[name](module)
 
 
 def install() -> None:

@@ -7,6 +7,7 @@ that module was first imported. Nothing here imports torch, numpy or an mm libra
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib import metadata, util
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from typing import Any
 from ..errors import UserError, nearest
 from .coco_files import patch_coco_api
 from .hub import patch_hub
+from .imgaug import defer_imgaug
 from .readers import (
     patch_checkpoint_loader,
     patch_mmseg_pickles,
@@ -255,3 +257,8 @@ PATCHES: dict[str, Callable[[ModuleType], None]] = {
     'mmseg.utils.io': patch_mmseg_pickles,
 }
 """Module of another project -> the patch of it."""
+
+CONTEXTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    'mmdet.datasets.transforms.generate_line': defer_imgaug
+}
+"""Module of another project -> what it is run in."""

@@ -17,6 +17,7 @@ import pytest
 import torch
 from helpers.errors import refuses
 from helpers.pickled import Call, Toy, Written, pretrained, runner
+from mmdet.datasets import transforms
 from mmengine.config import Config
 from mmengine.hub import get_config, get_model
 from mmengine.logging import HistoryBuffer
@@ -24,7 +25,6 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 
 from mmresnest import compat
 from mmresnest.compat import mmcv_ext, patches
-from mmresnest.errors import UserError
 from mmresnest.security import torch_load
 from mmresnest.utils.env import TRUST
 
@@ -453,7 +453,7 @@ def test_trust_is_asked_for_and_ends(tmp_path, monkeypatch):
     torch.save({'model': Unknown()}, path)
     with torch_load.trust_checkpoints():
         assert isinstance(CheckpointLoader.load_checkpoint(str(path))['model'], Unknown)
-    with pytest.raises(UserError):
+    with refuses('checkpoint.unsafe', path, 'test_compat.Unknown'):
         CheckpointLoader.load_checkpoint(str(path))
     monkeypatch.setenv(TRUST, '1')
     assert isinstance(CheckpointLoader.load_checkpoint(str(path))['model'], Unknown)
@@ -463,7 +463,7 @@ def test_trust_is_asked_for_and_ends(tmp_path, monkeypatch):
 def test_torch_itself_is_as_before_once_a_checkpoint_is_loaded(tmp_path):
     environment, names = dict(os.environ), torch.serialization.get_safe_globals()
     loaded({'flag': np.bool_(True)}, tmp_path / 'fine.pth')
-    with pytest.raises(UserError):
+    with refuses('checkpoint.unsafe', 'unknown.pth', 'test_compat.Unknown'):
         loaded({'model': Unknown()}, tmp_path / 'unknown.pth')
     assert dict(os.environ) == environment and torch.serialization.get_safe_globals() == names
 
@@ -535,3 +535,26 @@ def test_the_hub_builds_our_models():
 def test_the_hub_names_what_there_is(name, pretrained, code, near):
     with refuses(code, near):
         get_config('mmresnest::' + name, pretrained)
+
+
+@pytest.mark.slow
+def test_imgaug_is_imported_where_lanes_are_augmented():
+    """Flipped, a lane lies where it should; until then nothing has imported it."""
+    if not hasattr(transforms, 'ImageAug'):
+        pytest.skip("no transform of this stack's mmdet asks for imgaug")
+    code = """
+import sys, warnings
+warnings.simplefilter('ignore')
+import mmresnest
+from mmdet.datasets.transforms import ImageAug
+print('imgaug' in sys.modules, 'scipy.stats' in sys.modules)
+import numpy as np
+flip = dict(name='Fliplr', p=1.0, parameters=dict(p=1.0))
+resize = dict(name='Resize', p=1.0, parameters=dict(size=dict(height=20, width=40)))
+found = ImageAug([resize, dict(name='OneOf', p=1.0, transforms=[flip])])(
+    dict(img=np.zeros((20, 40, 3), np.uint8), instances=[dict(line=[(1, 2), (3, 4)])]))
+print(found['lines'][0].tolist())
+import imgaug.augmenters
+print(imgaug.augmenters.__file__ is not None)
+"""
+    assert python(code).splitlines()[-3:] == ['False False', '[[39.0, 2.0], [37.0, 4.0]]', 'True']
