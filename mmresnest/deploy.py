@@ -377,5 +377,5 @@ def keep_memory() -> None:
             raise UserError(
                 f'keep_memory: mallopt of the C library refuses its setting {name}; '
                 'leave it (--no-malloc-trim) out',
-                code='system.no-glibc',
+                code='system.setting-refused',
             )

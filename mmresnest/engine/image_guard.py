@@ -40,7 +40,8 @@ class TooManyBadImages(UserError):
     """
 
     def __init__(self, said: str) -> None:
-        super().__init__(said.rpartition(f'{type(self).__name__}: ')[2].rstrip())
+        said = said.rpartition(f'{type(self).__name__}: ')[2].rstrip()
+        super().__init__(said, code='data.too-many-bad-images')
 
 
 class BadImageError(Exception):

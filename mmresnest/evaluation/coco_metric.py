@@ -75,12 +75,13 @@ class CocoMetric(TheirCocoMetric):
         if not classes or there == classes:
             return
         lost = [name for name in classes if name not in there]
+        is_twice = not lost and len(there) > len(classes)
         wrong = (
             f'lacks {format_some(lost, 10)}'
             if lost
             else (
                 f'names a category more than once: {format_some(there, 10)}'
-                if len(there) > len(classes)
+                if is_twice
                 else f'has its categories in the order {format_some(there, 10)}, '
                 'which labels follow'
             )
@@ -89,7 +90,7 @@ class CocoMetric(TheirCocoMetric):
             f'{self.ann_file} {wrong}, and the classes of the data set are '
             f'{format_some(classes, 10)}: scores would be those of other classes; write '
             'metainfo.classes as the file does, in all data sets',
-            code='data.other-classes',
+            code='data.category-name-twice' if is_twice else 'data.other-classes',
         )
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:

@@ -57,7 +57,7 @@ class Program:
             ) from error
         except (ValueError, RecursionError, MemoryError) as error:
             raise UserError(
-                f'the config {path} cannot be parsed: {error or type(error).__name__}',
+                f'the config {path} cannot be parsed: {str(error) or type(error).__name__}',
                 code='config.unparsable',
             ) from error
 
