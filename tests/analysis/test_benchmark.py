@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.errors import refuses
 
 from mmresnest.analysis import benchmark, benchmark_forms
 from mmresnest.analysis.benchmark_forms import BenchmarkCase, FormUnavailable
 from mmresnest.cli import main
-from mmresnest.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning:torch.profiler')
 OURS = ('plain', 'lean', 'fused', 'convolutions')
@@ -142,7 +142,7 @@ def test_a_process_that_ends_early():
     form = kept.SubprocessForm('lean-kept', case)
     form.process.terminate()
     form.process.join()
-    with pytest.raises(UserError, match='lean-kept ended early'):
+    with refuses('error', 'lean-kept'):
         form.run_step()
     form.close()
     with pytest.raises(FormUnavailable, match='on CPUs'):
@@ -152,22 +152,22 @@ def test_a_process_that_ends_early():
 @pytest.mark.parametrize('form', ['lean-kept', 'leen', 'mmdet'])
 def test_what_cannot_be_profiled(form):
     case = BenchmarkCase('resnest14', 'inference', (1, 64, 64), 'float32', 'cpu')
-    with pytest.raises(UserError, match='plain, lean and fused'):
+    with refuses('option.unknown', 'plain, lean', 'fused', repr(form)):
         benchmark.profile_form(case, form)
 
 
 @pytest.mark.parametrize(
-    'given,named',
+    'given, code, parts',
     [
-        (dict(forms=['leaner']), 'lean'),
-        (dict(modes=['train']), 'training'),
-        (dict(dtypes=['half']), 'float'),
-        (dict(repeats=0), 'repeats'),
-        (dict(archs=['resnest51']), 'resnest50'),
+        (dict(forms=['leaner']), 'option.unknown', ("'leaner'", 'nearest: lean')),
+        (dict(modes=['train']), 'option.unknown', ("'train'", 'nearest: training')),
+        (dict(dtypes=['half']), 'option.unknown', ("'half'", 'float32, bfloat16, float16')),
+        (dict(repeats=0), 'option.value', ('repeats=0',)),
+        (dict(archs=['resnest51']), 'argument.value', ("'resnest51'", 'nearest: resnest50')),
     ],
 )
-def test_what_is_unknown_is_refused(given, named):
-    with pytest.raises(UserError, match=named):
+def test_what_is_unknown_is_refused(given, code, parts):
+    with refuses(code, *parts):
         benchmark.benchmark(**{'archs': ['resnest14'], **given})
 
 

@@ -4,13 +4,13 @@ import hashlib
 
 import numpy as np
 import pytest
+from helpers.errors import refuses
 from helpers.leaves import annotations_of, pointed
 from PIL import Image
 
 from mmresnest.analysis import browse_data as browsing
 from mmresnest.analysis.browse_data import browse_data
 from mmresnest.cli import main
-from mmresnest.errors import UserError
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
@@ -108,14 +108,22 @@ def test_the_command(shapes, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    'change, said',
+    'change, code, parts',
     [
-        (lambda cfg: cfg.train_dataloader.dataset.pipeline.pop(), 'must end in PackDetInputs'),
-        (lambda cfg: cfg.train_dataloader.dataset.filter_cfg.update(min_size=999), 'no image'),
+        (
+            lambda cfg: cfg.train_dataloader.dataset.pipeline.pop(),
+            'config.pipeline',
+            ('PackDetInputs', 'PackSegInputs'),
+        ),
+        (
+            lambda cfg: cfg.train_dataloader.dataset.filter_cfg.update(min_size=999),
+            'data.no-images',
+            ('train.json',),
+        ),
     ],
 )
-def test_pipelines_that_cannot_be_drawn(shapes, tmp_path, change, said):
+def test_pipelines_that_cannot_be_drawn(shapes, tmp_path, change, code, parts):
     cfg = pointed('detection', shapes)
     change(cfg)
-    with pytest.raises(UserError, match=said):
+    with refuses(code, *parts):
         browse_data(cfg, out=tmp_path / 'a.png')

@@ -597,26 +597,26 @@ def test_mending_says_how_many_and_keeps_what_it_does_not_know(shapes, tmp_path)
 
 
 @pytest.mark.parametrize(
-    'make, said',
+    'make, code, part',
     [
-        (lambda file, out: out.write_text('mine'), 'exists; name another file, or give --force'),
-        (lambda file, out: out.symlink_to(file), 'is the annotation file itself'),
-        (lambda file, out: os.link(file, out), 'is the annotation file itself'),
+        (lambda file, out: out.write_text('mine'), 'option.exists', '--force'),
+        (lambda file, out: out.symlink_to(file), 'option.overwrites-input', 'train.json'),
+        (lambda file, out: os.link(file, out), 'option.overwrites-input', 'train.json'),
     ],
 )
-def test_the_original_is_never_written(shapes, tmp_path, make, said):
+def test_the_original_is_never_written(shapes, tmp_path, make, code, part):
     world = spoilt(shapes, tmp_path, ann(bbox=[1, 1, 0, 3]))
     before, out = world.file.read_bytes(), tmp_path / 'out.json'
     make(world.file, out)
     for force in (False, True):
-        if force and 'force' in said:
+        if force and code == 'option.exists':
             assert world.audit(fix=out, force=True).written == [out]
             assert json.loads(out.read_text())['images']
         else:
-            with pytest.raises(UserError, match=said):
+            with refuses(code, f'--fix {out}', part):
                 world.audit(fix=out, force=force)
     assert world.file.read_bytes() == before
-    with pytest.raises(UserError, match='is the annotation file itself'):
+    with refuses('option.overwrites-input', f'--fix {world.file}'):
         world.audit(fix=world.file, force=True)
 
 
@@ -625,7 +625,7 @@ def test_several_files_go_into_a_folder(shapes, tmp_path):
     shutil.copy(world.file, world.root / 'val.json')
     with contextlib.suppress(FileNotFoundError):
         shutil.copytree(world.root / 'train', world.root / 'val', dirs_exist_ok=True)
-    with pytest.raises(UserError, match='give a folder, or one --split'):
+    with refuses('option.conflict', '--fix: 2', 'train.json', 'val.json', '--split'):
         world.audit(splits=('train', 'val'), fix=tmp_path / 'out.json')
     report = world.audit(splits=('train', 'val'), fix=tmp_path / 'out')
     assert [path.name for path in report.written] == ['train.json', 'val.json']
@@ -653,7 +653,7 @@ def test_a_fixed_folder_is_one_that_data_takes(shapes, tmp_path):
 
 
 def test_what_cannot_be_mended(shapes, tmp_path):
-    with pytest.raises(UserError, match='reads none; leave it out'):
+    with refuses('option.conflict', '--fix'):
         check_data(pointed('semantic', shapes), fix=tmp_path / 'out.json')
     report = check_data(pointed('detection', shapes), fix=tmp_path / 'out.json')
     assert 'nothing that --fix could mend' in report.format_text() and not report.written

@@ -11,12 +11,12 @@ from contextlib import nullcontext
 import pytest
 import torch
 from helpers import tiny
+from helpers.errors import refuses
 from torch import nn
 
 from mmresnest import deploy
 from mmresnest.analysis import profile
 from mmresnest.cli import main
-from mmresnest.errors import UserError
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
 
@@ -325,10 +325,10 @@ def test_other_c_libraries_are_named(monkeypatch):
         raise OSError(name)
 
     monkeypatch.setattr(deploy.ctypes, 'CDLL', missing)
-    with pytest.raises(UserError, match='glibc'):
+    with refuses('system.no-glibc', '--no-malloc-trim'):
         deploy.keep_memory()
     monkeypatch.setattr(
         deploy.ctypes, 'CDLL', lambda name: types.SimpleNamespace(mallopt=lambda setting, value: 0)
     )
-    with pytest.raises(UserError, match='refuses its setting -4'):
+    with refuses('system.setting-refused', 'mallopt', -4, '--no-malloc-trim'):
         deploy.keep_memory()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import tiny
+from helpers.errors import refuses
 from mmengine.config import Config
 from torch import nn
 
@@ -17,7 +18,6 @@ from mmresnest.analysis.memory import (
     estimate_step,
 )
 from mmresnest.config.load import load_config, shipped_configs, shipped_folder
-from mmresnest.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 
@@ -74,7 +74,7 @@ def test_a_detector_and_a_segmentor(tmp_path):
     assert count_training_images(load_config('faster_rcnn_resnest50_fpn')) == 90_000 * 16
     cfg = load_config(segmentor)
     cfg.pop('crop_size')
-    with pytest.raises(UserError, match='no crop_size; give --shape'):
+    with refuses('option.needed', 'tiny_semantic.py', 'crop_size', '--shape'):
         estimate_step(cfg)
 
 
