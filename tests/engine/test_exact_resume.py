@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader
 from mmresnest.engine.dataloader import ResumableBatchSampler
 from mmresnest.engine.fingerprint import fingerprint_data, flatten_settings, list_differences
 from mmresnest.engine.seeding import preserve_rng, seed_all
-from mmresnest.errors import UserError
 
 SOAK = bool(os.environ.get('MMRESNEST_SOAK'))
 POINTS = 5 if SOAK else 1
@@ -204,7 +203,7 @@ def test_a_batch_that_never_fills(tmp_path):
     settings = noisy.config(tmp_path, iterations=4)
     settings['train_dataloader'].update(batch_size=50, drop_last=True)
     settings['train_dataloader']['sampler'] = dict(type='DefaultSampler', shuffle=True)
-    with pytest.raises(UserError, match='make no batch: with drop_last'):
+    with refuses('data.no-batch', 'drop_last', 'train_dataloader.batch_size'):
         noisy.train(settings)
     settings['train_dataloader']['sampler'] = dict(type='InfiniteSampler', shuffle=True)
     noisy.train(settings)  # takes batches over the end of the data
@@ -280,7 +279,7 @@ def test_epochs_of_another_length_follow_the_schedule(tmp_path):
 
 def test_other_data_are_refused(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(noisy.ToyDataset, 'load_data_list', lambda self: [dict(value=0.0)] * 20)
-    with pytest.raises(UserError, match='the data are others: samples of data set 1'):
+    with refuses('resume.changed', 'samples of data set 1', '--allow-mismatch'):
         noisy.train(noisy.config(tmp_path, epochs=2), resume=trained)
 
 
@@ -288,7 +287,7 @@ def test_another_number_of_processes_is_refused(trained, tmp_path):
     content = torch.load(trained, weights_only=False)
     content['mmresnest']['world_size'] = 8
     torch.save(content, tmp_path / 'eight.pth')
-    with pytest.raises(UserError, match='the number of processes was 8, now 1'):
+    with refuses('resume.changed', 'processes was 8, now 1', '--allow-mismatch'):
         noisy.train(noisy.config(tmp_path / 'run', epochs=2), resume=str(tmp_path / 'eight.pth'))
 
 

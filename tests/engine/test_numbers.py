@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import torch
 from helpers import toys
+from helpers.errors import refuses
 from helpers.processes import HELPERS, environment
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -19,7 +20,6 @@ from torch import nn
 from mmresnest.engine import optim_wrappers
 from mmresnest.engine.finite import has_not_finite, has_overflow, image_names
 from mmresnest.engine.hooks.nan_guard import CheckNumbers
-from mmresnest.errors import ArgumentError, UserError
 from mmresnest.utils.text import format_some
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
@@ -58,7 +58,7 @@ def stopped(work, rows, check=CHECK, **more):
     """A training that must stop: its runner, the message, and the weights after each iteration."""
     runner, weights = toys.build(work, rows, [check], **{'default_hooks': EACH, **more}), Weights()
     runner.register_hook(weights)
-    with pytest.raises(UserError) as error:
+    with refuses('training.not-finite') as error:
         runner.train()
     return runner, str(error.value), weights.after
 
@@ -297,18 +297,14 @@ def test_several_optimisers(tmp_path, rows):
     runner = two_optimisers(
         toys.build(tmp_path / 'work', rows, [CHECK], model=dict(type='TwoSteps', losses={3: NAN}))
     )
-    with pytest.raises(
-        UserError,
-        match='loss is not finite at iteration 3: loss nan.*The step '
-        'was taken: the weights are spoilt',
-    ):
+    with refuses('training.not-finite', 'iteration 3: loss nan', 'step was taken'):
         runner.train()
     runner = two_optimisers(
         toys.build(
             tmp_path / 'work', rows, [dict(CHECK, action='skip')], model=dict(type='TwoSteps')
         )
     )
-    with pytest.raises(UserError, match='cannot leave out the steps of a OptimWrapperDict'):
+    with refuses('config.type-unfit', "action='skip'", 'OptimWrapperDict', "action='stop'"):
         runner.train()
 
 
@@ -346,10 +342,9 @@ def test_bad_weights_take_the_place_of_no_checkpoint(tmp_path, rows, unit, kept,
         loop=dict(by_epoch=True, max_epochs=3),
     )
     runner.register_hook(Spoil(6, name), 'VERY_LOW' if unit['by_epoch'] else 'NORMAL')
-    with pytest.raises(UserError, match='not finite') as error:
+    with refuses('training.not-finite', kept, '--resume'):
         runner.train()
     assert [path.name for path in (tmp_path / 'work').glob('*.pth')] == [kept]
-    assert kept in str(error.value)
 
 
 def test_what_is_saved(tmp_path, rows):
@@ -362,18 +357,14 @@ def test_what_is_saved(tmp_path, rows):
     hook.before_save_checkpoint(runner, {})
     for part in ('state_dict', 'ema_state_dict'):
         bad = dict(good, **{'linear.bias': torch.tensor([0.0, NAN])})
-        with pytest.raises(
-            UserError,
-            match=r'not saved: linear.bias. The last good checkpoint is '
-            r'.*epoch_1.pth',
-        ):
+        with refuses('training.not-finite', 'linear.bias', 'epoch_1.pth', '--resume'):
             hook.before_save_checkpoint(runner, {part: bad})
 
 
 def test_bad_weights_are_not_validated(tmp_path, rows):
     runner = toys.build(tmp_path / 'work', rows, [CHECK], validated=True, default_hooks={})
     runner.register_hook(Spoil(3), 'LOWEST')
-    with pytest.raises(UserError, match='not finite after iteration 4: linear.weight'):
+    with refuses('training.not-finite', 'iteration 4', 'linear.weight'):
         runner.train()
     runner = toys.build(tmp_path / 'after', rows, [CHECK], validated=True)
     runner.train()
@@ -489,7 +480,8 @@ def test_two_processes_stop_together(tmp_path):
     ],
 )
 def test_arguments(wrong):
-    with pytest.raises(ArgumentError, match=f'{next(iter(wrong))}=.*legal'):
+    name, value = next(iter(wrong.items()))
+    with refuses('argument', f'CheckNumbers: {name}={value!r}', 'legal: '):
         CheckNumbers(**wrong)
 
 

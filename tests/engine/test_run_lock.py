@@ -7,11 +7,11 @@ import sys
 import time
 
 import pytest
+from helpers.errors import refuses
 from helpers.processes import environment
 
 from mmresnest.engine import run_lock
 from mmresnest.engine.run_lock import LOCK_NAME, lock_work_dir
-from mmresnest.errors import UserError
 
 HOLD = """
 import os, sys, time
@@ -43,10 +43,9 @@ def holder(tmp_path):
 
 
 def test_the_second_is_refused_and_the_lock_ends_with_the_process(tmp_path, holder):
-    with pytest.raises(UserError) as error, lock_work_dir(tmp_path):
+    in_use = refuses('run.folder-in-use', f'process {holder.pid} on ', tmp_path)
+    with in_use, lock_work_dir(tmp_path):
         pass
-    assert error.value.code == 'run.folder-in-use'
-    assert f'process {holder.pid} on ' in str(error.value) and str(tmp_path) in str(error.value)
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     start = time.monotonic()

@@ -19,7 +19,6 @@ from mmresnest.engine import checkpoints
 from mmresnest.engine.strategies import FSDPStrategy, backbone_blocks, full_tensor, local_shard
 from mmresnest.engine.test import test as score
 from mmresnest.engine.train import train
-from mmresnest.errors import UserError
 from mmresnest.models.blocks import SplitAttentionBottleneck
 
 pytestmark = pytest.mark.filterwarnings('ignore')
@@ -157,12 +156,22 @@ def test_a_run_under_the_flexible_runner(shapes, tmp_path):
     )
     assert 'coco/bbox_mAP' in score(cfg, again.checkpoint, work_dir=tmp_path / 'scored').metrics
 
-    for wrong, said in (
-        ({'model.backbone.radixx': 3}, 'radix'),
-        ({'runner_type': 'FlexibleRuner'}, 'nearest: FlexibleRunner'),
-        ({'strategy.type': 'SingleDeviceStrategi'}, 'tools/dist_train.sh'),
+    for wrong, code, *parts in (
+        ({'model.backbone.radixx': 3}, 'argument.unknown', "'radixx'", 'nearest: radix'),
+        (
+            {'runner_type': 'FlexibleRuner'},
+            'config.type-unknown',
+            "'FlexibleRuner'",
+            'nearest: FlexibleRunner',
+        ),
+        (
+            {'strategy.type': 'SingleDeviceStrategi'},
+            'strategy.one-process',
+            'SingleDeviceStrategi',
+            'tools/dist_train.sh',
+        ),
     ):
-        with pytest.raises(UserError, match=said):
+        with refuses(code, *parts):
             train(path, data=shapes, work_dir=tmp_path / 'no', cfg_options={**options, **wrong})
 
 
