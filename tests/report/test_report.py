@@ -25,13 +25,13 @@ from mmresnest.engine import report as engine
 from mmresnest.engine.prepare import prepare
 from mmresnest.engine.report import report
 from mmresnest.engine.runner import build_runner
-from mmresnest.errors import UserError
 from mmresnest.evaluation import matching, predictions, predictions_file, scores
 from mmresnest.evaluation.collector import PredictionCollector
 from mmresnest.evaluation.predictions import Detections, ImageInfo, LabelMaps, Objects
 from mmresnest.report import cases as report_cases
 from mmresnest.report import detection, gallery, page
 from mmresnest.report.sections import Run
+from mmresnest.utils import packages
 from mmresnest.utils.boxes import box_ious
 from mmresnest.utils.run_logs import Curves, read_curves
 from mmresnest.visualization import pictures
@@ -424,8 +424,11 @@ def test_two_runs_beside_each_other(tmp_path):
     text = page.render_page([of_run(one, 'first'), of_run(None, 'second')])
     check(text)
     assert text.count('<th scope="col">first</th>') >= 3 and '>count</th>' not in text
-    for other in (labelled(tmp_path), drawn(tmp_path, classes=3)):
-        with pytest.raises(UserError, match='first and second cannot stand beside each other'):
+    for other, part in (
+        (labelled(tmp_path), 'pixels'),
+        (drawn(tmp_path, classes=3), '--common-classes'),
+    ):
+        with refuses('report.unlike-runs', 'first', 'second', part):
             page.render_page([of_run(one, 'first'), of_run(other, 'second')])
     fewer = page.render_page([of_run(one, 'first'), of_run(drawn(tmp_path, 5), 'second')])
     assert 'scored on other images' in fewer
@@ -551,9 +554,9 @@ def test_a_page_of_curves_alone():
 
 
 def test_missing_packages_are_named(monkeypatch):
-    monkeypatch.setattr(page, 'find_spec', lambda name: None)
-    with pytest.raises(UserError, match=r'plotly and jinja2: pip install "mmresnest\[report\]"'):
-        page.check_installed()
+    monkeypatch.setattr(packages, 'find_spec', lambda name: None)
+    with refuses('package.missing', 'plotly and jinja2', 'pip install "mmresnest[report]"'):
+        page.require_report()
 
 
 BROWSER = (
@@ -792,7 +795,7 @@ def test_the_last_validation_of_a_training_serves(trained, monkeypatch):
     shutil.rmtree(folder / 'report', ignore_errors=True)
     assert engine.report_at_end(runner, collector) == folder / 'report.html'
     check((folder / 'report.html').read_text())
-    monkeypatch.setattr(page, 'find_spec', lambda name: None)
+    monkeypatch.setattr(packages, 'find_spec', lambda name: None)
     assert engine.report_at_end(runner, collector) is None
 
 
@@ -886,7 +889,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(work, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(page, 'write_whole', full)
-    with pytest.raises(UserError, match='No space left.*--out'):
+    with refuses('file.unwritable', old, 'No space left', '--out'):
         page.write_page(old, [of_run(None)])
     assert old.read_text() == 'old'
 
