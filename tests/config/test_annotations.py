@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny
+from helpers.errors import refuses
 from helpers.leaves import LEAVES, SEMANTIC, annotations_of, each_set, leaves, options, pointed, put
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
@@ -24,7 +25,6 @@ from mmresnest.data.shapes.drawing import CLASSES
 from mmresnest.engine.prepare import prepare
 from mmresnest.engine.test import test as score
 from mmresnest.engine.train import train
-from mmresnest.errors import UserError
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
@@ -136,9 +136,11 @@ BAD = [
         'detection',
         None,
         put(f'{HEAD}.num_classes', 80),
+        'head-classes',
         [
             JSON,
-            'has 6 categories, of which {config}, {split}_dataloader.dataset reads 6',
+            '6 categories',
+            '{config}, {split}_dataloader.dataset',
             f'{HEAD}.num_classes is 80, and must be 6',
             *MEND,
         ],
@@ -147,31 +149,42 @@ BAD = [
         'cascade',
         None,
         put(f'{HEAD}.1.num_classes', 7),
+        'head-classes',
         [JSON, f'{HEAD}[1].num_classes is 7, and must be 6', *MEND],
     ),
     (
         'instance',
         None,
         put('model.roi_head.mask_head.num_classes', 5),
+        'head-classes',
         [JSON, 'model.roi_head.mask_head.num_classes is 5, and must be 6', *MEND],
     ),
     (
         'panoptic',
         None,
         put('model.semantic_head.num_stuff_classes', 53),
+        'head-classes',
         [PANOPTIC, 'model.semantic_head.num_stuff_classes is 53, and must be 1', *MEND],
     ),
     (
         'panoptic',
         None,
         put('model.panoptic_fusion_head.num_things_classes', 80),
+        'head-classes',
         [PANOPTIC, 'model.panoptic_fusion_head.num_things_classes is 80, and must be 6', *MEND],
     ),
-    ('panoptic', None, put(f'{HEAD}.num_classes', 7), [f'{HEAD}.num_classes is 7, and must be 6']),
+    (
+        'panoptic',
+        None,
+        put(f'{HEAD}.num_classes', 7),
+        'head-classes',
+        [f'{HEAD}.num_classes is 7, and must be 6'],
+    ),
     (
         'semantic',
         None,
         put('model.decode_head.num_classes', 150),
+        'head-classes',
         [
             'model.decode_head.num_classes is 150, and must be 7',
             '{split}_dataloader.dataset reads 7',
@@ -182,29 +195,32 @@ BAD = [
         'semantic',
         None,
         put('model.auxiliary_head.num_classes', 6),
+        'head-classes',
         ['model.auxiliary_head.num_classes is 6, and must be 7'],
     ),
     (
         'detection',
         None,
         each_set(classes=CLASSES[:4]),
-        [JSON, 'has 6 categories', 'reads 4', f'{HEAD}.num_classes is 6, and must be 4', *MEND],
+        'head-classes',
+        [JSON, '6 categories', 'reads 4', f'{HEAD}.num_classes is 6, and must be 4', *MEND],
     ),
     (
         'detection',
         None,
         each_set(classes=(*CLASSES, 'blob')),
-        [JSON, 'has 6 categories (disk, ', 'reads 7 classes (', 'lacks 1 class (blob)', *MEND],
+        'class-missing',
+        [JSON, '6 categories (disk, ', '7 classes (', '1 class (blob)', *MEND],
     ),
     (
         'detection',
         None,
         bare,
+        'class-misspelt',
         [
             JSON,
-            'has 6 categories (disk, ring, square, triangle, star, ...)',
-            'reads 80 classes (person, ',
-            'which come with its type',
+            '6 categories (disk, ring, square, triangle, star, ...)',
+            '80 classes (person, ',
             'lacks 80 classes',
             *MEND,
         ],
@@ -213,42 +229,46 @@ BAD = [
         'panoptic',
         None,
         bare,
-        [PANOPTIC, 'has 7 categories (disk,', 'reads 133 classes', 'come with its type'],
+        'class-misspelt',
+        [PANOPTIC, '7 categories (disk,', '133 classes (person, '],
     ),
     (
         'panoptic',
         None,
         each_set(thing_classes=CLASSES[:5]),
-        [
-            PANOPTIC,
-            'metainfo.thing_classes',
-            'names 5 classes',
-            'isthing',
-            'are 6 classes',
-            'name those',
-        ],
+        'thing-classes',
+        [PANOPTIC, 'metainfo.thing_classes', '5 classes', 'isthing', '6 classes'],
     ),
     (
         'panoptic',
         table(PANOPTIC, lambda rows: rows['categories'].reverse()),
         None,
-        [PANOPTIC, "'background' stands before 'disk'", 'reorder'],
+        'thing-order',
+        [PANOPTIC, "'background'", "'disk'", 'isthing'],
     ),
     # names of classes
     (
         'detection',
         None,
         each_set(classes=MISSPELT),
-        [JSON, "lacks 1 class (disc); nearest: disk; 'disc' is 'disk' in the file", LINE, *MEND],
+        'class-misspelt',
+        [JSON, '1 class (disc)', 'nearest: disk', "'disc' is 'disk'", LINE, *MEND],
     ),
-    ('panoptic', None, each_set(classes=(*MISSPELT, 'background')), [PANOPTIC, 'nearest: disk']),
+    (
+        'panoptic',
+        None,
+        each_set(classes=(*MISSPELT, 'background')),
+        'class-misspelt',
+        [PANOPTIC, 'nearest: disk'],
+    ),
     (
         'detection',
         None,
         each_set(classes=('disc', 'ring', 'squares')),
+        'class-misspelt',
         [
-            'lacks 2 classes (disc, squares)',
-            "'squares' is 'square' in the file",
+            '2 classes (disc, squares)',
+            "'squares' is 'square'",
             "metainfo=dict(classes=('disk', 'ring', 'square'))",
             'num_classes=3',
         ],
@@ -258,34 +278,39 @@ BAD = [
         'detection',
         None,
         each_set(classes=CLASSES[::-1]),
+        'class-order',
         [JSON, "'disk' would be called 'cross'", LINE, *MEND],
     ),
     (
         'instance',
         None,
         each_set(classes=('ring', 'disk', *CLASSES[2:])),
+        'class-order',
         [JSON, "'disk' would be called 'ring'", LINE, *MEND],
     ),
     (
         'panoptic',
         None,
         each_set(classes=('background', *CLASSES)),
+        'class-order',
         [PANOPTIC, "'disk' would be called 'background'", *MEND],
     ),
     (
         'detection',
         None,
         both(each_set(classes=CLASSES[3:0:-1]), heads(3)),
+        'class-order',
         [f'metainfo=dict(classes={CLASSES[1:4]})'],
     ),
     (
         'semantic',
         None,
         each_set(type='ADE20KDataset', classes=('wal', 'tree')),
+        'class-unknown',
         [
             'metainfo.classes',
-            'names 1 class (wal)',
-            'ADE20KDataset lacks',
+            '1 class (wal)',
+            'ADE20KDataset',
             '150 classes (wall',
             'nearest: wall',
             'BaseSegDataset',
@@ -296,13 +321,8 @@ BAD = [
             kind,
             None,
             each_set(classes='disk'),
-            [
-                'metainfo.classes',
-                "the string 'disk'",
-                "'d', 'i', 's'",
-                "('disk',)",
-                'one name a line',
-            ],
+            'class-list',
+            ['metainfo.classes', "'disk'", "'d', 'i', 's'", "('disk',)"],
         )
         for kind in ('detection', 'instance', 'panoptic', 'semantic')
     ),
@@ -310,13 +330,15 @@ BAD = [
         'detection',
         None,
         each_set(classes=(*CLASSES[:5], 'disk')),
-        ['metainfo.classes', '1 class (disk) more than once'],
+        'class-twice',
+        ['metainfo.classes', '1 class (disk)'],
     ),
     (
         'semantic',
         None,
         each_set(palette=[(0, 0, 0)] * 3),
-        ['cannot be built', 'correct', 'palette'],
+        'dataset-settings',
+        ['{split}_dataloader.dataset', 'palette'],
     ),
     # files that are there and empty
     *(
@@ -324,141 +346,178 @@ BAD = [
             kind,
             table(name, lambda rows, part=part: rows.update({part: []})),
             None,
-            [name, f"the list '{part}' is missing or empty", '{purpose}', 'ann_file'],
+            'list-missing',
+            [name, f"'{part}'", 'ann_file'],
         )
         for kind, name in (('detection', JSON), ('panoptic', PANOPTIC))
         for part in ('images', 'categories')
     ),
-    ('instance', table(JSON, lambda rows: rows.pop('images')), None, ["'images' is missing"]),
+    (
+        'instance',
+        table(JSON, lambda rows: rows.pop('images')),
+        None,
+        'list-missing',
+        [JSON, "'images'"],
+    ),
     (
         'detection',
         lose('{split}/*.jpg'),
         None,
-        [
-            JSON,
-            'lists images of which {count} of {count} looked for do not exist',
-            '{split}/000000.jpg',
-            'data_prefix',
-        ],
+        'image-missing',
+        [JSON, '{count} of {count}', '{split}/000000.jpg', 'data_prefix'],
     ),
-    ('instance', lose('{split}/*.jpg', keep=1), None, ['{split}/000001.jpg', 'put them there']),
-    ('panoptic', lose('{split}/*.jpg'), None, [PANOPTIC, '{split}/000000.jpg']),
+    (
+        'instance',
+        lose('{split}/*.jpg', keep=1),
+        None,
+        'image-missing',
+        [JSON, '{split}/000001.jpg'],
+    ),
+    ('panoptic', lose('{split}/*.jpg'), None, 'image-missing', [PANOPTIC, '{split}/000000.jpg']),
     (
         'panoptic',
         lose('panoptic_{split}/*.png', keep=1),
         None,
-        [PANOPTIC, 'masks looked for do not exist', 'panoptic_{split}/000001.png'],
+        'label-missing',
+        [PANOPTIC, 'panoptic_{split}/000001.png'],
     ),
     (
         'semantic',
         lose('images/{split}/*.jpg'),
         None,
-        ['no images in', 'images/{split}', "'.jpg'", 'img_suffix', '--data'],
+        'images-none',
+        ['images/{split}', "'.jpg'", 'img_suffix', '--data'],
     ),
     (
         'semantic',
         lose('annotations/{split}/*.png', keep=1),
         None,
-        ['masks looked for do not exist', 'annotations/{split}/000001.png', 'seg_map_suffix'],
+        'label-missing',
+        ['annotations/{split}/000001.png', 'seg_map_suffix'],
     ),
     (
         'cityscapes',
         lose('gtFine/{split}/shapes/*.png'),
         None,
-        ['gtFine/{split}/shapes/shapes_000000_000000_gtFine_labelTrainIds.png', 'put them there'],
+        'label-missing',
+        ['gtFine/{split}/shapes/shapes_000000_000000_gtFine_labelTrainIds.png'],
     ),
     (
         'semantic',
         write('list.txt', b'000000\nnone\n'),
         each_set(ann_file='list.txt'),
-        ['1 of 2 images looked for', 'images/{split}/none.jpg', 'ann_file'],
+        'image-missing',
+        ['1 of 2 images', 'images/{split}/none.jpg', 'ann_file'],
     ),
     # files that are damaged
-    ('detection', cut(JSON), None, [JSON, 'not valid json', 'line', 'export it again']),
-    ('panoptic', cut(PANOPTIC), None, [PANOPTIC, 'not valid json']),
-    ('detection', write(JSON, b'[]'), None, [JSON, 'holds a list']),
-    ('detection', write(JSON, b''), None, [JSON, 'not valid json']),
-    ('instance', write(JSON, b'{"images": "\xff'), None, [JSON, 'UTF-8']),
+    ('detection', cut(JSON), None, 'json', [JSON, 'line 1, column ']),
+    ('panoptic', cut(PANOPTIC), None, 'json', [PANOPTIC, 'line 1, column ']),
+    ('detection', write(JSON, b'[]'), None, 'json', [JSON, ' list']),
+    ('detection', write(JSON, b''), None, 'json', [JSON, 'line 1, column 1;']),
+    ('instance', write(JSON, b'{"images": "\xff'), None, 'encoding', [JSON, 'UTF-8']),
     (
         'detection',
         table(JSON, lambda rows: rows['annotations'][0].pop('category_id')),
         None,
-        [JSON, 'annotations lack the field', "'category_id'", 'export the file again'],
+        'field-missing',
+        [JSON, '1 of ', ' annotations ', "'category_id'"],
     ),
-    ('detection', table(JSON, without('images', 'width')), None, [JSON, 'images lack', "'width'"]),
-    ('panoptic', table(PANOPTIC, without('categories', 'isthing')), None, [PANOPTIC, "'isthing'"]),
+    (
+        'detection',
+        table(JSON, without('images', 'width')),
+        None,
+        'field-missing',
+        [JSON, '1 of {count} images', "'width'"],
+    ),
+    (
+        'panoptic',
+        table(PANOPTIC, without('categories', 'isthing')),
+        None,
+        'field-missing',
+        [PANOPTIC, "'isthing'"],
+    ),
     (
         'panoptic',
         table(PANOPTIC, without('annotations', 'segments_info')),
         None,
-        [PANOPTIC, "1 of {count} annotations lack the field 'segments_info'"],
+        'field-missing',
+        [PANOPTIC, '1 of {count} annotations', "'segments_info'"],
     ),
     # data of another kind
     (
         'instance',
         table(JSON, without('annotations', 'segmentation')),
         None,
-        [JSON, '1 of ', 'no "segmentation", such as 2', 'faster_rcnn_resnest50_fpn'],
+        'mask-missing',
+        [JSON, '1 of ', '"segmentation"', 'such as 2', 'faster_rcnn_resnest50_fpn'],
     ),
     (
         'detection',
         copy_over(PANOPTIC, JSON),
         None,
-        [JSON, 'panoptic annotations', 'ann_file', 'panoptic_fpn_resnest50_fpn'],
+        'annotation-kind',
+        [JSON, '("segments_info")', 'ann_file', 'panoptic_fpn_resnest50_fpn'],
     ),
     (
         'panoptic',
         boxes_only,
         None,
-        [PANOPTIC, "'segments_info'", 'plain COCO', 'mask_rcnn_resnest50_fpn'],
+        'field-missing',
+        [PANOPTIC, "'segments_info'", 'COCO', 'mask_rcnn_resnest50_fpn'],
     ),
     # values of masks
     (
         'semantic',
         mask(7),
         None,
+        'label-value',
         [
-            'annotations/{split}/000001.png holds the value 7, and',
+            'annotations/{split}/000001.png',
+            'value 7,',
             'decode_head.num_classes is 7',
-            'run from 0 to 6',
-            '255 is left out',
+            'from 0 to 6',
+            '255',
             'reduce_zero_label',
             *MEND,
         ],
     ),
-    ('semantic', mask(254), None, ['holds the value 254']),
+    ('semantic', mask(254), None, 'label-value', ['value 254,']),
     (
         'semantic',
         mask(8),
         each_set(reduce_zero_label=True),
-        ['holds the value 8, which is read as label 7', 'run from 0 to 6'],
+        'label-value',
+        ['value 8,', 'label 7,', 'from 0 to 6'],
     ),
-    ('semantic', mask(300, np.uint16), None, ['holds the value 300, which is read as label 44']),
-    ('semantic', mask(258, np.uint16), None, ['holds the value 258, which is read as label 2']),
-    ('semantic', mask(9, mode='P'), None, ['holds the value 9, and']),
+    ('semantic', mask(300, np.uint16), None, 'label-value', ['value 300,', 'label 44,']),
+    ('semantic', mask(258, np.uint16), None, 'label-value', ['value 258,', 'label 2,']),
+    ('semantic', mask(9, mode='P'), None, 'label-value', ['value 9,']),
     (
         'semantic',
         mask(1, mode='RGB'),
         None,
-        ['annotations/{split}/000001.png has colours (mode RGB)', 'class indices'],
+        'label-colours',
+        ['annotations/{split}/000001.png', '(mode RGB)', '--mask-values'],
     ),
     (
         'semantic',
         write('annotations/{split}/000000.png', b'junk'),
         None,
-        ['annotations/{split}/000000.png cannot be read'],
+        'label-unreadable',
+        ['annotations/{split}/000000.png'],
     ),
     (
         'semantic',
         None,
         lambda cfg: [step.update(reduce_zero_label=True) for step in annotations_of(cfg)],
-        ['reduce_zero_label is False in', 'and True in LoadAnnotations', 'leave it out'],
+        'label-reduce',
+        ['reduce_zero_label is False', 'True in LoadAnnotations'],
     ),
 ]
 
 
 RUNS = [
-    pytest.param(run, *row, id=f'{run}-{row[0]}-{row[3][min(1, len(row[3]) - 1)]}')
+    pytest.param(run, *row, id=f'{run}-{row[0]}-{row[3]}')
     for row in BAD
     for run in ('train', 'test', 'train, peeking')
     if run != 'train, peeking' or row[0] not in SEMANTIC
@@ -472,9 +531,9 @@ def weights(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize('run, kind, spoil, change, said', RUNS)
+@pytest.mark.parametrize('run, kind, spoil, change, finding, parts', RUNS)
 def test_bad_input_stops_before_the_first_step(
-    data, weights, tmp_path, monkeypatch, run, kind, spoil, change, said
+    data, weights, tmp_path, monkeypatch, run, kind, spoil, change, finding, parts
 ):
     if run == 'train, peeking':
         monkeypatch.setattr(checks, 'SMALL', 0)
@@ -482,19 +541,18 @@ def test_bad_input_stops_before_the_first_step(
     if spoil is not None:
         spoil(data, split)
     cfg = pointed(kind, data, change)
-    with pytest.raises(UserError) as caught:
+    count = 4 if split == 'train' else 2
+    named = [
+        part
+        if part.startswith('metainfo=')
+        else part.format(split=split, count=count, config=cfg.filename)
+        for part in parts
+    ]
+    with refuses(f'data.{finding}', *named) as caught:
         if split == 'train':
             train(cfg, work_dir=work)
         else:
             score(cfg, weights, work_dir=work)
-    count, purpose = (4, 'learn from') if split == 'train' else (2, 'score against')
-    for part in said:
-        part = (
-            part
-            if part.startswith('metainfo=')
-            else part.format(split=split, count=count, purpose=purpose, config=cfg.filename)
-        )
-        assert part in str(caught.value), str(caught.value)
     assert str(data) in str(caught.value) or cfg.filename in str(caught.value)
     assert not work.exists()
 
@@ -505,31 +563,23 @@ def test_no_annotations(data, kind, name):
     for split in ('train', 'test'):
         table(name, lambda rows: rows.update(annotations=[]))(data, split)
     cfg = pointed(kind, data)
-    with pytest.raises(UserError, match=r"train\.json: the list 'annotations' is .*learn from"):
+    with refuses('data.list-missing', 'train.json', "'annotations'", 'train_dataloader.dataset'):
         prepare(cfg, splits=('train',), work_dir=data / 'work')
     prepare(cfg, splits=('test',), work_dir=data / 'work')
 
 
 @pytest.mark.parametrize('how', ['--data', 'data_root'])
 @pytest.mark.parametrize(
-    'kind, layout, said',
+    'kind, layout, parts',
     [
-        (
-            'detection',
-            'ade20k',
-            ['masks for semantic segmentation', 'cannot use', 'deeplabv3_resnest50_ade20k'],
-        ),
-        ('instance', 'ade20k', ['cannot use', 'deeplabv3_resnest50_ade20k']),
-        (
-            'semantic',
-            'coco',
-            ['COCO format', 'a segmentor cannot use', 'faster_rcnn_resnest50_fpn'],
-        ),
+        ('detection', 'ade20k', ['ADE20K', 'deeplabv3_resnest50_ade20k']),
+        ('instance', 'ade20k', ['ADE20K', 'deeplabv3_resnest50_ade20k']),
+        ('semantic', 'coco', ['COCO', 'faster_rcnn_resnest50_fpn']),
         ('semantic', 'panoptic', ['images/train']),
         ('panoptic', 'coco', ['panoptic_train.json']),
     ],
 )
-def test_data_for_another_task(tmp_path, how, kind, layout, said):
+def test_data_for_another_task(tmp_path, how, kind, layout, parts):
     root = draw_dataset(
         tmp_path / 'data', train=1, val=1, test=0, size=(64, 64), layouts=layout, progress=False
     )
@@ -537,23 +587,22 @@ def test_data_for_another_task(tmp_path, how, kind, layout, said):
     if (how, kind, layout) == ('--data', 'semantic', 'coco'):  # its masks are drawn as classes
         prepare(cfg, data=root, work_dir=work)
         return
-    with pytest.raises(UserError) as caught:
+    code = 'data.no-annotations' if how == '--data' else 'data.missing'
+    with refuses(code, root, *parts):
         train(cfg, data=root if how == '--data' else None, work_dir=work)
-    for part in (str(root), *said):
-        assert part in str(caught.value), str(caught.value)
     assert not work.exists()
 
 
 def test_options_after_data_and_demo(shapes, tmp_path, monkeypatch):
     """They can contradict data that were read, and are held against them too."""
     wrong = {f'{HEAD}.num_classes': 80}
-    with pytest.raises(UserError, match='num_classes is 80, and must be 6'):
+    with refuses('data.head-classes', f'{HEAD}.num_classes', 80, 'num_classes=6', 'train.json'):
         train(LEAVES['detection'], data=shapes, cfg_options=wrong, work_dir=tmp_path / 'work')
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'shapes').symlink_to(shapes)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('mmresnest.engine.prepare.draw_embedded_data', lambda *_: shapes)
-    with pytest.raises(UserError, match='num_classes is 80, and must be 6'):
+    with refuses('data.head-classes', f'{HEAD}.num_classes', 80, 'num_classes=6', 'train.json'):
         train(LEAVES['detection'], demo=True, cfg_options=wrong, work_dir=tmp_path / 'work')
     assert not (tmp_path / 'work').exists()
 
@@ -680,7 +729,7 @@ def test_masks_that_the_pipeline_passes_over(shapes, tmp_path):
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         sample = DATASETS.build(cfg.train_dataloader.dataset)[0]['data_samples']
     assert not len(sample.gt_instances) and len(sample.ignored_instances)
-    with pytest.raises(UserError, match=r'annotations have run lengths .*poly2mask=True there'):
+    with refuses('data.mask-form', '4 of 4', 'poly2mask=False', 'poly2mask=True'):
         prepare(cfg, splits=('train',), work_dir=tmp_path)
     cfg = prepare(LEAVES['instance'], splits=('train',), data=shapes, work_dir=tmp_path)
     assert [step.poly2mask for step in annotations_of(cfg) if 'poly2mask' in step] == [True]
@@ -692,10 +741,12 @@ def test_splits_in_different_orders(data, tmp_path):
     cfg = pointed('detection', data)
     cfg.val_dataloader.dataset.metainfo.classes = CLASSES[::-1]
     prepare(cfg, splits=('val',), work_dir=tmp_path)
-    with pytest.raises(
-        UserError,
-        match="val_dataloader.dataset reads 'cross' as label 0, and .*"
-        "train_dataloader.dataset 'disk'.*same metainfo",
+    with refuses(
+        'data.split-order',
+        "val_dataloader.dataset reads 'cross'",
+        'label 0',
+        "train_dataloader.dataset 'disk'",
+        'metainfo',
     ):
         prepare(cfg, splits=('train', 'val'), work_dir=tmp_path)
 
