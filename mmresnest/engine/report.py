@@ -22,7 +22,7 @@ from ..config.inspect import task_of
 from ..config.load import load_config
 from ..errors import UserError
 from ..evaluation.collector import PredictionCollector
-from ..report.page import RUNS, align_classes, check_installed, write_page
+from ..report.page import RUNS, align_classes, require_report, write_page
 from ..report.sections import Run
 from ..utils.run_logs import read_curves
 from . import checkpoints
@@ -98,7 +98,7 @@ def report(
             'the best of each',
             code='option.conflict',
         )
-    check_installed()
+    require_report()
     file = _output_file(folders, out)
     runs = [
         _read_run(folder, name, checkpoint) for folder, name in zip(folders, _name_runs(folders))
@@ -214,7 +214,7 @@ def report_at_end(runner: Any, collector: PredictionCollector) -> Path | None:
         return None
     folder = Path(runner.work_dir)
     try:
-        check_installed()
+        require_report()
         path, source = checkpoints.find_last(folder), find_config(folder)
         if (
             path is not None

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..inference.metadata import METADATA_KEY
-from ..inference.runtimes import import_optional, open_session
+from ..inference.runtimes import open_session
+from ..utils.packages import import_optional
 from .operators import onnx_translations
 
 OPSET = 18

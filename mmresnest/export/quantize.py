@@ -20,8 +20,8 @@ from ..inference.images import BadImage, read_image
 from ..inference.inputs import find_sources
 from ..inference.metadata import METADATA_KEY
 from ..inference.predictor import Predictor
-from ..inference.runtimes import import_optional
 from ..inference.scoring import find_main_score, score_predictor
+from ..utils.packages import import_optional
 
 MAX_CALIBRATION_IMAGES = 100
 

@@ -26,9 +26,10 @@ from ..deploy import fold
 from ..engine.wrappers import unwrap_model
 from ..errors import UserError, nearest
 from ..inference.metadata import METADATA_VERSION
-from ..inference.runtimes import Session, import_optional, open_session
+from ..inference.runtimes import Session, open_session
 from ..models import fast
 from ..registry import HOOKS
+from ..utils.packages import import_optional
 from ..version import __version__
 from .formats import FORMATS, OPSET, Shapes, check_installed
 from .graphs import FeatureGraph, refuse_deformable

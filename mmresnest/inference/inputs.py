@@ -14,7 +14,7 @@ import numpy as np
 from ..data.base import IMAGE_SUFFIXES
 from ..errors import UserError
 from .streams import Stream, find_stream, is_stream
-from .videos import frame_count, frame_rate, open_video
+from .videos import examine_video
 
 MORE_IMAGES = ('.pgm', '.pbm', '.jp2', '.gif', '.avif', '.jfif', '.jpe')
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
@@ -29,27 +29,21 @@ class Source:
         name: under which its results are written; no two have the same.
         video: whether it has frames.
         stream: where they come from, if not from a file.
+        rate: of the frames, a second.
+        frames: how many there are, 1 of an image; None where it is not known.
     """
 
     path: Path
     name: str
     video: bool
     stream: Stream | None = None
+    rate: float = 0.0
+    frames: int | None = 1
 
     @property
     def label(self) -> str:
         """Return how messages and results call it."""
         return self.path.as_posix() if self.stream is None else self.stream.label
-
-    def frame_rate(self) -> float:
-        """Return the frames of a video a second."""
-        return frame_rate(self.path) if self.stream is None else self.stream.rate
-
-    def frame_count(self) -> int | None:
-        """Return the number of frames, 1 of an image; None where it is not known."""
-        if self.stream is not None:
-            return self.stream.frames
-        return frame_count(self.path) if self.video else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,17 +92,19 @@ def find_sources(given: Sequence[str | os.PathLike]) -> list[Source]:
             continue
         for path in _expand_pattern(text):
             paths.setdefault(os.path.realpath(path), path)
-    sources = [
-        Source(
-            path, name, key in streams or path.suffix.lower() in VIDEO_SUFFIXES, streams.get(key)
-        )
-        for (key, path), name in zip(paths.items(), distinct_names(list(paths.values())))
+    names = distinct_names(list(paths.values()))
+    return [
+        _make_source(path, name, streams.get(key))
+        for (key, path), name in zip(paths.items(), names)
     ]
-    for source in sources:
-        if source.video and source.stream is None:
-            with open_video(source.path):
-                pass
-    return sources
+
+
+def _make_source(path: Path, name: str, stream: Stream | None) -> Source:
+    if stream is not None:
+        return Source(path, name, True, stream, stream.rate, stream.frames)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return Source(path, name, True, None, *examine_video(path))
+    return Source(path, name, False)
 
 
 def _expand_pattern(text: str) -> list[Path]:
@@ -188,8 +184,7 @@ def count_images(sources: Iterable[Source], every: int) -> int | None:
     """Count images and predicted frames; return None where a video does not say how long it is."""
     total = 0
     for source in sources:
-        frames = source.frame_count()
-        if frames is None:
+        if source.frames is None:
             return None
-        total += -(-frames // every) if source.video else 1
+        total += -(-source.frames // every)
     return total

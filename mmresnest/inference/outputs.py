@@ -100,7 +100,7 @@ class OutputPlan:
 
     def frame_rate(self, source: Source) -> float:
         """Return the predicted frames of a video a second."""
-        return source.frame_rate() / self.vid_stride
+        return source.rate / self.vid_stride
 
     def picture_path(self, source: Source, suffix: str = '') -> Path:
         """Return the file of an annotated image, or of an annotated video."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import UserError
+from ..utils.packages import import_optional
 from .metadata import METADATA_KEY, read_metadata
 
 CPU, CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'
@@ -175,23 +176,6 @@ SESSIONS: dict[str, Callable[[Path, str], Session]] = {
     '.xml': OpenVinoSession,
 }
 """Suffix of a file -> its runtime."""
-
-
-def import_optional(package: str, extra: str) -> Any:
-    """Import a package that an extra of ours brings.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    from importlib import import_module
-
-    try:
-        return import_module(package)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f'the package {error.name!r} is not installed: pip install "mmresnest[{extra}]"',
-            code='package.missing',
-        ) from error
 
 
 def open_session(path: str | os.PathLike, device: str = 'cpu') -> Session:

@@ -330,25 +330,17 @@ def suppress_copies(
         views: N, the number of the view that each was found in.
         cut: N, whether the border of the view cuts it.
     """
-    kept: list[int] = []
+    kept = np.zeros(len(boxes), bool)
     areas = np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        chosen: list[int] = []
-        for at in members[np.lexsort((-scores[members], cut[members]))]:
-            others = np.array([one for one in chosen if views[one] != views[at]], np.int64)
-            common = _intersections(boxes[at], boxes[others])
-            whole = areas[at] if cut[at] else areas[at] + areas[others] - common
-            if not (common >= SAME * np.maximum(whole, 1e-9)).any():
-                chosen.append(int(at))
-        kept += chosen
-    return np.array(kept, np.int64)
-
-
-def _intersections(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the area that a box has in common with each of N 4."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    return np.prod(np.clip(sides, 0, None), axis=1)
+    order = np.lexsort((-scores, cut))
+    for at in order:
+        others = np.flatnonzero(kept & (labels == labels[at]) & (views != views[at]))
+        corner = np.maximum(boxes[at, :2], boxes[others, :2])
+        sides = np.minimum(boxes[at, 2:], boxes[others, 2:]) - corner
+        common = np.prod(np.clip(sides, 0, None), axis=1)
+        whole = areas[at] if cut[at] else areas[at] + areas[others] - common
+        kept[at] = not (common >= SAME * np.maximum(whole, 1e-9)).any()
+    return order[kept[order]]
 
 
 class RegionMerger:

@@ -7,7 +7,6 @@ A film on a server has an end and is read picture by picture.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import signal
@@ -24,7 +23,7 @@ import numpy as np
 
 from ..data.base import IMAGE_SUFFIXES
 from ..errors import UserError, nearest
-from .videos import silence_ffmpeg
+from .videos import read_length, silence_ffmpeg
 
 SCHEMES = ('rtsp', 'rtsps', 'rtmp', 'http', 'https', 'udp', 'tcp')
 SECONDS = 10
@@ -33,7 +32,6 @@ WAITS = (1.0, 2.0, 4.0)
 """Seconds before each try to reach a stream again that gives no more pictures."""
 STEADY = 10.0
 """Seconds of pictures after which a stream that was lost may be lost anew."""
-USUAL_RATE = 25.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def find_stream(text: str) -> Stream:
             raise UserError(
                 f'{label} gives no picture within {SECONDS} s; {hint}', code='stream.unreachable'
             )
-        return Stream(address, label, *_read_length(capture))
+        return Stream(address, label, *read_length(capture))
     finally:
         if capture is not None:
             capture.release()
@@ -120,17 +118,6 @@ def _hide_login(address: str) -> str:
     """Return an address without user, password and query, which would end up in files and logs."""
     place, question, _ = address.partition('?')
     return re.sub(r'://[^/]*@', '://', place) + ('?...' if question else '')
-
-
-def _read_length(capture: Any) -> tuple[float, int | None]:
-    """Return the pictures a second, and how many there are of what is not live."""
-    import cv2
-
-    rate, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    return (
-        rate if math.isfinite(rate) and 0 < rate <= 1000 else USUAL_RATE,
-        int(frames) if math.isfinite(frames) and frames >= 1 else None,
-    )
 
 
 def _open_capture(address: str | int) -> Any:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..utils.boxes import box_ious
+from ..utils.packages import import_optional
 from .inputs import Item, Source
 from .results import Detections, Result
-from .runtimes import import_optional
 
 LOW = 0.1
 """The score from which on an object may continue a track: ByteTrack's."""

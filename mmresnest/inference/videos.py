@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,19 @@ def silence_ffmpeg() -> None:
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
 
 
-@contextmanager
-def open_video(path: Path) -> Iterator[Any]:
-    """Open a video, its first frame read.
+def read_length(capture: Any) -> tuple[float, int | None]:
+    """Return frames a second, 25 where it is not said, and how many there are, None likewise."""
+    import cv2
+
+    rate, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return (
+        rate if math.isfinite(rate) and 0 < rate <= 1000 else 25.0,
+        int(frames) if math.isfinite(frames) and frames >= 1 else None,
+    )
+
+
+def examine_video(path: Path) -> tuple[float, int | None]:
+    """Read the first frame of a video; return what :func:`read_length` does.
 
     Raises:
         UserError: it cannot be read.
@@ -47,27 +56,9 @@ def open_video(path: Path) -> Iterator[Any]:
                 f'{path.stem}.avi makes one that it reads',
                 code='image.unreadable',
             )
-        yield capture
+        return read_length(capture)
     finally:
         capture.release()
-
-
-def frame_rate(path: Path) -> float:
-    """Return the frames of a video per second; 25 where it does not say."""
-    import cv2
-
-    with open_video(path) as capture:
-        rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if math.isfinite(rate) and 0 < rate <= 1000 else 25.0
-
-
-def frame_count(path: Path) -> int | None:
-    """Return the number of frames of a video, None where it does not say."""
-    import cv2
-
-    with open_video(path) as capture:
-        frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    return int(frames) if math.isfinite(frames) and frames >= 1 else None
 
 
 def iter_frames(path: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -84,7 +84,7 @@ class ResultWriter:
             if crop is None or max(crop.shape) > MAX_JPEG:
                 self._uncut += 1
             else:
-                write_image(self.plan.crop_path(*where, name, number), crop, QUALITY)
+                write_image(self.plan.crop_path(*where, name, number), crop)
 
     def _add_panoptic(self, item: Item, result: PanopticSegmentation) -> None:
         file = self.plan.map_path(item.source, item.frame)
@@ -154,7 +154,7 @@ class ResultWriter:
         source, plan = item.source, self.plan
         picture = result.draw(item.image)
         if not source.video:
-            write_image(plan.picture_path(source), picture, QUALITY)
+            write_image(plan.picture_path(source), picture)
             return
         if source.name not in self._videos:
             self._videos[source.name] = VideoWriter(
@@ -177,11 +177,16 @@ def _to_smallest_dtype(labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
 
 
-def write_image(path: Path, array: np.ndarray, quality: int = 0) -> None:
+def write_image(path: Path, array: np.ndarray) -> None:
     """Write an image H W or H W 3 in RGB, in the format of its suffix."""
+    content = encode_image(path.suffix, array)
+    write_whole(path, lambda out: out.write(content))
+
+
+def encode_image(suffix: str, array: np.ndarray) -> bytes:
+    """Return the content of a file with an image H W or H W 3 in RGB."""
     import cv2
 
     bgr = array[:, :, ::-1] if array.ndim == 3 else array
-    settings = [cv2.IMWRITE_JPEG_QUALITY, quality] if quality else []
-    _, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(bgr), settings)
-    write_whole(path, lambda out: out.write(encoded.tobytes()))
+    settings = [cv2.IMWRITE_JPEG_QUALITY, QUALITY] if suffix == '.jpg' else []
+    return cv2.imencode(suffix, np.ascontiguousarray(bgr), settings)[1].tobytes()

@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..errors import UserError
 from ..evaluation.predictions import Detections, LabelMaps, select_classes
 from ..utils.boxes import is_background
 from ..utils.files import write_whole
+from ..utils.packages import require_packages
 from ..utils.text import format_some, printable
 from ..visualization.canvas import class_color
 from . import detection, gallery, segmentation
@@ -34,19 +34,9 @@ LEGEND = 60  # colors of classes that are told
 TEMPLATES = Path(__file__).parent / 'templates'
 
 
-def check_installed() -> None:
-    """Refuse where what a page is made with is not there.
-
-    Raises:
-        UserError: plotly or jinja2 is missing.
-    """
-    missing = [name for name in ('plotly', 'jinja2') if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f'a report needs the package{"s" * (len(missing) > 1)} '
-            f'{" and ".join(missing)}: pip install "mmresnest[report]"',
-            code='package.missing',
-        )
+def require_report() -> None:
+    """Refuse where what a page is made with is not there; see :func:`require_packages`."""
+    require_packages('a report', 'report', 'plotly', 'jinja2')
 
 
 def write_page(out: str | os.PathLike, runs: Sequence[Run]) -> None:
@@ -59,7 +49,7 @@ def write_page(out: str | os.PathLike, runs: Sequence[Run]) -> None:
     Raises:
         UserError: the runs cannot stand beside each other, or the file cannot be written.
     """
-    check_installed()
+    require_report()
     write_text(out, render_page(runs))
 
 

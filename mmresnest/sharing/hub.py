@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from ..evaluation.predictions import Detections
 from ..evaluation.predictions_file import load_results
 from ..report import detection, segmentation
 from ..utils.files import integrity_error, write_hashed, write_whole
+from ..utils.packages import require_packages
 from ..utils.run_logs import main_score, read_scalars
 from .card import CardFacts, describe_versions, write_card
 
@@ -77,7 +77,6 @@ def push(
     Raises:
         UserError: the folder holds no training, or the hub does not take it.
     """
-    check_installed()
     check_name(name)
     if not Path(work_dir).expanduser().is_dir():
         raise UserError(
@@ -124,10 +123,9 @@ def pull(
         UserError: there is no such model, it was not published by :func:`push`, or it arrived
             damaged. Nothing is left then.
     """
-    check_installed()
     check_name(name)
     target = Path(folder or Path('work_dirs') / name.rpartition('/')[2]).expanduser()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.exists() and (not target.name or not target.is_dir() or any(target.iterdir())):
         raise UserError(f'{target} is there already; name a new folder', code='hub.folder')
     token = find_token()
     part = target.with_name(f'.{target.name}.{os.getpid()}.part')
@@ -167,25 +165,13 @@ def _check_pulled(name: str, folder: Path) -> None:
         )
 
 
-def check_installed() -> None:
-    """Refuse where the hub's library is not there.
-
-    Raises:
-        UserError: it is missing.
-    """
-    if find_spec('huggingface_hub') is None:
-        raise UserError(
-            'push and pull need huggingface_hub: pip install "mmresnest[hub]"',
-            code='package.missing',
-        )
-
-
 def check_name(name: str) -> None:
     """Refuse what cannot be the name of a model on the hub.
 
     Raises:
-        UserError: it cannot.
+        UserError: it cannot, or what speaks with the hub is not installed.
     """
+    require_packages('the hub', 'hub', 'huggingface_hub')
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from ..report.sections import Table
 from ..report.sweep import TrialRow, rank_trials
 from ..utils.env import SAFE, TRUST, is_on
 from ..utils.files import write_whole
+from ..utils.packages import require_packages
 from ..utils.threads import divide_threads
 from .options import SweepOptions
 from .space import Parameter, parse_option, parse_space, spell_options, spell_trial
@@ -91,25 +91,11 @@ def sweep(
             has another sweep; or every trial failed.
     """
     start = time.monotonic()
-    check_installed()
+    require_packages('a sweep', 'sweep', 'optuna', 'plotly', 'jinja2')
     options = build_options(SweepOptions, options, given)
     space = parse_space(options.over)
     _check_request(config, options, space)
     return Sweep(config, options, space, say, start).run()
-
-
-def check_installed() -> None:
-    """Refuse where what a sweep is made with is not there.
-
-    Raises:
-        UserError: a package is missing.
-    """
-    missing = [name for name in ('optuna', 'plotly', 'jinja2') if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f'a sweep needs {" and ".join(missing)}: pip install "mmresnest[sweep]"',
-            code='package.missing',
-        )
 
 
 def _check_request(

@@ -115,7 +115,7 @@ def test_a_camera(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(cv2, 'VideoCapture', open_capture)
     endless = cv2.CAP_PROP_FRAME_COUNT
-    monkeypatch.setattr(streams, '_read_length', lambda capture: (RATE, None) if endless else None)
+    monkeypatch.setattr(streams, 'read_length', lambda capture: (RATE, None) if endless else None)
     assert main(['predict', '--model', 'a.onnx', '0', '--vid-stride', '4']) == 0
     assert set(opened) == {0}
     rows, count = read_results(tmp_path / 'predictions', 'camera_0')

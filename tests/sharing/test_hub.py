@@ -15,6 +15,7 @@ from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine.train import train
 from mmresnest.engine.trained_run import TrainedRun
 from mmresnest.sharing import card, hub
+from mmresnest.utils import packages
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
 
@@ -162,7 +163,7 @@ def test_a_hub_that_refuses(server, trained, monkeypatch, prepare, code):
     assert not Path('work_dirs').exists() or not list(Path('work_dirs').iterdir())
 
 
-def test_what_cannot_be_pulled_leaves_nothing(server):
+def test_what_cannot_be_pulled_leaves_nothing(server, monkeypatch):
     with refuses('hub.not-found', 'someone/nothing'):
         hub.pull('someone/nothing')
     server.repositories['someone/text'] = {'README.md': b'text', 'evil.py': b'x'}
@@ -175,6 +176,11 @@ def test_what_cannot_be_pulled_leaves_nothing(server):
     }
     with refuses('checkpoint.unreadable', 'someone/cut'):
         hub.pull('someone/cut', 'here')
+    Path('empty').mkdir()
+    monkeypatch.chdir('empty')
+    with refuses('hub.folder'):  # the folder that one stands in cannot be replaced
+        hub.pull('someone/cut', '.')
+    monkeypatch.chdir('..')
     assert not Path('here').exists() and not list(Path().glob('**/.*part'))
 
 
@@ -194,6 +200,6 @@ def test_what_is_no_training(server, tmp_path):
 
 
 def test_the_library_is_asked_for(monkeypatch):
-    monkeypatch.setattr(hub, 'find_spec', lambda name: None)
+    monkeypatch.setattr(packages, 'find_spec', lambda name: None)
     with refuses('package.missing', 'mmresnest[hub]'):
         hub.pull('a/b')

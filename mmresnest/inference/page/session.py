@@ -30,7 +30,7 @@ from ..images import BadImage, read_image
 from ..inputs import Item, Source
 from ..outputs import PREDICTIONS, OutputPlan
 from ..results import VOID, Detections, Result, Segmentation
-from ..writer import QUALITY, ResultWriter
+from ..writer import ResultWriter, encode_image
 
 LEAST_SCORE = 0.05
 """The lowest threshold of the page: what mmdet's detectors leave out by default."""
@@ -195,7 +195,7 @@ class PageSession:
             shown = np.isin(result.labels, list(view.labels))
             result = replace(result, labels=np.where(shown, result.labels, VOID))
         with self._working:
-            return _encode_jpeg(result.draw(picture.image))
+            return encode_image('.jpg', result.draw(picture.image))
 
     def write_files(self, number: str, view: View, folder: Path, pictures: bool) -> list[Path]:
         """Write a result as ``mmresnest predict`` does, and return the files."""
@@ -258,14 +258,6 @@ def _decode_image(name: str, content: bytes) -> np.ndarray:
             return read_image(path, MAX_PIXELS)
         except BadImage as error:
             raise BadImage(name, error.reason, error.code) from error
-
-
-def _encode_jpeg(image: np.ndarray) -> bytes:
-    """Return the file of a picture H W 3 in RGB."""
-    import cv2
-
-    bgr = np.ascontiguousarray(image[:, :, ::-1])
-    return cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
 def _is_shown(label: int, view: View) -> bool:
