@@ -6,11 +6,11 @@ from itertools import product
 import pytest
 import torch
 from helpers import twins
+from helpers.errors import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmresnest.errors import ArgumentError
 from mmresnest.models.blocks import (
     KINDS,
     BlockGeometry,
@@ -210,7 +210,7 @@ def test_undilated_selective_kernels_of_halves_are_split_attention():
 
 
 def test_halves_that_groups_do_not_divide_are_refused():
-    with pytest.raises(ArgumentError, match='split_input'):
+    with refuses('argument.value', 'split_input=True', '24 channels', '8 groups'):
         SelectiveKernel(24, BlockModules(), groups=8, split_input=True)
 
 
@@ -229,9 +229,9 @@ def test_hidden_layer_of_split_attention():
 
 
 def test_a_radix_that_does_not_divide_is_refused():
-    with pytest.raises(ArgumentError, match='radix=3'):
+    with refuses('argument.value', 'radix=3', '64 channels'):
         SplitAttention(64, BlockModules(), radix=3)
-    with pytest.raises(ArgumentError, match='radix=0'):
+    with refuses('argument.value', 'radix=0', '64 channels'):
         SplitAttention(64, BlockModules(), radix=0)
 
 

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from helpers import tiny
+from helpers.errors import refuses
 from mmengine.config import Config
 from torch._dynamo.testing import CompileCounter
 from torch._inductor import cpp_builder
@@ -16,7 +17,6 @@ from mmresnest.config import hardware
 from mmresnest.engine import checkpoints, runner
 from mmresnest.engine.test import test as score
 from mmresnest.engine.train import train
-from mmresnest.errors import UserError
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('unformatted')]
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch):
             strategy=dict(type='mmresnest.FSDPStrategy'),
         )
     )
-    with pytest.raises(UserError, match='FSDPStrategy divides the model'):
+    with refuses('option.conflict', '--compile', 'mmresnest.FSDPStrategy'):
         hardware.check_compiler(divided)
     alone = Config(dict(launcher='none'))
     monkeypatch.setattr('mmresnest.config.hardware.has_accelerator', lambda: False)
@@ -93,7 +93,7 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch):
         raise InvalidCxxCompiler
 
     monkeypatch.setattr(cpp_builder, 'get_cpp_compiler', missing)
-    with pytest.raises(UserError, match=r'apt install g\+\+'):
+    with refuses('package.no-compiler', '--compile', 'apt install g++'):
         hardware.check_compiler(alone)
     monkeypatch.setattr('mmresnest.config.hardware.has_accelerator', lambda: True)
     hardware.check_compiler(alone)
@@ -106,6 +106,6 @@ def test_it_is_asked_before_anything_is_built(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(cpp_builder, 'get_cpp_compiler', missing)
     monkeypatch.setattr('mmresnest.engine.train.build_runner', lambda cfg: pytest.fail('built'))
     path = tiny.write(tmp_path, 'detection')
-    with pytest.raises(UserError, match='no compiler'):
+    with refuses('package.no-compiler', '--compile'):
         train(path, data=shapes, work_dir=tmp_path / 'run', compile=True)
     assert not (tmp_path / 'run').exists()

@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from helpers import tiny
+from helpers.errors import refuses
 from helpers.networks import FORMS, KINDS, ROWS, build, image
 from helpers.tiers import mark_slow
 from mmengine.config import Config
@@ -18,7 +19,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmresnest import deploy
 from mmresnest.deploy import MergedRes2NetBottleneck, compile_backbone, fuse
-from mmresnest.errors import ArgumentError, UserError
 from mmresnest.models import backbones, fast
 
 forms = pytest.mark.parametrize('row', FORMS, ids=lambda row: row.name)
@@ -75,7 +75,7 @@ def test_every_row(row):
 )
 def test_other_forms(row, more):
     if row.type == 'DLA' and 'compat' in more:
-        with pytest.raises(ArgumentError, match='compat'):  # mmdet and mmseg have no such network
+        with refuses('argument.unknown', "'compat'"):  # mmdet and mmseg have no such network
             build(row, **more)
         return
     assert_fused(build(row, **more))
@@ -93,11 +93,11 @@ def test_blocks_of_res2net_without_hierarchy_become_one_convolution():
 
 def test_a_model_that_trains_is_refused():
     network = build(KINDS[0])
-    with pytest.raises(UserError, match=r'call model\.eval\(\) first'):
+    with refuses('model.training-mode', 'model.eval()'):
         fuse(network)
     network.eval()
     network.layer2[0].bn1.train()
-    with pytest.raises(UserError, match=r'layer2\.0\.bn1'):
+    with refuses('model.training-mode', 'layer2.0.bn1', 'model.eval()'):
         fuse(network)
 
 
@@ -240,10 +240,9 @@ def test_convolutions_that_norms_share_are_left_alone():
 def test_bfloat16_only_where_the_processor_has_it(monkeypatch):
     network = build(KINDS[0]).eval()
     monkeypatch.setattr(deploy, 'has_bfloat16', lambda: False)
-    with pytest.raises(UserError, match='AVX512-BF16') as refused:
+    with refuses('device.no-bfloat16', 'AVX512-BF16'):
         fuse(network, dtype=torch.bfloat16)
-    assert refused.value.code == 'device.no-bfloat16'
-    with pytest.raises(UserError, match='torch.bfloat16'):
+    with refuses('option.value', 'torch.float16;', 'legal: torch.float32, torch.bfloat16'):
         fuse(network, dtype=torch.float16)
     half = fuse(network, dtype=torch.bfloat16, emulate=True)
     assert {weight.dtype for weight in half.parameters()} == {torch.bfloat16}

@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.errors import refuses
 from mmdet.registry import MODELS as DETECTION
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS as SEGMENTATION
 from torch import nn
 
 from mmresnest.config.load import load_config
-from mmresnest.errors import ArgumentError
 
 EXTRACTOR = dict(
     type='mmdet.SingleRoIExtractor',
@@ -52,7 +52,7 @@ def test_scaled_gradient(scale):
 
 @pytest.mark.parametrize('scale', [0, -1, 1.5])
 def test_a_scale_that_is_no_share_is_refused(scale):
-    with pytest.raises(ArgumentError, match='above 0, at most 1'):
+    with refuses('argument.value', f'scale={scale} ', 'legal: above 0, at most 1'):
         DETECTION.build(dict(type='mmresnest.ScaledGradient', extractor=EXTRACTOR, scale=scale))
 
 

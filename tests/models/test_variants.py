@@ -4,10 +4,10 @@ import re
 
 import pytest
 import torch
+from helpers.errors import refuses
 from helpers.tiers import mark_slow
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmresnest.errors import ArgumentError
 from mmresnest.models.trunks import build_trunk
 from mmresnest.models.variants import ALIASES, ALTERNATIVES, TABLE, VARIANTS, list_archs, variant
 from mmresnest.models.weights import LAYOUTS
@@ -85,11 +85,11 @@ def test_figures_that_are_easily_confused():
 
 
 def test_a_wrong_name_is_answered_with_near_ones():
-    with pytest.raises(ArgumentError, match='resnest50'):
+    with refuses('argument.value', "'resnest-50'", 'nearest: resnest50'):
         variant('resnest-50')
-    with pytest.raises(ArgumentError, match=r"mmresnest\.ResNet'"):
+    with refuses('argument.value', "arch='resnet50'", "type='mmresnest.ResNet'"):
         variant('resnet50', 'ResNeSt')
-    with pytest.raises(ArgumentError, match='unknown'):
+    with refuses('argument.value', 'arch=None', 'legal: resnest14'):
         variant(None)
 
 
