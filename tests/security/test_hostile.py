@@ -407,7 +407,7 @@ def test_archives_that_torch_does_not_write(kind, tmp_path):
         read_checkpoint,
         mmresnest.models.weights.reader.read_checkpoint,
     ):
-        with pytest.raises(UserError, match=r'bad\.pth'):
+        with refuses('checkpoint.unreadable' if kind == 'comment' else 'checkpoint.unsafe', path):
             way(str(path))
 
 
