@@ -138,10 +138,18 @@ def make_relative(path: Path, root: Path) -> str:
     return '' if text == '.' else text
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is no data: hidden, or put into an archive by macOS."""
+    return name.startswith('.') or name == '__MACOSX'
+
+
 def list_files(folder: Path, suffixes: Sequence[str]) -> Iterator[str]:
-    """Yield names of the files below a folder, relative to it, that end in one of the suffixes."""
+    """Yield names of the files below a folder, relative to it, that end in one of the suffixes.
+
+    Hidden files and folders are passed over: ``.ipynb_checkpoints`` has copies of images.
+    """
     for where, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(names):
             if name.lower().endswith(tuple(suffixes)) and not name.startswith('.'):
                 yield (Path(where) / name).relative_to(folder).as_posix()

@@ -111,3 +111,39 @@ def test_masks_of_classes_do_not_serve_a_detector(name, tmp_path):
     MASK_KINDS[name].make(tmp_path / 'set')
     with refuses('data.no-annotations', 'segmentor'):
         read_folder(tmp_path / 'set', 'coco')
+
+
+@pytest.mark.parametrize(
+    ('name', 'folder'),
+    [('mask-folders', 'images'), ('voc-masks', 'JPEGImages'), ('cityscapes', 'leftImg8bit')],
+)
+def test_two_images_of_one_name_are_refused(name, folder, tmp_path):
+    root = tmp_path / 'set'
+    MASK_KINDS[name].make(root)
+    image = next(path for path in sorted(root.rglob('train_0*')) if folder in path.parts)
+    twin = image.with_suffix('.bmp')
+    twin.write_bytes(image.read_bytes())
+    with refuses('data.ambiguous', image, twin):
+        read_folder(root, 'ade20k')
+    twin.unlink()
+    read_folder(root, 'ade20k')
+
+
+def test_a_second_mask_of_an_image_is_refused(tmp_path):
+    root = tmp_path / 'set'
+    MASK_KINDS['mask-folders'].make(root)
+    mask = sorted(root.rglob('masks/train_0.png'))[0]
+    twin = mask.with_suffix('.bmp')
+    Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(twin)
+    with refuses('data.ambiguous', mask, twin):
+        read_folder(root, 'ade20k')
+
+
+def test_masks_as_jpeg_are_named(tmp_path):
+    root = tmp_path / 'set'
+    MASK_KINDS['mask-folders'].make(root)
+    for mask in sorted(root.rglob('masks/*.png')):
+        Image.open(mask).save(mask.with_suffix('.jpg'))
+        mask.unlink()
+    with refuses('data.no-annotations', root, 'masks/train_0.jpg', 'JPEG', 'PNG'):
+        read_folder(root, 'ade20k')

@@ -19,6 +19,8 @@ from helpers.folders import (
     make_cvat_xml,
     make_truth,
     put_yolo,
+    spell_labelme,
+    spell_voc,
     write_json,
     write_text,
 )
@@ -189,6 +191,12 @@ ODD = {
         root / 'labels/train/train_3.txt', ' \n')),
     'yolo-beside': Odd('yolo', put_labels_beside),
     'yolo-key-points': Odd('yolo', add_points, note='key points'),
+    'yolo-hidden': Odd('yolo', lambda root: (
+        shutil.copytree(root / 'images/train', root / 'images/train/.ipynb_checkpoints'),
+        shutil.copytree(root / 'images/train', root / 'images/train/__MACOSX'))),
+    'yolo-capitals': Odd('yolo', lambda root: (
+        (root / 'images').rename(root / 'Images'), (root / 'labels').rename(root / 'Labels'),
+        set_yaml(train='Images/train', val='Images/val', test='Images/test')(root))),
     'yolo-two-settings': Odd('yolo', lambda root: shutil.copy(
         root / 'data.yaml', root / 'a.yaml')),
     'voc-other-filename': Odd('voc', replace_in('*.xml', ('<filename>', '<filename>0'))),
@@ -286,6 +294,10 @@ REFUSED = {
                       ["echo 'names: [", 'data.yaml']),
     'yolo-labels-elsewhere': ('yolo', lambda root: shutil.move(root / 'labels', root / 'txt'),
                               'data.label-missing', ['mv', 'txt/train', 'labels/train']),
+    'yolo-labels-elsewhere-beside': ('yolo', lambda root: [
+        (root / 'labels' / split).rename(root / 'images' / split / 'txt')
+        for split in ('train', 'val', 'test')] and (root / 'labels/train').mkdir(),
+        'data.label-missing', ['mv', 'images/train/txt/*.txt', 'labels/train']),
     'yolo-key-points': ('yolo', set_yaml(kpt_shape=[2, 2]), 'data.label-line',
                         ['train_0.txt:1', 'kpt_shape']),
     'yolo-no-images': ('yolo', lambda root: [path.unlink() for path in root.glob('images/val/*')],
@@ -295,6 +307,14 @@ REFUSED = {
         (root / 'data.yaml').rename(root / 'b.yaml')), 'data.ambiguous', ['a.yaml', 'b.yaml']),
     'yolo-two-lists': ('yolo', lambda root: (put_labels_beside(root), write_text(
         root / 'val' / 'classes.txt', 'other')), 'data.ambiguous', ['classes.txt']),
+    'voc-two-labels': ('voc', lambda root: (
+        (root / 'Annotations/copy.xml').write_bytes(
+            (root / 'Annotations/train_1.xml').read_bytes()),
+        write_text(root / 'ImageSets/Main/train.txt', 'train_1\ncopy')),
+        'data.ambiguous', ['copy.xml', 'train_1.xml', 'train_1.jpg']),
+    'voc-listed-twice': ('voc', lambda root: write_text(
+        root / 'ImageSets/Main/train.txt', 'train_1\ntrain_1'), 'data.ambiguous',
+        ['train_1.xml', 'listed twice']),
     'voc-list': ('voc', lambda root: (root / 'ImageSets/Main/train.txt').write_bytes(b'b\xefld\n'),
                  'data.encoding', ['train.txt']),
     'voc-empty-list': ('voc', lambda root: write_text(root / 'ImageSets/Main/val.txt', ''),
@@ -321,6 +341,9 @@ REFUSED = {
     'coco-no-annotations': ('coco-one-file', set_json(
         'my annotations.json', lambda table: table.pop('annotations')), 'data.list-missing',
         ['my annotations.json']),
+    'coco-image-of-another-split': ('coco-roboflow', lambda root: shutil.move(
+        next((root / 'train').glob('*.jpg')), root / 'valid'), 'data.image-missing',
+        ['train/_annotations.coco.json', 'valid/', 'another split']),
     'coco-no-images': ('coco-roboflow', set_json(
         'valid/_annotations.coco.json', lambda table: table.update(images=[], annotations=[])),
         'data.no-images', ['valid/_annotations.coco.json']),
@@ -457,3 +480,55 @@ def test_yolo_in_a_flat_folder_of_labelimg(tmp_path):
     write_text(tmp_path / 'set' / 'classes.txt', '\n'.join(CLASSES))
     folder = read_folder(DataRequest(tmp_path / 'set', division=Division(0.4)), 'coco')
     assert sum(one.object_count for one in folder.splits.values()) == 7
+
+
+@pytest.mark.parametrize(
+    ('images', 'labels'),
+    [
+        ('JPEGImages/{split}', 'Annotations/{split}'),
+        ('images/{split}', 'labels/{split}'),
+        ('{split}/images', '{split}/labels'),
+        ('{split}', '{split}'),
+    ],
+)
+@pytest.mark.parametrize('kind', ['voc', 'labelme'])
+def test_a_label_is_of_the_image_in_the_folder_like_its_own(kind, images, labels, tmp_path):
+    """Each split numbers its images anew: the names alone do not say which one is meant."""
+    for split, shots in make_truth(('train', 'val')).items():
+        for shot in shots:
+            name = shot.name.removeprefix(f'{split}_')
+            draw_image(tmp_path / images.format(split=split) / f'{name}.jpg', shot)
+            label = tmp_path / labels.format(split=split) / name
+            if kind == 'voc':
+                write_text(label.with_suffix('.xml'), spell_voc(shot, f'{name}.jpg'))
+            else:
+                label.parent.mkdir(parents=True, exist_ok=True)
+                write_json(label.with_suffix('.json'), spell_labelme(shot, f'{name}.jpg', True))
+    folder = read_folder(DataRequest(tmp_path), 'coco')
+    for split, shots in make_truth(('train', 'val')).items():
+        part = folder.split(split)
+        rows = json.loads((folder.root / part.annotations).read_text())['images']
+        read = [(folder.root / part.images / row['file_name']).resolve() for row in rows]
+        assert read == [
+            (tmp_path / images.format(split=split) / shot.name[-1]).with_suffix('.jpg').resolve()
+            for shot in shots
+        ]
+        assert part.object_count == sum(len(shot.marks) for shot in shots)
+    assert not folder.notes
+
+
+def test_a_label_of_two_images_is_refused(tmp_path):
+    for folder in ('day', 'night'):
+        for shot in make_truth()['val' if folder == 'day' else 'test'][:2]:
+            draw_image(tmp_path / folder / f'{shot.name[-1]}.jpg', shot._replace(size=(64, 48)))
+    for shot in make_truth()['val'][:2]:
+        write_text(
+            tmp_path / 'xml' / f'{shot.name[-1]}.xml',
+            spell_voc(shot._replace(size=(64, 48)), f'{shot.name[-1]}.jpg'),
+        )
+    with refuses('data.ambiguous', tmp_path, 'xml/0.xml', 'day/0.jpg', 'night/0.jpg'):
+        read_folder(DataRequest(tmp_path, division=Division(0.5)), 'coco')
+    for path in (tmp_path / 'day').iterdir():  # the same image twice is no question
+        shutil.copy(path, tmp_path / 'night' / path.name)
+    folder = read_folder(DataRequest(tmp_path, division=Division(0.5)), 'coco')
+    assert folder.counts == dict(train=1, val=1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import filecmp
 import math
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...utils.masks import measure_rle
-from ..base import IMAGE_SUFFIXES, SPLITS, list_files
+from ..base import IMAGE_SUFFIXES, SPLITS, is_hidden, list_files
 from ..checks.findings import Finding
 from ..checks.images import find_mismatch, read_headers
 from ..mask_mapping import MaskMapping
@@ -205,13 +206,37 @@ def find_split_folders(folder: Path, strict: bool = False) -> dict[str, Path]:
         exact = [path for path in paths if path.name.lower() in SPLIT_WORDS[split]]
         rivals = exact or paths
         if strict and len(rivals) > 1:
-            raise UserError(
-                f'{rivals[0]} and {rivals[1]} both seem to hold the split {split}; rename or move '
-                'away the one that does not',
-                code='data.ambiguous',
-            )
+            raise refuse_rivals(rivals[0], rivals[1], split)
         chosen[split] = rivals[0]
     return chosen
+
+
+def find_label_folders(root: Path, suffix: str) -> dict[str, Path]:
+    """Return the folders of splits that hold label files, in a folder or in one right below it.
+
+    Raises:
+        UserError: two say the same split.
+    """
+    found: dict[str, Path] = {}
+    for place in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+        for split, folder in find_split_folders(place, strict=True).items():
+            if next(list_files(folder, (suffix,)), None) is None:
+                continue
+            if split in found:
+                raise refuse_rivals(found[split], folder, split)
+            found[split] = folder
+        if place == root and found:
+            break
+    return found
+
+
+def refuse_rivals(one: Path, other: Path, split: str) -> UserError:
+    """Return the error that two folders say the same split."""
+    return UserError(
+        f'{one} and {other} both seem to hold the split {split}; rename or move away the one that '
+        'does not',
+        code='data.ambiguous',
+    )
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -230,7 +255,7 @@ def find_shallow(folder: Path, pattern: str, depth: int = 2) -> Iterator[Path]:
         return
     for level in range(depth + 1):
         for path in sorted(folder.glob('*/' * level + pattern)):
-            if path.is_file() and not path.name.startswith('.'):
+            if path.is_file() and not any(map(is_hidden, path.relative_to(folder).parts)):
                 yield path
 
 
@@ -322,7 +347,8 @@ def make_data(
         notes: see :class:`ObjectData`; empty ones are left out.
 
     Raises:
-        UserError: a split without images, or an object whose class is not in the list.
+        UserError: a split without images, an image with two label files, or an object whose class
+            is not in the list.
     """
     for split, pictures in splits.items():
         if not pictures:
@@ -333,6 +359,7 @@ def make_data(
                 + (f', or take what is called {split} away' if split else ''),
                 code='data.no-images',
             )
+        _refuse_shared_images(pictures)
         for thing in (thing for picture in pictures for thing in picture.things):
             if thing.name not in classes:
                 raise UserError(
@@ -342,6 +369,21 @@ def make_data(
                 )
     parts = {split: _make_part(classes, rows) for split, rows in order_splits(splits).items()}
     return ObjectData(parts, notes=[note for note in notes if note])
+
+
+def _refuse_shared_images(pictures: Iterable[Picture]) -> None:
+    """Refuse an image that two label files of a split annotate, or that a list names twice."""
+    known: dict[Path, str] = {}
+    for picture in pictures:
+        if picture.path in known:
+            other = known[picture.path]
+            raise UserError(
+                f'{picture.source} and {other} both annotate {picture.path}; take one of them away'
+                if other != picture.source
+                else f'{other} is listed twice; take one of the lines away',
+                code='data.ambiguous',
+            )
+        known[picture.path] = picture.source
 
 
 def note_left_out(
@@ -438,15 +480,39 @@ class ImageIndex:
             name: what it calls the image; empty if it says nothing.
 
         Returns:
-            the image of that name, else the one with the label's name; of several the one in the
-            nearest folder; None without one.
+            the image with the label's name, else the one of that name; of several the one to which
+            the name leads from the label, else the one whose folders are most like the label's;
+            None without one.
+
+        Raises:
+            UserError: two are as near as each other, and not the same image.
         """
-        base = name.replace('\\', '/').rpartition('/')[2]
+        *_, base = parts = name.replace('\\', '/').split('/')
         # Tools rename images and leave the name in the file: the label's own name is the better.
         found = self.stems.get(label.stem) or self.names.get(base) or []
         both = [path for path in found if path.name == base] or found
-        return max(both, key=lambda path: _count_shared(path, label), default=None)
+        if not both:
+            return None
+        led = Path(os.path.normpath(label.parent.joinpath(*parts)))
+        if led in both:
+            return led
+        most = max(_count_shared(path, label) for path in both)
+        first, *rivals = (path for path in both if _count_shared(path, label) == most)
+        for rival in rivals:
+            if not filecmp.cmp(first, rival, shallow=False):
+                raise UserError(
+                    f'{label}: its image may be {first} or {rival}; give folders of images and '
+                    'labels the same names, or images different ones',
+                    code='data.ambiguous',
+                )
+        return first
 
 
-def _count_shared(one: Path, other: Path) -> int:
-    return len(os.path.commonpath([one, other]))
+def _count_shared(image: Path, label: Path) -> int:
+    """Return how many folders two paths share: those above both, and names further down."""
+    above = Path(os.path.commonpath([image.parent, label.parent]))
+    names = [
+        Counter(name_split(part) or part.lower() for part in path.parent.relative_to(above).parts)
+        for path in (image, label)
+    ]
+    return len(above.parts) + (names[0] & names[1]).total()

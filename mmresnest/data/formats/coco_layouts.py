@@ -186,8 +186,14 @@ def _find_images(
         if all(os.path.isfile(folder / name) for name in names):
             return folder, [folder / name for name in names]
     index = ImageIndex(root)
-    paths = [_find_image(name, index, path) for name in names]
+    paths = [_find_image(name, index, path, root) for name in names]
     return None, paths
+
+
+def _find_folder_split(image: Path, root: Path) -> str:
+    """Return the split that the folders of an image say, ``WHOLE`` if none or several."""
+    found = {name_split(part) for part in image.parent.relative_to(root).parts} - {WHOLE}
+    return found.pop() if len(found) == 1 else WHOLE
 
 
 def _list_candidates(root: Path, path: Path) -> list[Path]:
@@ -207,17 +213,22 @@ def _list_candidates(root: Path, path: Path) -> list[Path]:
     return [place for place in dict.fromkeys(places) if place.is_dir()]
 
 
-def _find_image(name: str, index: ImageIndex, path: Path) -> Path:
+def _find_image(name: str, index: ImageIndex, path: Path, root: Path) -> Path:
     """Return the one image whose path ends as a name does, in the most of its parts.
 
+    A bare name means none of the images in a folder of another split.
     Label Studio writes names as addresses: ``a%20b.jpg``, ``/data/local-files/?d=folder%2Fa.jpg``.
     """
     if not index.has(name):
         name = next(filter(index.has, (unquote(name), unquote(name.partition('?d=')[2]))), name)
     parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
     found: Sequence[Path] = index.names.get(parts[-1], []) if parts else []
+    split = _name_file(path, root)
+    foreign = [one for one in found if split and _find_folder_split(one, root) not in (split, '')]
     for count in range(len(parts), 0, -1):
         same = [one for one in found if list(one.parts[-count:]) == parts[-count:]]
+        if count == 1:
+            same = [one for one in same if one not in foreign]
         if len(same) == 1:
             return same[0]
         if same:
@@ -227,7 +238,9 @@ def _find_image(name: str, index: ImageIndex, path: Path) -> Path:
                 code='data.ambiguous',
             )
     raise UserError(
-        f'{path}: the image {name!r} is nowhere below the folder; put it beside the file, or '
-        'correct "file_name"' + (BACKSLASH if '\\' in name else ''),
+        f'{path}: the image {name!r} is nowhere below the folder'
+        + (f', but for another split, {foreign[0]}' if foreign else '')
+        + '; put it beside the file, or correct "file_name"'
+        + (BACKSLASH if '\\' in name else ''),
         code='data.image-missing',
     )

@@ -28,8 +28,8 @@ from .base import (
     check_sizes,
     collect_names,
     enclose,
+    find_label_folders,
     find_shallow,
-    find_split_folders,
     join_things,
     make_data,
     note_left_out,
@@ -76,9 +76,7 @@ def read_labelme(root: Path) -> ObjectData:
     Raises:
         UserError: with file, line and remedy, for what cannot be read.
     """
-    places = find_split_folders(root, strict=True)
-    if not any(_list_labels(folder) for folder in places.values()):
-        places = {WHOLE: root}
+    places = find_label_folders(root, '.json') or {WHOLE: root}
     index = ImageIndex(root)
     splits = {}
     for split, folder in places.items():

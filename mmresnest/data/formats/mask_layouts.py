@@ -28,7 +28,8 @@ from .names import find_class_list
 TAIL = re.compile(r'[-_. ](?:mask|masks|label|labels|seg|segmentation|gt|annotation)$', re.I)
 """How the name of a mask ends beside its image."""
 
-_MASK_FOLDERS = ('masks', 'mask', 'labels', 'gt', 'annotations', 'segmentations')
+MASK_FOLDERS = ('masks', 'mask', 'labels', 'gt', 'annotations', 'segmentations')
+"""Folders beside those of images that masks may be in."""
 _IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'JPEGImages')
 
 # fmt: off
@@ -150,7 +151,9 @@ def read_cityscapes(root: Path) -> MaskData:
             for mask in masks
             if there in mask.parents and mask.stem.endswith(tail)
         }
-        images = {image.stem.removesuffix('_leftImg8bit'): image for image in list_images(folder)}
+        images = name_files(
+            (image.stem.removesuffix('_leftImg8bit'), image) for image in list_images(folder)
+        )
         if split == 'test' and not found:
             continue
         pairs[split] = _pair_names(images, found, folder, there)
@@ -190,7 +193,7 @@ def pair_voc_images(root: Path, masks: Path) -> dict[str, list[Pair]]:
         UserError: a list that names an image without mask.
     """
     folder = root / 'JPEGImages'
-    images = {image.stem: image for image in list_images(folder)}
+    images = name_files((image.stem, image) for image in list_images(folder))
     found = name_masks(masks)
     sets = root / 'ImageSets' / 'Segmentation'
     lists = {split: sets / f'{split}.txt' for split in SPLITS if (sets / f'{split}.txt').is_file()}
@@ -232,11 +235,12 @@ def read_mask_files(root: Path) -> MaskData:
     pairs = {}
     for split, (folder, masks) in _find_mask_folders(root).items():
         found = name_masks(masks, marked=folder == masks)
-        images = {
-            image.relative_to(folder).with_suffix('').as_posix(): image
+        taken = set(found.values())
+        images = name_files(
+            (image.relative_to(folder).with_suffix('').as_posix(), image)
             for image in list_images(folder)
-            if image not in set(found.values())
-        }
+            if image not in taken
+        )
         pairs[split] = _pair_names(images, found, folder, masks)
     return MaskData(order_splits(pairs), find_class_list(root))
 
@@ -265,7 +269,7 @@ def _find_mask_folder(folder: Path) -> tuple[Path, Path] | None:
     masks = next(
         (
             folder / name
-            for name in _MASK_FOLDERS
+            for name in MASK_FOLDERS
             if (folder / name).is_dir() and has_masks(folder / name)
         ),
         None,
@@ -273,10 +277,13 @@ def _find_mask_folder(folder: Path) -> tuple[Path, Path] | None:
     if images is not None and masks is not None:
         return images, masks
     for place in filter(None, (images, folder)):
-        marked = name_masks(place, marked=True, deep=False)
+        stems = (
+            path.stem for path in sorted(place.iterdir()) if path.suffix.lower() in MASK_SUFFIXES
+        )
+        marked = [TAIL.sub('', stem) for stem in stems if TAIL.search(stem)]
         if any(
             (place / f'{stem}{ending}').is_file()
-            for stem in list(marked)[:1]
+            for stem in marked[:1]
             for ending in (
                 '.jpg',
                 '.jpeg',
@@ -294,27 +301,38 @@ def _find_mask_folder(folder: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def name_masks(folder: Path, marked: bool = False, deep: bool = True) -> dict[str, Path]:
+def name_masks(folder: Path, marked: bool = False) -> dict[str, Path]:
     """Return the masks of a folder by the name of their image.
 
     Args:
         folder: where they are.
         marked: only those whose name ends as a mask's does.
-        deep: look into folders below, too.
+
+    Raises:
+        UserError: two are of one image.
+    """
+    names = list_files(folder, MASK_SUFFIXES)
+    stems = ((Path(name).with_suffix('').as_posix(), folder / name) for name in names)
+    if marked:
+        stems = ((TAIL.sub('', stem), path) for stem, path in stems if TAIL.search(stem))
+    return name_files(stems)
+
+
+def name_files(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Return files by the names that images and masks have in common.
+
+    Raises:
+        UserError: two have the same.
     """
     found: dict[str, Path] = {}
-    if not folder.is_dir():
-        return found
-    names: Iterable[str] = list_files(folder, MASK_SUFFIXES)
-    if not deep:
-        names = sorted(
-            path.name for path in folder.iterdir() if path.suffix.lower() in MASK_SUFFIXES
-        )
-    for name in names:
-        stem = Path(name).with_suffix('').as_posix()
-        bare = TAIL.sub('', stem)
-        if not marked or bare != stem:
-            found[bare if bare != stem and (marked or not deep) else stem] = folder / name
+    for name, path in named:
+        other = found.setdefault(name, path)
+        if other != path:
+            raise UserError(
+                f'{other} and {path} differ in their endings alone, and images and masks belong '
+                'together by the rest of their names; rename one of the two, or take it away',
+                code='data.ambiguous',
+            )
     return found
 
 
@@ -330,10 +348,10 @@ def _pair_folders(images: Path, masks: Path) -> dict[str, list[Pair]]:
             raise UserError(
                 f'{folder} has no folder of masks in {masks}; put it there', code='data.no-masks'
             )
-        named = {
-            image.relative_to(folder).with_suffix('').as_posix(): image
+        named = name_files(
+            (image.relative_to(folder).with_suffix('').as_posix(), image)
             for image in list_images(folder)
-        }
+        )
         pairs[split] = _pair_names(named, name_masks(others[split]), folder, others[split])
     return order_splits(pairs)
 
@@ -343,7 +361,7 @@ def _pair_names(
 ) -> list[Pair]:
     """Return images with the masks of the same name, with or without what marks a mask."""
     if not set(images) & set(masks):
-        masks = {TAIL.sub('', name): path for name, path in masks.items()}
+        masks = name_files((TAIL.sub('', name), path) for name, path in masks.items())
     if not images:
         raise UserError(f'no images in {folder}; put them there', code='data.no-images')
     lost = [name for name in images if name not in masks]

@@ -11,6 +11,7 @@ from ...errors import UserError
 from ..base import IMAGE_SUFFIXES
 from ..json_files import read_json
 from .base import find_shallow, find_split_folders
+from .mask_layouts import MASK_FOLDERS
 
 _LARGEST = 2**28
 """Bytes of a json file that is read to say what it is."""
@@ -116,6 +117,16 @@ def _has_images(folder: Path) -> bool:
     return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
 
 
+def _find_jpeg_masks(root: Path) -> str:
+    """Return a JPEG in a folder of masks, empty without one."""
+    for folder in [*find_split_folders(root).values(), root]:
+        for name in (*MASK_FOLDERS, 'ann_dir', 'SegmentationClass'):
+            for pattern in ('*.jpg', '*.jpeg', '*.JPG', '*.JPEG'):
+                for path in find_shallow(folder / name, pattern):
+                    return str(path.relative_to(root))
+    return ''
+
+
 def _find_images(root: Path) -> str:
     folders = [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
     return next((f'{path.name}/' for path in folders if _has_images(path)), '')
@@ -137,6 +148,8 @@ UNREAD = (
     Unread(find_broken_json, '', ''),
     Unread(_find_names('*.tfrecord*', '*.record'), 'is a file of TensorFlow, which is not read',
            'export the data as COCO, YOLO or VOC'),
+    Unread(_find_jpeg_masks, 'is a mask that was saved as JPEG, which changes the values of pixels',
+           'write the masks as PNG, from the tool that drew them'),
     Unread(_find_class_folders, 'looks like pictures in folders of their classes, for '
            'classification', 'draw boxes or polygons on them, as with labelme {root}'),
     Unread(_find_images, 'has pictures, and there are no annotations', 'draw boxes or polygons on '

@@ -31,6 +31,7 @@ from .base import (
     Thing,
     check_sizes,
     collect_names,
+    find_label_folders,
     find_shallow,
     find_split_folders,
     make_data,
@@ -129,22 +130,11 @@ def _list_labels(root: Path) -> dict[str, tuple[list[Path], Path]]:
         if folders:
             return {split: (_list_xml(folder), images) for split, folder in folders.items()}
         return {WHOLE: (_list_xml(annotations), images)}
-    folders = {
-        split: folder
-        for split, folder in find_split_folders(root, strict=True).items()
-        if _list_xml(folder)
+    folders = find_label_folders(root, '.xml') or {WHOLE: root}
+    return {
+        split: (_list_xml(folder), folder if folder.parent == root else root)
+        for split, folder in folders.items()
     }
-    if folders:
-        return {split: (_list_xml(folder), folder) for split, folder in folders.items()}
-    inner = {
-        split: folder
-        for place in sorted(path for path in root.iterdir() if path.is_dir())
-        for split, folder in find_split_folders(place).items()
-        if _list_xml(folder)
-    }
-    if inner:
-        return {split: (_list_xml(folder), root) for split, folder in inner.items()}
-    return {WHOLE: (_list_xml(root), root)}
 
 
 def _list_xml(folder: Path) -> list[Path]:

@@ -51,6 +51,13 @@ _KEYS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('t
 _FORM = (
     'a line is "class x y width height" or "class x0 y0 x1 y1 x2 y2 ...", in shares of the image'
 )
+_LABEL_FOLDERS = {
+    'images': 'labels',
+    'Images': 'Labels',
+    'IMAGES': 'LABELS',
+    'JPEGImages': 'labels',
+}
+"""Folder of images -> that of their labels, beside it."""
 _NO_LABELS = {Path(name).name for name in LISTS} | {'train.txt', 'val.txt', 'test.txt'}
 
 
@@ -189,6 +196,8 @@ def _find_misplaced(root: Path, image: Path) -> str:
         label = root / name
         if label.stem == image.stem and _has_label_line(label):
             place = find_label(image).parent
+            if place.is_dir():
+                return f'. This does: mv {label.parent}/*.txt {place}'
             return f'. This does: mkdir -p {place.parent} && mv {label.parent} {place}'
     return ''
 
@@ -363,8 +372,8 @@ def find_label(image: Path) -> Path:
     """Return where the label file of an image is: ``labels`` for the last ``images``, ``.txt``."""
     parts = list(image.parts)
     for at in range(len(parts) - 2, -1, -1):
-        if parts[at] in ('images', 'JPEGImages'):
-            parts[at] = 'labels'
+        if parts[at] in _LABEL_FOLDERS:
+            parts[at] = _LABEL_FOLDERS[parts[at]]
             break
     places = dict.fromkeys((Path(*parts), image))
     tried = [place.with_suffix(suffix) for suffix in ('.txt', '.TXT') for place in places]
