@@ -116,3 +116,20 @@ class Item(NamedTuple):
     name: str
     run: Callable[[ItemRun], dict[str, Any]]
     weight: float | None = None
+
+
+def release_memory() -> bool:
+    """Free what is kept for later, and return whether the device still does what it is told."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if not torch.cuda.is_initialized():
+        return True
+    try:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+    except RuntimeError:
+        return False
+    return True

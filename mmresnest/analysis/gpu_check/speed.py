@@ -33,8 +33,8 @@ from ..benchmark_forms import (
     make_step,
     time_step,
 )
-from .equality import use_fast_form
-from .items import CheckPlan, Item, ItemRun, LeftOut
+from .equality import require_dtype, use_fast_form
+from .items import CheckPlan, Item, ItemRun, LeftOut, release_memory
 
 EAGER = ('mmdet', 'mmdet-channels-last', 'plain', 'plain-contiguous', 'lean', 'fused', 'timm')
 COMPILED = ('mmdet-compiled', 'plain-compiled', 'fused-compiled')
@@ -86,8 +86,7 @@ def list_items(plan: CheckPlan) -> list[Item]:
 def measure_case(plan: CheckPlan, what: tuple[str, str, str], run: ItemRun) -> dict[str, Any]:
     """Measure the forms of a network in a mode and a format."""
     arch, mode, dtype = what
-    if dtype == 'bfloat16' and plan.device == 'cuda' and not torch.cuda.is_bf16_supported():
-        raise LeftOut('this GPU has no bfloat16')
+    require_dtype(plan, getattr(torch, dtype))
     case = fit_case(BenchmarkCase(arch, mode, TOY if plan.toy else FULL, dtype, plan.device), plan)
     left_out: dict[str, str] = {}
     started: dict[str, StartedForm] = {}
@@ -144,16 +143,7 @@ def fits_memory(form: str, case: BenchmarkCase, plan: CheckPlan) -> bool:
         return False
     finally:
         forward = model = None  # type: ignore[assignment]  # they hold what may not have fitted
-        release_memory(case.device)
-
-
-def release_memory(device: str) -> None:
-    """Hand back what nothing holds any more."""
-    import gc
-
-    gc.collect()
-    if device.startswith('cuda'):
-        torch.cuda.empty_cache()
+        release_memory()
 
 
 def prepare_form(
@@ -208,7 +198,7 @@ def start_form(
         left_out[form] = f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
         traceback.print_exc()  # into the log
     forward = model = one = None  # type: ignore[assignment]  # of what did not fit
-    release_memory(case.device)
+    release_memory()
 
 
 def measure_peak(one: StartedForm, case: BenchmarkCase) -> tuple[float | None, float | None]:

@@ -23,7 +23,7 @@ from typing import Any
 from ...errors import UserError
 from ...utils.files import write_whole
 from ...utils.threads import count_processors
-from .items import CheckFailed, CheckPlan, Item, ItemRun, LeftOut, Part
+from .items import CheckFailed, CheckPlan, Item, ItemRun, LeftOut, Part, release_memory
 from .page import format_page
 
 GRACE = 5.0
@@ -110,15 +110,14 @@ def run_part(plan: CheckPlan, part: Part, until: float, say: Callable[[str], Non
     records.read_new()
     while True:
         begun = len(records.begun)
-        process = context.Process(
-            target=serve_part, args=(plan, part, records.names(part.name), until)
-        )
+        done = [item for of, item in records.begun if of == part.name]
+        process = context.Process(target=serve_part, args=(plan, part, done, until))
         process.start()
         try:
             reason = watch_process(process, records, until, say)
         finally:  # an interruption ends the process, too
             process.kill()
-        if records.has_ended(part.name):
+        if part.name in records.over:
             return
         if records.running is not None:
             item = records.running
@@ -142,6 +141,7 @@ class Records:
         begun: part and name of every item that was begun.
         running: the item that has begun and not ended.
         limit: when that has to end, by ``time.monotonic``.
+        over: the parts that a process came to the end of.
     """
 
     def __init__(self, file: Path) -> None:
@@ -170,14 +170,6 @@ class Records:
             elif record['event'] == 'over':
                 self.over.add(record['part'])
         return found
-
-    def names(self, part: str) -> list[str]:
-        """Return the items of a part that were begun."""
-        return [item for of, item in self.begun if of == part]
-
-    def has_ended(self, part: str) -> bool:
-        """Return whether a process came to the end of a part."""
-        return part in self.over
 
 
 def watch_process(
@@ -210,16 +202,11 @@ def watch_process(
 def tell_records(records: Records, say: Callable[[str], None]) -> None:
     """Say which items began and ended since the last call."""
     for record in records.read_new():
-        if record['event'] in ('begin', 'end'):
-            say(format_record(record))
-
-
-def format_record(record: dict[str, Any]) -> str:
-    """Return a record as a line of progress."""
-    if record['event'] == 'end':
-        reason = f' ({record["reason"]})' if record.get('reason') else ''
-        return f'  {record["item"]}: {record["status"]}{reason}'
-    return f'  {record["item"]} ...'
+        if record['event'] == 'begin':
+            say(f'  {record["item"]} ...')
+        elif record['event'] == 'end':
+            reason = f' ({record["reason"]})' if record.get('reason') else ''
+            say(f'  {record["item"]}: {record["status"]}{reason}')
 
 
 def serve_part(plan: CheckPlan, part: Part, done: list[str], until: float) -> None:
@@ -266,23 +253,6 @@ def run_item(item: Item, run: ItemRun) -> bool:
         )
     run.write_record('end', seconds=time.monotonic() - start, **found)
     return release_memory()
-
-
-def release_memory() -> bool:
-    """Free what is kept for later, and return whether the device still does what it is told."""
-    import gc
-
-    import torch
-
-    gc.collect()
-    if not torch.cuda.is_initialized():
-        return True
-    try:
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-    except RuntimeError:
-        return False
-    return True
 
 
 def describe_gpu(plan: CheckPlan) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from ..base import BasePredictor
 from ..class_filter import filter_by_class
 from ..images import BadImage, read_image
 from ..inputs import Item, Source
+from ..option_checks import BOXES
 from ..outputs import PREDICTIONS, OutputPlan
 from ..results import VOID, Detections, Result, Segmentation
 from ..writer import ResultWriter, encode_image
@@ -39,7 +40,6 @@ MAX_PIXELS = 2**26
 MAX_KEPT = 8
 MAX_BYTES = 2**30
 """How many pictures are kept with their results, and how large all of them are, but the newest."""
-BOXES = ('detection', 'instance')
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class PageSession:
             rows = [
                 (int(labels[at]), f'{counts[at] / result.labels.size:.1%}')
                 for at in np.argsort(-counts, kind='stable')
-                if _is_shown(int(labels[at]), view)
+                if labels[at] != VOID and (view.labels is None or labels[at] in view.labels)
             ]
             note = 'share of the pixels'
             if view.labels is not None and isinstance(result, Segmentation):
@@ -258,10 +258,6 @@ def _decode_image(name: str, content: bytes) -> np.ndarray:
             return read_image(path, MAX_PIXELS)
         except BadImage as error:
             raise BadImage(name, error.reason, error.code) from error
-
-
-def _is_shown(label: int, view: View) -> bool:
-    return label != VOID and (view.labels is None or label in view.labels)
 
 
 def _format_color(label: int, names: tuple[str, ...]) -> str:

@@ -135,7 +135,7 @@ async function start() {
   at('score-shown').textContent = Number(at('score').value).toFixed(2);
   at('threshold').hidden = !model.scored;
   at('choice').hidden = count < 2;
-  at('json').hidden = model.task === 'semantic';   // it names a map, which the archive holds
+  at('json').hidden = !model.scored;   // that of maps names files, which the archive holds
   model.classes.forEach(addClass);
 }
 
