@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from typing import Any
 
+from mmengine.config import DictAction
+
 from ..config.options import TrainOptions
 from ..errors import UserError, nearest
 
@@ -257,18 +259,20 @@ def spell_setting(value: Any) -> str:
     """Return a setting as ``--cfg-options`` reads it.
 
     Raises:
-        UserError: it is a dictionary, for which there is no spelling.
+        UserError: there is no spelling of it, as of a dictionary, or of a text with a comma.
     """
-    if isinstance(value, Mapping):
-        raise UserError(
-            f'cfg_options {dict(value)}: a sweep takes single settings; give each by its whole '
-            'path',
-            code='option.settings',
-        )
+    text = str(value)
     if isinstance(value, (list, tuple)):
         inner = ','.join(map(spell_setting, value))
-        return f'[{inner}]' if isinstance(value, list) else f'({inner})'
-    return str(value)
+        text = f'[{inner}]' if isinstance(value, list) else f'({inner})'
+    if DictAction._parse_iterable(text) != value:
+        raise UserError(
+            f'cfg_options {value!r}: a sweep types the settings of its trials, and mmengine would '
+            f'read {text} otherwise; give single settings by their whole path, and in the config '
+            'what has no spelling',
+            code='option.settings',
+        )
+    return text
 
 
 def _spell_flag(name: str) -> str:

@@ -16,7 +16,7 @@ import shlex
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -220,16 +220,14 @@ class Sweep:
             trial = self.study.take_next()
             if trial is None:
                 return
-            chosen = self._spell_values(trial.params)
+            chosen = {one.name: one.spell_value(trial.params[one.key]) for one in self.space}
             slot = min(set(range(self.options.jobs)) - {slot for *_, slot in self.running})
             words = [*self.words, *spell_trial(self.space, chosen)]
             folder = self.study.trial_folder(trial.number)
             training = Training(words, folder, choose_environment(slot, self.options.jobs))
             self.running.append((trial, training, slot))
-            self.say(f'trial {trial.number} of {self.study.count}: {_format_values(chosen)}')
-
-    def _spell_values(self, params: Mapping[str, Any]) -> dict[str, str]:
-        return {one.name: one.spell_value(params[one.key]) for one in self.space}
+            values = ', '.join(f'{name} {value}' for name, value in chosen.items())
+            self.say(f'trial {trial.number} of {self.study.count}: {values}')
 
     def _follow(self, trial: Any, training: Training, slot: int) -> bool:
         """Note the new scores of a trial, and prune it or note its end; return whether it ended."""
@@ -348,7 +346,10 @@ class Sweep:
         ranked = rank_trials(rows)
         table = format_table(ranked, self.space, self.score)
         write_whole(self.folder / TABLE, lambda file: file.write(table.encode()))
-        scales = {one.name: _axis_scale(one) for one in self.space}
+        scales = {
+            one.name: 'category' if one.values else 'log' if one.log else 'linear'
+            for one in self.space
+        }
         sections = report.build_sections(rows, scales, self.score or 'score', self.folder)
         counts = Counter(row.state for row in rows)
         open_ = self.study.count - len(rows) + counts['running'] + counts['interrupted']
@@ -425,41 +426,13 @@ def choose_environment(slot: int, jobs: int) -> dict[str, str]:
 
 def format_table(ranked: Sequence[TrialRow], space: Sequence[Parameter], score: str) -> str:
     """Return the trials as CSV."""
+    names, score = [one.name for one in space], score or 'score'
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
-    writer.writerow(
-        [
-            'trial',
-            'state',
-            score or 'score',
-            *(one.name for one in space),
-            'validations',
-            'seconds',
-            'reason',
-            'folder',
-        ]
-    )
+    writer.writerow(['trial', 'state', score, *names, 'validations', 'seconds', 'reason', 'folder'])
     for row in ranked:
-        writer.writerow(
-            [
-                row.number,
-                row.state,
-                '' if row.score is None else f'{row.score:.6g}',
-                *(row.values.get(one.name, '') for one in space),
-                len(row.scores),
-                f'{row.seconds:.1f}',
-                row.reason,
-                row.folder,
-            ]
-        )
+        reached = '' if row.score is None else f'{row.score:.6g}'
+        values = [row.values.get(name, '') for name in names]
+        ran = [len(row.scores), f'{row.seconds:.1f}', row.reason, row.folder]
+        writer.writerow([row.number, row.state, reached, *values, *ran])
     return out.getvalue()
-
-
-def _axis_scale(one: Parameter) -> str:
-    if one.values:
-        return 'category'
-    return 'log' if one.log else 'linear'
-
-
-def _format_values(chosen: Mapping[str, str]) -> str:
-    return ', '.join(f'{name} {value}' for name, value in chosen.items())

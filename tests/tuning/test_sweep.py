@@ -118,8 +118,9 @@ def test_a_command_line_says_what_the_options_say():
     words = space.spell_options(options)
     args = build_parser(['train', 'c', *words]).parse_args(['train', 'c', *words])
     assert read_options(args, TrainOptions) == options
-    with refuses('option.settings', 'a'):
-        space.spell_setting({'a': 1})
+    for value in ({'a': 1}, 'x,y', 'two words', '7', ['a b']):  # read as something else
+        with refuses('option.settings'):
+            space.spell_setting(value)
 
 
 def test_lists_are_gone_through_once_each(config, fake):
