@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..deploy import compile_backbone, fuse
+from ..inference.runtimes import load_core
 from ..models import fast
 from ..models.factory import build_backbone
 from ..models.variants import variant
@@ -257,12 +258,10 @@ def openvino_step(model: nn.Module, image: Tensor) -> Step:
     """Run an exported model by OpenVINO, with as many threads as torch has."""
     if find_spec('openvino') is None:
         raise FormUnavailable('openvino is not installed')
-    from openvino import Core
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'model.onnx')
         path.write_bytes(export_onnx(model, image))
-        core = Core()
+        core = load_core()
         compiled = core.compile_model(
             core.read_model(path),
             'CPU',

@@ -20,6 +20,7 @@ from ..inference.images import BadImage, read_image
 from ..inference.inputs import find_sources
 from ..inference.metadata import METADATA_KEY
 from ..inference.predictor import Predictor
+from ..inference.runtimes import load_core
 from ..inference.scoring import find_main_score, score_predictor
 from ..utils.packages import import_optional
 
@@ -94,9 +95,7 @@ def quantize_openvino(path: Path, out: Path, batches: list[tuple[np.ndarray, ...
     """Write OpenVINO's files with integer layers, by its quantizer NNCF; see above."""
     openvino = import_optional('openvino', 'openvino')
     nncf = import_optional('nncf', 'openvino-int8')
-    core = openvino.Core()
-    core.set_property({'ENABLE_MMAP': False})  # Windows does not move a file that is mapped
-    model = core.read_model(path)
+    model = load_core().read_model(path)
     metadata = json.loads(model.get_rt_info(METADATA_KEY).value)
     scope: Any = nncf.IgnoredScope(
         types=[

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,6 +124,28 @@ def execution_providers(device: str, available: Sequence[str]) -> list[Any]:
     return [(CUDA, {'device_id': number, 'use_tf32': 0}), CPU]  # TF32 has 11 bits
 
 
+_core_lock = threading.Lock()
+
+
+def load_core() -> Any:
+    """Return the core of OpenVINO, one for this process and until its end.
+
+    The first model for the CPU has the thread that compiles it run signal handlers on a stack of
+    OpenVINO's, which goes with the last core. A core that is collected in another thread takes it
+    away under that thread, and the next signal, be it that of a child that ends, kills the process
+    without a word (OpenVINO 2026.4).
+    """
+    with _core_lock:
+        return _make_core()
+
+
+@cache
+def _make_core() -> Any:
+    core = import_optional('openvino', 'openvino').Core()
+    core.set_property({'ENABLE_MMAP': False})  # Windows does not move a file that is mapped
+    return core
+
+
 class OpenVinoSession:
     """A file in OpenVINO.
 
@@ -135,9 +158,7 @@ class OpenVinoSession:
     """
 
     def __init__(self, path: Path, device: str = 'cpu') -> None:
-        openvino = import_optional('openvino', 'openvino')
-        core = openvino.Core()
-        core.set_property({'ENABLE_MMAP': False})  # Windows does not move a file that is mapped
+        core = load_core()
         if device not in ('auto', 'cpu', 'gpu'):
             raise UserError(
                 f'unknown device {device!r} for .xml; legal: auto, cpu, gpu (of '
