@@ -22,7 +22,7 @@ import gc
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -35,6 +35,7 @@ from torch.profiler import ProfilerActivity, profile
 from ..errors import UserError, nearest
 from ..models.trunk import ResTrunk
 from ..models.variants import variant
+from ..utils.text import align_columns
 from .benchmark_forms import (
     DTYPES,
     BenchmarkCase,
@@ -215,9 +216,6 @@ def measure_case(
     for form, taken in times.items():
         wall = [seconds * 1e3 for seconds, _ in taken]
         median = statistics.median(wall)
-        low, _, high = (
-            statistics.quantiles(wall, n=4, method='inclusive') if len(wall) > 1 else (wall * 3)
-        )
         rows.append(
             BenchmarkRow(
                 case.arch,
@@ -227,7 +225,7 @@ def measure_case(
                 case.device,
                 form,
                 median,
-                (low, high),
+                find_quartiles(wall),
                 statistics.median(cpu * 1e3 for _, cpu in taken),
                 (rows[0].median if rows else median) / median,
                 *started[form].memory,
@@ -342,51 +340,35 @@ def profile_form(case: BenchmarkCase, form: str, operations: int = 15) -> str:
     return '\n'.join(lines)
 
 
-COLUMNS = (
-    'arch',
-    'mode',
-    'size',
-    'dtype',
-    'form',
-    'median ms',
-    'quartiles',
-    'CPU ms',
-    'speed',
-    'saved MiB',
-    'peak MiB',
-)
+def find_quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """Return the first and the last quartile of values, of which there may be one."""
+    if len(values) == 1:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method='inclusive')
+    return low, high
+
+
+# fmt: off
+COLUMNS: Mapping[str, Callable[[BenchmarkRow], str]] = {
+    'arch':      lambda row: row.arch,
+    'mode':      lambda row: row.mode,
+    'size':      lambda row: row.size,
+    'dtype':     lambda row: row.dtype,
+    'form':      lambda row: row.form,
+    'median ms': lambda row: f'{row.median:.1f}',
+    'quartiles': lambda row: f'{row.quartiles[0]:.1f}-{row.quartiles[1]:.1f}',
+    'CPU ms':    lambda row: f'{row.cpu:.1f}',
+    'speed':     lambda row: f'{row.speed:.2f}x',
+    'saved MiB': lambda row: '' if row.saved is None else f'{row.saved:.1f}',
+    'peak MiB':  lambda row: '' if row.peak is None else f'{row.peak:.1f}',
+}
+# fmt: on
 
 
 def format_table(rows: Iterable[BenchmarkRow]) -> str:
     """Return the rows as a table of text."""
-    number = lambda value: '' if value is None else f'{value:.1f}'
-    cells = [
-        COLUMNS,
-        *(
-            (
-                row.arch,
-                row.mode,
-                row.size,
-                row.dtype,
-                row.form,
-                number(row.median),
-                f'{row.quartiles[0]:.1f}-{row.quartiles[1]:.1f}',
-                number(row.cpu),
-                f'{row.speed:.2f}x',
-                number(row.saved),
-                number(row.peak),
-            )
-            for row in rows
-        ),
-    ]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return '\n'.join(
-        '  '.join(
-            cell.ljust(width) if index < 5 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths))
-        ).rstrip()
-        for line in cells
-    )
+    cells = [[text(row) for text in COLUMNS.values()] for row in rows]
+    return align_columns([[*COLUMNS], *cells], 5)
 
 
 def describe_machine() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -31,6 +31,8 @@ from ..errors import UserError, nearest
 from ..models import fast
 from ..models.norms import replace_sync_norms
 from ..models.trunk import to_memory_format
+from ..utils.text import align_columns
+from .benchmark import describe_machine, find_quartiles
 from .benchmark_forms import FormUnavailable, mmdet_settings, time_step
 
 
@@ -168,9 +170,6 @@ def _measure_model(
     for (form, times), found in zip(taken.items(), scores):
         wall = [seconds * 1e3 for seconds, _ in times]
         median = statistics.median(wall)
-        low, _, high = (
-            statistics.quantiles(wall, n=4, method='inclusive') if len(wall) > 1 else wall * 3
-        )
         rows.append(
             ModelRow(
                 name,
@@ -178,7 +177,7 @@ def _measure_model(
                 'x'.join(map(str, case.size)),
                 form,
                 median,
-                (low, high),
+                find_quartiles(wall),
                 statistics.median(cpu * 1e3 for _, cpu in times),
                 (rows[0].median if rows else median) / median,
                 {
@@ -375,60 +374,33 @@ def list_parts(model: Any) -> Iterator[tuple[str, nn.Module]]:
                 yield part, module
 
 
+# fmt: off
+COLUMNS: Mapping[str, Callable[[ModelRow], str]] = {
+    'model':     lambda row: row.model,
+    'size':      lambda row: row.size,
+    'form':      lambda row: row.form,
+    'median ms': lambda row: f'{row.median:.0f}',
+    'quartiles': lambda row: f'{row.quartiles[0]:.0f}-{row.quartiles[1]:.0f}',
+    'CPU ms':    lambda row: f'{row.cpu:.0f}',
+    'speed':     lambda row: f'{row.speed:.2f}x',
+    'objects':   lambda row: str(row.objects),
+    'differs':   lambda row: f'{row.difference:.0e}',
+}
+# fmt: on
+
+
 def format_models(rows: Iterable[ModelRow]) -> str:
     """Return the rows as a table of text, and below it what each part takes."""
     rows = list(rows)
-    cells = [
-        (
-            'model',
-            'size',
-            'form',
-            'median ms',
-            'quartiles',
-            'CPU ms',
-            'speed',
-            'objects',
-            'differs',
-        ),
-        *(
-            (
-                row.model,
-                row.size,
-                row.form,
-                f'{row.median:.0f}',
-                f'{row.quartiles[0]:.0f}-{row.quartiles[1]:.0f}',
-                f'{row.cpu:.0f}',
-                f'{row.speed:.2f}x',
-                str(row.objects),
-                f'{row.difference:.0e}',
-            )
-            for row in rows
-        ),
-    ]
+    cells = [[*COLUMNS], *([text(row) for text in COLUMNS.values()] for row in rows)]
     parts = [part for part in PARTS if any(part in row.parts for row in rows)]
-    below = [
-        ('model', 'form', *(f'{part} ms' for part in parts)),
-        *(
-            (
-                row.model,
-                row.form,
-                *(f'{row.parts[part]:.0f}' if part in row.parts else '' for part in parts),
-            )
-            for row in rows
-        ),
-    ]
-    return '\n\n'.join([_align_columns(cells), _align_columns(below)])
-
-
-def _align_columns(cells: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return '\n'.join(
-        '  '.join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells
-    )
+    below = [['model', 'form', *(f'{part} ms' for part in parts)]]
+    for row in rows:
+        spent = (f'{row.parts[part]:.0f}' if part in row.parts else '' for part in parts)
+        below.append([row.model, row.form, *spent])
+    return f'{align_columns(cells)}\n\n{align_columns(below)}'
 
 
 def models_as_json(rows: Iterable[ModelRow]) -> dict[str, Any]:
     """Return rows and machine, for ``json``."""
-    from .benchmark import describe_machine
-
     return dict(machine=describe_machine(), rows=[asdict(row) for row in rows])

@@ -34,3 +34,16 @@ def format_count(names: Iterable[str], what: str = 'classes', count: int = 5) ->
     names = list(names)
     noun = what if len(names) != 1 else SINGULAR[what]
     return f'{len(names)} {noun} ({", ".join(names[:count])}{", ..." if names[count:] else ""})'
+
+
+def align_columns(rows: Sequence[Sequence[str]], left: int | None = None) -> str:
+    """Return rows as lines of text; the cells of the first ``left`` columns begin in line."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [
+        [
+            cell.ljust(width) if left is None or place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths))
+        ]
+        for row in rows
+    ]
+    return '\n'.join('  '.join(line).rstrip() for line in lines)
