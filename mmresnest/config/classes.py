@@ -31,7 +31,8 @@ def select_classes(cfg: Config, classes: str) -> None:
 
     Args:
         cfg: a config with its data; changed in place.
-        classes: names, with commas between them; labels have their order, after a background.
+        classes: names, with commas between them. A segmentor numbers them in this order, after a
+            background; a detector in that of the data's categories, as mmdet does.
 
     Raises:
         UserError: a name is not of the data, or stands twice; or the masks cannot be written anew.
@@ -65,6 +66,8 @@ def select_classes(cfg: Config, classes: str) -> None:
         )
     if task == 'semantic':
         wanted = _select_pixels(leaves, wanted, known)
+    else:
+        wanted = tuple(name for name in known if name in wanted)
     for leaf in leaves:
         leaf['metainfo'] = dict(classes=wanted, palette=make_palette(len(wanted)))
     set_classes(model_of(cfg), len(wanted))

@@ -1,7 +1,9 @@
 """Plain options over every config: what depends on one is scaled with it."""
 
 import copy
+import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -255,10 +257,31 @@ def test_augmentation(name, level, shapes):
 
 
 def test_classes_of_the_data(shapes):
+    """In whatever order they are named, labels are those of the file: mmdet numbers them by it."""
     cfg = obeyed(pointed(DETECTOR, shapes), classes='ring, disk')
     for name in ('train', 'val', 'test'):
         leaf = dataset_configs(cfg[f'{name}_dataloader'].dataset)[0]
-        assert leaf.metainfo.classes == ('ring', 'disk')
+        assert leaf.metainfo.classes == ('disk', 'ring')
+    table = json.loads((shapes / 'val.json').read_text())
+    names = {row['id']: row['name'] for row in table['categories']}
+    from mmengine.registry import DATASETS, DefaultScope
+
+    from mmresnest.config.inspect import import_packages
+
+    import_packages(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    found = Counter(
+        (row['img_id'], dataset.metainfo['classes'][one['bbox_label']])
+        for row in map(dataset.get_data_info, range(len(dataset)))
+        for one in row['instances']
+    )
+    assert found == Counter(
+        (row['image_id'], names[row['category_id']])
+        for row in table['annotations']
+        if names[row['category_id']] in ('disk', 'ring')
+    )
+    assert {name for _, name in found} == {'disk', 'ring'}
     assert cfg.model.roi_head.bbox_head.num_classes == 2
     with refuses('option.unknown', 'rink', 'ring'):
         obeyed(pointed(DETECTOR, shapes), classes='rink')
