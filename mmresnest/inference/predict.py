@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -219,11 +220,17 @@ def _run_prediction(
         if any(source.stream for source in sources):
             signals.enter_context(stop_on_signal(stop))
         items = _iter_items(sources, plan.vid_stride, skipped, stop)
-        pairs = ((item, item.image) for item in items)
         predictor: StreamPredictor = model
         if options.slice is not None:
             predictor = SlicedPredictor(model, options.slice, tile_overlap(options))
-        results = predictor.stream(pairs, options.batch_size, skipped.add_item)
+        # A film stays in its order: where the size of its frames changes, none waits for others.
+        groups = groupby(items, lambda item: item.image.shape if item.source.video else None)
+        results: Iterable[tuple[Item, Result]] = chain.from_iterable(
+            predictor.stream(
+                ((item, item.image) for item in group), options.batch_size, skipped.add_item
+            )
+            for _, group in groups
+        )
         if labels is not None:
             results = ((item, filter_by_class(result, labels)) for item, result in results)
         if options.track:

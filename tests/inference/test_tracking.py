@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 import pytest
 from helpers.blobs import NAMES, paint, use_blobs
+from helpers.errors import check_refused
 
 from mmresnest.cli.main import main
 from mmresnest.inference.option_checks import needed_score
 from mmresnest.inference.options import ExportedOptions
 from mmresnest.inference.results import Detections
+from mmresnest.inference.writer import ResultWriter
 from mmresnest.visualization.canvas import class_color
 
 FRAMES = 40
@@ -85,6 +87,24 @@ def test_a_low_score_continues_and_begins_nothing():
     assert needed_score(ExportedOptions()) == 0.3
 
 
+def test_a_film_that_changes_its_size_stays_in_order(tmp_path, monkeypatch):
+    """Whatever waits for a batch: an identity is that of one frame after the other."""
+    monkeypatch.chdir(tmp_path)
+    use_blobs(monkeypatch)
+    write_film(tmp_path / 'a.avi', 1)
+    sizes = [(40, 80), (60, 80), (60, 80), (40, 80), (40, 80), (60, 80)]
+    frames = [(at, paint(size, (0, 10, 10, 30, 30))) for at, size in enumerate(sizes)]
+    monkeypatch.setattr('mmresnest.inference.predict.iter_frames', lambda *_: iter(frames))
+    seen, add = [], ResultWriter.add_result
+    monkeypatch.setattr(
+        ResultWriter,
+        'add_result',
+        lambda self, item, result: (seen.append(item.frame), add(self, item, result)),
+    )
+    assert main(['predict', '--model', 'a.onnx', 'a.avi', '--batch-size', '4', '--no-vis']) == 0
+    assert seen == list(range(6))
+
+
 def test_of_two_classes_at_one_place_the_better_is_followed():
     """Whichever of them that is, the identity is one."""
     pytest.importorskip('trackers')
@@ -112,15 +132,15 @@ def test_an_identity_has_its_color():
 
 
 @pytest.mark.parametrize(
-    'task, words, missing, said',
+    'task, words, missing, code, part',
     [
-        ('detection', ['a.avi', 'a.png'], False, 'a.png is a picture'),
-        ('detection', ['a.avi', '--score-thr', '5'], False, '0 to 1'),
-        ('semantic', ['a.avi'], False, '--track'),
-        ('detection', ['a.avi'], True, 'mmresnest[track]'),
+        ('detection', ['a.avi', 'a.png'], False, 'option.conflict', 'a.png'),
+        ('detection', ['a.avi', '--score-thr', '5'], False, 'option.value', 'score_thr 5'),
+        ('semantic', ['a.avi'], False, 'option.conflict', 'semantic segmentation'),
+        ('detection', ['a.avi'], True, 'package.missing', 'pip install "mmresnest[track]"'),
     ],
 )
-def test_refused_by_name(tmp_path, monkeypatch, capsys, task, words, missing, said):
+def test_refused_by_name(tmp_path, monkeypatch, capsys, task, words, missing, code, part):
     monkeypatch.chdir(tmp_path)
     use_blobs(monkeypatch, task=task)
     if missing:
@@ -129,9 +149,8 @@ def test_refused_by_name(tmp_path, monkeypatch, capsys, task, words, missing, sa
         pytest.importorskip('trackers')
     write_film(tmp_path / 'a.avi', 2)
     cv2.imwrite('a.png', paint((160, 256)))
-    assert main(['predict', '--model', 'a.onnx', *words, '--track']) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count('\n') == 1
+    check_refused(['predict', '--model', 'a.onnx', *words, '--track'], code, part)
+    assert capsys.readouterr().err.count('\n') == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a.avi', 'a.png']
 
 
