@@ -92,7 +92,7 @@ def browse_data(
                 for name in ('train', 'val', 'test')
                 if cfg.get(f'{name}_dataloader') is not None
             ),
-            code='config.no-split',
+            code='config.no-split' if split in ('train', 'val', 'test') else 'option.unknown',
         )
     name = Path(cfg.filename).stem if cfg.filename else 'config'
     target = Path(f'{name}_{split}.png' if out is None else out)

@@ -183,7 +183,7 @@ def _configure_deepspeed(cfg: Config) -> None:
             f'{name_of(cfg)} has strategy DeepSpeedStrategy, and '
             f"DeepSpeed is {wrong}: pip install 'deepspeed<0.19.1'; or set "
             f"strategy.type to '{OURS}', which needs torch alone",
-            code='package.missing',
+            code='package.broken' if here else 'package.missing',
         )
     wrapper = cfg.optim_wrapper
     if wrapper.get('type', 'OptimWrapper') in ('OptimWrapper', CHECKED['OptimWrapper']):
