@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.errors import refuses
+from helpers.errors import check_refused, refuses
 
 from mmresnest.analysis import benchmark, benchmark_forms
 from mmresnest.analysis.benchmark_forms import BenchmarkCase, FormUnavailable
@@ -171,10 +171,12 @@ def test_what_is_unknown_is_refused(given, code, parts):
         benchmark.benchmark(**{'archs': ['resnest14'], **given})
 
 
-@pytest.mark.parametrize('device', ['cuda:99', 'mps:7', 'tpu'])
-def test_a_device_that_is_not_here_is_refused(device, capsys):
-    assert main.main(['benchmark', 'resnest14', '--device', device]) == 2
-    assert device in capsys.readouterr().err
+@pytest.mark.parametrize(
+    'device, code',
+    [('cuda:99', 'device.missing'), ('mps:7', 'option.unknown'), ('tpu', 'option.unknown')],
+)
+def test_a_device_that_is_not_here_is_refused(device, code):
+    check_refused(['benchmark', 'resnest14', '--device', device], code, device)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from helpers.errors import refuses
+from helpers.errors import check_refused, refuses
 from helpers.leaves import annotations_of, pointed
 from PIL import Image
 
@@ -98,13 +98,12 @@ def test_the_command(shapes, tmp_path, monkeypatch, capsys):
     assert main.main([*line, '--split', 'val']) == 0
     assert 'written: faster_rcnn_resnest50_fpn_val.png' in capsys.readouterr().out
     assert (tmp_path / 'faster_rcnn_resnest50_fpn_val.png').is_file()
-    for more, said in (
-        (['--split', 'tarin'], 'legal splits: train, val, test'),
-        (['--num-images', '0'], 'at least one'),
-        (['--out', 'a.jpg'], 'a .png file'),
+    for more, code, *parts in (
+        (['--split', 'tarin'], 'option.unknown', 'tarin', 'train, val, test'),
+        (['--num-images', '0'], 'option.value', '--num-images 0'),
+        (['--out', 'a.jpg'], 'option.suffix', '--out a.jpg', '.png'),
     ):
-        assert main.main([*line, *more]) == 2
-        assert said in capsys.readouterr().err
+        check_refused([*line, *more], code, *parts)
 
 
 @pytest.mark.parametrize(

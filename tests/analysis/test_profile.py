@@ -11,7 +11,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from helpers import tiny
-from helpers.errors import refuses
+from helpers.errors import check_refused, refuses
 from torch import nn
 
 from mmresnest import deploy
@@ -232,22 +232,21 @@ def test_the_wait_for_workers(shapes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'given, said',
+    'given, code, part',
     [
-        (['--modes', 'inference', 'train'], 'legal: training, inference'),
-        (['--steps', '0'], 'at least one'),
-        (['--workers', '0', '-1'], 'at least 0'),
-        (['--loading', '0'], 'at least one image'),
-        (['--batch', '0'], 'at least 1'),
-        (['--threads', '0'], 'at least 1'),
-        (['--json', 'none/a.json'], 'no folder'),
+        (['--modes', 'inference', 'train'], 'option.unknown', 'legal: training, inference'),
+        (['--steps', '0'], 'option.value', 'steps=0'),
+        (['--workers', '0', '-1'], 'option.value', '--workers -1'),
+        (['--loading', '0'], 'option.value', '--loading 0'),
+        (['--batch', '0'], 'option.value', '--batch 0'),
+        (['--threads', '0'], 'option.value', '--threads 0'),
+        (['--json', 'none/a.json'], 'option.no-folder', '--json none/a.json'),
     ],
 )
-def test_what_it_refuses(shapes, tmp_path, capsys, given, said):
+def test_what_it_refuses(shapes, tmp_path, capsys, given, code, part):
     path = tiny.write(tmp_path, 'semantic')
-    assert main.main(['profile', str(path), '--data', str(shapes), *given]) == 2
-    out, err = capsys.readouterr()
-    assert said in err and 'ms' not in out
+    check_refused(['profile', str(path), '--data', str(shapes), *given], code, part)
+    assert 'ms' not in capsys.readouterr().out
 
 
 @pytest.mark.slow
