@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers import tiny
-from helpers.errors import refuses
+from helpers.errors import check_error, check_refused, refuses, run_refused
 
 from mmresnest.cli import main as cli
 from mmresnest.cli.arguments import parse_cfg_options, read_options
@@ -182,47 +182,82 @@ FILES = {
 
 
 @pytest.mark.parametrize(
-    'line, said',
+    'line, code, parts',
     [
         (
             f'train {DETECTOR}',
+            'data.missing',
             ['data/coco/annotations/instances_train2017.json', 'cocodataset', '--data', '--demo'],
         ),
-        (f'train {SEGMENTOR}', ['ADEChallengeData2016', '--demo']),
-        ('train nowhere.py', ['there is no config nowhere.py']),
-        ('train faster_rcnn_resnet50_fpn', ['nearest: ', 'faster_rcnn_resnest50_fpn']),
-        ('train unparsable.py', ['unparsable.py, line 1']),
-        ('train orphan.py', ['orphan.py, line 1', 'nowhere.py']),
-        ('train arch.py --data SHAPES', ['resnest51', 'nearest: resnest50']),
-        ('train depth.py --data SHAPES', ['51', '50']),
-        ('train keyword.py --data SHAPES', ['radixx', 'radix']),
-        ('train theirs.py --data SHAPES', ['num_out', 'nearest: num_outs']),
-        ('train type.py --data SHAPES', ['mmresnest.ResNest', 'nearest: mmresnest.ResNeSt']),
-        ('train hook.py --data SHAPES', ['NumClassCheckHok', 'nearest: NumClassCheckHook']),
-        (f'train {DETECTOR} --data nowhere', ['nowhere does not exist']),
-        (f'train {DETECTOR} --data nowhere --demo', ['nowhere does not exist']),
-        (f'train {DETECTOR} --data empty', ['no annotations', 'empty', 'train.json']),
-        (f'train {SEGMENTOR} --data empty', ['no annotations', 'empty', 'images/train']),
+        (f'train {SEGMENTOR}', 'data.missing', ['ADEChallengeData2016', '--demo']),
+        ('train nowhere.py', 'config.missing', ['nowhere.py']),
+        (
+            'train faster_rcnn_resnet50_fpn',
+            'config.missing',
+            ['nearest: ', 'faster_rcnn_resnest50_fpn'],
+        ),
+        ('train unparsable.py', 'config.unparsable', ['unparsable.py, line 1']),
+        ('train orphan.py', 'config.base-missing', ['orphan.py, line 1', 'nowhere.py']),
+        ('train arch.py --data SHAPES', 'argument.value', ['resnest51', 'nearest: resnest50']),
+        ('train depth.py --data SHAPES', 'argument.value', ['depth=51', 'legal: 50, 101, 152']),
+        ('train keyword.py --data SHAPES', 'argument.unknown', ["'radixx'", 'nearest: radix']),
+        ('train theirs.py --data SHAPES', 'config.unbuildable', ["'num_out'", 'nearest: num_outs']),
+        (
+            'train type.py --data SHAPES',
+            'config.type-unknown',
+            ["'mmresnest.ResNest'", 'nearest: mmresnest.ResNeSt'],
+        ),
+        (
+            'train hook.py --data SHAPES',
+            'config.type-unknown',
+            ["'NumClassCheckHok'", 'nearest: NumClassCheckHook'],
+        ),
+        (f'train {DETECTOR} --data nowhere', 'data.missing', ['nowhere', '--data']),
+        (f'train {DETECTOR} --data nowhere --demo', 'data.missing', ['nowhere', '--data']),
+        (f'train {DETECTOR} --data empty', 'data.no-annotations', ['empty', 'train.json']),
+        (f'train {SEGMENTOR} --data empty', 'data.no-annotations', ['empty', 'images/train']),
         (
             f'train {DETECTOR} --data imageless',
-            ['4 images, and 4 do not exist', 'imageless/train/'],
+            'data.image-missing',
+            ['4 images', 'imageless/train/'],
         ),
-        (f'train {DETECTOR} --data SHAPES --resume', ['nothing to resume', 'work_dirs']),
-        (f'train {DETECTOR} --data SHAPES --resume text.pth', ['text.pth']),
-        (f'train {DETECTOR} --data SHAPES --launcher pytorch', ["'RANK'", 'torchrun']),
-        (f'train {DETECTOR} --data SHAPES --cfg-options nonsense', ['nonsense', 'key=value']),
-        (f'train {DETECTOR} --data SHAPES --cfg-options model.type.a.b=1', ['cannot be merged']),
-        (f'train {DETECTOR} --data SHAPES --work-dir text.pth/a', ['text.pth/a', '--work-dir']),
+        (f'train {DETECTOR} --data SHAPES --resume', 'resume.nothing', ['work_dirs', '--resume']),
+        (
+            f'train {DETECTOR} --data SHAPES --resume text.pth',
+            'checkpoint.unreadable',
+            ['text.pth'],
+        ),
+        (
+            f'train {DETECTOR} --data SHAPES --launcher pytorch',
+            'launcher.environment',
+            ["'RANK'", 'torchrun'],
+        ),
+        (
+            f'train {DETECTOR} --data SHAPES --cfg-options nonsense',
+            'option.settings',
+            ['nonsense', 'key=value'],
+        ),
+        (
+            f'train {DETECTOR} --data SHAPES --cfg-options model.type.a.b=1',
+            'option.settings',
+            ['model.type.a.b', DETECTOR],
+        ),
+        (
+            f'train {DETECTOR} --data SHAPES --work-dir text.pth/a',
+            'file.unwritable',
+            ['text.pth/a', '--work-dir'],
+        ),
         (
             f'test {DETECTOR} nowhere.pth --data SHAPES',
-            ['no checkpoint', 'nowhere.pth', 'text.pth'],
+            'checkpoint.missing',
+            ['nowhere.pth', 'text.pth'],
         ),
-        (f'test {DETECTOR} text.pth --data SHAPES', ['text.pth', 'checkpoint']),
-        ('print-config nowhere', ['there is no config nowhere']),
-        ('make-shapes SHAPES --layouts voc', ['voc', 'coco']),
+        (f'test {DETECTOR} text.pth --data SHAPES', 'checkpoint.unreadable', ['text.pth']),
+        ('print-config nowhere', 'config.missing', ['nowhere']),
+        ('make-shapes SHAPES --layouts voc', 'option.unknown', ["'voc'", 'legal: coco']),
     ],
 )
-def test_one_message_and_status_2(shapes, tmp_path, monkeypatch, capsys, line, said):
+def test_one_message_and_status_2(shapes, tmp_path, monkeypatch, capsys, line, code, parts):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('RANK', raising=False)
     for name, text in FILES.items():
@@ -232,12 +267,11 @@ def test_one_message_and_status_2(shapes, tmp_path, monkeypatch, capsys, line, s
     for name in ('train.json', 'val.json'):
         (tmp_path / 'imageless' / name).write_bytes((Path(shapes) / name).read_bytes())
 
-    assert main([shapes if word == 'SHAPES' else word for word in line.split()]) == 2
+    error = run_refused([str(shapes) if word == 'SHAPES' else word for word in line.split()])
+    check_error(error, code, *parts)
     out, err = capsys.readouterr()
     messages = [text for text in err.splitlines() if text.startswith('mmresnest: error: ')]
-    assert len(messages) == 1, err
-    for part in said:
-        assert part in messages[0]
+    assert messages == [f'mmresnest: error: {error}'], err
     assert 'Traceback' not in out + err
 
 
@@ -256,13 +290,12 @@ def test_other_errors_keep_their_traceback(monkeypatch):
         main(['print-config', DETECTOR])
 
 
-def test_missing_package(monkeypatch, capsys):
+def test_missing_package(monkeypatch):
     def fail(*args, **more):
         raise ModuleNotFoundError("No module named 'mmdet'", name='mmdet')
 
     monkeypatch.setattr('mmresnest.engine.prepare.configure', fail)
-    assert main(['print-config', DETECTOR]) == 2
-    assert "'mmdet' is not installed: pip install" in capsys.readouterr().err
+    check_refused(['print-config', DETECTOR], 'package.missing', "'mmdet'", 'pip install')
 
 
 def test_interrupted(monkeypatch, capsys):
@@ -342,9 +375,8 @@ def test_a_missing_folder_is_refused_at_once(tmp_path):
     assert str(tmp_path / 'data') in run.stderr and 'nearest: datas' in run.stderr
 
 
-def test_a_long_list_of_what_is_legal_is_cut_short(capsys):
-    assert main(['print-config', 'qqqq']) == 2
-    said = capsys.readouterr().err
+def test_a_long_list_of_what_is_legal_is_cut_short():
+    said = str(run_refused(['print-config', 'qqqq']))
     assert 'legal: cascade_mask_rcnn_res2net101_v1b_fpn, ' in said
     assert re.search(r', and \d+ more$', said.strip()) and said.count(',') < 20
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers.errors import check_refused
 
 from mmresnest.analysis import benchmark, check_data
 from mmresnest.cli import completion, main
@@ -117,7 +118,7 @@ def test_printing_a_script_starts_no_torch():
     assert done.stdout.rstrip().endswith('[]'), done.stderr
 
 
-def test_without_shtab_the_remedy_is_said(monkeypatch, capsys):
+def test_without_shtab_the_remedy_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, 'shtab', None)
-    assert main.main(['completion', 'bash']) == 2
-    assert 'pip install "mmresnest[completion]"' in capsys.readouterr().err
+    remedy = 'pip install "mmresnest[completion]"'
+    check_refused(['completion', 'bash'], 'package.missing', remedy)
