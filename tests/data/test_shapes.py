@@ -353,13 +353,14 @@ def test_a_folder_of_another_version_is_refused(tmp_path, monkeypatch):
 
 def test_foreign_content_is_refused_and_kept(tmp_path):
     (tmp_path / 'holiday.jpg').write_bytes(b'precious')
-    with refuses('shapes.folder-taken', 'did not draw'):
+    with refuses('shapes.folder-taken', tmp_path) as caught:
         small(tmp_path)
+    assert dataset.STAMP not in str(caught.value)
     (tmp_path / 'holiday.jpg').rename(tmp_path / dataset.STAMP)
-    with refuses('shapes.folder-taken', 'cannot be read'):
+    with refuses('shapes.folder-taken', tmp_path, f' {dataset.STAMP} '):
         small(tmp_path)
     assert (tmp_path / dataset.STAMP).read_bytes() == b'precious'
-    with refuses('shapes.folder-taken', 'is a file'):
+    with refuses('shapes.folder-taken', tmp_path / dataset.STAMP):
         small(tmp_path / dataset.STAMP)
 
 

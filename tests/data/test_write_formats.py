@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.errors import refuses
-from helpers.folders import KINDS
+from helpers.folders import KINDS, coco_table, draw_image, make_truth, write_json
 from helpers.mask_folders import MASK_KINDS
 from PIL import Image
 
@@ -79,3 +79,39 @@ def test_real_cells_come_back_to_the_last_digit(format, tmp_path):
     read, written = convert_folder(DataRequest(BCCD), tmp_path / 'cells', format)
     assert written.classes == read.classes == ('RBC', 'WBC', 'Platelets')
     assert list_content(written) == list_content(read)
+
+
+@pytest.mark.parametrize('format', ['coco', 'yolo', 'voc'])
+def test_names_that_joined_with_their_folders_are_the_same(format, tmp_path):
+    """``a_b/c`` and ``a/b_c``: no link is written through, into an image that is read."""
+    shots = make_truth(['train'])['train']
+    images = {
+        tmp_path / 'set' / split / name: shot._replace(name=f'{split}{shot.name}')
+        for split in ('train', 'val')
+        for name, shot in zip(('a_b/c.jpg', 'a/b_c.jpg', 'a/c.jpg'), shots[1:])
+    }
+    for split in ('train', 'val'):
+        table = coco_table(shots[1:4])
+        for row, name in zip(table['images'], ('a_b/c.jpg', 'a/b_c.jpg', 'a/c.jpg')):
+            row['file_name'] = name
+        write_json(tmp_path / 'set' / f'{split}.json', table)
+    for path, shot in images.items():
+        draw_image(path, shot)
+    before = {path: path.read_bytes() for path in images}
+    _, written = convert_folder(DataRequest(tmp_path / 'set'), tmp_path / 'out', format)
+    assert {path: path.read_bytes() for path in images} == before
+    for split in ('train', 'val'):
+        part = written.split(split)
+        rows = json.loads((written.root / part.annotations).read_text())['images']
+        linked = {(written.root / part.images / row['file_name']).resolve() for row in rows}
+        assert linked == {path for path in images if path.parts[-3] == split}
+
+
+def test_an_image_of_two_splits_in_one_folder_is_refused(tmp_path):
+    KINDS['yolo'].make(tmp_path / 'set')
+    settings = tmp_path / 'set' / 'data.yaml'
+    settings.write_text(settings.read_text().replace('images/val', 'images/train'))
+    with refuses('data.not-exact', 'train_0.jpg', '2 times'):
+        convert_folder(DataRequest(tmp_path / 'set'), tmp_path / 'out', 'voc')
+    assert not (tmp_path / 'out').exists()
+    convert_folder(DataRequest(tmp_path / 'set'), tmp_path / 'out', 'coco')
