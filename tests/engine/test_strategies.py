@@ -71,7 +71,7 @@ def test_the_one_of_mmengine_needs_a_gpu(monkeypatch):
 def test_the_one_of_mmengine_cannot_resume(monkeypatch):
     monkeypatch.setattr('mmresnest.config.hardware.has_accelerator', lambda: True)
     settle(strategy=dict(type='FSDPStrategy'))
-    with refuses('strategy.resume', 'cannot resume with this torch'):
+    with refuses('strategy.resume', torch.__version__, "'mmresnest.FSDPStrategy'"):
         settle(strategy=dict(type='FSDPStrategy'), resume=True)
 
 
@@ -83,7 +83,7 @@ def test_deepspeed_that_is_not_there(monkeypatch):
     monkeypatch.setattr(
         'importlib.util.find_spec', lambda name: None if name.endswith('onebit') else name
     )
-    with refuses('package.missing', 'version that mmengine cannot import'):
+    with refuses('package.broken', "'deepspeed<0.19.1'"):
         settle(strategy=dict(type='DeepSpeedStrategy'))
 
 
