@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny
-from helpers.errors import refuses
+from helpers.errors import check_refused, refuses
 from helpers.tiers import mark_slow
 
-from mmresnest.cli import main
 from mmresnest.config import load as configs_load
 from mmresnest.config import retarget as configs_retarget
 from mmresnest.data.request import DataRequest
 from mmresnest.data.shapes.drawing import draw_sample
-from mmresnest.errors import UserError
 from mmresnest.export import compare, exporter, options, quantize
 from mmresnest.export.compare import LIMITS, Difference, Selection, compare_outputs
 from mmresnest.export.exporter import export
@@ -336,7 +334,7 @@ def test_formats_of_torch(exported, asked, to):
     with torch.inference_mode():
         for number, one in enumerate(graph(x)):
             np.testing.assert_allclose(maps[f'arr_{number}'], one.numpy(), rtol=1e-4, atol=1e-5)
-    with pytest.raises(UserError, match='torchvision'):
+    with refuses('export.no-operator', to, 'torchvision', '--format onnx', '--part neck'):
         exported('detection', to)
 
 
@@ -388,6 +386,10 @@ def test_predicts_without_torch_and_mm(exported, tmp_path):
     assert len(list((tmp_path / 'out' / 'pictures').iterdir())) == 3
 
 
+class FarEnough(Exception):
+    """Ends an export where what is to be seen has been seen."""
+
+
 def test_int8_of_a_demo_is_scored_on_what_it_drew(trained, tmp_path, monkeypatch):
     """Which is where it was trained, and not the data of the config."""
     (tmp_path / 'calibration').mkdir()
@@ -398,7 +400,7 @@ def test_int8_of_a_demo_is_scored_on_what_it_drew(trained, tmp_path, monkeypatch
 
     def stop(*_, data, demo, **__):
         asked_for.append((data, demo))
-        raise UserError('far enough')
+        raise FarEnough
 
     monkeypatch.setattr(
         exporter, 'choose_data_folder', lambda cfg, data: data or f'drawn for {cfg.filename}'
@@ -406,7 +408,7 @@ def test_int8_of_a_demo_is_scored_on_what_it_drew(trained, tmp_path, monkeypatch
     monkeypatch.setattr(exporter, 'Predictor', stop)
     config, checkpoint = trained('detection')
     for data in (None, 'mine'):
-        with pytest.raises(UserError, match='far enough'):
+        with pytest.raises(FarEnough):
             export(
                 config,
                 checkpoint,
@@ -463,8 +465,11 @@ def test_a_drop_that_is_not_allowed(trained, shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(quantize, '_calibration_batches', lambda *_: [])
     monkeypatch.setattr(quantize, 'ExportedModel', lambda *_: None)
     predictor = SimpleNamespace(config=None)
-    for said in ('mIoU drops by 0.100, limit 0.020', 'mIoU of the model in float32 is 0'):
-        with pytest.raises(UserError, match=said):
+    for code, *parts in (
+        ('export.score-drop', 'int8', 'mIoU', 0.1, 0.02, '--max-drop'),
+        ('export.no-score', 'mIoU', 'float32', '--data'),
+    ):
+        with refuses(code, *parts):
             quantize.quantize_and_score(
                 predictor, 'onnx', tmp_path / 'a.onnx', [], 0.02, lambda _: None
             )
@@ -694,29 +699,28 @@ def test_a_file_that_differs_is_not_left(trained, shapes, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    'words, said',
+    'words, code, parts',
     [
-        (['--batch', '0'], 'at least one image'),
-        (['--size', '8x64'], 'at least 33'),
-        (['--dynamic', '--size', '64x64'], 'leave --size'),
-        (['--half', '--int8', '.'], 'one of them'),
-        (['--int8', '.', '--part', 'neck'], 'score of whole models'),
-        (['--out', 'a.pt'], 'ends in .onnx'),
-        (['--max-drop', '0.1'], 'give that too'),
-        (['--size', '100x100'], 'give 128x128'),
-        (['--sample-images', 'film.avi'], 'video'),
-        (['--out', 'file/a.onnx'], 'no file can be made there'),
-        (['--int8', 'empty'], 'no image'),
-        (['--format', 'torchscript'], 'onnx and openvino hold whole'),
+        (['--batch', '0'], 'option.value', ['--batch 0']),
+        (['--size', '8x64'], 'option.value', ['--size 8x64', 33]),
+        (['--dynamic', '--size', '64x64'], 'option.conflict', ['--dynamic', '--size']),
+        (['--half', '--int8', '.'], 'option.conflict', ['--half', '--int8']),
+        (['--int8', '.', '--part', 'neck'], 'option.conflict', ['--int8', '--part neck']),
+        (['--out', 'a.pt'], 'option.suffix', ['--out a.pt', '.onnx']),
+        (['--max-drop', '0.1'], 'option.conflict', ['--max-drop', '--int8']),
+        (['--size', '100x100'], 'option.value', ['--size 100x100', '128x128']),
+        (['--sample-images', 'film.avi'], 'option.value', ['--sample-images film.avi']),
+        (['--out', 'file/a.onnx'], 'file.unwritable', ['--out file']),
+        (['--int8', 'empty'], 'image.missing', ['empty', '.jpg']),
+        (['--format', 'torchscript'], 'export.no-operator', ['torchscript', '--format onnx']),
     ],
 )
-def test_what_is_asked_for_is_looked_at_first(trained, tmp_path, monkeypatch, capsys, words, said):
+def test_what_is_asked_for_is_looked_at_first(trained, tmp_path, monkeypatch, words, code, parts):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'file').touch()
     video(tmp_path / 'film.avi')
-    assert main.main(['export', *trained('detection'), *words]) == 2
-    assert said in capsys.readouterr().err
+    check_refused(['export', *trained('detection'), *words], code, *parts)
     assert {path.name for path in tmp_path.iterdir()} == {'empty', 'file', 'film.avi'}
 
 
@@ -774,10 +778,15 @@ def test_a_description_by_a_stranger(exported, claim, value, tmp_path):
     _, file = exported('semantic', size=(64, 64))
     metadata = runtimes.open_session(file).metadata
     assert read_metadata(json.dumps(metadata), file) == metadata
-    with pytest.raises(UserError, match=f'damaged: {claim};'):
+    with refuses('exported.damaged', file, f' {claim};'):
         read_metadata(json.dumps({**metadata, claim: value}), file)
-    for text in ('', '[]', 'no json', json.dumps({**metadata, 'version': 99})):
-        with pytest.raises(UserError, match='export it anew'):
+    for text, code in (
+        ('', 'exported.foreign'),
+        ('[]', 'exported.damaged'),
+        ('no json', 'exported.damaged'),
+        (json.dumps({**metadata, 'version': 99}), 'exported.version'),
+    ):
+        with refuses(code, file):
             read_metadata(text, file)
 
 
@@ -822,39 +831,28 @@ def test_pipelines_that_the_runner_does_not_know(trained):
 
 
 @pytest.mark.parametrize(
-    'name, content, said',
+    'name, content, code, part',
     [
-        ('a.onnx', b'no model', 'cannot be read'),
-        ('a.pt2', b'', 'torch.export.load'),
-        ('a.txt', b'', '.onnx and .xml'),
-        ('gone.onnx', None, 'does not exist'),
+        ('a.onnx', b'no model', 'exported.damaged', 'a.onnx'),
+        ('a.pt2', b'', 'option.suffix', 'torch.export.load'),
+        ('a.txt', b'', 'option.suffix', '.onnx and .xml'),
+        ('gone.onnx', None, 'exported.missing', 'gone.onnx'),
     ],
 )
-def test_a_model_that_is_none(tmp_path, capsys, name, content, said):
+def test_a_model_that_is_none(tmp_path, name, content, code, part):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     (tmp_path / 'a.png').write_bytes(b'')
-    assert (
-        main.main(
-            [
-                'predict',
-                '--model',
-                str(tmp_path / name),
-                str(tmp_path / 'a.png'),
-                '--out',
-                str(tmp_path / 'out'),
-            ]
-        )
-        == 2
-    )
-    assert said in capsys.readouterr().err and not (tmp_path / 'out').exists()
+    line = f'predict --model {tmp_path / name} {tmp_path / "a.png"} --out {tmp_path / "out"}'
+    check_refused(line.split(), code, part)
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.slow
 def test_a_runtime_that_is_missing(exported, monkeypatch):
     _, file = exported('detection', dynamic=True)
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
-    with pytest.raises(UserError, match=r'mmresnest\[onnx\]'):
+    with refuses('package.missing', "'onnxruntime'", 'pip install "mmresnest[onnx]"'):
         runtimes.open_session(file)
 
 
@@ -865,14 +863,14 @@ def test_devices_of_the_runtimes(exported, monkeypatch):
 
     _, file = exported('detection', dynamic=True)
     _, other = exported('instance', 'openvino', size=(64, 96))
-    for path, device, said in [
-        (file, 'cuda', 'onnxruntime-gpu'),
-        (file, 'gpu', 'legal: auto, cpu'),
-        (file, 'cudas', "'cudas'"),
-        (other, 'cuda', '--format onnx'),
-        (other, 'gpu', 'OpenVINO sees CPU'),
+    for path, device, code, *parts in [
+        (file, 'cuda', 'device.missing', '--device cuda', 'pip install onnxruntime-gpu'),
+        (file, 'gpu', 'option.unknown', "'gpu'", '.onnx', 'legal: auto, cpu, cuda'),
+        (file, 'cudas', 'option.unknown', "'cudas'", '.onnx', 'legal: auto, cpu, cuda'),
+        (other, 'cuda', 'option.unknown', "'cuda'", '.xml', '--format onnx'),
+        (other, 'gpu', 'device.missing', '--device gpu', 'OpenVINO', 'CPU'),
     ]:
-        with pytest.raises(UserError, match=said):
+        with refuses(code, *parts):
             ExportedModel(path, device=device)
     assert runtimes.execution_providers('auto', [runtimes.CPU]) == [runtimes.CPU]
     assert runtimes.execution_providers('cpu', [runtimes.CUDA, runtimes.CPU]) == [runtimes.CPU]
@@ -896,7 +894,7 @@ def test_devices_of_the_runtimes(exported, monkeypatch):
     for session in (falls_back, fails):
         monkeypatch.setattr(onnxruntime, 'InferenceSession', session)
         for device in ('cuda', 'cuda:1'):
-            with pytest.raises(UserError, match='can use no such GPU'):
+            with refuses('device.missing', f'--device {device}:', 'pip install onnxruntime-gpu'):
                 ExportedModel(file, device=device)
         assert len(ExportedModel(file, 0.0, 'auto')(pictures()[0]))
 
