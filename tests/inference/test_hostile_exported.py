@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers.errors import refuses, run_refused
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -22,7 +23,6 @@ from helpers.constant_models import (  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 
 from mmresnest.cli.main import main  # noqa: E402
-from mmresnest.errors import UserError  # noqa: E402
 from mmresnest.inference import output_checks, runtimes  # noqa: E402
 from mmresnest.inference.exported import ExportedModel  # noqa: E402
 from mmresnest.inference.metadata import METADATA_CHECKS, read_metadata  # noqa: E402
@@ -141,7 +141,9 @@ def test_a_file_that_lies(name, tmp_path, image, capsys):
 
 
 def refused(path, image, folder, capsys):
-    assert predict(path, image, folder / 'out') == 2
+    line = ['predict', '--model', str(path), str(image), '--out', str(folder / 'out')]
+    error = run_refused(line)
+    assert error.code.startswith('exported.'), error.code
     out, err = capsys.readouterr()
     messages = [line for line in err.splitlines() if line.startswith('mmresnest: error: ')]
     assert len(messages) == 1 and 'Traceback' not in out + err, err
@@ -158,9 +160,8 @@ def test_a_description_that_lies(key, value, tmp_path):
     assert read_metadata(right, tmp_path)['task'] == 'semantic'
     without = {name: one for name, one in DETECTOR.items() if name != key}
     for description in (dict(DETECTOR, **{key: value}), without):
-        with pytest.raises(UserError, match=f'damaged: {key};') as caught:
+        with refuses('exported.damaged', tmp_path, f' {key};'):
             read_metadata(json.dumps(description), tmp_path)
-        assert caught.value.code == 'exported.damaged'
 
 
 @pytest.mark.parametrize('share', [0, 0.1, 0.5, 0.9, 0.99])
@@ -244,7 +245,7 @@ def test_masks_and_windows_that_no_memory_holds(tmp_path, monkeypatch):
     windowed = dict(SEGMENTOR, window=dict(size=[8, 8], stride=[1, 1]))
     model = ExportedModel(write_model(tmp_path / 'b.onnx', [LOGITS, CLASSES], windowed))
     monkeypatch.setattr('mmresnest.inference.exported.MAX_WINDOWS', 9)
-    with pytest.raises(UserError, match='windows'):
+    with refuses('image.too-large', '64 x 40', '1881 windows'):
         model(images[0])
 
 

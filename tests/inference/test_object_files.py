@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.blobs import NAMES, paint, use_blobs
-from helpers.errors import refuses
+from helpers.errors import check_refused, refuses
 
 from mmresnest.cli.main import main
 from mmresnest.data.formats.yolo import read_yolo
@@ -69,10 +69,10 @@ def test_what_is_written(tmp_path, monkeypatch, capsys):
     assert (found / 'labels/none.txt').read_text() == ''
     assert (found / 'classes.txt').read_text().split() == list(NAMES)
     assert cv2.imread(str(found / 'crops/red/one_a_0001.jpg')).shape == (10, 20, 3)
-    assert main(line) == 2 and '--force' in capsys.readouterr().err
+    check_refused(line, 'option.exists', '--out found', '--force')
     source = found / 'crops/red/film/000000_0001.jpg'
-    assert main([*line[:3], str(source), *line[3:], '--force']) == 2
-    assert 'is read' in capsys.readouterr().err
+    read = [*line[:3], str(source), *line[3:], '--force']
+    check_refused(read, 'option.overwrites-input', source, '--out')
 
 
 def test_a_crop_larger_than_a_jpeg_is_told(tmp_path, monkeypatch, capsys):
@@ -157,8 +157,8 @@ def test_classes(tmp_path, monkeypatch, capsys):
     assert '1 object' in capsys.readouterr().out
     assert find_labels('blue,red', NAMES) == {0, 2}
     for given, said in (('blu', 'nearest: blue'), ('red,rat', "'rat'"), (',', 'legal: red')):
-        assert main([*line, given, '--out', 'other']) == 2
-        assert said in capsys.readouterr().err and not (tmp_path / 'other').exists()
+        check_refused([*line, given, '--out', 'other'], 'option.unknown', '--classes', said)
+        assert not (tmp_path / 'other').exists()
     with refuses('option.unknown', 'does not name'):
         find_labels('red', ())
 
@@ -174,19 +174,18 @@ def test_segments_of_some_classes():
 
 
 @pytest.mark.parametrize(
-    'task, more, said',
+    'task, more, code, named',
     [
-        ('semantic', ['--save-txt'], '--save-txt'),
-        ('semantic', ['--save-crops'], '--save-crops'),
-        ('semantic', ['--classes', 'red'], '--classes'),
-        ('detection', ['--save-conf'], '--save-txt'),
+        ('semantic', ['--save-txt'], 'option.conflict', '--save-txt'),
+        ('semantic', ['--save-crops'], 'option.conflict', '--save-crops'),
+        ('semantic', ['--classes', 'red'], 'option.conflict', '--classes'),
+        ('detection', ['--save-conf'], 'option.needed', '--save-txt'),
     ],
 )
-def test_refused_by_name(tmp_path, monkeypatch, capsys, task, more, said):
+def test_refused_by_name(tmp_path, monkeypatch, capsys, task, more, code, named):
     monkeypatch.chdir(tmp_path)
     use_blobs(monkeypatch, task=task)
     save(tmp_path / 'a.png', paint((40, 80)))
-    assert main(['predict', '--model', 'a.onnx', 'a.png', *more]) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count('\n') == 1
+    check_refused(['predict', '--model', 'a.onnx', 'a.png', *more], code, named)
+    assert capsys.readouterr().err.count('\n') == 1
     assert [path.name for path in tmp_path.iterdir()] == ['a.png']

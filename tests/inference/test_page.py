@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from helpers import constant_models as constant
 from helpers.browser import open_browser
-from helpers.errors import refuses
+from helpers.errors import check_error, refuses, run_refused
 
 from mmresnest.cli.main import main
 from mmresnest.inference.exported import ExportedModel
@@ -273,10 +273,10 @@ def test_what_cannot_be_served(tmp_path, capsys):
     model = tmp_path / 'a.onnx'
     with socket.create_server(('127.0.0.1', 0)) as taken:
         port = taken.getsockname()[1]
-        assert main(['demo', str(model), '--port', str(port)]) == 2
-        said = capsys.readouterr().err
-        assert f'--port {port} is in use' in said and 'Traceback' not in said
-        free = int(said.split('--port ')[-1])
+        error = run_refused(['demo', str(model), '--port', str(port)])
+        check_error(error, 'page.port', f'--port {port} ')
+        assert 'Traceback' not in capsys.readouterr().err
+        free = int(str(error).split('--port ')[-1])
         assert port < free < port + servers.TRIED_PORTS
     with refuses('exported.missing', model):
         open_page(model, port=0)

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from helpers import tiny
 from helpers.blobs import paint, use_blobs
-from helpers.errors import refuses
+from helpers.errors import check_refused, refuses
 from helpers.tiers import mark_slow
 from mmengine.config import Config
 
 from mmresnest import Predictor
-from mmresnest.cli.main import main
 from mmresnest.config.load import load_config
 from mmresnest.config.retarget import use_data
 from mmresnest.engine.test import test as score
@@ -126,7 +125,7 @@ def test_the_recipe_of_the_config(trained, shapes):
     assert predictor(np.zeros((40, 60, 3), np.uint8)).labels.shape == (40, 60)
 
 
-def test_refused(tmp_path, monkeypatch, capsys):
+def test_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with refuses('option.conflict', '--slice', '--tta'):
         check_task(PredictOptions(slice=64, tta=True), 'semantic')
@@ -135,8 +134,7 @@ def test_refused(tmp_path, monkeypatch, capsys):
         check_mergeable(Config(dict(model=fusion)))
     use_blobs(monkeypatch)
     cv2.imwrite('a.png', paint((40, 40)))
-    assert main(['predict', '--model', 'a.onnx', 'a.png', '--tta']) == 2
-    assert 'an exported file' in capsys.readouterr().err
+    check_refused(['predict', '--model', 'a.onnx', 'a.png', '--tta'], 'option.conflict', '--tta')
     assert [path.name for path in tmp_path.iterdir()] == ['a.png']
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.blobs import BlobFinder, paint, use_blobs
-from helpers.errors import refuses
+from helpers.errors import check_refused, refuses
 
 from mmresnest.cli.main import main
 from mmresnest.inference import output_checks, slicing
@@ -54,14 +54,15 @@ def test_tiles_cover_an_image(overlap):
 
 
 def test_too_many_tiles(monkeypatch):
-    with pytest.raises(BadImage, match='--slice'):
+    with refuses('image.too-large', '5000 x 5000', 2745649, 4096, '--slice') as refused:
         list_tiles((5000, 5000), 32, 0.9)
+    assert refused.type is BadImage
     told = []
     images = enumerate([np.zeros((5000, 5000, 3), np.uint8), np.zeros((40, 40, 3), np.uint8)])
     sliced = SlicedPredictor(BlobFinder(), 32, 0.9)
     found = dict(sliced.stream(images, 1, lambda *bad: told.append(bad)))
     assert list(found) == [1] and told[0][0] == 0
-    with pytest.raises(BadImage):
+    with refuses('image.too-large'):
         sliced(np.zeros((5000, 5000, 3), np.uint8))
     monkeypatch.setattr(output_checks, 'MAX_BYTES', 100)
     semantic = SlicedPredictor(BlobFinder('semantic'), 32)
@@ -116,7 +117,7 @@ def test_an_object_larger_than_a_tile_is_one():
     assert as_rows(found) == [(0, 20, 20, 280, 280), (1, 100, 100, 110, 110)]
 
 
-def test_a_tile_smaller_than_every_object(tmp_path, monkeypatch, capsys):
+def test_a_tile_smaller_than_every_object(tmp_path, monkeypatch):
     """Refused by the first image with objects, before anything is written; later ones may be so."""
     monkeypatch.chdir(tmp_path)
     use_blobs(monkeypatch)
@@ -125,9 +126,8 @@ def test_a_tile_smaller_than_every_object(tmp_path, monkeypatch, capsys):
     cv2.imwrite('large.png', large)
     cv2.imwrite('small.png', paint((300, 300), (1, 100, 100, 110, 110)))
     line = ['predict', '--model', 'a.onnx', '--slice', '64', '--no-vis']
-    assert main([*line, 'empty.png', 'large.png', 'small.png']) == 2
-    error = capsys.readouterr().err
-    assert '--slice 64' in error and '260 pixels' in error and '--slice 520' in error
+    images = ['empty.png', 'large.png', 'small.png']
+    check_refused([*line, *images], 'option.value', '--slice 64', '260 pixels', '--slice 520')
     assert not (tmp_path / 'predictions').exists()
     assert main([*line, 'small.png', 'large.png']) == 0
     with refuses('option.value', '--slice 64'):
@@ -173,9 +173,8 @@ def test_refused(tmp_path, monkeypatch, capsys, more, code, said):
     monkeypatch.chdir(tmp_path)
     use_blobs(monkeypatch)
     cv2.imwrite('a.png', paint((80, 80)))
-    assert main(['predict', '--model', 'a.onnx', 'a.png', *more]) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count('\n') == 1
+    check_refused(['predict', '--model', 'a.onnx', 'a.png', *more], code, said)
+    assert capsys.readouterr().err.count('\n') == 1
     assert [path.name for path in tmp_path.iterdir()] == ['a.png']
 
 

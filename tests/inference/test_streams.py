@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.blobs import BlobFinder, paint, use_blobs
 from helpers.cameras import serve_pictures
-from helpers.errors import refuses
+from helpers.errors import check_refused, refuses
 
 from mmresnest.cli.main import main
 from mmresnest.inference import streams
@@ -179,7 +179,7 @@ def test_names(monkeypatch):
 def test_what_cannot_be_reached(tmp_path, monkeypatch, capfd, given, code, said):
     monkeypatch.chdir(tmp_path)
     use_blobs(monkeypatch)
-    assert main(['predict', '--model', 'a.onnx', given]) == 2
+    check_refused(['predict', '--model', 'a.onnx', given], code, said)
     out, err = capfd.readouterr()
     # FFmpeg's own lines cannot be silenced where a test before this one has used it.
     lines = [line for line in err.splitlines() if not line.startswith('[')]
