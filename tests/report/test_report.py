@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import tiny
-from helpers.errors import refuses
+from helpers.errors import check_error, refuses, run_refused
 from mmengine.config import Config
 from PIL import Image
 
@@ -837,25 +837,25 @@ def test_truth_of_a_data_set_without_a_file_of_coco():
 
 
 @pytest.mark.parametrize(
-    'line, said',
+    'line, code, parts',
     [
-        ('nowhere', ['no work folder', 'nowhere', '--work-dir']),
-        ('empty', ['neither a checkpoint nor a log', 'empty']),
-        ('mine ' * 13, ['13 work folders', '12']),
-        ('mine mine --checkpoint mine/epoch_1.pth', ['--checkpoint', '2 runs']),
-        ('mine --checkpoint gone.pth', ['no checkpoint', 'gone.pth']),
-        ('mine --checkpoint empty', ['empty is a folder']),
-        ('mine --checkpoint text.pth', ['text.pth', 'checkpoint']),
-        ('mine --out empty', ['is a folder', 'report.html']),
-        ('mine --out gone/report.html', ['no folder', 'gone']),
-        ('configless', ['has no config', 'print-config']),
-        ('unparsed', ['broken.py, line 1']),
-        ('unmodelled', ['has no model']),
-        ('dataless', ['no data', 'gone.json']),
-        ('valless', ['no val_dataloader']),
+        ('nowhere', 'report.nothing', ['nowhere', '--work-dir']),
+        ('empty', 'report.nothing', ['empty']),
+        ('mine ' * 13, 'option.value', [13, 12]),
+        ('mine mine --checkpoint mine/epoch_1.pth', 'option.conflict', ['--checkpoint', '2 runs']),
+        ('mine --checkpoint gone.pth', 'checkpoint.missing', ['gone.pth']),
+        ('mine --checkpoint empty', 'checkpoint.missing', ['empty', '.pth']),
+        ('mine --checkpoint text.pth', 'checkpoint.unreadable', ['text.pth']),
+        ('mine --out empty', 'option.no-folder', ['--out empty', 'empty/report.html']),
+        ('mine --out gone/report.html', 'option.no-folder', ['--out gone/report.html']),
+        ('configless', 'report.nothing', ['configless', 'print-config']),
+        ('unparsed', 'config.unparsable', ['broken.py, line 1']),
+        ('unmodelled', 'config.incomplete', ['unmodelled/broken.py']),
+        ('dataless', 'data.missing', ['dataless', 'gone.json']),
+        ('valless', 'config.no-split', ['valless', 'val_dataloader']),
     ],
 )
-def test_one_message_and_status_2(work, tmp_path, monkeypatch, capsys, line, said):
+def test_one_message_and_status_2(work, tmp_path, monkeypatch, capsys, line, code, parts):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'text.pth').write_text('text')
@@ -873,11 +873,11 @@ def test_one_message_and_status_2(work, tmp_path, monkeypatch, capsys, line, sai
         if config is not None:
             (folder / 'broken.py').write_text(config)
     before = sorted(tmp_path.rglob('*'))
-    assert main(['report', *line.split()]) == 2
+    error = run_refused(['report', *line.split()])
+    check_error(error, code, *parts)
     out, err = capsys.readouterr()
     messages = [one for one in err.splitlines() if one.startswith('mmresnest: error: ')]
-    assert len(messages) == 1, err
-    assert all(part in messages[0] for part in said), messages[0]
+    assert messages == [f'mmresnest: error: {error}'], err
     assert sorted(tmp_path.rglob('*')) == before
 
 
