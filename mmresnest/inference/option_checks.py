@@ -68,20 +68,6 @@ def check_sources(options: ImageOptions, sources: Iterable[Source]) -> None:
         )
 
 
-def refuse_tta(options: ImageOptions) -> None:
-    """Refuse several views of an image where a file predicts, which holds no recipe for them.
-
-    Raises:
-        UserError: they are asked for.
-    """
-    if options.tta:
-        raise UserError(
-            '--tta merges several views by the config of a training, which an exported file does '
-            'not hold; predict by config and checkpoint, or leave --tta out',
-            code='option.conflict',
-        )
-
-
 def needed_score(options: ImageOptions) -> float:
     """Return the lowest score of objects that the options have a use for."""
     return min(options.score_thr, LOW) if options.track else options.score_thr

@@ -19,14 +19,7 @@ from .base import BasePredictor, StreamPredictor
 from .class_filter import filter_by_class, find_labels
 from .images import BadImage, read_image
 from .inputs import Item, Source, count_images, find_sources
-from .option_checks import (
-    check_sources,
-    check_task,
-    check_values,
-    needed_score,
-    refuse_tta,
-    tile_overlap,
-)
+from .option_checks import check_sources, check_task, check_values, needed_score, tile_overlap
 from .options import ExportedOptions, ImageOptions, PredictOptions
 from .outputs import PREDICTIONS, ObjectFiles, OutputPlan, check_outputs
 from .results import Result
@@ -169,7 +162,12 @@ def predict_exported(
     from .exported import ExportedModel
 
     options = build_options(ExportedOptions, options, given)
-    refuse_tta(options)
+    if options.tta:
+        raise UserError(
+            '--tta merges several views by the config of a training, which an exported file does '
+            'not hold; predict by config and checkpoint, or leave --tta out',
+            code='option.conflict',
+        )
     return _run_prediction(
         lambda: ExportedModel(model, needed_score(options), options.device),
         [model],

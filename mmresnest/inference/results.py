@@ -6,7 +6,7 @@ Sizes are (height, width), boxes are x0 y0 x1 y1 in pixels of the image, labels 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -164,10 +164,8 @@ class Segmentation:
             UserError: supervision is not installed.
         """
         found = np.unique(self.labels)
-        masks = _stack_masks((self.labels == label for label in found), self.size)
-        return _to_supervision(
-            mask_boxes(masks), found, [class_name(self.names, one) for one in found], masks, None
-        )
+        masks = [self.labels == label for label in found]
+        return _regions_to_supervision(masks, found, self.names, self.size)
 
     def draw(self, image: Any) -> np.ndarray:
         """Tint the image by class, with names; see :meth:`Detections.draw`."""
@@ -235,11 +233,9 @@ class PanopticSegmentation:
         Raises:
             UserError: supervision is not installed.
         """
-        masks = _stack_masks((self.ids == one.id for one in self.segments), self.size)
+        masks = [self.ids == one.id for one in self.segments]
         labels = np.array([one.label for one in self.segments], np.int64)
-        return _to_supervision(
-            mask_boxes(masks), labels, [class_name(self.names, one) for one in labels], masks, None
-        )
+        return _regions_to_supervision(masks, labels, self.names, self.size)
 
     def draw(self, image: Any) -> np.ndarray:
         """Tint the image by class, with names; see :meth:`Detections.draw`."""
@@ -253,19 +249,18 @@ class PanopticSegmentation:
 Result = Detections | Segmentation | PanopticSegmentation
 
 
-def mask_boxes(masks: np.ndarray) -> np.ndarray:
-    """Return the boxes around masks, N H W -> N 4."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for box, mask in zip(boxes, masks):
+def _regions_to_supervision(
+    masks: Sequence[np.ndarray], labels: np.ndarray, names: tuple[str, ...], size: tuple[int, int]
+) -> Any:
+    """Return masks H W with the boxes around them; there may be none."""
+    stacked = np.array(masks, bool).reshape(-1, *size)
+    boxes = np.zeros((len(stacked), 4))
+    for box, mask in zip(boxes, stacked):
         rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
         if len(rows):
             box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return boxes
-
-
-def _stack_masks(masks: Iterable[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Stack masks in one array, also if there are none."""
-    return np.concatenate([np.zeros((0, *size), bool), *(mask[None] for mask in masks)])
+    named = [class_name(names, label) for label in labels]
+    return _to_supervision(boxes, labels, named, stacked, None)
 
 
 def _to_supervision(

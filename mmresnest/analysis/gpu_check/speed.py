@@ -201,14 +201,6 @@ def start_form(
     release_memory()
 
 
-def measure_peak(one: StartedForm, case: BenchmarkCase) -> tuple[float | None, float | None]:
-    """Return the MiB that a forward pass in training saves, and the peak of a step."""
-    saved = None
-    if case.mode == 'training':
-        saved = saved_and_peak_memory(one.forward, case.device)[0]
-    return saved, saved_and_peak_memory(one.step, case.device)[1]
-
-
 def measure_forms(
     case: BenchmarkCase, started: dict[str, StartedForm], left_out: dict[str, str], until: float
 ) -> dict[str, Any]:
@@ -227,7 +219,11 @@ def measure_forms(
             try:
                 with use_fast_form(case.device, form in FAST):
                     if not rounds:
-                        peaks[form] = measure_peak(one, case)
+                        trains = case.mode == 'training'
+                        peaks[form] = (
+                            saved_and_peak_memory(one.forward, case.device)[0] if trains else None,
+                            saved_and_peak_memory(one.step, case.device)[1],
+                        )
                     taken[form].append(time_step(one.step, case.device)[0] * 1e3)
             except torch.cuda.OutOfMemoryError:
                 left_out[form] = f'{format_size(case.size)} does not fit beside the other forms'

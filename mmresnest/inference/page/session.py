@@ -197,39 +197,29 @@ class PageSession:
         with self._working:
             return encode_image('.jpg', result.draw(picture.image))
 
-    def write_files(self, number: str, view: View, folder: Path, pictures: bool) -> list[Path]:
-        """Write a result as ``mmresnest predict`` does, and return the files."""
-        picture, model = self.find_picture(number), self.model
-        plan = OutputPlan(
-            folder,
-            folder / PREDICTIONS,
-            model.task,
-            pictures,
-            model.names,
-            num_things=model.num_things,
-        )
-        source = Source(Path(picture.name), Path(picture.name).stem, False)
-        writer = ResultWriter(plan)
-        with self._working:
-            result = filter_result(picture.result, view)
-            writer.add_result(Item(1, source, None, picture.image), result)
-            writer.close()
-        return sorted(path for path in folder.rglob('*') if path.is_file())
-
     def save_result(self, number: str, view: View, file: str) -> bytes:
         """Return a file of a result: the json, or all that ``predict`` writes in one archive.
 
         Raises:
             UserError: the picture is no longer kept.
         """
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            files = self.write_files(number, view, folder, pictures=file != PREDICTIONS)
-            if file == PREDICTIONS:
-                return (folder / PREDICTIONS).read_bytes()
+        picture, model, drawn = self.find_picture(number), self.model, file != PREDICTIONS
+        source = Source(Path(picture.name), Path(picture.name).stem, False)
+        with tempfile.TemporaryDirectory() as name, self._working:
+            folder, table = Path(name), Path(name) / PREDICTIONS
+            writer = ResultWriter(
+                OutputPlan(
+                    folder, table, model.task, drawn, model.names, num_things=model.num_things
+                )
+            )
+            result = filter_result(picture.result, view)
+            writer.add_result(Item(1, source, None, picture.image), result)
+            writer.close()
+            if not drawn:
+                return table.read_bytes()
             packed = io.BytesIO()
             with zipfile.ZipFile(packed, 'w', zipfile.ZIP_DEFLATED) as archive:
-                for path in files:
+                for path in sorted(path for path in folder.rglob('*') if path.is_file()):
                     archive.write(path, path.relative_to(folder).as_posix())
             return packed.getvalue()
 
