@@ -182,16 +182,31 @@ def _group_objects(table: Table) -> dict[Any, list[Any]]:
 
 
 def _link_images(paths: Sequence[Path], folder: Path) -> list[str]:
-    """Link images into one folder; return their names there, with folders where names repeat."""
+    """Link images into one folder; return their names there, with folders where names repeat.
+
+    Raises:
+        UserError: an image stands twice.
+    """
     folder.mkdir(parents=True)
+    paths = [Path(os.path.abspath(path)) for path in paths]
+    path, count = Counter(paths).most_common(1)[0]
+    if count > 1:
+        raise UserError(
+            f'the image {path} is listed {count} times, and a folder of this format has it once; '
+            'take it out of one of the parts, or convert to coco',
+            code='data.not-exact',
+        )
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
-        paths = [Path(os.path.abspath(path)) for path in paths]
         common = find_common_folder(paths)
         names = ['_'.join(path.relative_to(common).parts) for path in paths]
+    if len(set(names)) < len(names):  # a_b/c and a/b_c
+        names = [f'{number}_{name}' for number, name in enumerate(names, start=1)]
     for path, name in zip(paths, names):
         try:
-            (folder / name).symlink_to(os.path.abspath(path))
+            (folder / name).symlink_to(path)
+        except FileExistsError:  # a copy would go through the link, into the image behind it
+            raise
         except OSError:  # Windows asks for a right that few have
             shutil.copyfile(path, folder / name)
     return names
