@@ -240,6 +240,11 @@ def add_run(parser: Parser) -> None:
         metavar='WORK_DIR',
         help='the work folder of a training, which has config, data, classes and checkpoint',
     )
+    add_run_checkpoint(parser)
+
+
+def add_run_checkpoint(parser: Parser) -> None:
+    """Add which checkpoint of a work folder is taken, and how far both are trusted."""
     parser.add_argument(
         '--checkpoint',
         metavar='FILE',

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..inference.page.options import PageOptions
-from .arguments import Command, Parser, add_arguments, add_safe_config, add_trust, read_options
+from .arguments import Command, Parser, add_arguments, add_run_checkpoint, read_options
 from .printing import show
 
 
@@ -17,14 +17,8 @@ def add_demo_arguments(parser: Parser) -> None:
         help='the work folder of a training; or an .onnx or .xml that mmresnest export wrote, run '
         'without torch',
     )
-    parser.add_argument(
-        '--checkpoint',
-        metavar='FILE',
-        help='of the work folder (default: the one with the best score, else the newest)',
-    )
+    add_run_checkpoint(parser)
     add_arguments(parser, PageOptions)
-    add_safe_config(parser)
-    add_trust(parser)
 
 
 def run_demo(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .arguments import Command, Parser, add_safe_config, add_trust
+from .arguments import Command, Parser, add_run_checkpoint
 from .printing import show
 
 
@@ -12,11 +12,7 @@ def add_push_arguments(parser: Parser) -> None:
     """Add the arguments."""
     parser.add_argument('work_dir', metavar='WORK_DIR', help='the work folder of a training')
     parser.add_argument('name', metavar='NAME', help='of the model on the hub, as USER/MODEL')
-    parser.add_argument(
-        '--checkpoint',
-        metavar='FILE',
-        help='of the work folder (default: the one with the best score, else the newest)',
-    )
+    add_run_checkpoint(parser)
     parser.add_argument(
         '--license', default='', metavar='ID', help='as the hub names it, such as apache-2.0'
     )
@@ -26,8 +22,6 @@ def add_push_arguments(parser: Parser) -> None:
     parser.add_argument(
         '--out', metavar='DIR', help='write what would be uploaded into this folder, and stop'
     )
-    add_safe_config(parser)
-    add_trust(parser)
 
 
 def run_push(args: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ from ..data.request import DataRequest
 from ..engine import checkpoints, tta
 from ..engine.runner import explain_build_errors
 from ..errors import UserError
+from ..registry import HOOKS
 from .base import BasePredictor, check_score
 from .checkpoint_config import (
     choose_class_names,
@@ -87,7 +88,9 @@ class Predictor(BasePredictor):
         self.device = resolve_device(device)
         check_score(score_thr)
         self.score_thr = score_thr
-        exported = None if runtime is None else build_runtime(runtime)
+        exported = None
+        if runtime is not None:
+            exported = HOOKS.build(dict(type='mmresnest.RunExported', runtime=runtime))
         content = checkpoints.read_checkpoint(checkpoint)
         cfg = configure_for_checkpoint(config, content, data, demo, options)
         limit_regions(cfg, max_regions)
@@ -231,17 +234,6 @@ class Predictor(BasePredictor):
                 Segment(number, code % 1000, code % 1000 < self.num_things, int(where.sum()))
             )
         return PanopticSegmentation(ids, tuple(segments), self.names, size)
-
-
-def build_runtime(name: str) -> Any:
-    """Return what has a runtime compute a model's maps.
-
-    Raises:
-        UserError: there is no such runtime, or it is not installed.
-    """
-    from ..registry import HOOKS
-
-    return HOOKS.build(dict(type='mmresnest.RunExported', runtime=name))
 
 
 def resolve_device(name: str) -> str:

@@ -155,7 +155,7 @@ def iter_stream(
     """Read pictures of a stream, H W 3 in RGB, each with its number from 0, until it ends.
 
     Args:
-        stream: it.
+        stream: what is read.
         every: read no more than one of so many pictures.
         say: is told when the stream stutters, and when it ends.
         stop: ends it when set.
@@ -204,7 +204,7 @@ class _LiveReader(threading.Thread):
     """Reads a stream in the background, and holds its newest picture.
 
     Args:
-        stream: it.
+        stream: what is read.
         stop: ends the reading when set.
 
     Attributes:
