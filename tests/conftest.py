@@ -145,6 +145,15 @@ def unformatted(monkeypatch):
         monkeypatch.setattr(f'{module}.FormatCode', lambda text, **_: (text, False), raising=False)
 
 
+@pytest.fixture(scope='module')
+def kept_bases() -> Iterator[None]:
+    """Has files that many configs inherit from parsed once in a module."""
+    from helpers.base_configs import keep_base_files
+
+    with keep_base_files():
+        yield
+
+
 @pytest.fixture
 def uninitialized(monkeypatch):
     """Leaves new weights as they are: on the device meta torch takes long to fill nothing."""

@@ -38,7 +38,7 @@ EVERY = FULL or bool(os.environ.get('MMRESNEST_EVERY_CONFIG'))
 each = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 
 # mmengine, mmdet and mmseg warn of their own future at every turn.
-pytestmark = pytest.mark.filterwarnings('ignore')
+pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('kept_bases')]
 
 BOTH = (
     'resnest50',
