@@ -173,7 +173,7 @@ def align_classes(runs: Sequence[Run], common: bool = False) -> list[Run]:
         raise UserError(
             f'{", ".join(run.name for run in judged)} have no class in common; make a report of '
             'each',
-            code='report.unlike-runs',
+            code='report.no-common-class',
         )
     return [
         replace(

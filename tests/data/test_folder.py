@@ -220,7 +220,7 @@ def test_no_folder(tmp_path):
         read_folder(tmp_path / 'empty')
     with refuses('data.no-annotations', 'train.json'):
         read_folder(tmp_path / 'empty', 'coco')
-    with refuses('option.unknown', 'unknown kind'):
+    with refuses('option.unknown', "'voc'", 'legal: '):
         read_folder(tmp_path / 'empty', 'voc')
 
 

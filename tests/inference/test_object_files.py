@@ -159,7 +159,7 @@ def test_classes(tmp_path, monkeypatch, capsys):
     for given, said in (('blu', 'nearest: blue'), ('red,rat', "'rat'"), (',', 'legal: red')):
         check_refused([*line, given, '--out', 'other'], 'option.unknown', '--classes', said)
         assert not (tmp_path / 'other').exists()
-    with refuses('option.unknown', 'does not name'):
+    with refuses('option.unknown', "'red'"):
         find_labels('red', ())
 
 

@@ -245,7 +245,7 @@ def test_pages_of_elsewhere_are_refused():
 def test_few_pictures_are_kept(monkeypatch):
     session, _ = make_session()
     numbers = [session.add_picture('x.png', encode())['id'] for _ in range(sessions.MAX_KEPT + 1)]
-    with refuses('page.forgotten', 'drop it here again'):
+    with refuses('page.forgotten'):
         session.find_picture(numbers[0])
     assert session.find_picture(numbers[1]).bytes >= PICTURE.nbytes
     monkeypatch.setattr(sessions, 'MAX_BYTES', 1)

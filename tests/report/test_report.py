@@ -482,7 +482,7 @@ def test_runs_of_other_classes_are_compared_over_the_common_ones(tmp_path):
     # the same classes in another order are no other classes
     turned = renamed(drawn(tmp_path), 'd', 'c', 'b', 'a')
     assert page.align_classes([of_run(one), of_run(turned, 'b')])[1].results.classes == list('abcd')
-    with refuses('report.unlike-runs', 'no class in common'):
+    with refuses('report.no-common-class'):
         page.align_classes([of_run(one), of_run(renamed(two, *'wxyz'), 'b')], common=True)
 
 

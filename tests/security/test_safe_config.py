@@ -207,9 +207,8 @@ def test_what_names_no_program_is_accepted(tmp_path, monkeypatch):
 def test_a_config_that_was_read_as_data_is_written_as_data(tmp_path, unformatted):
     """The copy in the work folder is what mmengine executes the next time."""
     path = written(tmp_path / 'config.json', json.dumps({"x'": 1, 'open("mark")': 2}))
-    with refuses('config.unsafe', 'has a quote') as error:
+    with refuses('config.unsafe', '''"x'"'''):
         config_reader.read_config(path)
-    assert error.value.code == 'config.unsafe'
     path = written(tmp_path / 'config.json', json.dumps({'a': {'open("mark")': "'", 'c"d': '"'}}))
     ours = config_reader.read_config(path)
     ours.dump(tmp_path / 'copy.py')
