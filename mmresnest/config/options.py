@@ -271,6 +271,7 @@ class TestOptions(RunOptions):
     """How a checkpoint is tested.
 
     Attributes:
+        classes: score these of the data's classes alone, for a model that was trained on them.
         out: write the predictions: .pkl; .json for detectors; a folder for segmentors.
         show_dir: draw predictions beside the ground truth.
         tta: average over mirrored (segmentors: and scaled) copies.
@@ -281,10 +282,16 @@ class TestOptions(RunOptions):
     __test__: ClassVar[bool] = False  # pytest takes a class by its name for a test
 
     splits: tuple[str, ...] = ('test',)
+    classes: str | None = option(metavar='NAME,...')
     out: str | os.PathLike | None = option(metavar='FILE')
     show_dir: str | os.PathLike | None = option(metavar='DIR')
     tta: bool = option(False)
     runtime: str | None = option(choices=RUNTIMES)
+
+    @property
+    def scored_classes(self) -> str | None:
+        """Return the classes that are scored, None for all."""
+        return self.classes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from ..errors import UserError
 from ..models.weights import loading, reader
 from ..utils.files import integrity_error
+from .class_order import match_classes, recorded_classes
 from .wrappers import unwrap_model
 
 
@@ -142,7 +143,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def check_fit(path: str | os.PathLike, content: Mapping[str, Any], model: Any) -> None:
+def check_fit(
+    path: str | os.PathLike, content: Mapping[str, Any], model: Any, classes: Sequence[str] = ()
+) -> None:
     """Refuse a checkpoint of another model, before anything is scored with random weights.
 
     A backbone of ours takes any layout, so the file is compared as loading will convert it.
@@ -151,9 +154,11 @@ def check_fit(path: str | os.PathLike, content: Mapping[str, Any], model: Any) -
         path: the checkpoint, for messages.
         content: what :func:`read_checkpoint` returned.
         model: the module that will load it.
+        classes: those of the data that the model is for; empty if there are none.
 
     Raises:
-        UserError: if a weight has another shape, or one in ten of the model's weights is not there.
+        UserError: if a weight has another shape, by their names where classes are the reason, or
+            one in ten of the model's weights is not there.
     """
     model = unwrap_model(model)
     given = {
@@ -179,6 +184,7 @@ def check_fit(path: str | os.PathLike, content: Mapping[str, Any], model: Any) -
         )
     other = [name for name in wanted if name in shared and wanted[name] != given[name]]
     if other:
+        match_classes(path, recorded_classes(content), classes)
         said = '; '.join(
             f'{name} is {given[name]} in the file and {wanted[name]} in the model'
             for name in other[:3]

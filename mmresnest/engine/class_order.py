@@ -62,11 +62,13 @@ def match_classes(
             if ours != theirs
         ]
         more = f', and {len(pairs) - MAX_PAIRS} more' if len(pairs) > MAX_PAIRS else ''
+        some = set(trained) < set(data)
         raise UserError(
             f'{name} was trained on other classes than those of the data: class '
             f'{"; class ".join(pairs[:MAX_PAIRS])}{more}. A score would be of classes that the '
             'model does not know; give the data that it was trained for, or, where only the '
-            'spelling differs, the names of the checkpoint in the data',
+            'spelling differs, the names of the checkpoint in the data'
+            + (f'; --classes {",".join(trained)} takes these of the data alone' if some else ''),
             code='checkpoint.other-classes',
         )
     order = [data.index(one) for one in trained]

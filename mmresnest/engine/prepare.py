@@ -24,6 +24,7 @@ from mmengine.logging import print_log
 
 from ..config.architecture import set_architecture
 from ..config.checks import check_annotations
+from ..config.classes import select_classes
 from ..config.defaults import (
     CHECKED,
     TYPES,
@@ -359,6 +360,7 @@ def make_work_dir(cfg: Config) -> None:
 CONFIG_STEPS: tuple[tuple[Any, ...], ...] = (
     (if_asked(set_architecture), 'arch', 'arch', 'from_scratch', 'demo', 'trains'),
     (use_data_folder, 'data', 'demo', 'launcher', 'mask_values', 'data_format', 'split'),
+    (if_asked(select_classes), 'scored_classes', 'scored_classes'),
     (if_asked(start_from_scratch), 'from_scratch'),
     (if_asked(shrink_config), 'demo'),
     (if_asked(set_strategy), 'strategy', 'strategy'),

@@ -112,11 +112,12 @@ def test(
                 runner = build_runner(cfg)
                 log_threads()
             shown.holds = False
-            checkpoints.check_fit(checkpoint, content, runner.model)
+            loop = runner.test_loop
+            metainfo = loop.dataloader.dataset.metainfo
+            checkpoints.check_fit(checkpoint, content, runner.model, metainfo.get('classes') or ())
             if options.compile:
                 compile_parts(runner.model)
-            loop = runner.test_loop
-            follow_data(checkpoint, content, runner.model, loop.dataloader.dataset.metainfo)
+            follow_data(checkpoint, content, runner.model, metainfo)
         del content  # the runner reads it once more
         if dump is not None:
             loop.evaluator.metrics.append(dump)

@@ -113,6 +113,22 @@ def test_a_detector_is_scored_by_name(trained, shapes, tmp_path):
     assert one == two != []
 
 
+def test_some_classes_of_the_data_are_scored(trained, shapes, tmp_path):
+    config, checkpoint, cfg_options = trained('detection')
+    names = [row['name'] for row in json.loads((shapes / 'val.json').read_text())['categories']]
+    more = rewrite_categories(
+        shapes, tmp_path / 'more', lambda rows: [dict(id=99, name='blob'), *rows[::-1]]
+    )
+    with refuses('checkpoint.other-classes', checkpoint, f'--classes {",".join(names)}'):
+        score(config, checkpoint, data=more, work_dir=tmp_path, cfg_options=cfg_options)
+    asked = dict(data=more, classes=','.join(names))
+    ours, theirs = (
+        score(config, checkpoint, work_dir=tmp_path, cfg_options=cfg_options, **given).metrics
+        for given in (asked, dict(data=shapes))
+    )
+    assert ours == theirs
+
+
 class Oracle:
     """Finds every object of a file, its classes numbered in an order of its own."""
 
