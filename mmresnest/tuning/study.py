@@ -38,23 +38,12 @@ STATES = {
 }
 
 
-class GridSampler(optuna.samplers.BaseSampler):
+class GridSampler(optuna.samplers.RandomSampler):
     """Give trial N the N-th of a list of combinations, whoever runs the others."""
 
     def __init__(self, combinations: Sequence[dict[str, Any]]) -> None:
+        super().__init__()
         self.combinations = combinations
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Return nothing: each parameter is looked up by itself."""
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Return nothing, as above."""
-        return {}
 
     def sample_independent(
         self,

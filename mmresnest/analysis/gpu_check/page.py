@@ -158,26 +158,23 @@ def format_speed(items: Sequence[dict[str, Any]]) -> list[str]:
 def format_training(items: Sequence[dict[str, Any]]) -> list[str]:
     """Return pace and scores of the training, and of the short run before it."""
     rows = []
-    for one in items:
-        values = one.get('values') or {}
+    for values in (one.get('values') or {} for one in items):
         for name in ('probe', 'training'):
-            run = values.get(name)
-            if run:
-                scores = ', '.join(
-                    f'{key.rpartition("/")[2]} {score:.3f}' for key, score in run['scores'].items()
-                )
-                rows.append(
-                    (
-                        f'{values["config"]} on {values["data"]}, {name}',
-                        run['steps'],
-                        f'{run["images_per_second"]:.1f}',
-                        f'{run["step"] * 1e3:.1f}',
-                        f'{run["data_time"] * 1e3:.1f}',
-                        f'{run["memory_mib"]:.0f}',
-                        run['wrapper'],
-                        scores,
-                    )
-                )
+            if name not in values:
+                continue
+            run = values[name]
+            scores = (f'{key.rpartition("/")[2]} {one:.3f}' for key, one in run['scores'].items())
+            figures = [run['images_per_second'], run['step'] * 1e3, run['data_time'] * 1e3]
+            rows.append(
+                [
+                    f'{values["config"]} on {values["data"]}, {name}',
+                    run['steps'],
+                    *(f'{figure:.1f}' for figure in figures),
+                    f'{run["memory_mib"]:.0f}',
+                    run['wrapper'],
+                    ', '.join(scores),
+                ]
+            )
     if not rows:
         return [NOT_MEASURED, '']
     columns = ['', 'steps', 'images/s', 'step ms', 'data ms', 'MiB', 'precision', 'scores']
