@@ -341,7 +341,7 @@ def test_data_drawn_for_the_demo(tmp_path, monkeypatch):
     assert [one['layouts'] for one in asked] == [LAYOUTS, ['coco']]
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    with refuses('shapes.folder-taken', "layouts=['coco'], not ['panoptic']"):
+    with refuses('shapes.folder-taken', 'data/shapes', 'train=1,'):
         draw_embedded_data('panoptic')
 
 
