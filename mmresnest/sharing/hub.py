@@ -274,7 +274,8 @@ def hide_paths(cfg: Config) -> Config:
 
     def convert(node: Any) -> Any:
         if isinstance(node, Mapping):
-            return {key: convert(one) for key, one in node.items()}
+            # Names of classes may look like paths: those of Open Images are /m/01g317 and such.
+            return {key: one if key == 'classes' else convert(one) for key, one in node.items()}
         if isinstance(node, (list, tuple)):
             return type(node)(convert(one) for one in node)
         if isinstance(node, str) and os.path.isabs(os.path.expanduser(node)):

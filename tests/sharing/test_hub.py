@@ -8,6 +8,7 @@ import torch
 import yaml
 from helpers import fake_hub, tiny
 from helpers.errors import check_refused, refuses
+from mmengine.config import Config
 
 from mmresnest.cli.main import main
 from mmresnest.data.shapes.dataset import draw_dataset
@@ -114,6 +115,20 @@ def test_scores_are_those_of_the_checkpoint(tmp_path, name, iteration, score, to
     meta = {} if iteration is None else dict(iter=iteration)
     expected = {} if score is None else {'coco/bbox_mAP': score}
     assert hub.find_scores(run, meta) == (expected, told)
+
+
+def test_names_of_classes_are_no_paths():
+    cfg = Config(
+        dict(
+            metainfo=dict(classes=('/m/01g317', 'cat')),
+            data_root='/home/someone/data/',
+            steps=[dict(file='~/a/b.txt')],
+            work_dir='/home/someone/run',
+        )
+    )
+    assert hub.hide_paths(cfg).to_dict() == dict(
+        metainfo=dict(classes=('/m/01g317', 'cat')), data_root='data/', steps=[dict(file='b.txt')]
+    )
 
 
 def test_names_of_classes_are_no_markup():
