@@ -115,9 +115,9 @@ def _check_address(address: str, label: str) -> None:
 
 
 def _hide_login(address: str) -> str:
-    """Return an address without user, password and query, which would end up in files and logs."""
-    place, question, _ = address.partition('?')
-    return re.sub(r'://[^/]*@', '://', place) + ('?...' if question else '')
+    """Return an address without what may be secret: it ends up in files and logs."""
+    place = re.split('[?#]', address, maxsplit=1)[0]
+    return re.sub(r'://[^/]*@', '://', place) + ('?...' if place != address else '')
 
 
 def _open_capture(address: str | int) -> Any:

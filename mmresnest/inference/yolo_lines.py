@@ -62,14 +62,14 @@ def _find_outline(mask: np.ndarray) -> np.ndarray:
     """Return the outline N 2 of the largest part of a mask, along the edges of its pixels."""
     import cv2
 
-    # OpenCV goes through the middles of pixels: at twice the size these lie a quarter of a pixel
-    # within the edge.
+    # OpenCV goes through the middles of pixels. At twice the size pixel p is 2 p and 2 p + 1: of an
+    # edge before it the outline has the one, which stands for p, of one behind it the other, p + 1.
     twice = np.repeat(np.repeat(mask.astype(np.uint8), 2, 0), 2, 1)
     outlines, _ = cv2.findContours(twice, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     if not outlines:
         return np.zeros((0, 2))
     largest = max(outlines, key=cv2.contourArea)
-    return (largest.reshape(-1, 2) + 0.5) / 2
+    return (largest.reshape(-1, 2) + 1) // 2
 
 
 def _format_shares(pixels: Iterable[float], size: tuple[int, int]) -> list[str]:

@@ -117,6 +117,9 @@ def test_an_outline_covers_its_mask():
     mask[50:, 80:] = 0
     fine = np.kron(mask, np.ones((8, 8), np.uint8))
     assert (drawn & fine).sum() / (drawn | fine).sum() > 0.97
+    x, y = corners.T
+    area = abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2
+    assert area == pytest.approx(mask.sum(), abs=0.1), 'along the edges of its pixels'
     assert np.array(two.split()[1:], float) * ((90, 60) * 4) == pytest.approx(
         [3, 3, 6, 3, 6, 6, 3, 6], abs=1e-4
     )

@@ -158,6 +158,7 @@ def test_names(monkeypatch):
 
     assert named('rtsp://a:b@10.0.0.7:554/live/1?x=y') == '10_0_0_7_554_live_1'
     assert named('http://../..') == 'stream' and named(3) == 'camera_3'
+    assert named('http://h/a#token=b') == 'h_a'
     monkeypatch.setattr(
         'mmresnest.inference.inputs.find_stream', lambda text: Stream(text, text, RATE, None)
     )
