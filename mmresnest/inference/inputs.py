@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.base import IMAGE_SUFFIXES
+from ..data.base import IMAGE_SUFFIXES, is_hidden
 from ..errors import UserError
 from .streams import Stream, find_stream, is_stream
 from .videos import examine_video
@@ -126,10 +126,15 @@ def _expand_pattern(text: str) -> list[Path]:
 
 
 def _list_folder(folder: Path) -> list[Path]:
-    """List the images and videos of a folder, without those of its subfolders."""
+    """List the images and videos of a folder, without those of its subfolders.
+
+    A link to nothing is listed, and skipped by name later, as a bad image.
+    """
     known = (*IMAGE_SUFFIXES, *MORE_IMAGES, *VIDEO_SUFFIXES)
     found = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in known and path.is_file()
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in known and not is_hidden(path.name) and not path.is_dir()
     )
     if not found:
         inner = sorted(path.name for path in folder.iterdir() if path.is_dir())

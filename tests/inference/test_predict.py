@@ -566,6 +566,7 @@ def test_what_is_found(tmp_path, monkeypatch, shapes):
     for name in ('in/b.PNG', 'in/a.jpg', 'in/deep/c.jpg', 'in/d[1].jpg'):
         gradient('RGB').save(name)
     (tmp_path / 'in/notes.txt').touch()
+    (tmp_path / 'in/._a.jpg').touch()
 
     def found(*given):
         return [source.path.as_posix() for source in inputs.find_sources(given)]
@@ -575,6 +576,8 @@ def test_what_is_found(tmp_path, monkeypatch, shapes):
     assert found('in/a.jpg', 'in', tmp_path / 'in/a.jpg')[0] == 'in/a.jpg'
     assert len(found('in/a.jpg', 'in', tmp_path / 'in/a.jpg')) == 3, 'each once'
     assert found('in/d[1].jpg', 'gone.jpg') == ['in/d[1].jpg', 'gone.jpg']
+    (tmp_path / 'in/link.jpg').symlink_to('gone.jpg')  # is named when it cannot be read
+    assert found('in') == ['in/a.jpg', 'in/b.PNG', 'in/d[1].jpg', 'in/link.jpg']
     with refuses('image.none'):
         found()
     for given in ('in/*.webp', 'https://a.b/c.jpg', 'gone.mp4'):
