@@ -40,7 +40,7 @@ def train_detector(plan: CheckPlan, run: ItemRun) -> dict[str, Any]:
     if data is None:
         sizes: dict[str, Any] = dict(train=8, val=2, test=0, size=(64, 64)) if plan.toy else {}
         data = str(draw_dataset(folder / 'shapes', layouts=['coco'], progress=False, **sizes))
-    probe = 4 if plan.toy else PROBE
+    probe = 2 if plan.toy else PROBE
     pace = run_training(plan, data, folder / 'probe', probe, scored=False)
     values: dict[str, Any] = dict(config=CONFIG, data=plan.data or 'drawn shapes', probe=pace)
     run.note_values(values)
