@@ -532,3 +532,24 @@ def test_a_label_of_two_images_is_refused(tmp_path):
         shutil.copy(path, tmp_path / 'night' / path.name)
     folder = read_folder(DataRequest(tmp_path, division=Division(0.5)), 'coco')
     assert folder.counts == dict(train=1, val=1)
+
+
+def test_a_name_with_a_folder_means_no_image_of_another(tmp_path):
+    shots = make_truth(['train'])['train']
+    header = 'filename,class,xmin,ymin,xmax,ymax\n'
+    lines = [f'{folder}\\{at}.jpg,disk,1,2,10,20\n' for folder in ('day', 'night') for at in (0, 1)]
+    for number, line in enumerate(lines):
+        name = line.partition(',')[0].replace('\\', '/')
+        draw_image(tmp_path / 'images' / name, shots[number]._replace(name=f'n{number}'))
+    write_text(tmp_path / 'labels.csv', header + ''.join(lines))
+    folder = read_folder(DataRequest(tmp_path, division=Division(0.5)), 'coco')
+    found = set()
+    for part in folder.splits.values():
+        table = json.loads((folder.root / part.annotations).read_text())
+        found |= {(folder.root / part.images / row['file_name']) for row in table['images']}
+    assert found == {
+        tmp_path / 'images' / d / f'{at}.jpg' for d in ('day', 'night') for at in (0, 1)
+    }
+    (tmp_path / 'images/night/1.jpg').rename(tmp_path / 'images/night/2.jpg')
+    with refuses('data.image-missing', 'labels.csv:5', 'night'):  # not that of the day
+        read_folder(DataRequest(tmp_path, division=Division(0.5)), 'coco')

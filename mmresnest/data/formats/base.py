@@ -467,10 +467,24 @@ class ImageIndex:
         for path in self.paths:
             self.names[path.name].append(path)
             self.stems[path.stem].append(path)
+        self.folders = {path.parent.name for path in self.paths}
 
     def has(self, name: str) -> bool:
         """Return whether an image has the last part of a path for its name."""
         return name.replace('\\', '/').rpartition('/')[2] in self.names
+
+    def find_named(self, name: str) -> list[Path]:
+        """Return the images whose paths end as a name does, in the most of its parts.
+
+        Where the folder that it names holds images, none of another folder is meant.
+        """
+        parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
+        found = self.names.get(parts[-1], []) if parts else []
+        for count in range(len(parts), 1, -1):
+            same = [path for path in found if list(path.parts[-count:]) == parts[-count:]]
+            if same:
+                return same
+        return [] if len(parts) > 1 and parts[-2] in self.folders else found
 
     def find_near(self, label: Path, name: str) -> Path | None:
         """Return the image that a label file stands for.

@@ -216,7 +216,8 @@ def _list_candidates(root: Path, path: Path) -> list[Path]:
 def _find_image(name: str, index: ImageIndex, path: Path, root: Path) -> Path:
     """Return the one image whose path ends as a name does, in the most of its parts.
 
-    A bare name means none of the images in a folder of another split.
+    A bare name means none of the images in a folder of another split, and a name with a folder that
+    holds images none of another folder.
     Label Studio writes names as addresses: ``a%20b.jpg``, ``/data/local-files/?d=folder%2Fa.jpg``.
     """
     if not index.has(name):
@@ -229,6 +230,8 @@ def _find_image(name: str, index: ImageIndex, path: Path, root: Path) -> Path:
         same = [one for one in found if list(one.parts[-count:]) == parts[-count:]]
         if count == 1:
             same = [one for one in same if one not in foreign]
+            if len(parts) > 1 and parts[-2] in index.folders:
+                same = []
         if len(same) == 1:
             return same[0]
         if same:

@@ -93,8 +93,7 @@ def read_cvat(root: Path) -> ObjectData:
 
 def _read_picture(node: Node, path: Path, root: Path, index: ImageIndex) -> Picture:
     name = node.attributes.get('name', '').replace('\\', '/')
-    parts, found = name.split('/'), index.names.get(name.rpartition('/')[2], [])
-    same = [one for one in found if list(one.parts[-len(parts) :]) == parts] or found
+    same = index.find_named(name)
     if len(same) != 1:
         raise UserError(
             f'{path}:{node.line}: '

@@ -176,8 +176,7 @@ def _find_image(row: Mapping[str, str], path: Path, line: int, index: ImageIndex
     beside = path.parent / name
     if name and beside.is_file():
         return beside
-    base = name.replace('\\', '/').rpartition('/')[2]
-    found = index.names.get(base, [])
+    found = index.find_named(name)
     split = name_split(path.stem) or name_split(path.parent.name)
     same = [one for one in found if split and split in map(name_split, one.parts[:-1])] or found
     if len(same) != 1:
