@@ -553,3 +553,23 @@ def test_a_name_with_a_folder_means_no_image_of_another(tmp_path):
     (tmp_path / 'images/night/1.jpg').rename(tmp_path / 'images/night/2.jpg')
     with refuses('data.image-missing', 'labels.csv:5', 'night'):  # not that of the day
         read_folder(DataRequest(tmp_path, division=Division(0.5)), 'coco')
+
+
+def test_images_of_cvat_s_subsets_have_names_of_their_own(tmp_path):
+    shots, rows = make_truth(['train'])['train'], []
+    for number, (subset, name) in enumerate(
+        [(s, n) for s in ('Train', 'Validation') for n in '01']
+    ):
+        draw_image(tmp_path / 'images' / subset / f'{name}.jpg', shots[number])
+        width, height = shots[number].size
+        rows.append(
+            f'<image id="{number}" name="{name}.jpg" subset="{subset}" width="{width}" '
+            f'height="{height}"><box label="disk" xtl="1" ytl="2" xbr="9" ybr="9"/></image>'
+        )
+    write_text(tmp_path / 'annotations.xml', f'<annotations>{"".join(rows)}</annotations>')
+    folder = read_folder(tmp_path, 'coco')
+    for split, subset in (('train', 'Train'), ('val', 'Validation')):
+        part = folder.split(split)
+        table = json.loads((folder.root / part.annotations).read_text())
+        read = [folder.root / part.images / row['file_name'] for row in table['images']]
+        assert read == [tmp_path / 'images' / subset / f'{name}.jpg' for name in '01']

@@ -93,7 +93,9 @@ def read_cvat(root: Path) -> ObjectData:
 
 def _read_picture(node: Node, path: Path, root: Path, index: ImageIndex) -> Picture:
     name = node.attributes.get('name', '').replace('\\', '/')
-    same = index.find_named(name)
+    same, split = index.find_named(name), name_split(node.attributes.get('subset', ''))
+    folders = {one: one.relative_to(root).parts[:-1] for one in same}
+    same = [one for one in same if split and split in map(name_split, folders[one])] or same
     if len(same) != 1:
         raise UserError(
             f'{path}:{node.line}: '
