@@ -175,6 +175,11 @@ TWO = dict(train=7, val=6)
 # fmt: off
 ODD = {
     'yolo-path-absolute': Odd('yolo', put_yaml_above),
+    'yolo-lists-of-another-machine': Odd('yolo-lists', lambda root: [
+        write_text(path, ''.join(f'{start}{line.removeprefix("./")}\n' for line in
+                                 path.read_text().split('\n') if line))
+        for path, start in ((root / 'train.txt', 'C:\\data\\'), (root / 'val.txt', '/home/me/'))],
+        TWO),
     'yolo-no-path': Odd('yolo', set_yaml(path=None)),
     'yolo-lists-of-folders': Odd('yolo', set_yaml(train=['images/train', 'images/test'], test=None),
                                  dict(train=10, val=6)),

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ...errors import UserError
@@ -27,6 +27,7 @@ from ..checks.images import track_rows
 from ..text_files import read_lines, refuse_encoding
 from .base import (
     WHOLE,
+    ImageIndex,
     Likeness,
     ObjectData,
     Picture,
@@ -331,8 +332,12 @@ def _list_places(places: Sequence[Path], settings: Path) -> list[Path]:
 
 
 def _read_image_list(path: Path, settings: Path) -> list[Path]:
-    """Return the images that a text file lists, a name a line, from its folder or the settings'."""
+    """Return the images that a text file lists, a name a line, from its folder or the settings'.
+
+    Absolute paths are often of another machine: then the one image whose path ends so is meant.
+    """
     lines, found = read_lines(path), []
+    index: ImageIndex | None = None
     for number, line in enumerate(lines, start=1):
         name = line.strip().replace('\\', '/')
         if not name:
@@ -340,6 +345,10 @@ def _read_image_list(path: Path, settings: Path) -> list[Path]:
         bare = name.removeprefix('./').removeprefix('data/')
         tried = [base / one for base in (path.parent, settings.parent) for one in (name, bare)]
         image = next((one for one in tried if one.is_file()), None)
+        if image is None and PureWindowsPath(name).root:
+            index = index or ImageIndex(settings.parent)
+            same = index.find_named(name.partition(':')[2] or name)
+            image = same[0] if len(same) == 1 else None
         if image is None:
             raise UserError(
                 f'{path}:{number}: the image {name} does not exist (looked for {tried[0]}); put it '
