@@ -141,6 +141,13 @@ class Schedule:
                 for begin, every in self.loop['dynamic_intervals']
             ]
 
+    def limit_validations(self, iterations: int) -> None:
+        """Validate and save after an epoch at the earliest; ``iterations`` are those of an epoch."""
+        checkpoint = (self.cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        for owner, key in ((self.loop, 'val_interval'), (checkpoint, 'interval')):
+            if isinstance(owner.get(key), int) and owner[key] > 0:
+                owner[key] = min(max(owner[key], iterations), self.total)
+
     def limit_warm_up(self, iterations: int) -> None:
         """Limit warm-ups to a tenth of the iterations; what begins behind one begins earlier."""
         most = max(1, math.floor(iterations * WARM_UP_SHARE))
@@ -337,6 +344,7 @@ def set_length(cfg: Config, options: ScheduleOptions, processes: int) -> None:
         return
     if needed and epochs is not None:
         schedule.set_total(epochs * each)
+        schedule.limit_validations(each)
     total = schedule.total * each if schedule.by_epoch else schedule.total
     schedule.limit_warm_up(total)
     schedule.limit_log_interval(each if schedule.by_epoch else max(1, total // 10))

@@ -105,6 +105,14 @@ def test_configs_of_mmdet_and_mmseg(name, shapes):
         assert one.get('end', 1) <= (20 if one.get('by_epoch', True) else 20 * IMAGES / 2)
 
 
+@pytest.mark.parametrize('epochs, interval', [(1, 2), (3, 2), (40, 8)])
+def test_a_validation_follows_an_epoch_at_the_earliest(epochs, interval, shapes):
+    """160,000 iterations with 10 validations say nothing of how often a small set is looked at."""
+    cfg = obeyed(pointed(SEGMENTOR, shapes), epochs=epochs, batch_size=2)
+    assert cfg.train_cfg.max_iters == epochs * IMAGES / 2
+    assert cfg.train_cfg.val_interval == cfg.default_hooks.checkpoint.interval == interval
+
+
 def test_iterations_see_as_many_images_in_another_batch(shapes):
     cfg = pointed(SEGMENTOR, shapes)
     batch, total, rate = 4, cfg.train_cfg.max_iters, cfg.optim_wrapper.optimizer.lr

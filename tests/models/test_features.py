@@ -37,9 +37,7 @@ def test_published_features(name, tmp_path, uninitialized):
     report = weights.load(network, str(file))
     assert report.filled == report.total == len(network.state_dict())
     classifier = sum(
-        tensor.numel()
-        for key, tensor in drawn.items()
-        if key.startswith(('fc.', 'last_linear.'))
+        tensor.numel() for key, tensor in drawn.items() if key.startswith(('fc.', 'last_linear.'))
     )
     assert sum(p.numel() for p in network.parameters()) + classifier == case['params']
     with torch.no_grad():
