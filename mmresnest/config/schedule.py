@@ -142,7 +142,7 @@ class Schedule:
             ]
 
     def limit_validations(self, iterations: int) -> None:
-        """Validate and save after an epoch at the earliest; ``iterations`` are those of an epoch."""
+        """Validate and save after an epoch, of so many iterations, at the earliest."""
         checkpoint = (self.cfg.get('default_hooks') or {}).get('checkpoint') or {}
         for owner, key in ((self.loop, 'val_interval'), (checkpoint, 'interval')):
             if isinstance(owner.get(key), int) and owner[key] > 0:
