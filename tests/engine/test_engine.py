@@ -266,10 +266,11 @@ def test_the_way_of_a_config():
     """The order is the design: cheap before expensive, nothing written before all is checked."""
     names = [step.__name__ for step, *_ in STEPS]
     rooms = [step.__module__ for step, *_ in STEPS]
-    assert sum(one != two for one, two in zip(rooms, rooms[1:])) == 17  # few ways between files
+    assert sum(one != two for one, two in zip(rooms, rooms[1:])) == 18  # few ways between files
     assert names == [
         'set_architecture',
         'use_data_folder',
+        'select_classes',
         'start_from_scratch',
         'shrink_config',
         'set_strategy',
@@ -313,7 +314,7 @@ def test_every_option_of_a_training_is_read():
     assert 'plain_options' in read
     assert {name for name in plain if f'options.{name}' not in text} == set()
     assert {one.name for one in fields(TrainOptions)} - read - plain == {'progress', 'save_memory'}
-    assert all(hasattr(TrainOptions(), name) for name in read)
+    assert all(hasattr(TrainOptions(), name) or hasattr(TestOptions(), name) for name in read)
 
 
 def test_options_by_keyword(caplog):
@@ -701,6 +702,11 @@ def test_checkpoint_of_other_data(runs, shapes, tmp_path):
     cfg.test_dataloader.dataset.metainfo = dict(
         classes=cfg.test_dataloader.dataset.metainfo.classes[:3]
     )
+    with refuses('checkpoint.other-classes', "'triangle'", "'star'", "'cross'"):
+        score(cfg, result.checkpoint, work_dir=tmp_path)
+    cfg = load_config(path)
+    use_data(cfg, shapes)
+    cfg.model.roi_head.bbox_head.fc_out_channels += 1
     with refuses('checkpoint.other-shapes', 'fc_cls', '--data'):
         score(cfg, result.checkpoint, work_dir=tmp_path)
     with refuses('option.suffix', '.pkl', '.json'):

@@ -54,11 +54,11 @@ def finite(state):
     return all(value.isfinite().all() for value in state.values())
 
 
-def stopped(work, rows, check=CHECK, **more):
+def stopped(work, rows, check=CHECK, code='training.not-finite', **more):
     """A training that must stop: its runner, the message, and the weights after each iteration."""
     runner, weights = toys.build(work, rows, [check], **{'default_hooks': EACH, **more}), Weights()
     runner.register_hook(weights)
-    with refuses('training.not-finite') as error:
+    with refuses(code) as error:
         runner.train()
     return runner, str(error.value), weights.after
 
@@ -249,6 +249,7 @@ def test_a_scale_that_collapses(tmp_path, rows, scaler):
         tmp_path / 'work',
         rows,
         dict(CHECK, min_scale=0.25),
+        'training.loss-scale',
         wrapper=scaled(init_scale=2.0),
         model=dict(losses=losses),
         loop=dict(by_epoch=True, max_epochs=9),

@@ -173,8 +173,8 @@ def at_home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def check_refused(way: str, path: Path, mark: Path) -> None:
-    with refuses('checkpoint.unsafe', 'open-mmlab://' if way == 'open-mmlab' else 'evil.pth'):
+def check_refused(way: str, path: Path, mark: Path, code: str = 'checkpoint.unsafe') -> None:
+    with refuses(code, 'open-mmlab://' if way == 'open-mmlab' else 'evil.pth'):
         WAYS[way](str(path))
     assert not mark.exists()
 
@@ -236,7 +236,7 @@ def test_other_kinds_of_files(at_home):
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
     for way in WAYS:
-        check_refused(way, path, mark)
+        check_refused(way, path, mark, 'checkpoint.unreadable')
     buffer = io.BytesIO()
     torch.save(dict(w=torch.ones(1)), buffer, _use_new_zipfile_serialization=False)
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:  # torch.hub unpacks it
