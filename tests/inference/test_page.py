@@ -231,7 +231,10 @@ def test_pages_of_elsewhere_are_refused():
             ({'Origin': own}, 200),
             ({'Origin': 'http://evil.example'}, 403),
             ({'Origin': 'null'}, 403),
+            ({'Origin': 'http://[evil'}, 400),
             ({'Host': 'evil.example'}, 403),
+            ({'Host': '[evil'}, 400),
+            ({'Content-Length': '9' * 5000}, 413),
             ({'Host': f'localhost:{page.server.server_port}'}, 200),
         ):
             assert page.ask('predict?name=x', encode(), headers)[0] == status, headers

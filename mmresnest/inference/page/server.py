@@ -24,7 +24,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
 from ...errors import UserError
 from .session import PageSession, View
@@ -50,6 +50,8 @@ HEADERS = {
 }
 MAX_UPLOAD = 100 * 10**6
 """Bytes of a picture's file."""
+MAX_DIGITS = 20
+"""Digits of a length that is looked at."""
 TRIED_PORTS = 100
 IDLE = 60
 """Seconds that a browser may say nothing in the middle of a request."""
@@ -214,7 +216,7 @@ class PageHandler(BaseHTTPRequestHandler):
             Refused: the request is not of our page.
         """
         given = self.headers.get('Host', '')
-        host = urlsplit(f'//{given}').hostname or ''
+        host = split_address(f'//{given}').hostname or ''
         legal = {'localhost', '127.0.0.1', '::1', self.server.host}
         if self.server.is_local and host not in legal:
             raise Refused(
@@ -222,12 +224,12 @@ class PageHandler(BaseHTTPRequestHandler):
                 f'this page is not served as {host!r}, but at {self.server.url}',
             )
         origin = self.headers.get('Origin')
-        if origin is not None and urlsplit(origin).netloc != given:
+        if origin is not None and split_address(origin).netloc != given:
             raise Refused(HTTPStatus.FORBIDDEN, 'pictures are taken from this page only')
 
     def _get_content(self) -> Answer:
         """Return the kind, the content and more headers of what a path stands for."""
-        path = urlsplit(self.path).path
+        path = split_address(self.path).path
         session = self.server.session
         if path in PAGES:
             name, kind = PAGES[path]
@@ -248,23 +250,23 @@ class PageHandler(BaseHTTPRequestHandler):
 
     def _post_picture(self) -> Answer:
         """Predict on the picture in the body."""
-        if urlsplit(self.path).path != '/predict':
+        if split_address(self.path).path != '/predict':
             raise Refused(HTTPStatus.NOT_FOUND, f'there is no {self.path} here')
         length = self.headers.get('Content-Length', '')
         if not length.isascii() or not length.isdigit():
             raise Refused(HTTPStatus.LENGTH_REQUIRED, 'the request does not say how long it is')
-        if int(length) > MAX_UPLOAD:
+        if len(length) > MAX_DIGITS or int(length) > MAX_UPLOAD:
             raise Refused(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f'the file has {int(length) / 1e6:.0f} MB, and at most {MAX_UPLOAD // 10**6} '
-                'are taken; scale the picture down',
+                f'the file has more than {MAX_UPLOAD // 10**6} MB, which is the most that is '
+                'taken; scale the picture down',
             )
         content = self.rfile.read(int(length))
         name = self._read_query().get('name', '')
         return _pack_json(self.server.session.add_picture(name, content))
 
     def _read_query(self) -> dict[str, str]:
-        given = parse_qs(urlsplit(self.path).query, keep_blank_values=True)
+        given = parse_qs(split_address(self.path).query, keep_blank_values=True)
         return {name: values[-1] for name, values in given.items()}
 
     def _read_view(self) -> tuple[str, View]:
@@ -282,6 +284,20 @@ class PageHandler(BaseHTTPRequestHandler):
         except ValueError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, f'score or classes: {error}') from error
         return query.get('id', ''), View(score, labels)
+
+
+def split_address(address: str) -> SplitResult:
+    """Split an address that a browser gave.
+
+    Raises:
+        Refused: it is none.
+    """
+    try:
+        parts = urlsplit(address)
+        _ = parts.hostname  # which is looked at only now
+    except ValueError as error:
+        raise Refused(HTTPStatus.BAD_REQUEST, f'{address[:100]!r} is no address') from error
+    return parts
 
 
 def _pack_json(content: object) -> Answer:
