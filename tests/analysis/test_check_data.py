@@ -28,6 +28,7 @@ from mmresnest.config.checks import check_annotations
 from mmresnest.config.inspect import import_packages
 from mmresnest.data.checks import images
 from mmresnest.data.checks.findings import ERROR, KINDS, WARNING
+from mmresnest.data.checks.objects import OBJECT_CHECKS, ObjectTable
 from mmresnest.data.checks.repair import Context, clip_box, is_repairable
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.engine.prepare import prepare
@@ -399,6 +400,7 @@ BAD = [
     ('box-empty', 'detection', ann(bbox=[1, 2, 0, 4]), 'without area', MENDED),
     ('box-empty', 'detection', ann(bbox=[9, 9, -5, 4]), 'without area', MENDED),
     ('box-small', 'detection', ann(bbox=[9, 9, 0.5, 4]), 'than a pixel', MENDED),
+    ('box-repeated', 'detection', again('annotations', id=999), 'once more', MENDED),
     ('box-outside', 'detection', ann(bbox=[70, 9, 10, 4]), 'outside of the image', MENDED),
     ('box-outside', 'detection', ann(bbox=[-20, 9, 10, 4]), 'outside of the image', MENDED),
     ('box-partly', 'detection', ann(bbox=[-4, 50, 10, 20]), 'reaches beyond', MENDED),
@@ -1012,3 +1014,28 @@ def test_boxes_are_clipped_by_the_side_they_leave(box, size, clipped):
     mended = clip_box(row, Context({7: size}, next_id=1, needs_masks=False))
     assert mended['bbox'] == clipped and row['bbox'] == box
     assert mended['area'] == min(box[2] * box[3], clipped[2] * clipped[3])
+
+
+def test_objects_that_are_repeated():
+    """Class, box and mask are; whichever stands first is kept."""
+    box, mask = [1, 2, 3, 4], [[1, 2, 4, 2, 4, 6]]
+    one = dict(image_id=1, category_id=1, bbox=box, segmentation=mask)
+    table = dict(
+        images=[dict(id=1, width=9, height=9), dict(id=2, width=9, height=9)],
+        annotations=[
+            one,
+            {**one, 'bbox': [1.0, 2.0, 3.0, 4.0]},
+            {**one, 'image_id': 2},
+            {**one, 'category_id': 2},
+            {**one, 'bbox': [1, 2, 3, 5]},
+            {**one, 'segmentation': [[1, 2, 4, 2, 4, 5]]},
+            dict(image_id=1, category_id=1, bbox=box),
+            {**one, 'iscrowd': 1},
+            {**one, 'iscrowd': 0, 'id': 7},
+            dict(image_id=1, category_id=1, bbox=box),
+            dict(image_id=[1], category_id=1, bbox=box),
+            dict(image_id=1, category_id=1),
+        ],
+    )
+    found = OBJECT_CHECKS['box-repeated'](ObjectTable(table, table['annotations']))
+    assert np.flatnonzero(found).tolist() == [1, 8, 9]

@@ -139,6 +139,8 @@ KINDS: dict[str, Kind] = {
                       f'draw them again, or {_DROPPED}', repair='drop'),
     'box-small': Kind('have a "bbox" narrower or lower than a pixel, and are passed over', _DROPPED,
                       WARNING, repair='drop'),
+    'box-repeated': Kind('are another object of their image once more: a model cannot find both',
+                         _DROPPED, WARNING, repair='drop'),
     'box-outside': Kind('have a "bbox" outside of the image',
                         f'see whether the image is the right one, or {_DROPPED}', repair='drop'),
     'box-partly': Kind('have a "bbox" that reaches beyond the image', '--fix clips them', WARNING,

@@ -221,6 +221,19 @@ def is_small(table: ObjectTable) -> np.ndarray:
     return table.finite & ~table.empty & small
 
 
+def is_repeated(table: ObjectTable) -> np.ndarray:
+    """Return objects that are another one of their image once more: class, box and mask."""
+    rows, known = np.zeros(len(table.rows), bool), dict[Any, list[Any]]()
+    categories = read_column(table.rows, 'category_id')
+    crowds = mark_values(read_column(table.rows, 'iscrowd'), bool)
+    for at in np.flatnonzero(table.finite & ~crowds).tolist():
+        if is_id(table.image[at]) and is_id(categories[at]):
+            same = known.setdefault((table.image[at], categories[at], *table.box[at]), [])
+            rows[at] = table.mask[at] in same
+            same.append(table.mask[at])
+    return rows
+
+
 def has_odd_area(table: ObjectTable) -> np.ndarray:
     """Return objects whose area is no finite number."""
     area, there = table.areas
@@ -259,6 +272,7 @@ OBJECT_CHECKS: dict[str, Callable[[ObjectTable], np.ndarray]] = {
     'box-huge': is_huge,
     'box-partly': is_partly_outside,
     'box-small': is_small,
+    'box-repeated': is_repeated,
     'area-type': has_odd_area,
     'area-negative': has_no_area,
     'area-large': has_large_area,
