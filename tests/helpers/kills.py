@@ -90,7 +90,9 @@ def main():
         finished=0,
         different=[],
     )
-    run, done, saving = 0, context.Value('i', 0), context.Value('i', 0)
+    # Without locks: a process that is killed while it has one would keep it.
+    done, saving = (context.Value('i', 0, lock=False) for _ in range(2))
+    run = 0
     while found['kills'] < number or not found['finished']:
         place = folder / f'run_{run}'
         process = context.Process(target=live, args=(place, done, saving))
