@@ -87,9 +87,9 @@ def push(
     run = resolve_run(work_dir, checkpoint)
     if out is not None:
         folder = Path(out).expanduser()
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f'--out {folder} is there already; name a new folder', 'hub.folder')
-        return Published(str(folder), _write_files(run, name, license, folder))
+        with make_folder(folder) as part:
+            files = _write_files(run, name, license, part)
+        return Published(str(folder), files)
     token = find_token()
     if token is None:
         raise UserError(
@@ -125,17 +125,29 @@ def pull(
     """
     check_name(name)
     target = Path(folder or Path('work_dirs') / name.rpartition('/')[2]).expanduser()
-    if target.exists() and (not target.name or not target.is_dir() or any(target.iterdir())):
-        raise UserError(f'{target} is there already; name a new folder', code='hub.folder')
     token = find_token()
-    part = target.with_name(f'.{target.name}.{os.getpid()}.part')
-    try:
+    with make_folder(target) as part:
         with explain_hub_errors(name, token):
             open_hub(token).snapshot_download(
                 name, revision=revision, local_dir=part, allow_patterns=list(PULLED)
             )
         shutil.rmtree(part / '.cache', ignore_errors=True)  # notes of the library
         _check_pulled(name, part)
+    return target
+
+
+@contextmanager
+def make_folder(target: Path) -> Iterator[Path]:
+    """Give a folder beside another one, whose place it takes once it is whole; else it goes.
+
+    Raises:
+        UserError: the other one holds something, or cannot be written.
+    """
+    if target.exists() and (not target.name or not target.is_dir() or any(target.iterdir())):
+        raise UserError(f'{target} is there already; name a new folder', code='hub.folder')
+    part = target.with_name(f'.{target.name}.{os.getpid()}.part')
+    try:
+        yield part
         if target.is_dir():
             target.rmdir()
         os.replace(part, target)
@@ -146,7 +158,6 @@ def pull(
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return target
 
 
 def _check_pulled(name: str, folder: Path) -> None:

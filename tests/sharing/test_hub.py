@@ -93,6 +93,16 @@ def test_the_card_says_what_a_reader_needs(server, trained, tmp_path):
         hub.push(trained, 'someone/shapes', out=tmp_path / 'o')
 
 
+def test_a_folder_that_fails_midway_is_not_there(trained, tmp_path, monkeypatch):
+    def write_none(facts):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(hub, 'write_card', write_none)
+    with refuses('file.unwritable', tmp_path / 'o', 'No space left on device'):
+        hub.push(trained, 'someone/shapes', out=tmp_path / 'o')
+    assert list(tmp_path.glob('*')) == list(tmp_path.glob('.*')) == []
+
+
 @pytest.mark.parametrize(
     'name, iteration, score, told',
     [
