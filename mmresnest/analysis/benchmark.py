@@ -348,6 +348,16 @@ def find_quartiles(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
+def make_time_columns(digits: int) -> dict[str, Callable[[Any], str]]:
+    """Return the columns that all benchmarks share, with milliseconds of so many decimals."""
+    return {
+        'median ms': lambda row: f'{row.median:.{digits}f}',
+        'quartiles': lambda row: '-'.join(f'{one:.{digits}f}' for one in row.quartiles),
+        'CPU ms': lambda row: f'{row.cpu:.{digits}f}',
+        'speed': lambda row: f'{row.speed:.2f}x',
+    }
+
+
 # fmt: off
 COLUMNS: Mapping[str, Callable[[BenchmarkRow], str]] = {
     'arch':      lambda row: row.arch,
@@ -355,10 +365,7 @@ COLUMNS: Mapping[str, Callable[[BenchmarkRow], str]] = {
     'size':      lambda row: row.size,
     'dtype':     lambda row: row.dtype,
     'form':      lambda row: row.form,
-    'median ms': lambda row: f'{row.median:.1f}',
-    'quartiles': lambda row: f'{row.quartiles[0]:.1f}-{row.quartiles[1]:.1f}',
-    'CPU ms':    lambda row: f'{row.cpu:.1f}',
-    'speed':     lambda row: f'{row.speed:.2f}x',
+    **make_time_columns(1),
     'saved MiB': lambda row: '' if row.saved is None else f'{row.saved:.1f}',
     'peak MiB':  lambda row: '' if row.peak is None else f'{row.peak:.1f}',
 }

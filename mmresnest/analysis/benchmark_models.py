@@ -32,7 +32,7 @@ from ..models import fast
 from ..models.norms import replace_sync_norms
 from ..models.trunk import to_memory_format
 from ..utils.text import align_columns
-from .benchmark import describe_machine, find_quartiles
+from .benchmark import describe_machine, find_quartiles, make_time_columns
 from .benchmark_forms import FormUnavailable, mmdet_settings, time_step
 
 
@@ -379,10 +379,7 @@ COLUMNS: Mapping[str, Callable[[ModelRow], str]] = {
     'model':     lambda row: row.model,
     'size':      lambda row: row.size,
     'form':      lambda row: row.form,
-    'median ms': lambda row: f'{row.median:.0f}',
-    'quartiles': lambda row: f'{row.quartiles[0]:.0f}-{row.quartiles[1]:.0f}',
-    'CPU ms':    lambda row: f'{row.cpu:.0f}',
-    'speed':     lambda row: f'{row.speed:.2f}x',
+    **make_time_columns(0),
     'objects':   lambda row: str(row.objects),
     'differs':   lambda row: f'{row.difference:.0e}',
 }

@@ -46,7 +46,7 @@ print(len(handled))
 
 
 def test_a_file_that_is_closed_in_another_thread(tmp_path):
-    """OpenVINO would take the stack of signal handlers away, and the next signal end the process."""
+    """OpenVINO would take away the stack of signal handlers; the next signal ended the process."""
     pytest.importorskip('openvino')
     pytest.importorskip('onnx')
     done = subprocess.run(

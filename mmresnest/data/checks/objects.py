@@ -226,9 +226,10 @@ def is_repeated(table: ObjectTable) -> np.ndarray:
     rows, known = np.zeros(len(table.rows), bool), dict[Any, list[Any]]()
     categories = read_column(table.rows, 'category_id')
     crowds = mark_values(read_column(table.rows, 'iscrowd'), bool)
+    boxes = table.box.tolist()  # a file may have a million, and rows of an array are slow to take
     for at in np.flatnonzero(table.finite & ~crowds).tolist():
         if is_id(table.image[at]) and is_id(categories[at]):
-            same = known.setdefault((table.image[at], categories[at], *table.box[at]), [])
+            same = known.setdefault((table.image[at], categories[at], *boxes[at]), [])
             rows[at] = table.mask[at] in same
             same.append(table.mask[at])
     return rows

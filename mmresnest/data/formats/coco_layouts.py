@@ -222,24 +222,23 @@ def _find_image(name: str, index: ImageIndex, path: Path, root: Path) -> Path:
     """
     if not index.has(name):
         name = next(filter(index.has, (unquote(name), unquote(name.partition('?d=')[2]))), name)
-    parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
-    found: Sequence[Path] = index.names.get(parts[-1], []) if parts else []
-    split = _name_file(path, root)
-    foreign = [one for one in found if split and _find_folder_split(one, root) not in (split, '')]
-    for count in range(len(parts), 0, -1):
-        same = [one for one in found if list(one.parts[-count:]) == parts[-count:]]
-        if count == 1:
-            same = [one for one in same if one not in foreign]
-            if len(parts) > 1 and parts[-2] in index.folders:
-                same = []
-        if len(same) == 1:
-            return same[0]
-        if same:
-            raise UserError(
-                f'{path}: the image {name!r} may be {same[0]} or {same[1]}; write the path from '
-                f'{path.parent} into "file_name"',
-                code='data.ambiguous',
-            )
+    parts = tuple(name.replace('\\', '/').split('/'))
+    split, found = _name_file(path, root), index.find_named(name)
+    foreign = [
+        one
+        for one in found
+        if split and (len(parts) < 2 or one.parts[-2:] != parts[-2:])
+        if _find_folder_split(one, root) not in (split, WHOLE)
+    ]
+    same = [one for one in found if one not in foreign]
+    if len(same) == 1:
+        return same[0]
+    if same:
+        raise UserError(
+            f'{path}: the image {name!r} may be {same[0]} or {same[1]}; write the path from '
+            f'{path.parent} into "file_name"',
+            code='data.ambiguous',
+        )
     raise UserError(
         f'{path}: the image {name!r} is nowhere below the folder'
         + (f', but for another split, {foreign[0]}' if foreign else '')
