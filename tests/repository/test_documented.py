@@ -521,14 +521,17 @@ def python(command: Command, request) -> None:
         if words:
             ours(Command(command.environment, ('mmresnest', name, *words), True), request)
         return
+    option = TOOLS[Path(path).name]
+    # The first word may be a part of the script, with options of its own.
+    part = [word for word in words[:1] if option == '--help' and word.isidentifier()]
     run = subprocess.run(
-        [sys.executable, ROOT / path, TOOLS[Path(path).name]],
+        [sys.executable, ROOT / path, *part, option],
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert run.returncode == 0, run.stderr
-    if TOOLS[Path(path).name] == '--help':
+    if option == '--help':
         assert all(word in run.stdout for word in words if word.startswith('--'))
 
 
