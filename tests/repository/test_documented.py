@@ -525,10 +525,7 @@ def python(command: Command, request) -> None:
     # The first word may be a part of the script, with options of its own.
     part = [word for word in words[:1] if option == '--help' and word.isidentifier()]
     run = subprocess.run(
-        [sys.executable, ROOT / path, *part, option],
-        capture_output=True,
-        text=True,
-        timeout=120,
+        [sys.executable, ROOT / path, *part, option], capture_output=True, text=True, timeout=120
     )
     assert run.returncode == 0, run.stderr
     if option == '--help':
