@@ -18,6 +18,7 @@ from ..errors import UserError
 from .inspect import iterate_dicts, task_of
 from .load import name_of
 from .retarget import start_from_scratch
+from .widths import narrow_backbone, narrow_detector, narrow_segmentor
 
 
 @dataclass(frozen=True)
@@ -48,27 +49,7 @@ SEMANTIC = Recipe(
 
 VALIDATIONS = 3  # in the course of the training
 PRECISE = 10  # iterations to measure the statistics of norms by
-NARROWER = 4  # neck and heads, a segmentor's backbone too: their channels are divided by this
-CLOSER = 6  # rates of an ASPP are divided by this: 36 cells are more than a small map has
-BASE_CHANNELS = 64  # of the first stage's blocks, in every network that was published
-#: names of our networks; those of timm have the width that was published
-OWN = tuple(
-    f'mmresnest.{name}' for name in ('ResNe', 'Res2Net', 'SEResNe', 'SENet', 'SKNet', 'DLA')
-)
-ROIS = 64  # sampled per image to train the second stage
-PROPOSALS = 200  # per image, after the first stage
-BEFORE_NMS = 400  # per level
-
-#: where a detector's neck and heads hold a number of channels
-WIDTHS = (
-    'in_channels',
-    'out_channels',
-    'feat_channels',
-    'conv_out_channels',
-    'fc_out_channels',
-    'inner_channels',
-)
-HEADS = ('rpn_head', 'roi_head', 'bbox_head', 'mask_head', 'semantic_head')
+THINNER = 4  # a segmentor's backbone: its channels are divided by this
 RESIZES = ('Resize', 'RandomResize', 'RandomChoiceResize')
 
 
@@ -91,8 +72,9 @@ def shrink_config(cfg: Config) -> None:
     recipe = SEMANTIC if semantic else DETECTION
     start_from_scratch(cfg)
     if semantic:
-        narrow_backbone(cfg.model)
-        narrow_segmentor(cfg.model, recipe.size)
+        narrow_backbone(cfg.model, THINNER)
+        narrow_segmentor(cfg.model)
+        shrink_crops(cfg.model, recipe.size)
     else:
         narrow_detector(cfg.model)
     shrink_loader(cfg.train_dataloader, recipe.size, recipe.batch)
@@ -103,54 +85,8 @@ def shrink_config(cfg: Config) -> None:
     shrink_schedule(cfg, recipe)
 
 
-def narrow_detector(model: ConfigDict) -> None:
-    """Narrow neck and heads, and let fewer regions through."""
-    neck = model.get('neck')
-    if neck:
-        neck.out_channels //= NARROWER  # its in_channels are the backbone's
-    for part in HEADS:
-        for node in iterate_dicts(model.get(part)):
-            for key in WIDTHS:
-                if isinstance(node.get(key), int):
-                    node[key] //= NARROWER
-            if isinstance(node.get('num_groups'), int):
-                node.num_groups //= NARROWER  # of a GroupNorm: as many channels a group
-    for part in ('train_cfg', 'test_cfg'):
-        for node in iterate_dicts(model.get(part)):
-            for key, most in (('nms_pre', BEFORE_NMS), ('max_per_img', PROPOSALS)):
-                if isinstance(node.get(key), int):
-                    node[key] = min(node[key], most)
-    for node in iterate_dicts((model.get('train_cfg') or {}).get('rcnn')):
-        if isinstance(node.get('num'), int):
-            node.num = min(node.num, ROIS)
-
-
-def narrow_backbone(model: ConfigDict) -> None:
-    """Narrow one of our networks, and what its heads say of its maps; others keep their width."""
-    backbone = model.backbone
-    if not str(backbone.get('type')).startswith(OWN) or model.get('neck'):
-        return
-    backbone.base_channels = backbone.get('base_channels', BASE_CHANNELS) // NARROWER
-    for part in ('decode_head', 'auxiliary_head'):
-        heads = model.get(part) or ()
-        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
-            for key in ('in_channels', 'c1_in_channels'):
-                old = head.get(key)
-                if isinstance(old, (list, tuple)):
-                    head[key] = type(old)(channels // NARROWER for channels in old)
-                elif old:
-                    head[key] = old // NARROWER
-
-
-def narrow_segmentor(model: ConfigDict, size: int) -> None:
-    """Narrow the heads, and bring closer what they read; their in_channels are the backbone's."""
-    for part in ('decode_head', 'auxiliary_head'):
-        for node in iterate_dicts(model.get(part)):
-            for key in ('channels', 'c1_channels'):
-                if isinstance(node.get(key), int):
-                    node[key] //= NARROWER
-            if 'dilations' in node:
-                node.dilations = tuple(max(1, rate // CLOSER) for rate in node.dilations)
+def shrink_crops(model: ConfigDict, size: int) -> None:
+    """Let a segmentor learn from small crops, and look at windows as small."""
     if model.data_preprocessor.get('size'):
         model.data_preprocessor.size = (size, size)
     if model.test_cfg.get('mode') == 'slide':

@@ -22,7 +22,7 @@ LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 STRATEGIES = ('fsdp', 'deepspeed')
 RUNTIMES = ('onnxruntime', 'openvino')
 AUGMENTATIONS = ('none', 'light', 'strong')
-SCHEDULES = ('auto', 'config', 'small')
+SCHEDULES = ('auto', 'config', 'small', 'laptop')
 LOGGERS = ('tensorboard', 'wandb', 'mlflow')
 
 Options = TypeVar('Options')
@@ -202,8 +202,9 @@ class ScheduleOptions:
             a class background left out.
         augment: none; light, mirrored; strong, colors and mosaics as well (default: as the config
             has it)
-        schedule: that of the config, or small for hundreds of pictures; auto takes the latter where
-            --data has fewer than a thousand and nothing is said of the schedule
+        schedule: that of the config; small for hundreds of pictures; laptop, the same for smaller
+            images and a narrower network, for CPUs; auto takes small where --data has fewer than a
+            thousand and nothing is said of the schedule, and laptop where there is no GPU either
     """
 
     epochs: int | None = option(type=int, metavar='N')

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
@@ -27,11 +28,12 @@ from ..data.checks.rows import get_rows
 from ..data.json_files import read_coco_file
 from ..errors import UserError
 from .checks.part import Part
-from .inspect import LOADERS, dataset_configs, iterate_dicts, scope_of, type_of
+from .inspect import LOADERS, dataset_configs, iterate_dicts, model_of, scope_of, task_of, type_of
 from .load import name_of
 from .options import ScheduleOptions
 from .paths import check_paths
 from .shipped import shipped_folder
+from .widths import NARROWER, ROIS, narrow_backbone, narrow_detector, narrow_segmentor
 
 WARM_UPS = ('LinearLR', 'ConstantLR', 'QuadraticWarmupLR')
 WARM_UP_SHARE = 0.1
@@ -65,6 +67,20 @@ class SmallSchedule(NamedTuple):
 
 
 SMALL = SmallSchedule()
+
+
+class Laptop(NamedTuple):
+    """How far a task shrinks under the schedule for laptops; ``thinner`` divides a width."""
+
+    size: int  # px, as of --img-size
+    batch: int
+    thinner: int  # the backbone, where it starts from random weights
+
+
+LAPTOP = {
+    'detection': Laptop(size=416, batch=4, thinner=2),
+    'semantic': Laptop(size=256, batch=8, thinner=4),
+}
 
 
 class Schedule:
@@ -187,17 +203,19 @@ def apply_options(cfg: Config, options: ScheduleOptions, processes: int = 1) -> 
     check_options(options)
     if options.classes:
         select_classes(cfg, options.classes)
+    schedule = choose_schedule(cfg, options)
+    if schedule == 'laptop':
+        options = fit_laptop(cfg, options)
     if options.img_size is not None:
         set_image_size(cfg, options.img_size)
     if options.augment is not None:
         set_augmentation(cfg, options.augment)
     if options.workers is not None:
         set_workers(cfg, options.workers)
-    if choose_schedule(cfg, options) == 'small':
-        use_small_schedule(cfg, options, processes)
-        options = replace(options, epochs=None, batch_size=None)
-    else:
+    if schedule == 'config':
         set_length(cfg, options, processes)
+    else:
+        use_small_schedule(cfg, options, processes)
     if options.lr is not None:
         set_learning_rate(cfg, options.lr)
     if options.patience is not None:
@@ -220,6 +238,13 @@ def check_options(options: ScheduleOptions) -> None:
             '--lr says what the learning rate is, and --auto-scale-lr computes it; leave one out',
             code='option.conflict',
         )
+    for name, other in (('demo', '--demo'), ('load_from', '--load-from')):
+        if options.schedule == 'laptop' and getattr(options, name, None):
+            raise UserError(
+                f'--schedule laptop narrows the model of the config, and {other} says what its '
+                'widths are; leave one out',
+                code='option.conflict',
+            )
     given = getattr(options, 'cfg_options', None) or {}
     for name, keys in SETTINGS.items():
         twice = [key for key in keys if key in given]
@@ -232,10 +257,12 @@ def check_options(options: ScheduleOptions) -> None:
 
 
 def choose_schedule(cfg: Config, options: ScheduleOptions) -> str:
-    """Return which schedule is meant: ``config`` or ``small``.
+    """Return which schedule is meant: ``config``, ``small`` or ``laptop``.
 
-    The one for small sets is chosen where nobody has said anything: a config of a package, on the
-    user's own data, of which there are few, without a word on the schedule.
+    Those for small sets are chosen where nobody has said anything: a config of a package, on the
+    user's own data, of which there are few, without a word on the schedule. That for laptops is
+    chosen for our own configs where there is no GPU, as what they shrink to is known to work, and
+    where no model is loaded whose widths must be kept.
     """
     if options.schedule != 'auto':
         return options.schedule
@@ -251,13 +278,23 @@ def choose_schedule(cfg: Config, options: ScheduleOptions) -> str:
     if resumed or not is_packaged(cfg) or cfg.get('train_cfg') is None:
         return 'config'
     images = count_images(cfg)
-    return 'small' if images is not None and images < SMALL.images else 'config'
+    if images is None or images >= SMALL.images:
+        return 'config'
+    whole = getattr(options, 'load_from', None) or cfg.get('load_from')
+    if whole or not is_shipped(cfg) or torch.cuda.is_available():
+        return 'small'
+    return 'laptop'
+
+
+def is_shipped(cfg: Config) -> bool:
+    """Return whether a config is one of ours."""
+    return str(cfg.filename or '').startswith(str(shipped_folder()))
 
 
 def is_packaged(cfg: Config) -> bool:
     """Return whether a config is one of a package, and not a user's own."""
     name = str(cfg.filename or '')
-    return '/.mim/configs/' in name.replace('\\', '/') or name.startswith(str(shipped_folder()))
+    return '/.mim/configs/' in name.replace('\\', '/') or is_shipped(cfg)
 
 
 def count_images(cfg: Config) -> int | None:
@@ -376,6 +413,31 @@ def set_learning_rate(cfg: Config, rate: float) -> None:
         for key in RATES:
             if one.get(key):
                 one[key] *= factor
+
+
+def fit_laptop(cfg: Config, options: ScheduleOptions) -> ScheduleOptions:
+    """Narrow the model and say so; return the options with the size and batch that nobody said."""
+    kind = 'semantic' if task_of(cfg) == 'semantic' else 'detection'
+    size, batch, thinner = LAPTOP[kind]
+    options = replace(
+        options, img_size=options.img_size or size, batch_size=options.batch_size or batch
+    )
+    model = model_of(cfg)
+    shares = [f'1/{NARROWER} (neck and heads)']
+    if getattr(options, 'from_scratch', False) and narrow_backbone(model, thinner):
+        shares.insert(0, f'1/{thinner} (backbone)')
+    narrowed = f'{" and ".join(shares)} of the channels'
+    if kind == 'semantic':
+        narrow_segmentor(model)
+    else:
+        narrow_detector(model)
+        narrowed += f', {ROIS} regions an image'
+    print_log(
+        f'schedule for laptops: images of {options.img_size} px, {narrowed}; '
+        '--schedule small keeps network and size of the config',
+        'current',
+    )
+    return options
 
 
 def use_small_schedule(cfg: Config, options: ScheduleOptions, processes: int) -> None:

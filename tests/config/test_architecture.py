@@ -8,22 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny
 from helpers.errors import refuses
 from helpers.fake_timm import make_fake_timm
+from helpers.maps import backbone_of, build, check_maps
 from helpers.tiers import mark_slow
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 
 from mmresnest.analysis.memory import make_sample
 from mmresnest.config.architecture import IDENTITY, KEPT, RESNETS, set_architecture
-from mmresnest.config.inspect import import_packages, iterate_dicts, task_of, type_of
+from mmresnest.config.inspect import iterate_dicts, task_of, type_of
 from mmresnest.config.load import load_config, shipped_folder
 from mmresnest.config.retarget import start_from_scratch
 from mmresnest.engine.prepare import configure, prepare
 from mmresnest.errors import UserError
-from mmresnest.export.exporter import export
-from mmresnest.models.norms import replace_sync_norms
 from mmresnest.models.variants import DETECTOR_PIXELS, IMAGENET_PIXELS
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('kept_bases')]
@@ -94,11 +92,6 @@ def expected_refusal(path: Path) -> str | None:
     return listed[max(found, key=len)] if found else None
 
 
-def backbone_of(cfg: Config) -> dict:
-    model = cfg.model
-    return (model.get('detector') or model).get('backbone') or {}
-
-
 def arrangement_of(cfg: Config) -> str:
     """The types of a model's parts, and what its backbone is asked for: not depths and widths."""
     asked = {key: value for key, value in backbone_of(cfg).items() if key not in IDENTITY}
@@ -118,13 +111,6 @@ def load_foreign(path: Path) -> Config | None:
 
 BUILT: set[tuple[Path, str]] = set()
 """Package and arrangement of what was built: that of another folder is not built again."""
-
-
-def build(cfg: Config, device: str = 'cpu'):
-    replace_sync_norms(cfg.model)
-    import_packages(cfg)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
-        return MODELS.build(cfg.model)
 
 
 def test_the_page_names_the_exceptions():
@@ -169,36 +155,6 @@ def test_every_config_with_a_resnet(folder, uninitialized):
                 continue
             failures.append(f'{path.stem}: {type(error).__name__}: {error}')
     assert not failures, '\n'.join(failures)
-
-
-MAPS: dict[str, tuple[torch.Tensor, ...]] = {}
-"""Settings of a backbone -> its maps, which have no values: it runs once for all models."""
-
-
-def check_maps(cfg: Config) -> None:
-    """The maps go through the neck, and in a segmentor through the heads, in shape.
-
-    The network has few blocks, of which no shape depends: some segmentors dilate three in the last.
-    """
-    backbone = backbone_of(cfg)
-    backbone.depths = (1, 1, 1, 3)[: backbone.get('num_stages', 4)]
-    model = build(cfg, 'meta').eval()
-    model = getattr(model, 'detector', None) or getattr(model, 'student', None) or model
-    image = torch.empty(2, 3, 128, 128, device='meta')
-    with torch.device('meta'), torch.no_grad():
-        if (key := str(backbone)) not in MAPS:
-            MAPS[key] = model.backbone(image)
-        maps = MAPS[key]
-        model.backbone.forward = lambda image: MAPS[key]
-        if getattr(model, 'neck', None) is not None and hasattr(model, 'with_neck'):
-            maps = model.neck(maps)
-        if task_of(cfg) == 'semantic':
-            size = dict(img_shape=(128, 128), ori_shape=(128, 128), pad_shape=(128, 128))
-            model.encode_decode(image, [size, size])
-            heads = getattr(model, 'auxiliary_head', None)
-            for head in heads if isinstance(heads, torch.nn.ModuleList) else [heads]:
-                if head is not None:
-                    head(maps)
 
 
 @pytest.mark.slow
@@ -485,16 +441,3 @@ def test_a_training_step_and_a_prediction(name, arch):
         with torch.no_grad():
             found = model.eval()(images[:1], samples[:1], mode='predict')
     assert len(found) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('arch', NEW[:1])
-def test_a_detector_with_it_is_exported(arch, shapes, tmp_path):
-    """ONNX, whole; export runs the file and compares."""
-    name, checkpoint = 'faster_rcnn_resnest50_fpn', tmp_path / 'random.pth'
-    shallow = {**NARROW, 'model.backbone.depths': [1, 1, 1, 1]}  # a graph grows with its blocks
-    given = dict(arch=arch, data=str(shapes), cfg_options=shallow)
-    tiny.save_random(configure(name, **given), checkpoint)
-    done = export(name, checkpoint, size=(96, 96), out=tmp_path / 'a.onnx', **given)
-    assert (tmp_path / 'a.onnx').is_file()
-    assert done.differences and done.objects

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.errors import refuses
 from helpers.tiers import mark_slow
 from mmengine.config import Config
@@ -145,7 +146,8 @@ def test_demo_and_epochs(tmp_path, monkeypatch, shapes):
 
 @pytest.mark.parametrize('name', [DETECTOR, SEGMENTOR])
 @pytest.mark.parametrize('scratch', [False, True])
-def test_small_sets_have_a_schedule(name, scratch, shapes, caplog):
+def test_small_sets_have_a_schedule(name, scratch, shapes, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     options = build_options(TrainOptions, None, dict(data=shapes, from_scratch=scratch))
     cfg = pointed(name, shapes)
     assert choose_schedule(cfg, options) == 'small'
@@ -161,7 +163,8 @@ def test_small_sets_have_a_schedule(name, scratch, shapes, caplog):
     assert cfg.train_dataloader.batch_size == SMALL.batch
 
 
-def test_small_is_chosen_where_nothing_is_said(shapes, tmp_path):
+def test_small_is_chosen_where_nothing_is_said(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     cfg = pointed(DETECTOR, shapes)
 
     def chosen(cfg=cfg, **given):

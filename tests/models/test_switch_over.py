@@ -27,10 +27,11 @@ from mmseg.structures import SegDataSample
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmresnest.config.demo import narrow_detector, narrow_segmentor
+from mmresnest.config.demo import shrink_crops
 from mmresnest.config.hardware import configure_norms
 from mmresnest.config.inspect import import_packages, iterate_dicts, task_of
 from mmresnest.config.load import load_config, shipped_folder
+from mmresnest.config.widths import narrow_detector, narrow_segmentor
 from mmresnest.models import backbones
 
 SIZE = 64  # px: layer4 still has more than one place
@@ -73,7 +74,8 @@ def build(cfg: Config, part: dict) -> nn.Module:
 
 def narrow(cfg: Config) -> None:
     if task_of(cfg) == 'semantic':
-        narrow_segmentor(cfg.model, SIZE)
+        narrow_segmentor(cfg.model)
+        shrink_crops(cfg.model, SIZE)
         return
     narrow_detector(cfg.model)
     for node in iterate_dicts(cfg.model.train_cfg.get('rcnn')):

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...config.demo import NARROWER, shrink_config
+from ...config.demo import shrink_config
 from ...config.hardware import configure_norms
 from ...config.inspect import import_packages, task_of
 from ...config.retarget import drop_weights
+from ...config.widths import NARROWER, narrow_backbone
 from ...engine.prepare import configure
 from ...engine.runner import explain_build_errors
 from ..memory import make_sample
@@ -23,21 +24,14 @@ CONFIGS = (
     'deeplabv3_resnest50_ade20k',
 )
 OBJECTS = 3  # in an image
-WIDTH = 64  # base_channels of the networks as they were published
 
 
-def narrow_backbone(model: Any) -> None:
-    """Let a network have a quarter of its channels, and few blocks, and its readers expect them."""
+def shrink_backbone(model: Any) -> None:
+    """Let a network have few blocks and a quarter of its channels, which its readers expect."""
     if model.backbone.get('arch') == 'resnest50':
         model.backbone.arch = 'resnest14'
-    if model.backbone.get('base_channels'):
-        return  # of a segmentor, which is narrowed as a whole
-    model.backbone.base_channels = WIDTH // NARROWER
-    for part in (model.get('neck'), model.get('decode_head'), model.get('auxiliary_head')):
-        if part and isinstance(part.in_channels, int):
-            part.in_channels //= NARROWER
-        elif part:
-            part.in_channels = [channels // NARROWER for channels in part.in_channels]
+    if not model.backbone.get('base_channels'):  # a segmentor was narrowed as a whole
+        narrow_backbone(model, NARROWER)
 
 
 def build_model(cfg: Any) -> nn.Module:
@@ -72,7 +66,7 @@ def run_step(
     cfg = configure(name)
     drop_weights(cfg)
     shrink_config(cfg)
-    narrow_backbone(cfg.model)
+    shrink_backbone(cfg.model)
     import_packages(cfg)
     configure_norms(cfg, distributed=False)
     if model is None:

@@ -18,7 +18,7 @@ from ...engine.prepare import configure
 from ...engine.train import train
 from ...utils.run_logs import read_runs
 from .items import CheckPlan, Item, ItemRun
-from .steps import narrow_backbone
+from .steps import shrink_backbone
 
 CONFIG = 'faster_rcnn_resnest50_fpn'
 SECONDS = 120.0  # of training, at most
@@ -66,7 +66,7 @@ def run_training(
     cfg.default_hooks.checkpoint.interval = steps
     cfg.log_processor.window_size = interval
     if plan.toy:
-        narrow_backbone(cfg.model)
+        shrink_backbone(cfg.model)
         cfg.custom_hooks = []  # the statistics of norms are measured by ten steps more
     if not scored:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
