@@ -31,7 +31,7 @@ help:
 	@echo 'make soak    200 kills, every broken-off training, 10,000 broken files, a long training: about an hour'
 	@echo 'make docs    the site of README, docs/ and docstrings, built into site/'
 	@echo 'make check-install  wheel and sdist, each installed into an empty environment and used there'
-	@echo 'make test-timm      networks beside timm, operators beside torchvision, in .venv-timm (torch with CUDA: 6 GB)'
+	@echo 'make test-timm      networks beside timm and in detectors, operators beside torchvision, in .venv-timm (torch with CUDA: 6.4 GB)'
 	@echo 'make gpu-check  equality, speed and a training on a CUDA GPU, into OUT=$(OUT), DATA=DIR to train on: 8 minutes'
 	@echo 'make lint    the same as env, then ruff (rules and format), codespell and mypy'
 	@echo 'make clean   remove $(VENV), work_dirs, site and what builds leave behind'

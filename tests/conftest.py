@@ -74,6 +74,7 @@ ONCE = {
     'test_kills',
     'test_bad_images',
     'test_live',
+    'test_networks_of_timm',
     'test_notebook',
     'test_numbers',
     'test_page',

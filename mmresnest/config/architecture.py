@@ -20,10 +20,10 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from ..errors import UserError, nearest
+from ..errors import ArgumentError, UserError, nearest
 from ..models.norms import replace_sync_norms
 from ..models.timm_network import HUB
-from ..models.timm_probe import PREFIX, get_pixels, get_settings
+from ..models.timm_probe import PREFIX, get_pixels, get_settings, probe_network
 from ..models.variants import pixel_statistics, variant
 from ..models.weights import SCHEME
 from ..registry import MODELS
@@ -166,7 +166,15 @@ def keep_for_timm(cfg: Config, arch: str, old: dict[str, Any]) -> dict[str, Any]
     kept.setdefault('out_indices', tuple(range(stages)))
     stride = 4 * math.prod(old.get('strides', (1, 2, 2, 2))[:stages])
     if stride < 4 << stages - 1:
-        kept['output_stride'] = stride
+        if can_dilate(arch.removeprefix(PREFIX), stride):
+            kept['output_stride'] = stride
+        else:
+            print_log(
+                f'--arch {arch}: timm does not dilate its stages: it keeps its own strides, where '
+                f'{name_of(cfg)} has an output stride of {stride}',
+                'current',
+                logging.WARNING,
+            )
     for key in KEPT:
         if key in kept or key in OF_TIMM + WITHIN or old.get(key) in (None, False, ()):
             continue
@@ -178,6 +186,15 @@ def keep_for_timm(cfg: Config, arch: str, old: dict[str, Any]) -> dict[str, Any]
             code='arch.setting',
         )
     return kept
+
+
+def can_dilate(name: str, stride: int) -> bool:
+    """Return whether timm builds a network with an output stride."""
+    try:
+        probe_network(name, dict(in_chans=3, output_stride=stride))
+    except ArgumentError:
+        return False
+    return True
 
 
 def load_with_arch(config: str | os.PathLike | Config, arch: str | None) -> Any:
