@@ -6,6 +6,8 @@ through :mod:`mmresnest.data.checks.masks` first, which unpacks them in Python.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,26 @@ def count_runs(mask: np.ndarray) -> list[int]:
     ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     runs = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
     return [0] + runs if flat[0] else runs
+
+
+def turn_box(box: Sequence[float], degrees: float) -> list[float]:
+    """Return the corners x0 y0 x1 y1 ... of a box x, y, width, height, turned about its center.
+
+    Args:
+        box: in pixels.
+        degrees: clockwise in the image, as CVAT writes them.
+    """
+    x, y, width, height = box
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    corners = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+    return [
+        value
+        for right, down in ((i * width / 2, j * height / 2) for i, j in corners)
+        for value in (
+            x + width / 2 + right * cos - down * sin,
+            y + height / 2 + right * sin + down * cos,
+        )
+    ]
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:

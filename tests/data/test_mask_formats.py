@@ -1,12 +1,13 @@
 """Folders of masks of other tools are recognized, and read for what they are."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.errors import refuses
-from helpers.folders import CLASSES, KINDS, make_truth
-from helpers.mask_folders import MASK_KINDS, draw_truth
+from helpers.folders import CLASSES, KINDS, make_truth, write_text
+from helpers.mask_folders import COLORS, MASK_KINDS, NAMES, draw_truth, paint, save_mask
 from PIL import Image
 
 from mmresnest.data.folder import read_folder
@@ -14,6 +15,7 @@ from mmresnest.data.formats.split import Division
 from mmresnest.data.formats.table import FORMATS
 from mmresnest.data.mask_mapping import MaskMapping
 from mmresnest.data.request import DataRequest
+from mmresnest.errors import UserError
 
 pytestmark = pytest.mark.once
 
@@ -137,6 +139,104 @@ def test_a_second_mask_of_an_image_is_refused(tmp_path):
     Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(twin)
     with refuses('data.ambiguous', mask, twin):
         read_folder(root, 'ade20k')
+
+
+def rename_folders(images: str, masks: str, tail: str = '') -> Callable[[Path], None]:
+    """Return what calls the folders of the splits otherwise, and has a tail in names of masks."""
+
+    def change(root: Path) -> None:
+        for split in ('train', 'val'):
+            for path in (root / split / 'masks').iterdir():
+                path.rename(path.with_stem(path.stem + tail))
+            (root / split).rename(root / f'{split}.old')
+            for old, new in (('images', images), ('masks', masks)):
+                place = root / new.format(split=split)
+                place.parent.mkdir(exist_ok=True)
+                (root / f'{split}.old' / old).rename(place)
+
+    return change
+
+
+def write_roboflow_list(root: Path) -> None:
+    (root / 'classes.txt').unlink()
+    lines = [f'{at}, {name}' for at, name in enumerate(NAMES)]
+    for split in ('train', 'val'):
+        write_text(root / split / '_classes.csv', '\n'.join(['Pixel Value, Class', *lines]))
+
+
+def write_color_list(root: Path) -> None:
+    """Have masks in colors, and ``class_dict.csv``."""
+    (root / 'classes.txt').unlink()
+    for path in root.rglob('masks/*.png'):
+        save_mask(path, paint(np.asarray(Image.open(path))))
+    lines = [f'{name},{",".join(map(str, color))}' for name, color in zip(NAMES, COLORS)]
+    lines.append('ignore,255,255,255')
+    write_text(root / 'class_dict.csv', '\n'.join(['name,r,g,b', *lines]) + '\n')
+
+
+def add_dummy_test(root: Path) -> None:
+    """Add the test split of Cityscapes, whose masks hold no class."""
+    for folder, tail in (('leftImg8bit', 'leftImg8bit'), ('gtFine', 'gtFine_labelIds')):
+        pixels = np.full((64, 48), 3, np.uint8)
+        save_mask(root / folder / 'test' / 'berlin' / f'berlin_0_{tail}.png', pixels)
+
+
+ODD_MASKS = {
+    'capitals': ('mask-folders', rename_folders('{split}/Images', '{split}/Masks')),
+    'siblings': ('mask-folders', rename_folders('{split}', '{split}_masks', '_mask')),
+    'camvid': ('mask-folders', rename_folders('{split}', '{split}annot')),
+    'camvid-of-kaggle': ('mask-folders', rename_folders('{split}', '{split}_labels', '_L')),
+    'ground-truth': ('mask-folders', rename_folders('{split}/image', '{split}/ground_truth')),
+    'roboflow-list': ('mask-folders', write_roboflow_list),
+    'color-list': ('mask-folders', write_color_list),
+    'labelme2voc-list': (
+        'voc-masks',
+        lambda root: (root / 'classes.txt').rename(root / 'class_names.txt'),
+    ),
+    'cityscapes-test': ('cityscapes-ids', add_dummy_test),
+}
+
+
+@pytest.mark.parametrize('name', ODD_MASKS)
+def test_what_has_one_meaning_is_read(name, tmp_path):
+    kind, change = ODD_MASKS[name]
+    MASK_KINDS[kind].make(tmp_path)
+    change(tmp_path)
+    folder = read_folder(tmp_path, 'ade20k')
+    assert folder.classes == MASK_KINDS[kind].names
+    pairs = list_pairs(folder)
+    assert list(pairs) == ['train', 'val']
+    for split, some in pairs.items():
+        check_masks(some, make_truth()[split], MASK_KINDS[kind].change)
+
+
+def test_lists_of_classes_that_contradict_are_refused(tmp_path):
+    MASK_KINDS['mask-folders'].make(tmp_path)
+    write_roboflow_list(tmp_path)
+    path = tmp_path / 'val' / '_classes.csv'
+    text = path.read_text()
+    write_text(path, text.replace('disk', 'other'))
+    with refuses('data.ambiguous', path, 'train/_classes.csv', 'classes.txt'):
+        read_folder(tmp_path, 'ade20k')
+    write_text(path, text.replace('1, disk', '7, disk'))
+    with refuses('data.label-line', path):
+        read_folder(tmp_path, 'ade20k')
+
+
+def test_several_masks_of_an_image_are_refused(tmp_path):
+    MASK_KINDS['mask-beside'].make(tmp_path)
+    more = tmp_path / 'train_0_mask_1.png'
+    more.write_bytes((tmp_path / 'train_0_mask.png').read_bytes())
+    with refuses('data.ambiguous', more):
+        read_folder(DataRequest(tmp_path, division=Division(0.4)), 'ade20k')
+
+
+def test_folders_of_masks_under_other_names_are_no_classes(tmp_path):
+    MASK_KINDS['mask-folders'].make(tmp_path)
+    rename_folders('{split}/images', '{split}/1st_manual')(tmp_path)
+    with pytest.raises(UserError) as caught:
+        read_folder(tmp_path, 'ade20k')
+    assert 'classification' not in str(caught.value)
 
 
 def test_masks_as_jpeg_are_named(tmp_path):

@@ -2,7 +2,10 @@
 
 import base64
 import json
+import re
 import shutil
+import subprocess
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -27,8 +30,11 @@ from helpers.folders import (
 from helpers.mask_folders import draw_truth, make_voc_objects, save_mask
 
 from mmresnest.data.folder import read_folder
+from mmresnest.data.formats.base import enclose
 from mmresnest.data.formats.split import Division
+from mmresnest.data.json_files import read_coco_file
 from mmresnest.data.request import DataRequest
+from mmresnest.errors import UserError
 from mmresnest.utils.masks import decode_mask
 
 pytestmark = pytest.mark.once
@@ -170,10 +176,88 @@ def make_polygon(**fields: object) -> Callable[[Path], None]:
     return set_json('train_0.json', lambda table: table['shapes'][0].update(fields))
 
 
+def decompose(kind: str) -> Callable[[Path], None]:
+    """Return what gives images names with accents, as macOS writes them; labels have one letter."""
+
+    def change(root: Path) -> None:
+        for path in sorted(root.rglob('*_*.*')):
+            composed = path.name.replace('train', 'tr\xe4in')
+            name = composed if path.suffix == kind else unicodedata.normalize('NFD', composed)
+            path.rename(path.with_name(name))
+        replace_in(f'*{kind}', ('train_', 'tr\xe4in_'))(root)
+
+    return change
+
+
+def write_addresses(root: Path) -> None:
+    """Have addresses in place of names, as LVIS has."""
+    for split in ('train', 'val'):
+        path = root / 'annotations' / f'instances_{split}2017.json'
+        table = json.loads(path.read_text())
+        for row in table['images']:
+            name = row.pop('file_name')
+            row['coco_url'] = f'http://images.cocodataset.org/{split}2017/{name}'
+        path.unlink()
+        write_json(root / f'lvis_v1_{split}.json', table)
+
+
+def drop_boxes(root: Path) -> None:
+    for path in root.rglob('*.json'):
+        table = json.loads(path.read_text())
+        for row in table['annotations']:
+            del row['bbox'], row['area']
+        write_json(path, table)
+
+
+def change_tables(change: Callable[[list[str]], str]) -> Callable[[Path], None]:
+    """Return what writes the rows of tables anew."""
+
+    def apply(root: Path) -> None:
+        for path in root.glob('*.csv'):
+            rows = [line.split(',') for line in path.read_text().splitlines()]
+            write_text(path, ''.join(change(row) + '\n' for row in rows))
+
+    return apply
+
+
+def spell_sides(row: list[str]) -> str:
+    """Return a row as makesense.ai writes it."""
+    name, width, height, label, *corners = row
+    if name == 'filename':
+        return 'label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name,image_width,image_height'
+    x0, y0, x1, y1 = map(int, corners)
+    return f'{label},{x0},{y0},{x1 - x0},{y1 - y0},{name},{width},{height}'
+
+
+def add_empty_rows(root: Path) -> None:
+    """Have lines of the images without objects."""
+    path = root / 'train_labels.csv'
+    write_text(path, path.read_text() + 'train_3.jpg,,,,,,,\n')
+
+
 TWO = dict(train=7, val=6)
 
 # fmt: off
 ODD = {
+    'yolo-no-test': Odd('yolo-roboflow', lambda root: shutil.rmtree(root / 'test'), TWO, 'test'),
+    'voc-upper': Odd('voc', rename_all('*.xml', lambda path: path.with_suffix('.XML'))),
+    'voc-upper-flat': Odd('voc-flat', rename_all(
+        '*.*', lambda path: path.with_suffix(path.suffix.upper())), dict(train=7)),
+    'voc-two-bytes': Odd('voc-flat', lambda root: [
+        path.write_bytes(('<?xml version="1.0" encoding="utf-16"?>' + path.read_text()).encode(
+            'utf-16')) for path in root.rglob('*.xml')], dict(train=7)),
+    'voc-decomposed': Odd('voc-flat', decompose('.xml'), dict(train=7)),
+    'labelme-decomposed': Odd('labelme', decompose('.json'), dict(train=7)),
+    'coco-decomposed': Odd('coco-one-file', decompose('.json'), dict(train=7)),
+    'coco-addresses-alone': Odd('coco-published', write_addresses, TWO),
+    'coco-key-points': Odd('coco-published', rename_all(
+        'instances*.json', lambda path: path.with_name(path.name.replace(
+            'instances', 'person_keypoints'))), TWO, 'key points'),
+    'coco-no-boxes': Odd('coco-roboflow', drop_boxes),
+    'csv-sides': Odd('csv', change_tables(spell_sides), TWO, 'train_3.jpg'),
+    'csv-decimal-commas': Odd('csv', change_tables(lambda row: ';'.join(
+        [f'{one},0' if one.isdecimal() else one for one in row])), TWO, 'train_3.jpg'),
+    'csv-empty-rows': Odd('csv', add_empty_rows, TWO),
     'yolo-path-absolute': Odd('yolo', put_yaml_above),
     'yolo-lists-of-another-machine': Odd('yolo-lists', lambda root: [
         write_text(path, ''.join(f'{start}{line.removeprefix("./")}\n' for line in
@@ -307,6 +391,14 @@ REFUSED = {
                         ['train_0.txt:1', 'kpt_shape']),
     'yolo-no-images': ('yolo', lambda root: [path.unlink() for path in root.glob('images/val/*')],
                        'data.no-images', ['val']),
+    'yolo-no-valid': ('yolo-roboflow', lambda root: shutil.rmtree(root / 'valid'), 'data.missing',
+                      ['data.yaml', '../valid/images', '--split 0.2']),
+    'yolo-two-endings': ('yolo', lambda root: shutil.copy(
+        root / 'images/train/train_1.jpg', root / 'images/train/train_1.png'), 'data.ambiguous',
+        ['train_1.txt', 'train_1.jpg', 'train_1.png']),
+    'yolo-key-points-unsaid': ('yolo', lambda root: write_text(
+        root / 'labels/train/train_0.txt', '0 .5 .5 .1 .1' + ' .5 .5 2' * 3), 'data.label-line',
+        ['train_0.txt:1', 'kpt_shape']),
     'yolo-two-settings': ('yolo', lambda root: (
         shutil.copy(root / 'data.yaml', root / 'a.yaml'),
         (root / 'data.yaml').rename(root / 'b.yaml')), 'data.ambiguous', ['a.yaml', 'b.yaml']),
@@ -354,6 +446,30 @@ REFUSED = {
         'data.no-images', ['valid/_annotations.coco.json']),
     'label-studio': ('coco-label-studio', raw_label_studio, 'data.no-annotations',
                      ['export.json', 'Label Studio', 'export the project']),
+    **{name: ('coco-label-studio', lambda root, table=table: (
+        clear(root), write_json(root / 'x.json', table)), 'data.no-annotations', ['x.json', name])
+       for name, table in {
+           'JSON_MIN': [dict(image='a.jpg', id=1, label=[], annotation_id=1)],
+           'CreateML': [dict(image='a.jpg', annotations=[])],
+           'BDD100K': [dict(name='a.jpg', labels=[])],
+           'Datumaro': dict(info={}, categories={}, items=[]),
+           'VoTT': dict(name='x', assets={}, tags=[])}.items()},
+    **{name: ('coco-label-studio', lambda root, file=file, text=text: (
+        clear(root), write_text(root / file, text)), 'data.no-annotations', [file, name])
+       for name, file, text in (
+           ('Open Images', 'a.csv', 'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax\n'),
+           ('Image Annotator', 'a.csv', 'filename,file_size,region_shape_attributes\n'),
+           ('one column', 'a.csv', 'image_id,width,height,bbox,source\n'),
+           ("'1i label_name,bbox_x", 'a.csv', 'disk,1,2,3,4,a.jpg,80,96\n'),
+           ('WIDER', 'wider_face_train_bbx_gt.txt', 'a.jpg\n1\n'),
+           ('CrowdHuman', 'a.odgt', '{}\n'), ('Labelbox', 'a.ndjson', '{}\n'),
+           ('DOTA', 'labelTxt/a.txt', 'imagesource:x\n'),
+           ('DOTA', 'labelTxt/b.txt', '1.0 2 3 2 3 4 1 4 small-vehicle 0\n'))},
+    'csv-two-bytes': ('csv', lambda root: [path.write_bytes(path.read_text().encode('utf-16'))
+                                           for path in root.glob('*.csv')],
+                      'data.no-annotations', ['train_labels.csv', 'UTF-16']),
+    'label-me-3': ('voc-flat', replace_in('*.xml', ('size>', 'imagesize>')), 'data.label-line',
+                   ['train_0.xml', 'LabelMe 3.0']),
     'via': ('coco-label-studio', via, 'data.no-annotations', ['via.json', 'Image Annotator']),
     'archive': ('coco-label-studio', lambda root: (clear(root), write_text(root / 'a.zip', 'PK')),
                 'data.no-annotations', ['a.zip', 'unzip']),
@@ -371,6 +487,36 @@ def test_what_is_not_read_is_refused_with_the_remedy(name, tmp_path):
     division = Division(0.4) if len(KINDS[kind].splits) == 1 else None
     with refuses(code, root, *parts):
         read_folder(DataRequest(root, division=division), 'coco')
+
+
+@pytest.mark.parametrize(
+    ('labels', 'line'),
+    [
+        ('training/label_2', 'Car 0.00 0 -1.57 {0}.0 {1}.0 {2}.0 {3}.0 1 1 1 1 1 9 -1.5'),
+        ('VisDrone2019-DET-train/annotations', '{0},{1},{4},{5},1,4,0,0'),
+    ],
+)
+def test_the_command_that_a_message_names_writes_the_boxes(labels, line, tmp_path):
+    suffix = 'png' if 'label_2' in labels else 'jpg'
+    shots = make_truth(['train'])['train']
+    for shot in shots:
+        draw_image(tmp_path / labels.partition('/')[0] / 'images' / f'{shot.name}.{suffix}', shot)
+        rows = [(x, y, x + w, y + h, w, h) for _, (x, y, w, h), _ in shot.marks]
+        text = ''.join(line.format(*row) + '\n' for row in rows)
+        write_text(tmp_path / labels / f'{shot.name}.txt', text)
+    with pytest.raises(UserError) as caught:
+        read_folder(tmp_path, 'coco')
+    command = re.search(r'(for s in [^;]*; do )?[(]echo .*(?=[.] It holds)', str(caught.value))
+    assert command
+    subprocess.run(['bash', '-c', command[0]], stderr=subprocess.DEVNULL)
+    for path in tmp_path.glob('labels_val.csv'):
+        path.unlink()  # there is no such part
+    folder = read_folder(DataRequest(tmp_path, division=Division(0.4)), 'coco')
+    boxes = []
+    for part in folder.splits.values():
+        table = json.loads((folder.root / part.annotations).read_text())
+        boxes += [tuple(row['bbox']) for row in table['annotations']]
+    assert sorted(boxes) == sorted(mark.box for shot in shots for mark in shot.marks)
 
 
 def test_a_file_is_refused_with_its_folder(tmp_path):
@@ -405,6 +551,47 @@ def test_difficult_objects_are_crowds(tmp_path):
         names = {row['id']: row['file_name'] for row in table['images']}
         crowds = [names[row['image_id']] for row in table['annotations'] if row['iscrowd']]
         assert crowds == (['val_0.jpg'] if split == 'val' else [])
+
+
+def test_objects_that_a_coco_file_ignores_are_crowds(tmp_path):
+    """Else mmdet does not learn them, and pycocotools counts them as missed."""
+    KINDS['coco-roboflow'].make(tmp_path)
+    for key, value in (('iscrowd', 0), ('ignore', 1)):
+        set_json(
+            'valid/_annotations.coco.json',
+            lambda table, key=key, value=value: table['annotations'][0].update({key: value}),
+        )(tmp_path)
+    folder = read_folder(tmp_path, 'coco')
+    table = json.loads((folder.root / folder.splits['val'].annotations).read_text())
+    assert [row['iscrowd'] for row in table['annotations']] == [1, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize('kind', ['coco-cvat', 'voc-flat'])
+def test_boxes_that_cvat_turned_are_the_polygons_of_their_corners(kind, tmp_path):
+    """CVAT writes the box as it was before it was turned."""
+    KINDS[kind].make(tmp_path)
+    attribute = '<name>rotation</name><value>90.0</value>'
+    for path in tmp_path.rglob('*.xml'):
+        text = f'<attributes><attribute>{attribute}</attribute></attributes><bndbox>'
+        write_text(path, path.read_text().replace('<bndbox>', text))
+
+    def turn(table):
+        for row in table['annotations']:
+            row.update(segmentation=[], attributes=dict(occluded=False, rotation=90.0))
+
+    for path in tmp_path.rglob('*.json'):
+        set_json(str(path.relative_to(tmp_path)), turn)(tmp_path)
+    folder = read_folder(DataRequest(tmp_path, division=Division(0.4)), 'coco')
+    found = []
+    for part in folder.splits.values():
+        table, _ = read_coco_file(folder.root / part.annotations)
+        for row in table['annotations']:
+            (polygon,) = row['segmentation']
+            assert enclose([polygon]) == tuple(row['bbox'])
+            found.append(tuple(row['bbox']))
+    boxes = [mark.box for shot in make_truth(['train'])['train'] for mark in shot.marks]
+    turned = [(x + w / 2 - h / 2, y + h / 2 - w / 2, h, w) for x, y, w, h in boxes]
+    assert sorted(found) == sorted(turned)
 
 
 @pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')

@@ -8,11 +8,13 @@ checks alike, and said once. Whatever is in doubt stays as it is, and is found b
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...utils.masks import turn_box
 from .findings import Finding, make_finding, shorten
 from .rows import ABSENT, get_rows, has_fields, is_id, is_list_of_numbers, read_column
 
@@ -66,15 +68,16 @@ def _list_mends(
     """Yield the list, the field, and the function that mends it, in this order."""
     yield 'images', 'width', mend_size
     yield 'images', 'height', mend_size
+    yield 'images', 'file_name', mend_file_name
     yield 'categories', 'name', mend_name
     yield 'annotations', 'image_id', _LinkMender(get_rows(table, 'images'))
     yield 'annotations', 'category_id', _LinkMender(get_rows(table, 'categories'))
     if any(has_fields(row, 'segments_info') for row in get_rows(table, 'annotations')[:1]):
         return  # the objects of panoptic annotations stand deeper
-    yield 'annotations', 'bbox', mend_box
+    yield 'annotations', 'segmentation', mend_mask
+    yield 'annotations', 'bbox', mend_box  # which may follow from the mask
     yield 'annotations', 'area', mend_area
     yield 'annotations', 'iscrowd', mend_flag
-    yield 'annotations', 'segmentation', mend_mask
 
 
 def parse_number(value: Any) -> float | None:
@@ -121,8 +124,21 @@ def spell_id(value: Any) -> str:
     return text.partition('.')[0] if _WHOLE.fullmatch(text) else text
 
 
+def mend_file_name(value: Any, row: Mapping[str, Any]) -> Any:
+    """Return the file of an image that has an address alone, as LVIS: ``train2017/1.jpg``."""
+    address = row.get('coco_url')
+    if value is ABSENT and isinstance(address, str) and address.count('/') > 1:
+        return '/'.join(address.split('/')[-2:])
+    return value
+
+
 def mend_box(value: Any, row: Mapping[str, Any]) -> Any:
-    """Return a box whose numbers stand as text as numbers."""
+    """Return a box in numbers: from text, from the polygons of a mask, or as CVAT turns it.
+
+    CVAT writes the box as it was before it was turned, and ``attributes.rotation`` beside it.
+    """
+    if value is ABSENT or not value or 'attributes' in row and _read_turn(row):
+        return _enclose(row.get('segmentation')) or value
     if not isinstance(value, list) or len(value) != 4 or not any(type(one) is str for one in value):
         return value
     numbers = [parse_number(one) if isinstance(one, str) else one for one in value]
@@ -143,8 +159,36 @@ def mend_area(value: Any, row: Mapping[str, Any]) -> Any:
     return value
 
 
+def _read_turn(row: Mapping[str, Any]) -> float:
+    """Return by how many degrees CVAT's box of an object is turned."""
+    attributes = row.get('attributes')
+    turn = attributes.get('rotation') if isinstance(attributes, dict) else None
+    return turn if type(turn) in (int, float) and math.isfinite(turn) else 0
+
+
+def _enclose(polygons: Any) -> list[Any] | None:
+    """Return the box around polygons, None if they are none."""
+    if not isinstance(polygons, list) or not polygons:
+        return None
+    for one in polygons:
+        count = len(one) if isinstance(one, list) else 0
+        if count < 6 or count % 2 or not is_list_of_numbers(one, count):
+            return None
+    sides = [[value for one in polygons for value in one[at::2]] for at in (0, 1)]
+    low, high = [min(side) for side in sides], [max(side) for side in sides]
+    return [*low, *(round(two - one, 6) for one, two in zip(low, high))]
+
+
 def mend_flag(value: Any, row: Mapping[str, Any]) -> Any:
-    """Return an ``iscrowd`` that is missing, empty, a text or a truth value as 0 or 1."""
+    """Return an ``iscrowd`` that is missing, empty, a text or a truth value as 0 or 1.
+
+    An object with ``ignore`` is a crowd: mmdet passes over it, and pycocotools counts it as missed.
+    """
+    flag = _read_flag(value)
+    return 1 if flag == 0 and 'ignore' in row and _read_flag(row['ignore']) == 1 else flag
+
+
+def _read_flag(value: Any) -> Any:
     if value is ABSENT:
         return 0
     if type(value) in (bool, float) and value in (0, 1):
@@ -154,7 +198,14 @@ def mend_flag(value: Any, row: Mapping[str, Any]) -> Any:
 
 
 def mend_mask(value: Any, row: Mapping[str, Any]) -> Any:
-    """Return polygons in a list of their own, without empty ones; run lengths as their text."""
+    """Return polygons in a list of their own, without empty ones; run lengths as their text.
+
+    A turned box of CVAT is the polygon of its corners.
+    """
+    turn = _read_turn(row) if value is ABSENT or not value else 0
+    box: Any = row.get('bbox')
+    if turn and is_list_of_numbers(box, 4):
+        return [[round(one, 6) for one in turn_box(box, turn)]]
     if is_list_of_numbers(value, len(value) if isinstance(value, list) else 0) and len(value) >= 6:
         return [value]
     if isinstance(value, list) and [] in value:

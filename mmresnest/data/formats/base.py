@@ -6,6 +6,7 @@ import filecmp
 import math
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -250,11 +251,15 @@ def has_file(folder: Path, pattern: str, depth: int = 2) -> bool:
 
 
 def find_shallow(folder: Path, pattern: str, depth: int = 2) -> Iterator[Path]:
-    """Yield files of such a name in a folder and up to ``depth`` below, in the order of names."""
+    """Yield files of such a name in a folder and up to ``depth`` below, in the order of names.
+
+    Letters count in any case: cameras and tools of Windows write ``.XML``.
+    """
     if not folder.is_dir():
         return
+    cased = ''.join(f'[{one.lower()}{one.upper()}]' if one.isalpha() else one for one in pattern)
     for level in range(depth + 1):
-        for path in sorted(folder.glob('*/' * level + pattern)):
+        for path in sorted(folder.glob('*/' * level + cased)):
             if path.is_file() and not any(map(is_hidden, path.relative_to(folder).parts)):
                 yield path
 
@@ -457,6 +462,11 @@ def parse_number(text: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def compose_name(name: str) -> str:
+    """Return a name with its accents as one letter each: macOS writes them as two."""
+    return unicodedata.normalize('NFC', name)
+
+
 class ImageIndex:
     """The images below a folder, found by their names with or without ending."""
 
@@ -465,23 +475,28 @@ class ImageIndex:
         self.names: dict[str, list[Path]] = defaultdict(list)
         self.stems: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
-            self.names[path.name].append(path)
-            self.stems[path.stem].append(path)
+            self.names[compose_name(path.name)].append(path)
+            self.stems[compose_name(path.stem)].append(path)
         self.folders = {path.parent.name for path in self.paths}
 
     def has(self, name: str) -> bool:
         """Return whether an image has the last part of a path for its name."""
-        return name.replace('\\', '/').rpartition('/')[2] in self.names
+        return compose_name(name).replace('\\', '/').rpartition('/')[2] in self.names
 
     def find_named(self, name: str) -> list[Path]:
         """Return the images whose paths end as a name does, in the most of its parts.
 
         Where the folder that it names holds images, none of another folder is meant.
         """
-        parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
+        name = compose_name(name).replace('\\', '/')
+        parts = [part for part in name.split('/') if part not in ('', '.', '..')]
         found = self.names.get(parts[-1], []) if parts else []
         for count in range(len(parts), 1, -1):
-            same = [path for path in found if list(path.parts[-count:]) == parts[-count:]]
+            same = [
+                path
+                for path in found
+                if [*map(compose_name, path.parts[-count:])] == parts[-count:]
+            ]
             if same:
                 return same
         return [] if len(parts) > 1 and parts[-2] in self.folders else found
@@ -501,10 +516,10 @@ class ImageIndex:
         Raises:
             UserError: two are as near as each other, and not the same image.
         """
-        *_, base = parts = name.replace('\\', '/').split('/')
+        *_, base = parts = compose_name(name).replace('\\', '/').split('/')
         # Tools rename images and leave the name in the file: the label's own name is the better.
-        found = self.stems.get(label.stem) or self.names.get(base) or []
-        both = [path for path in found if path.name == base] or found
+        found = self.stems.get(compose_name(label.stem)) or self.names.get(base) or []
+        both = [path for path in found if compose_name(path.name) == base] or found
         if not both:
             return None
         led = Path(os.path.normpath(label.parent.joinpath(*parts)))

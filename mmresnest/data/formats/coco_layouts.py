@@ -34,8 +34,10 @@ from .base import (
     order_splits,
 )
 
-_OTHERS = ('captions', 'person_keypoints', 'panoptic', 'stuff', 'image_info', 'pixelmaps')
+_OTHERS = ('captions', 'panoptic', 'stuff', 'image_info', 'pixelmaps')
 """Files of COCO that hold something else than objects."""
+_POINTS = 'person_keypoints'
+"""Files whose objects have key points; what they say beyond them stands in ``instances``, too."""
 _SMALL = 2**24
 
 
@@ -60,7 +62,8 @@ def find_json_files(root: Path) -> list[Path]:
     files = [path for path in find_shallow(root, '*.json') if is_coco_file(path)]
     objects = [path for path in files if path.stem.startswith('instances')]
     beside = {path.parent for path in objects}
-    return [path for path in files if path in objects or path.parent not in beside]
+    found = [path for path in files if path in objects or path.parent not in beside]
+    return [path for path in found if not path.stem.startswith(_POINTS)] or found
 
 
 def is_coco_file(path: Path) -> bool:
@@ -129,7 +132,10 @@ def read_coco_layout(root: Path) -> ObjectData:
         folder, paths = _find_images(root, files[split], table)
         original = None if roots or folder is None else files[split]
         parts[split] = Part(_drop_categories(table, roots), paths, original, folder)
-    return ObjectData(order_splits(parts), [one for _, found in read.values() for one in found])
+    findings = [one for _, found in read.values() for one in found]
+    points = any(path.stem.startswith(_POINTS) for path in files.values())
+    notes = ['the key points of the objects are left out'] if points else []
+    return ObjectData(order_splits(parts), findings, notes)
 
 
 def find_root_categories(tables: Iterable[Mapping[str, Any]]) -> set[Any]:

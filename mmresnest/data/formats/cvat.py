@@ -13,12 +13,12 @@ tracks of a video.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UserError
+from ...utils.masks import turn_box
 from ..checks.findings import shorten
 from .base import (
     ImageIndex,
@@ -172,12 +172,5 @@ def _read_box(shape: Node, label: str, place: str, source: str) -> Thing:
     if not turn:
         x, y, w, h = round_pixels((x0, y0, x1 - x0, y1 - y0))
         return Thing(label, (x, y, w, h), source=source)
-    cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-    middle, center = (x0 + x1) / 2, (y0 + y1) / 2
-    corners = [(x - middle, y - center) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
-    polygon = round_pixels(
-        value
-        for x, y in corners
-        for value in (middle + x * cos - y * sin, center + x * sin + y * cos)
-    )
+    polygon = round_pixels(turn_box((x0, y0, x1 - x0, y1 - y0), turn))
     return Thing(label, enclose([polygon]), (polygon,), source)

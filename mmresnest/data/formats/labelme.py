@@ -35,12 +35,10 @@ from .base import (
     note_left_out,
     round_pixels,
 )
-from .names import find_class_list
+from .names import NO_CLASSES, find_class_list
 
 _LOOKED_AT = 8
 _KINDS = ('rectangle', 'polygon')
-_NO_CLASSES = ('__ignore__', '_background_')
-"""The first lines of labelme's ``labels.txt``, which stand for pixels of no object."""
 _WRITE_IMAGES = (
     "python -c \"import base64,json,pathlib as p; [f.with_suffix('.jpg').write_bytes("
     "base64.b64decode(json.loads(f.read_text())['imageData'])) for f in p.Path('{root}')"
@@ -83,8 +81,8 @@ def read_labelme(root: Path) -> ObjectData:
         labels = _list_labels(folder)
         rows = track_rows(labels, len(labels), f'reading {len(labels)} json files')
         splits[split] = list(check_sizes([_read_picture(path, root, index) for path in rows]))
-    listed = [name for name in find_class_list(root) if name not in _NO_CLASSES]
-    classes = listed or [name for name in collect_names(splits) if name not in _NO_CLASSES]
+    listed = [name for name in find_class_list(root) if name not in NO_CLASSES]
+    classes = listed or [name for name in collect_names(splits) if name not in NO_CLASSES]
     return make_data(root, classes, splits, [note_left_out(index.paths, splits, 'no json file')])
 
 

@@ -15,22 +15,50 @@ business of :mod:`mmresnest.data.mask_mapping`, unless the layout says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...errors import UserError
 from ..base import MASK_SUFFIXES, SPLITS, list_files
+from ..checks.images import read_label_file
 from ..mask_mapping import IGNORE, MaskMapping
 from ..text_files import read_lines
-from .base import WHOLE, Likeness, MaskData, Pair, find_split_folders, list_images, order_splits
+from .base import (
+    WHOLE,
+    Likeness,
+    MaskData,
+    Pair,
+    compose_name,
+    find_split_folders,
+    list_images,
+    order_splits,
+)
 from .names import find_class_list
 
 TAIL = re.compile(r'[-_. ](?:mask|masks|label|labels|seg|segmentation|gt|annotation)$', re.I)
 """How the name of a mask ends beside its image."""
 
-MASK_FOLDERS = ('masks', 'mask', 'labels', 'gt', 'annotations', 'segmentations')
-"""Folders beside those of images that masks may be in."""
-_IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'JPEGImages')
+_SMALL_TAIL = re.compile('_L$')
+"""How the names of CamVid's masks end, which stand in folders of their own."""
+_MORE_TAIL = re.compile(r'[-_. ]mask[-_. ]\d+$', re.I)
+"""How further masks of an image end, one for each object."""
+
+MASK_FOLDERS = (
+    'masks',
+    'mask',
+    'labels',
+    'label',
+    'gt',
+    'annotations',
+    'annotation',
+    'segmentations',
+    'ground_truth',
+    'groundtruth',
+)
+"""Folders beside those of images that masks may be in, in letters of any case."""
+_IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img', 'jpegimages')
+_SIBLING = re.compile('[-_ ]?(?:masks?|labels?|annot|annotations?|gt)', re.I)
+"""What follows the name of a folder of images in that of its masks: ``train_masks``."""
 
 # fmt: off
 CITYSCAPES = {  # cityscapesScripts, helpers/labels.py: label id -> name of the 19 train ids
@@ -83,6 +111,10 @@ def has_masks(folder: Path) -> bool:
 def compare_voc_masks(root: Path) -> Likeness:
     """Say how far a folder looks like VOC's masks of classes."""
     if not has_masks(root / 'SegmentationClass'):
+        for other in sorted(root.glob('SegmentationClass*')):
+            if has_masks(other):
+                link = root / 'SegmentationClass'
+                return Likeness(f'{other.name}/', f'{link.name}/', f'ln -s {other.name} {link}')
         return Likeness()
     found = 'SegmentationClass/'
     if (root / 'JPEGImages').is_dir():
@@ -154,7 +186,7 @@ def read_cityscapes(root: Path) -> MaskData:
         images = name_files(
             (image.stem.removesuffix('_leftImg8bit'), image) for image in list_images(folder)
         )
-        if split == 'test' and not found:
+        if split == 'test' and not (found and _has_classes(next(iter(found.values())), trained)):
             continue
         pairs[split] = _pair_names(images, found, folder, there)
     names = find_class_list(root)
@@ -164,6 +196,13 @@ def read_cityscapes(root: Path) -> MaskData:
     learned = [(value, name) for value, name in entries if name != IGNORE]
     ignored = [(value, name) for value, name in entries if name == IGNORE]
     return MaskData(order_splits(pairs), mapping=MaskMapping((*learned, *ignored)))
+
+
+def _has_classes(mask: Path, trained: bool) -> bool:
+    """Return whether a mask of Cityscapes has a pixel that counts; those of its test have none."""
+    known = range(len(CITYSCAPES)) if trained else CITYSCAPES
+    seen = read_label_file(mask)
+    return bool(seen.fault) or any(value in known for value in seen.values)
 
 
 def read_voc_masks(root: Path) -> MaskData:
@@ -234,6 +273,13 @@ def read_mask_files(root: Path) -> MaskData:
     """
     pairs = {}
     for split, (folder, masks) in _find_mask_folders(root).items():
+        for name in list_files(masks, MASK_SUFFIXES):
+            if _MORE_TAIL.search(Path(name).stem):
+                raise UserError(
+                    f'{masks / name} is one of several masks of an image, and a mask of classes '
+                    'holds all of its objects; write them into one',
+                    code='data.ambiguous',
+                )
         found = name_masks(masks, marked=folder == masks)
         taken = set(found.values())
         images = name_files(
@@ -242,7 +288,30 @@ def read_mask_files(root: Path) -> MaskData:
             if image not in taken
         )
         pairs[split] = _pair_names(images, found, folder, masks)
-    return MaskData(order_splits(pairs), find_class_list(root))
+    rows = [pair for some in pairs.values() for pair in some]
+    return MaskData(order_splits(pairs), find_class_list(root), _read_class_dict(root, rows))
+
+
+def _read_class_dict(root: Path, pairs: Sequence[Pair]) -> MaskMapping | None:
+    """Return the colors of ``class_dict.csv``: ``name,r,g,b``, as beside CamVid and DeepGlobe.
+
+    Raises:
+        UserError: a line that is no name and color.
+    """
+    path = root / 'class_dict.csv'
+    if not path.is_file() or read_label_file(pairs[0].mask).fault != 'colours':
+        return None
+    entries = []
+    for number, line in enumerate(read_lines(path)[1:], start=2):
+        name, *color = (word.strip() for word in line.split(','))
+        if name and not (len(color) == 3 and all(one.isdecimal() for one in color)):
+            raise UserError(
+                f'{path}:{number}: {line!r} is no name and color; write name,r,g,b',
+                code='data.label-line',
+            )
+        if name:
+            entries.append(((int(color[0]), int(color[1]), int(color[2])), name))
+    return MaskMapping(tuple(entries)) if entries else None
 
 
 def _find_mask_folders(root: Path) -> dict[str, tuple[Path, Path]]:
@@ -250,7 +319,7 @@ def _find_mask_folders(root: Path) -> dict[str, tuple[Path, Path]]:
     found = {
         split: pair
         for split, folder in find_split_folders(root).items()
-        if (pair := _find_mask_folder(folder))
+        if (pair := _find_mask_folder(folder) or _find_sibling(folder))
     }
     if found:
         return found
@@ -264,15 +333,20 @@ def _find_mask_folders(root: Path) -> dict[str, tuple[Path, Path]]:
     return {WHOLE: pair}
 
 
+def _find_sibling(folder: Path) -> tuple[Path, Path] | None:
+    """Return a folder of images and the one beside it that is called after it: its masks."""
+    for path in sorted(folder.parent.iterdir()):
+        tail = path.name.removeprefix(folder.name)
+        if tail != path.name and _SIBLING.fullmatch(tail) and path.is_dir() and has_masks(path):
+            return folder, path
+    return None
+
+
 def _find_mask_folder(folder: Path) -> tuple[Path, Path] | None:
-    images = next((folder / name for name in _IMAGE_FOLDERS if (folder / name).is_dir()), None)
+    inner = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    images = next((inner[name] for name in _IMAGE_FOLDERS if name in inner), None)
     masks = next(
-        (
-            folder / name
-            for name in MASK_FOLDERS
-            if (folder / name).is_dir() and has_masks(folder / name)
-        ),
-        None,
+        (inner[name] for name in MASK_FOLDERS if name in inner and has_masks(inner[name])), None
     )
     if images is not None and masks is not None:
         return images, masks
@@ -326,7 +400,7 @@ def name_files(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for name, path in named:
-        other = found.setdefault(name, path)
+        other = found.setdefault(compose_name(name), path)
         if other != path:
             raise UserError(
                 f'{other} and {path} differ in their endings alone, and images and masks belong '
@@ -360,8 +434,9 @@ def _pair_names(
     images: dict[str, Path], masks: dict[str, Path], folder: Path, where: Path
 ) -> list[Pair]:
     """Return images with the masks of the same name, with or without what marks a mask."""
-    if not set(images) & set(masks):
-        masks = name_files((TAIL.sub('', name), path) for name, path in masks.items())
+    for tail in (TAIL, _SMALL_TAIL):
+        if not set(images) & set(masks):
+            masks = name_files((tail.sub('', name), path) for name, path in masks.items())
     if not images:
         raise UserError(f'no images in {folder}; put them there', code='data.no-images')
     lost = [name for name in images if name not in masks]

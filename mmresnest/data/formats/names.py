@@ -10,7 +10,16 @@ from ..checks.findings import finish_reading
 from ..text_files import read_class_names, read_lines
 from .base import find_shallow
 
-LISTS = ('classes.txt', 'labels.txt', 'obj.names', 'labels/classes.txt', 'predefined_classes.txt')
+LISTS = (
+    'classes.txt',
+    'labels.txt',
+    'class_names.txt',  # of labelme2voc
+    'obj.names',
+    'labels/classes.txt',
+    'predefined_classes.txt',
+)
+NO_CLASSES = ('__ignore__', '_background_')
+"""The first lines of labelme's lists, which stand for pixels of no object."""
 _PBTXT = re.compile(r"""\b(id|name|display_name)\s*:\s*(?:"([^"]*)"|'([^']*)'|(\d+))""")
 
 
@@ -46,7 +55,35 @@ def find_class_list(root: Path) -> tuple[str, ...]:
         return tuple(name for name in names if name and name[0] != '#' and name != 'background')
     for path in sorted(root.glob('*label*map*.pbtxt')):
         return _read_pbtxt(path)
-    return ()
+    return _read_roboflow_list(root)
+
+
+def _read_roboflow_list(root: Path) -> tuple[str, ...]:
+    """Return the names of Roboflow's ``_classes.csv`` beside masks: ``Pixel Value, Class``.
+
+    Raises:
+        UserError: the files of two splits differ, or the values are not 0, 1, 2 ...
+    """
+    found: dict[Path, tuple[str, ...]] = {}
+    for path in find_shallow(root, '_classes.csv', 1):
+        head, *lines = read_lines(path) or ['']
+        rows = [line.partition(',') for line in lines if line.strip()]
+        if [word.strip().lower() for word in head.split(',')] != ['pixel value', 'class']:
+            continue
+        if [value.strip() for value, _, _ in rows] != [str(at) for at in range(len(rows))]:
+            raise UserError(
+                f'{path}: the pixel values are not 0 to {len(rows) - 1} in this order; write them '
+                'so, or give --mask-values',
+                code='data.label-line',
+            )
+        found[path] = tuple(name.strip() for _, _, name in rows)
+    if len(set(found.values())) > 1:
+        raise UserError(
+            f'{" and ".join(map(str, found))} name other classes, or in another order; write the '
+            f'list that holds for all into {root / "classes.txt"}',
+            code='data.ambiguous',
+        )
+    return next(iter(found.values()), ())
 
 
 def _read_pbtxt(path: Path) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 One file for each split (``train_labels.csv``, ``train/_annotations.csv``) or one for all. The
 corners are edges: ``w = xmax - xmin``. Columns may stand in any order, under the other names of
 :data:`ALIASES`, in any case of letters, and between semicolons or tabs; width and height may be
-missing. An image that no line names is left out: nothing says whether it was looked at.
+missing. An image that no line names is left out: nothing says whether it was looked at; one with
+a line that names it alone has no objects.
 """
 
 from __future__ import annotations
@@ -37,29 +38,45 @@ _CORNERS = COLUMNS[4:]
 _NEEDED = ('filename', 'class', *_CORNERS)
 ALIASES = {
     'filename': ('file', 'file_name', 'image', 'image_name', 'image_path', 'path'),
-    'class': ('label', 'class_name', 'name'),
+    'class': ('label', 'class_name', 'label_name', 'name'),
     'xmin': ('x_min', 'x1'),
     'ymin': ('y_min', 'y1'),
     'xmax': ('x_max', 'x2'),
     'ymax': ('y_max', 'y2'),
 }
 """Column -> what other tools call it."""
+_SIDES = {'bbox_x': 'xmin', 'bbox_y': 'ymin', 'bbox_width': 'xmax', 'bbox_height': 'ymax'}
+"""Columns of makesense.ai, which has the sides of a box -> the corner that follows from each."""
+_SIZES = {'image_width': 'width', 'image_height': 'height'}
 _KNOWN = {other: name for name, others in ALIASES.items() for other in others}
 _HEADERS = {  # of lines that consist of names N and numbers 0
     'N00N0000': COLUMNS,
     'N0000N': ('filename', 'xmin', 'ymin', 'xmax', 'ymax', 'class'),
     'NN0000': ('filename', 'class', 'xmin', 'ymin', 'xmax', 'ymax'),
+    'N0000N00': ('label_name', *_SIDES, 'image_name', *_SIZES),
 }
+
+
+OTHERS = {
+    "Open Images's table": ('imageid', 'labelname', 'confidence', 'xmin'),
+    "VGG Image Annotator's table": ('region_shape_attributes',),
+    'a table of run lengths, as of Kaggle': ('encodedpixels',),
+    'a table with boxes in one column': ('bbox',),
+    "Label Studio's table": ('annotation_id', 'annotator'),
+}
+"""Tables that are known and not read -> columns that they have."""
 
 
 def compare_csv(root: Path) -> Likeness:
     """Say how far a folder looks like TensorFlow's tables."""
     best = Likeness()
     for path in find_shallow(root, '*.csv'):
-        columns, separator = _read_columns(path)
+        columns, separator, _ = _read_columns(path)
         missing = [name for name in _NEEDED if name not in columns]
         if not missing:
             return Likeness(f'{path.relative_to(root)}, a table with the columns of TensorFlow')
+        if describe_table(path):
+            continue
         words = ['N' if parse_number(word) is None else '0' for word in columns]
         header = _HEADERS.get(''.join(words))
         if header:
@@ -77,20 +94,32 @@ def compare_csv(root: Path) -> Likeness:
     return best
 
 
-def _read_columns(path: Path) -> tuple[list[str], str]:
-    """Return the columns of a table under their names here, and what stands between them."""
+def _read_columns(path: Path) -> tuple[list[str], str, bool]:
+    """Return the columns of a table under their names here, and what stands between them.
+
+    The third value says whether the table has the sides of boxes where the corners are named.
+    """
     try:
         with path.open(encoding='utf-8-sig', newline='') as file:
             line = file.readline(4096)
     except (OSError, UnicodeDecodeError):
-        return [], ','
+        return [], ',', False
     separator = max(',;\t', key=line.count)
     try:
         names = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
     except csv.Error:
-        return [], separator
-    names = [name.strip() for name in names]
-    return [_KNOWN.get(name.lower(), name.lower()) for name in names], separator
+        return [], separator, False
+    names = [name.strip().lower() for name in names]
+    sided = set(_SIDES) <= set(names)
+    if sided:
+        names = [(_SIDES | _SIZES).get(name, name) for name in names]
+    return [_KNOWN.get(name, name) for name in names], separator, sided
+
+
+def describe_table(path: Path) -> str:
+    """Return whose table of another kind a file is, empty if it is none that is known."""
+    columns, *_ = _read_columns(path)
+    return next((title for title, known in OTHERS.items() if set(known) <= set(columns)), '')
 
 
 def read_csv(root: Path) -> ObjectData:
@@ -122,7 +151,7 @@ def read_csv(root: Path) -> ObjectData:
 
 def _read_table(path: Path, root: Path, index: ImageIndex) -> list[Picture]:
     found: dict[Path, tuple[tuple[int, int] | None, int, list[Thing]]] = {}
-    columns, separator = _read_columns(path)
+    columns, separator, sided = _read_columns(path)
     try:
         with path.open(encoding='utf-8-sig', newline='') as file:
             file.readline()
@@ -132,8 +161,14 @@ def _read_table(path: Path, root: Path, index: ImageIndex) -> list[Picture]:
             for row in rows:
                 line = rows.line_num + 1
                 image = _find_image(row, path, line, index)
-                size, thing = _read_row(row, path, line, f'{path.relative_to(root)}:{line}')
+                if not any((row[name] or '').strip() for name in _NEEDED[1:]):
+                    found.setdefault(image, (None, line, []))  # looked at, and nothing is on it
+                    continue
+                row = _read_commas(row, separator)
+                size, thing = _read_row(row, path, line, f'{path.relative_to(root)}:{line}', sided)
                 known = found.setdefault(image, (size, line, []))
+                if not known[2]:
+                    known = found[image] = (size, line, [])
                 if known[0] != size:
                     raise UserError(
                         f'{path}:{line}: {image.name} is {_spell(size)} here and '
@@ -194,8 +229,16 @@ def _find_image(row: Mapping[str, str], path: Path, line: int, index: ImageIndex
     return same[0]
 
 
+def _read_commas(row: Mapping[str, str], separator: str) -> Mapping[str, str]:
+    """Return a row with points in its numbers: beside other separators a comma is one."""
+    if separator == ',':
+        return row
+    numbers = {name: (row.get(name) or '').replace(',', '.') for name in COLUMNS if name in row}
+    return {**row, **numbers, 'filename': row['filename'], 'class': row['class']}
+
+
 def _read_row(
-    row: Mapping[str, str], path: Path, line: int, source: str
+    row: Mapping[str, str], path: Path, line: int, source: str, sided: bool = False
 ) -> tuple[tuple[int, int] | None, Thing]:
     sides = [key for key in ('width', 'height') if key in row]
     numbers = [parse_number(row[key]) for key in (*_CORNERS, *sides)]
@@ -207,6 +250,8 @@ def _read_row(
             code='data.label-line',
         )
     x0, y0, x1, y1, *size = (number or 0 for number in numbers)
+    if sided:
+        x1, y1 = x0 + x1, y0 + y1
     if x1 < x0 or y1 < y0 or min(size, default=1) < 1:
         raise UserError(
             f'{path}:{line}: {name!r} has the corners {x0:g},{y0:g},{x1:g},{y1:g}'

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ...errors import UserError
+from ...utils.masks import turn_box
 from ..base import IMAGE_SUFFIXES, SPLITS, list_files
 from ..checks.images import track_rows
 from ..text_files import read_lines
@@ -31,6 +32,7 @@ from .base import (
     Thing,
     check_sizes,
     collect_names,
+    enclose,
     find_label_folders,
     find_shallow,
     find_split_folders,
@@ -39,7 +41,7 @@ from .base import (
     parse_number,
     round_pixels,
 )
-from .names import find_class_list
+from .names import NO_CLASSES, find_class_list
 from .xml_files import Node, read_xml
 
 _CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
@@ -52,7 +54,7 @@ def compare_voc(root: Path) -> Likeness:
     if first is None:
         pictures = (root / 'JPEGImages').is_dir()
         sets = (root / 'ImageSets' / 'Main').is_dir()
-        if (pictures or sets) and not (root / 'SegmentationClass').is_dir():
+        if (pictures or sets) and not any(root.glob('SegmentationClass*')):
             return Likeness(
                 'JPEGImages/' if pictures else 'ImageSets/Main/',
                 'Annotations/ with an xml file for each image',
@@ -75,7 +77,8 @@ def _find_labels(root: Path) -> Iterator[Path]:
             if path.parent.name == 'Annotations' and path.parent != place not in splits:
                 continue  # a whole folder of its own, below this one
             with path.open('rb') as file:
-                if re.search(rb'<annotation[\s>]', file.read(4096)):
+                # Letters of two bytes are found, too.
+                if re.search(rb'<annotation[\s>]', file.read(4096).replace(b'\0', b'')):
                     yield path
 
 
@@ -94,7 +97,10 @@ def read_voc(root: Path) -> ObjectData:
     notes = [_note_difficult(splits)]
     if not (root / 'ImageSets').is_dir():  # whose lists say which images are meant
         notes.append(note_left_out(images, splits, 'no xml file'))
-    return make_data(root, find_class_list(root) or collect_names(splits), splits, notes)
+    found = collect_names(splits)
+    # labelme2voc puts _background_ into its list.
+    listed = [name for name in find_class_list(root) if name not in NO_CLASSES or name in found]
+    return make_data(root, listed or found, splits, notes)
 
 
 def _note_difficult(splits: Mapping[str, Sequence[Picture]]) -> str:
@@ -149,7 +155,8 @@ def _read_list(path: Path, annotations: Path) -> Iterator[Path]:
             name = words[0] if len(words) == 2 and words[1] in ('1', '-1', '0') else line.strip()
             if name.lower().endswith(IMAGE_SUFFIXES):
                 name = name.rpartition('.')[0]
-            label = annotations / f'{name}.xml'
+            tried = [annotations / f'{name}{suffix}' for suffix in ('.xml', '.XML')]
+            label = next((path for path in tried if path.is_file()), tried[0])
             if not label.is_file():
                 raise UserError(
                     f'{path}:{number}: {name} has no file {label}; put it there, or take the '
@@ -175,6 +182,11 @@ def _read_picture(path: Path, root: Path, index: ImageIndex) -> Picture:
             f'{path}: there is no image for it, neither {name or "a <filename>"} nor one called '
             f'{path.stem}, below the folder of the images; put it there, or take the file away',
             code='data.image-missing',
+        )
+    if top.find_child('imagesize'):
+        raise UserError(
+            f'{path}: is a file of LabelMe 3.0, which is not read; export the data as COCO or VOC',
+            code='data.label-line',
         )
     size = top.find_child('size')
     sides = [parse_number(size.read_text(side)) for side in ('width', 'height')] if size else []
@@ -218,9 +230,23 @@ def _read_thing(node: Node, path: Path, where: Path, first: int) -> Thing:
             code='data.label-line',
         )
     x, y, width, height = round_pixels((x0 - first, y0 - first, x1 - x0 + first, y1 - y0 + first))
+    corners = (x, y, width, height)
+    turn, polygons = _read_turn(node), ()
+    if turn:
+        polygons = (round_pixels(turn_box(corners, turn)),)
+        corners = enclose(polygons)
     return Thing(
         name,
-        (x, y, width, height),
+        corners,
+        polygons,
         source=f'{where}:{box.line}',
         ignored=node.read_text('difficult').lower() in ('1', 'true'),
     )
+
+
+def _read_turn(node: Node) -> float:
+    """Return by how many degrees CVAT's box is turned, which its corners do not tell."""
+    for one in node.iterate('attribute'):
+        if one.read_text('name') == 'rotation':
+            return parse_number(one.read_text('value')) or 0
+    return 0

@@ -52,6 +52,10 @@ _KEYS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('t
 _FORM = (
     'a line is "class x y width height" or "class x0 y0 x1 y1 x2 y2 ...", in shares of the image'
 )
+_POINTS_REMEDY = (
+    ' where key points follow a box, write kpt_shape: [NUMBER, 3] into data.yaml, and the boxes '
+    'are read'
+)
 _LABEL_FOLDERS = {
     'images': 'labels',
     'Images': 'Labels',
@@ -149,7 +153,7 @@ def read_yolo(root: Path) -> ObjectData:
         UserError: with file, line and remedy, for what cannot be read.
     """
     settings = find_settings(root)
-    points = 0
+    points, notes = 0, []
     if settings is None:
         classes, where = find_class_list(root), root
         images = _find_images(root)
@@ -158,10 +162,12 @@ def read_yolo(root: Path) -> ObjectData:
         named = table.get('names') is not None or table.get('nc') is not None
         classes = _read_names(table, settings) if named else find_class_list(root)
         where, points = settings, _count_points(table, settings)
+        named_places = _find_places(table, settings)
         images = {
-            split: _list_places(places, settings)
-            for split, places in _find_places(table, settings).items()
+            split: _list_places(places, settings) for split, places in named_places.items()
         } or _find_images(root)
+        if table.get('test') and 'test' not in named_places:
+            notes.append(f'{settings.name} names {table["test"]} for test, which is not there')
     form = _Form(classes, where, points)
     splits = {}
     for split, paths in images.items():
@@ -182,8 +188,9 @@ def read_yolo(root: Path) -> ObjectData:
             f'{find_label(first)}: put them there' + _find_misplaced(root, first),
             code='data.label-missing',
         )
-    note = f'the {points} numbers of key points after each box are left out' if points else ''
-    return make_data(root, classes, splits, [note])
+    if points:
+        notes.append(f'the {points} numbers of key points after each box are left out')
+    return make_data(root, classes, splits, notes)
 
 
 def _find_misplaced(root: Path, image: Path) -> str:
@@ -292,12 +299,25 @@ def _find_places(table: Mapping[str, Any], path: Path) -> dict[str, list[Path]]:
                 'them',
                 code='data.yaml',
             )
-        found[split] = [_resolve_place(one, table.get('path'), path, split) for one in values]
+        places = [_resolve_place(one, table.get('path'), path) for one in values]
+        lost = [one for one, place in zip(values, places) if place is None]
+        if lost and split == 'test':
+            continue  # Roboflow names one whether there is any or not
+        if lost:
+            raise UserError(
+                f'{path}: {split} is {lost[0]!r}, and there is no such folder or list beside it or '
+                'below its "path"; correct it, or put the images there'
+                + (
+                    '; --split 0.2 makes a part if the line is taken away' if split == 'val' else ''
+                ),
+                code='data.missing',
+            )
+        found[split] = [place for place in places if place is not None]
     return found
 
 
-def _resolve_place(text: str, base: Any, path: Path, split: str) -> Path:
-    """Return the folder or list that a text names.
+def _resolve_place(text: str, base: Any, path: Path) -> Path | None:
+    """Return the folder or list that a text names, None if there is none.
 
     It is relative to ``path`` of the settings, which is relative to them. That entry is often of
     another machine, and Roboflow writes ``../train/images`` for ``train/images``: then what is
@@ -316,12 +336,7 @@ def _resolve_place(text: str, base: Any, path: Path, split: str) -> Path:
     for place in tried:
         if place.exists():
             return place.resolve() if '..' in place.parts else place
-    raise UserError(
-        f'{path}: {split} is {text!r}, and there is no '
-        + ' and no '.join(map(str, dict.fromkeys(tried)))
-        + '; correct it, or put the images there',
-        code='data.missing',
-    )
+    return None
 
 
 def _list_places(places: Sequence[Path], settings: Path) -> list[Path]:
@@ -391,7 +406,15 @@ def find_label(image: Path) -> Path:
 
 def _refuse_lost_labels(images: Sequence[Path]) -> None:
     """Refuse label files of a folder all of whose images are read, if they have none."""
-    labels = {find_label(image) for image in images}
+    labels: dict[Path, Path] = {}
+    for image in images:
+        other = labels.setdefault(find_label(image), image)
+        if other != image and find_label(image).is_file():
+            raise UserError(
+                f'{find_label(image)}: its objects may be those of {other} or of {image}; rename '
+                'one, or take it away',
+                code='data.ambiguous',
+            )
     for folder in sorted({image.parent for image in images}):
         listed = {image for image in images if image.parent == folder}
         there = {folder / name for name in list_files(folder, IMAGE_SUFFIXES) if '/' not in name}
@@ -461,7 +484,8 @@ def _read_thing(
         two = ': a polygon has three points or more' if len(shares) in (2,) else ''
         raise UserError(
             f'{place}: {len(words)} numbers{two}; {_FORM}: correct the line or export it again '
-            '(without scores)',
+            '(without scores)'
+            + (f';{_POINTS_REMEDY}' if len(shares) > 5 and (len(shares) - 4) % 3 == 0 else ''),
             code='data.label-line',
         )
     count = len(form.classes)
@@ -475,7 +499,8 @@ def _read_thing(
     if beyond:
         raise UserError(
             f'{place}: {beyond[0]:g} is no share of the image, which runs from 0 to 1; {_FORM}: '
-            'divide x by the width and y by the height of the image',
+            'divide x by the width and y by the height of the image'
+            + (f', or{_POINTS_REMEDY}' if len(shares) > 4 else ''),
             code='data.label-line',
         )
     width, height = size
