@@ -60,6 +60,7 @@ class SmallSchedule(NamedTuple):
     images: int = 1000  # a set with fewer is small
     batch: int = 4
     iterations: int = 2000  # with `batch`; fewer where that would be more epochs than `epochs`
+    precise: int = 25  # iterations to measure the statistics of norms by: of 100 images
     epochs: int = 200
     rate: float = 2e-4  # of weights that were trained before
     rate_from_scratch: float = 6e-4
@@ -74,12 +75,13 @@ class Laptop(NamedTuple):
 
     size: int  # px, as of --img-size
     batch: int
+    iterations: int  # with `batch`
     thinner: int  # the backbone, where it starts from random weights
 
 
 LAPTOP = {
-    'detection': Laptop(size=416, batch=4, thinner=2),
-    'semantic': Laptop(size=256, batch=8, thinner=4),
+    'detection': Laptop(size=416, batch=4, iterations=1200, thinner=2),
+    'semantic': Laptop(size=256, batch=8, iterations=1000, thinner=4),
 }
 
 
@@ -204,8 +206,11 @@ def apply_options(cfg: Config, options: ScheduleOptions, processes: int = 1) -> 
     if options.classes:
         select_classes(cfg, options.classes)
     schedule = choose_schedule(cfg, options)
+    seen = None
     if schedule == 'laptop':
-        options = fit_laptop(cfg, options)
+        laptop = LAPTOP['semantic' if task_of(cfg) == 'semantic' else 'detection']
+        options = fit_laptop(cfg, options, laptop)
+        seen = laptop.iterations * laptop.batch
     if options.img_size is not None:
         set_image_size(cfg, options.img_size)
     if options.augment is not None:
@@ -215,7 +220,7 @@ def apply_options(cfg: Config, options: ScheduleOptions, processes: int = 1) -> 
     if schedule == 'config':
         set_length(cfg, options, processes)
     else:
-        use_small_schedule(cfg, options, processes)
+        use_small_schedule(cfg, options, processes, seen)
     if options.lr is not None:
         set_learning_rate(cfg, options.lr)
     if options.patience is not None:
@@ -262,7 +267,8 @@ def choose_schedule(cfg: Config, options: ScheduleOptions) -> str:
     Those for small sets are chosen where nobody has said anything: a config of a package, on the
     user's own data, of which there are few, without a word on the schedule. That for laptops is
     chosen for our own configs where there is no GPU, as what they shrink to is known to work, and
-    where no model is loaded whose widths must be kept.
+    where no model is loaded whose widths must be kept. --resume is no such word: the same command
+    has to mean the same training.
     """
     if options.schedule != 'auto':
         return options.schedule
@@ -274,8 +280,7 @@ def choose_schedule(cfg: Config, options: ScheduleOptions) -> str:
     )
     if said or getattr(options, 'demo', False) or getattr(options, 'data', None) is None:
         return 'config'
-    resumed = getattr(options, 'resume', None) is not None or cfg.get('resume')
-    if resumed or not is_packaged(cfg) or cfg.get('train_cfg') is None:
+    if not is_packaged(cfg) or cfg.get('train_cfg') is None:
         return 'config'
     images = count_images(cfg)
     if images is None or images >= SMALL.images:
@@ -415,19 +420,19 @@ def set_learning_rate(cfg: Config, rate: float) -> None:
                 one[key] *= factor
 
 
-def fit_laptop(cfg: Config, options: ScheduleOptions) -> ScheduleOptions:
+def fit_laptop(cfg: Config, options: ScheduleOptions, laptop: Laptop) -> ScheduleOptions:
     """Narrow the model and say so; return the options with the size and batch that nobody said."""
-    kind = 'semantic' if task_of(cfg) == 'semantic' else 'detection'
-    size, batch, thinner = LAPTOP[kind]
     options = replace(
-        options, img_size=options.img_size or size, batch_size=options.batch_size or batch
+        options,
+        img_size=options.img_size or laptop.size,
+        batch_size=options.batch_size or laptop.batch,
     )
     model = model_of(cfg)
     shares = [f'1/{NARROWER} (neck and heads)']
-    if getattr(options, 'from_scratch', False) and narrow_backbone(model, thinner):
-        shares.insert(0, f'1/{thinner} (backbone)')
+    if getattr(options, 'from_scratch', False) and narrow_backbone(model, laptop.thinner):
+        shares.insert(0, f'1/{laptop.thinner} (backbone)')
     narrowed = f'{" and ".join(shares)} of the channels'
-    if kind == 'semantic':
+    if task_of(cfg) == 'semantic':
         narrow_segmentor(model)
     else:
         narrow_detector(model)
@@ -440,15 +445,25 @@ def fit_laptop(cfg: Config, options: ScheduleOptions) -> ScheduleOptions:
     return options
 
 
-def use_small_schedule(cfg: Config, options: ScheduleOptions, processes: int) -> None:
-    """Replace the schedule of a config by the one for small sets, and say so."""
+def use_small_schedule(
+    cfg: Config, options: ScheduleOptions, processes: int, seen: int | None = None
+) -> None:
+    """Replace the schedule of a config by the one for small sets, and say so.
+
+    Args:
+        cfg: the config, changed in place.
+        options: what is asked for.
+        processes: how many train together.
+        seen: images that the training sees, each as often as it does.
+    """
     schedule = Schedule(cfg)
     batch = options.batch_size or SMALL.batch
     assert not isinstance(batch, str)  # 'auto' has been measured before
     cfg.train_dataloader.batch_size = batch
     each = count_iterations(cfg, batch, processes, '--schedule small') or 1
-    seen = SMALL.iterations * SMALL.batch / (batch * processes)
-    epochs = options.epochs or min(SMALL.epochs, max(1, math.ceil(seen / each)))
+    seen = seen or SMALL.iterations * SMALL.batch
+    most = math.ceil(seen / (batch * processes * each))
+    epochs = options.epochs or min(SMALL.epochs, most)
     total = epochs * each
     scratch = getattr(options, 'from_scratch', False)
     rate = SMALL.rate_from_scratch if scratch else SMALL.rate
@@ -479,7 +494,7 @@ def use_small_schedule(cfg: Config, options: ScheduleOptions, processes: int) ->
         checkpoint['interval'] = interval
     for hook in cfg.get('custom_hooks') or ():
         if type_of(hook) == 'PreciseBN':
-            hook['num_iters'] = min(hook.get('num_iters', 200), max(10, each))
+            hook['num_iters'] = min(hook.get('num_iters', 200), max(10, each), SMALL.precise)
     schedule.limit_log_interval(min(each, 50))
     print_log(
         f'schedule for small sets: {epochs} epochs of {each} iterations, batch {batch}, AdamW at '

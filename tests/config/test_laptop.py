@@ -118,6 +118,24 @@ def test_it_is_chosen_without_a_gpu(shapes, monkeypatch):
     assert chosen(schedule='laptop') == 'laptop'
 
 
+@pytest.mark.parametrize('gpu', [False, True])
+@pytest.mark.parametrize('name', [DETECTOR, SEGMENTOR])
+def test_a_resumed_command_is_the_same_training(name, gpu, shapes, monkeypatch):
+    """What a stopped run says: give the same command with --resume."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+
+    def read(**given) -> dict:
+        cfg = load_config(name)
+        use_data(cfg, shapes)
+        options = build_options(TrainOptions, None, dict(data=shapes, from_scratch=True, **given))
+        apply_options(cfg, options)
+        return cfg.to_dict()
+
+    before = read()
+    assert before['optim_wrapper']['optimizer']['type'] == 'AdamW'
+    assert before == read(resume='auto') == read(resume='if-any') == read(resume='iter_16.pth')
+
+
 @pytest.mark.parametrize('other', [dict(demo=True), dict(load_from='a.pth')])
 def test_what_says_the_widths_is_refused(other, shapes):
     with refuses('option.conflict', 'laptop'):

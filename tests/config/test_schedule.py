@@ -178,7 +178,6 @@ def test_small_is_chosen_where_nothing_is_said(shapes, tmp_path, monkeypatch):
         dict(schedule='config'),
         dict(demo=True),
         dict(data=None),
-        dict(resume='auto'),
         dict(cfg_options={'train_cfg.max_epochs': 2}),
         dict(cfg_options={'optim_wrapper.optimizer.lr': 2}),
     ):
