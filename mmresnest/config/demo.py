@@ -117,6 +117,7 @@ def shrink_schedule(cfg: Config, recipe: Recipe) -> None:
         clip_grad=dict(max_norm=10.0),
         optimizer=copy.deepcopy(recipe.optimizer),
     )
+    cfg.auto_scale_lr = dict(enable=False, base_batch_size=recipe.batch)
     cfg.param_scheduler = [
         dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=recipe.warm_up),
         dict(

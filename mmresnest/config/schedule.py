@@ -475,6 +475,7 @@ def use_small_schedule(
         clip_grad=dict(max_norm=10.0),
         optimizer=dict(type='AdamW', lr=rate, weight_decay=0.02),
     )
+    cfg.auto_scale_lr = dict(enable=False, base_batch_size=batch * processes)
     warm_up = max(1, math.floor(total * WARM_UP_SHARE / 2))
     cfg.param_scheduler = [
         dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=warm_up),

@@ -138,6 +138,7 @@ def test_demo_and_epochs(tmp_path, monkeypatch, shapes):
     own = configure(DETECTOR, demo=True, data=shapes)
     options = PrintOptions(demo=True, data=shapes)
     assert configure(DETECTOR, options).to_dict() == own.to_dict()
+    assert own.auto_scale_lr.base_batch_size == own.train_dataloader.batch_size
     cfg = configure(DETECTOR, PrintOptions(demo=True, data=shapes, epochs=7))
     assert cfg.train_cfg.max_iters == 7 * math.ceil(IMAGES / own.train_dataloader.batch_size)
     assert cfg.param_scheduler[0].end == cfg.param_scheduler[1].begin <= 1
@@ -161,6 +162,10 @@ def test_small_sets_have_a_schedule(name, scratch, shapes, monkeypatch):
     rate = SMALL.rate_from_scratch if scratch else SMALL.rate
     assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=rate, weight_decay=0.02)
     assert cfg.train_dataloader.batch_size == SMALL.batch
+    assert cfg.auto_scale_lr.base_batch_size == SMALL.batch, (
+        '--auto-scale-lr leaves the rate as it is'
+    )
+    assert obeyed(pointed(name, shapes), 8, schedule='small').auto_scale_lr.base_batch_size == 32
 
 
 def test_small_is_chosen_where_nothing_is_said(shapes, tmp_path, monkeypatch):
