@@ -206,6 +206,11 @@ def apply_options(cfg: Config, options: ScheduleOptions, processes: int = 1) -> 
     if options.classes:
         select_classes(cfg, options.classes)
     schedule = choose_schedule(cfg, options)
+    asked = (getattr(options, 'cfg_options', None) or {}).get('train_dataloader.batch_size')
+    if isinstance(asked, int) and asked > 0:  # merged last, and iterations are counted with it
+        cfg.train_dataloader.batch_size = asked
+        if schedule != 'config':
+            options = replace(options, batch_size=asked)
     seen = None
     if schedule == 'laptop':
         laptop = LAPTOP['semantic' if task_of(cfg) == 'semantic' else 'detection']

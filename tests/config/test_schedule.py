@@ -168,6 +168,20 @@ def test_small_sets_have_a_schedule(name, scratch, shapes, monkeypatch):
     assert obeyed(pointed(name, shapes), 8, schedule='small').auto_scale_lr.base_batch_size == 32
 
 
+@pytest.mark.parametrize('name', KINDS)
+@pytest.mark.parametrize('given', [dict(schedule='small'), dict(schedule='laptop'), dict(epochs=6)])
+def test_iterations_are_counted_with_the_batch_that_is_set(name, given, shapes):
+    """By --cfg-options, which is merged last, as by --batch-size."""
+    setting = dict(cfg_options={'train_dataloader.batch_size': 2})
+    other = obeyed(pointed(name, shapes), **given, **setting)
+    option = obeyed(pointed(name, shapes), **given, batch_size=2)
+    assert other.train_dataloader.batch_size == 2
+    for key in ('loop', 'schedulers'):
+        assert values(other)[key] == values(option)[key]
+    if 'schedule' in given:
+        assert other.to_dict() == option.to_dict(), 'the rate follows the batch'
+
+
 def test_small_is_chosen_where_nothing_is_said(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     cfg = pointed(DETECTOR, shapes)
