@@ -33,20 +33,15 @@ def read_format(root: Path, kind: str, asked: DataRequest) -> Reading:
         derived = derive_masks(root, row, asked.mapping, asked.division)
         return (yield from _read_masks(root, row, derived))
     if row.kind == 'ade20k':
-        raise UserError(
-            f'no annotations for a detector in {root}: it holds masks for semantic segmentation '
-            f'({row.title}), which a config for boxes or instance masks cannot use, since they do '
-            'not say which pixels are one object, and two that touch would be one: choose a config '
-            'of a segmentor, such as deeplabv3_resnest50_ade20k, or annotate boxes or polygons. '
-            f'{describe_contents(root)}',
-            code='data.no-annotations',
-        )
+        raise _refuse_classes(root, row)
     if asked.mapping is not None:
         raise UserError(
             f'--mask-values are for masks of classes, and {root} holds {row.title}; leave them out',
             code='option.conflict',
         )
     derived = yield from read_objects(root, row, asked.division)
+    if kind == 'coco' and (derived.more or {}).get('of_classes'):
+        raise _refuse_classes(root, row)
     folder = yield from read_coco(root, derived)
     notes = tuple((derived.more or {}).get('notes', ()))
     folder = replace(folder, format=row.title, cache=derived.folder, notes=notes)
@@ -57,6 +52,18 @@ def read_format(root: Path, kind: str, asked: DataRequest) -> Reading:
         return folder
     drawn = yield from draw_masks(folder)
     return (yield from _read_masks(root, row, drawn))
+
+
+def _refuse_classes(root: Path, row: Format) -> UserError:
+    """Return the error that masks of classes do not serve a detector."""
+    return UserError(
+        f'no annotations for a detector in {root}: it holds masks for semantic segmentation '
+        f'({row.title}), which a config for boxes or instance masks cannot use, since they do '
+        'not say which pixels are one object, and two that touch would be one: choose a config '
+        'of a segmentor, such as deeplabv3_resnest50_ade20k, or annotate boxes or polygons. '
+        f'{describe_contents(root)}',
+        code='data.no-annotations',
+    )
 
 
 def _read_masks(root: Path, row: Format, derived: Derived) -> Reading:

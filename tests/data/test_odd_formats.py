@@ -239,6 +239,7 @@ TWO = dict(train=7, val=6)
 
 # fmt: off
 ODD = {
+    'via-project': Odd('via', lambda root: number_regions(root), TWO),
     'yolo-no-test': Odd('yolo-roboflow', lambda root: shutil.rmtree(root / 'test'), TWO, 'test'),
     'voc-upper': Odd('voc', rename_all('*.xml', lambda path: path.with_suffix('.XML'))),
     'voc-upper-flat': Odd('voc-flat', rename_all(
@@ -370,9 +371,28 @@ def raw_label_studio(root: Path) -> None:
     write_json(root / 'export.json', [dict(id=1, data=dict(image='a.jpg'), annotations=[])])
 
 
-def via(root: Path) -> None:
-    clear(root)
-    write_json(root / 'via.json', {'a.jpg1': dict(filename='a.jpg', regions=[])})
+def change_region(region_attributes: dict | None = None, **shape: object) -> Callable[[Path], None]:
+    """Return what changes the first region of VGG Image Annotator."""
+
+    def change(table: dict) -> None:
+        region = table['train_0.jpg1']['regions'][0]
+        region['shape_attributes'].update(shape)
+        region['region_attributes'] = region_attributes or region['region_attributes']
+
+    return set_json('train/via_region_data.json', change)
+
+
+def number_regions(root: Path) -> None:
+    """Have version 1 of VGG Image Annotator in a saved project, with check boxes."""
+    for split in ('train', 'val'):
+        path = root / split / 'via_region_data.json'
+        table = json.loads(path.read_text())
+        for row in table.values():
+            for region in row['regions']:
+                name = region['region_attributes']['kind']
+                region['region_attributes'] = dict(kind={name: True, 'other': False}, note='')
+            row['regions'] = {str(at): one for at, one in enumerate(row['regions'])}
+        write_json(path, dict(_via_settings={}, _via_img_metadata=table, _via_attributes={}))
 
 
 HEADER = 'filename,width,height,class,xmin,ymin,xmax,ymax\n'
@@ -458,7 +478,6 @@ REFUSED = {
         clear(root), write_text(root / file, text)), 'data.no-annotations', [file, name])
        for name, file, text in (
            ('Open Images', 'a.csv', 'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax\n'),
-           ('Image Annotator', 'a.csv', 'filename,file_size,region_shape_attributes\n'),
            ('one column', 'a.csv', 'image_id,width,height,bbox,source\n'),
            ("'1i label_name,bbox_x", 'a.csv', 'disk,1,2,3,4,a.jpg,80,96\n'),
            ('WIDER', 'wider_face_train_bbx_gt.txt', 'a.jpg\n1\n'),
@@ -470,7 +489,18 @@ REFUSED = {
                       'data.no-annotations', ['train_labels.csv', 'UTF-16']),
     'label-me-3': ('voc-flat', replace_in('*.xml', ('size>', 'imagesize>')), 'data.label-line',
                    ['train_0.xml', 'LabelMe 3.0']),
-    'via': ('coco-label-studio', via, 'data.no-annotations', ['via.json', 'Image Annotator']),
+    'via-circle': ('via', change_region(name='circle', cx=1, cy=1, r=1), 'data.shape',
+                   ['via_region_data.json', 'train_0.jpg', 'region 0', 'circle']),
+    'via-two-points': ('via', change_region(all_points_x=[1, 2], all_points_y=[1, 2]),
+                       'data.mask-points', ['train_0.jpg', 'region 0', '2 points']),
+    'via-rectangle': ('via', change_region(name='rect', x=1), 'data.label-line',
+                      ['train_0.jpg', 'region 0']),
+    'via-no-class': ('via', change_region(region_attributes=dict(kind='')), 'data.label-line',
+                     ['train_0.jpg', 'region 0', 'kind']),
+    'via-two-attributes': ('via', change_region(region_attributes=dict(kind='disk', color='red')),
+                           'data.ambiguous', ['kind, color', 'class']),
+    'via-no-image': ('via', lambda root: (root / 'train/train_0.jpg').unlink(),
+                     'data.image-missing', ['via_region_data.json', 'train_0.jpg']),
     'archive': ('coco-label-studio', lambda root: (clear(root), write_text(root / 'a.zip', 'PK')),
                 'data.no-annotations', ['a.zip', 'unzip']),
     'images': ('coco-label-studio', clear, 'data.no-annotations', ['images/', 'labelme']),

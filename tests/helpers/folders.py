@@ -412,6 +412,45 @@ def make_cvat_xml(root: Path, extra: str = '') -> None:
     write_text(root / 'annotations.xml', '\n'.join([*lines, '</annotations>']))
 
 
+def spell_via(shot: Shot) -> dict:
+    """Return the entry of an image as VGG Image Annotator writes it, with polygons."""
+    regions = []
+    for mark in shot.marks:
+        shape = dict(
+            name='polygon', all_points_x=mark.polygon[::2], all_points_y=mark.polygon[1::2]
+        )
+        regions.append(dict(shape_attributes=shape, region_attributes=dict(kind=mark.name)))
+    return dict(filename=f'{shot.name}.jpg', size=1, regions=regions, file_attributes={})
+
+
+def make_via(root: Path) -> None:
+    """VGG Image Annotator: a json file in the folder of each split."""
+    for split, shots in make_truth(['train', 'val']).items():
+        for shot in shots:
+            draw_image(root / split / f'{shot.name}.jpg', shot)
+        entries = {f'{shot.name}.jpg1': spell_via(shot) for shot in shots}
+        write_json(root / split / 'via_region_data.json', entries)
+
+
+def make_via_table(root: Path) -> None:
+    """VGG Image Annotator's table: rectangles, and a line for an image without."""
+    columns = 'filename,file_size,file_attributes,region_count,region_id'
+    lines = [f'{columns},region_shape_attributes,region_attributes']
+    for shot in make_truth(['train'])['train']:
+        draw_image(root / f'{shot.name}.jpg', shot)
+        for at, mark in enumerate(shot.marks):
+            x, y, w, h = mark.box
+            shape = dict(name='rect', x=x, y=y, width=w, height=h)
+            cells = [json.dumps(one) for one in (shape, {'class': mark.name, 'note': ''})]
+            shape_cell, attributes = ('"' + cell.replace('"', '""') + '"' for cell in cells)
+            lines.append(
+                f'{shot.name}.jpg,1,"{{}}",{len(shot.marks)},{at},{shape_cell},{attributes}'
+            )
+        if not shot.marks:
+            lines.append(f'{shot.name}.jpg,1,"{{}}",0,0,"{{}}","{{}}"')
+    write_text(root / 'via_export_csv.csv', '\n'.join(lines) + '\n')
+
+
 class Kind(NamedTuple):
     """A kind of folder: who makes it, what it is, and what of the truth it holds.
 
@@ -456,6 +495,8 @@ KINDS = {
     'csv': Kind(make_csv, 'csv', ('train', 'val'), negatives=False),
     'csv-roboflow': Kind(make_roboflow_csv, 'csv', negatives=False),
     'cvat': Kind(make_cvat_xml, 'cvat', ('train', 'val')),
+    'via': Kind(make_via, 'via', ('train', 'val'), True),
+    'via-table': Kind(make_via_table, 'via', ('train',)),
 }
 # fmt: on
 """Every kind with boxes or instance masks."""

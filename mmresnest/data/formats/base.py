@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...errors import UserError
-from ...utils.masks import measure_rle
+from ...utils.masks import decode_mask, encode_rle, measure_rle
 from ..base import IMAGE_SUFFIXES, SPLITS, is_hidden, list_files
 from ..checks.findings import Finding
 from ..checks.images import find_mismatch, read_headers
@@ -119,11 +121,14 @@ class ObjectData:
         parts: one for each split, or one called ``WHOLE``.
         findings: what was mended in reading.
         notes: what a person should know of the reading: what was left out, and why.
+        of_classes: whether a mask holds all pixels of a class in an image, be they one object or
+            several, so that it serves segmentors alone.
     """
 
     parts: Mapping[str, Part]
     findings: Sequence[Finding] = ()
     notes: Sequence[str] = ()
+    of_classes: bool = False
 
 
 @dataclass(frozen=True)
@@ -289,10 +294,26 @@ def join_things(things: Sequence[Thing]) -> Thing:
     """Return the parts of one object as that; a rectangle among several gives its corners."""
     if len(things) == 1:
         return things[0]
+    coded = next((thing.rle for thing in things if thing.rle), None)
+    if coded:
+        masks = [decode_mask(_get_mask(thing), *coded['size']) for thing in things]
+        return make_mask_thing(things[0].name, np.any(masks, axis=0), things[0].source)
     polygons = tuple(
         polygon for thing in things for polygon in (thing.polygons or (_to_polygon(thing),))
     )
     return Thing(things[0].name, enclose(polygons), polygons, things[0].source)
+
+
+def make_mask_thing(name: str, mask: np.ndarray, source: str) -> Thing:
+    """Return the object that a mask H W, not empty, shows: its box is around all of its pixels."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = xs[0], ys[0], xs[-1] + 1 - xs[0], ys[-1] + 1 - ys[0]
+    x, y, width, height = (int(side) for side in box)
+    return Thing(name, (x, y, width, height), source=source, rle=encode_rle(mask))
+
+
+def _get_mask(thing: Thing) -> Any:
+    return thing.rle or list(map(list, thing.polygons or (_to_polygon(thing),)))
 
 
 def _to_polygon(thing: Thing) -> tuple[float, ...]:

@@ -5,10 +5,12 @@
     <image name="a.jpg" width="640" height="480" subset="Train">
       <box label="cat" xtl="1" ytl="2" xbr="3" ybr="4"/>
       <polygon label="cat" points="1,2;3,4;5,6" group_id="1"/>
+      <mask label="cat" rle="3, 5, 7, 5" left="1" top="2" width="4" height="5"/>
 
-The labels of the task are the classes, in its order. A turned box is the polygon of its corners;
-shapes of the same ``group_id`` and label are one object. Other shapes are refused, and so are the
-tracks of a video.
+The labels of the task are the classes, in its order. A turned box is the polygon of its corners; a
+mask has the pixels of its rectangle, line by line, in runs of which the first are outside. Shapes
+of the same ``group_id`` and label are one object. Other shapes are refused, and so are the tracks
+of a video; tags are of images, and left out.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ...errors import UserError
 from ...utils.masks import turn_box
@@ -32,6 +36,7 @@ from .base import (
     find_shallow,
     join_things,
     make_data,
+    make_mask_thing,
     name_split,
     note_left_out,
     parse_number,
@@ -39,7 +44,7 @@ from .base import (
 )
 from .xml_files import Node, read_xml
 
-_SHAPES = ('polyline', 'points', 'ellipse', 'cuboid', 'skeleton', 'mask', 'tag')
+_SHAPES = ('polyline', 'points', 'ellipse', 'cuboid', 'skeleton')
 _EXPORT = 'export the task as COCO 1.0'
 
 
@@ -88,6 +93,9 @@ def read_cvat(root: Path) -> ObjectData:
     names = [one.read_text('name') for one in meta.iterate('label')] if meta else []
     listed = [name for name in dict.fromkeys(names) if name]
     notes = [note_left_out(index.paths, sized, f'no <image> in {path.name}')]
+    tags = sum(1 for _ in top.iterate('tag'))
+    if tags:
+        notes.append(f'{tags} tags are left out: they are of images, and no objects')
     return make_data(root, listed or collect_names(sized), sized, notes)
 
 
@@ -112,22 +120,23 @@ def _read_picture(node: Node, path: Path, root: Path, index: ImageIndex) -> Pict
     groups: dict[object, list[Thing]] = {}
     for at, shape in enumerate(node.children):
         group = shape.attributes.get('group_id', '0')
-        thing = _read_thing(shape, f'{path}:{shape.line}', f'{path.relative_to(root)}:{shape.line}')
+        place, source = (f'{name}:{shape.line}' for name in (path, path.relative_to(root)))
+        thing = _read_thing(shape, place, source, size)
         if thing is not None:
             key = (thing.name, group) if group not in ('', '0') else at
             groups.setdefault(key, []).append(thing)
     return Picture(same[0], tuple(map(join_things, groups.values())), size, f'{path}:{node.line}')
 
 
-def _read_thing(shape: Node, place: str, source: str) -> Thing | None:
+def _read_thing(shape: Node, place: str, source: str, size: tuple[int, int] | None) -> Thing | None:
     label = shape.attributes.get('label', '')
     if shape.tag in _SHAPES:
         raise UserError(
-            f'{place}: {shorten(label)} is a {shape.tag}, and boxes and masks are read from <box> '
-            f'and <polygon>; draw it as one of them, take it away, or {_EXPORT}',
+            f'{place}: {shorten(label)} is a {shape.tag}, and boxes and masks are read from '
+            f'<box>, <polygon> and <mask>; draw it as one of them, take it away, or {_EXPORT}',
             code='data.shape',
         )
-    if shape.tag not in ('box', 'polygon'):
+    if shape.tag not in ('box', 'polygon', 'mask'):
         return None
     if not label.strip():
         raise UserError(
@@ -136,6 +145,8 @@ def _read_thing(shape: Node, place: str, source: str) -> Thing | None:
         )
     if shape.tag == 'box':
         return _read_box(shape, label, place, source)
+    if shape.tag == 'mask':
+        return _read_mask(shape, label, place, source, size)
     pairs = [pair.split(',') for pair in shape.attributes.get('points', '').split(';')]
     points = round_pixels(_read_numbers([one for pair in pairs for one in pair], place, label))
     if len(points) % 2 or len({*zip(points[::2], points[1::2])}) < 3:
@@ -145,6 +156,30 @@ def _read_thing(shape: Node, place: str, source: str) -> Thing | None:
             code='data.mask-points',
         )
     return Thing(label, enclose([points]), (points,), source)
+
+
+def _read_mask(
+    shape: Node, label: str, place: str, source: str, size: tuple[int, int] | None
+) -> Thing:
+    keys = ('left', 'top', 'width', 'height')
+    sides = _read_numbers([shape.attributes.get(key) for key in keys], place, label)
+    runs = _read_numbers(shape.attributes.get('rle', '').split(','), place, label)
+    whole = all(value == int(value) and value >= 0 for value in (*sides, *runs))
+    left, top, width, height = map(int, sides)
+    columns, lines = size or (0, 0)
+    inside = left + width <= columns and top + height <= lines
+    if not whole or sum(runs) != width * height or not sum(runs[1::2]) or not inside:
+        raise UserError(
+            f'{place}: the mask of {shorten(label)} has runs of {sum(runs):g} pixels, of which '
+            f'{sum(runs[1::2]):g} are in it, in {width} x {height} at {left},{top} of an image of '
+            f'{columns} x {lines}; draw it again, or take it away',
+            code='data.mask-rle',
+        )
+    mask = np.zeros((lines, columns), bool)
+    flags = np.arange(len(runs)) % 2 == 1
+    part = np.repeat(flags, np.array(runs, int)).reshape(height, width)
+    mask[top : top + height, left : left + width] = part
+    return make_mask_thing(label, mask, source)
 
 
 def _read_numbers(words: Sequence[str | None], place: str, label: str) -> list[float]:

@@ -195,7 +195,7 @@ def _select_images(part: Part, positions: Sequence[int]) -> Part:
     return Part(table, [part.paths[at] for at in positions])
 
 
-def write_parts(folder: Path, parts: Mapping[str, Part], notes: Sequence[str] = ()) -> None:
+def write_parts(folder: Path, parts: Mapping[str, Part], more: Mapping[str, Any]) -> None:
     """Write the tables of all splits, with names of images relative to their common folder."""
     images = {}
     for split, part in parts.items():
@@ -208,7 +208,7 @@ def write_parts(folder: Path, parts: Mapping[str, Part], notes: Sequence[str] = 
         text = json.dumps({**part.table, 'images': rows}).encode()
         write_whole(folder / f'{split}.json', methodcaller('write', text))
     files = {split: f'{split}.json' for split in parts}
-    write_reading(folder, files, images, dict(notes=list(notes)))
+    write_reading(folder, files, images, more)
 
 
 def write_reading(
@@ -256,12 +256,13 @@ def read_objects(
     data = row.read(root)
     assert isinstance(data, ObjectData)
     parts = divide_parts(root, data.parts, division)
+    more = dict(notes=list(data.notes), of_classes=data.of_classes)
     if all(part.original for part in parts.values()):
         files = {split: part.original for split, part in parts.items() if part.original}
         images = {split: part.folder for split, part in parts.items() if part.folder}
-        return Derived(order_files(files), images, more=dict(notes=list(data.notes)))
+        return Derived(order_files(files), images, more=more)
     yield from data.findings
-    write_once(folder, lambda part: write_parts(part, parts, data.notes))
+    write_once(folder, lambda part: write_parts(part, parts, more))
     found = read_cache(folder)
     assert found is not None  # it was written just now
     return found

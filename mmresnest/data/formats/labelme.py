@@ -1,16 +1,22 @@
 """Labelme: a json file for each image, beside it or in a folder of its own.
 
-Shapes are rectangles (two corners in any order) and polygons; those of the same ``group_id`` and
-label are one object. Circles, lines, points and bitmaps are refused: none of them is a box or a
-polygon without a guess. The copy of the image that a file may hold (``imageData``) is not read.
+Shapes are rectangles (two corners in any order), polygons, the turned rectangles of X-AnyLabeling
+(``rotation``, four corners) and masks (an image in base64 for the rectangle of two points, both of
+them in it); those of the same ``group_id`` and label are one object. Circles, lines and points are
+refused: none of them is a box or a polygon without a guess. The copy of the image that a file may
+hold (``imageData``) is not read.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ...errors import UserError
 from ..base import list_files
@@ -32,13 +38,14 @@ from .base import (
     find_shallow,
     join_things,
     make_data,
+    make_mask_thing,
     note_left_out,
     round_pixels,
 )
 from .names import NO_CLASSES, find_class_list
 
 _LOOKED_AT = 8
-_KINDS = ('rectangle', 'polygon')
+_KINDS = ('rectangle', 'polygon', 'rotation', 'mask')
 _WRITE_IMAGES = (
     "python -c \"import base64,json,pathlib as p; [f.with_suffix('.jpg').write_bytes("
     "base64.b64decode(json.loads(f.read_text())['imageData'])) for f in p.Path('{root}')"
@@ -117,7 +124,7 @@ def _read_picture(path: Path, root: Path, index: ImageIndex) -> Picture:
     groups: dict[Any, list[Thing]] = {}
     for at, shape in enumerate(table['shapes']):
         line = _find_line(path, at)
-        thing = _read_thing(shape, f'{path}:{line}', f'{path.relative_to(root)}:{line}')
+        thing = _read_thing(shape, f'{path}:{line}', f'{path.relative_to(root)}:{line}', size)
         group = shape.get('group_id')
         key = (thing.name, group) if type(group) in (int, str) else at
         groups.setdefault(key, []).append(thing)
@@ -131,7 +138,7 @@ def _find_line(path: Path, at: int) -> int:
     return text.count('\n', 0, found[at]) + 1 if at < len(found) else 1
 
 
-def _read_thing(shape: Any, place: str, source: str) -> Thing:
+def _read_thing(shape: Any, place: str, source: str, size: tuple[int, int] | None) -> Thing:
     label = shape.get('label') if isinstance(shape, Mapping) else None
     if not isinstance(label, str) or not label.strip():
         raise UserError(
@@ -142,10 +149,18 @@ def _read_thing(shape: Any, place: str, source: str) -> Thing:
     if kind not in _KINDS:
         raise UserError(
             f'{place}: {shorten(label)} is a {shorten(kind)}, and boxes and masks are made of '
-            'rectangles and polygons; draw it as one of them, or take it away',
+            'rectangles, polygons and masks; draw it as one of them, or take it away',
             code='data.shape',
         )
     points = list(_read_points(shape.get('points'), place, label))
+    if kind == 'mask':
+        mask = _read_mask(shape.get('mask'), points, size)
+        if isinstance(mask, str):
+            raise UserError(
+                f'{place}: the mask of {shorten(label)} {mask}; draw it again, or take it away',
+                code='data.mask-form',
+            )
+        return make_mask_thing(label, mask, source)
     fewest = 2 if kind == 'rectangle' else 3
     if len({*points}) < fewest or kind == 'rectangle' and len(points) not in (2, 4):
         raise UserError(
@@ -160,6 +175,31 @@ def _read_thing(shape: Any, place: str, source: str) -> Thing:
     if kind == 'rectangle':
         return Thing(label, enclose([flat]), source=source)
     return Thing(label, enclose([flat]), (flat,), source)
+
+
+def _read_mask(
+    text: Any, points: Sequence[tuple[float, float]], size: tuple[int, int] | None
+) -> np.ndarray | str:
+    """Return the mask of a shape in its image, H W, or what is wrong with it."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text))) as image:
+            part = np.asarray(image) > 0
+    except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError):
+        return 'is no image in base64'
+    if part.ndim != 2 or not part.any():
+        return 'is empty' if part.ndim == 2 else 'has colors, and one channel is meant'
+    if len(points) != 2 or size is None:
+        return 'has no two corners in an image of known size'
+    (left, top), (right, bottom) = ((int(x), int(y)) for x, y in points)
+    mask = np.zeros(size[::-1], bool)
+    place = mask[max(top, 0) : bottom + 1, max(left, 0) : right + 1]
+    if place.shape != part.shape:
+        shown = f'{left},{top} to {right},{bottom} of an image of {size[0]} x {size[1]}'
+        return f'is {part.shape[1]} x {part.shape[0]}, and its corners are {shown}'
+    place[:] = part
+    return mask
 
 
 def _read_points(points: Any, place: str, label: str) -> Iterator[tuple[float, float]]:

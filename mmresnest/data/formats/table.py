@@ -18,7 +18,9 @@ from .mask_layouts import (
     read_mmseg_layout,
     read_voc_masks,
 )
+from .run_lengths import compare_run_lengths, read_run_lengths
 from .tensorflow_csv import compare_csv, read_csv
+from .via import compare_via, read_via
 from .voc import compare_voc, read_voc
 from .voc_objects import compare_voc_objects, read_voc_objects
 from .yolo import compare_yolo, find_yolo_roots, read_yolo
@@ -37,6 +39,10 @@ FORMATS: dict[str, Format] = {row.name: row for row in (
            compare_labelme, read_labelme),
     Format('csv', 'TensorFlow CSV', 'a csv file with filename,...,class,xmin,...', 'coco',
            compare_csv, read_csv),
+    Format('via', 'VGG Image Annotator', 'via_region_data.json, with regions of images', 'coco',
+           compare_via, read_via),
+    Format('rle-csv', 'run lengths of Kaggle', 'a csv file with ImageId,EncodedPixels', 'coco',
+           compare_run_lengths, read_run_lengths),
     Format('cvat', 'CVAT', 'annotations.xml with images and their boxes', 'coco',
            compare_cvat, read_cvat),
     Format('voc-objects', 'Pascal VOC instance masks',

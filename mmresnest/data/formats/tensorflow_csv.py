@@ -59,8 +59,6 @@ _HEADERS = {  # of lines that consist of names N and numbers 0
 
 OTHERS = {
     "Open Images's table": ('imageid', 'labelname', 'confidence', 'xmin'),
-    "VGG Image Annotator's table": ('region_shape_attributes',),
-    'a table of run lengths, as of Kaggle': ('encodedpixels',),
     'a table with boxes in one column': ('bbox',),
     "Label Studio's table": ('annotation_id', 'annotator'),
 }

@@ -100,11 +100,6 @@ def _is_coco_list(table: Any) -> bool:
     return isinstance(table, list) and bool(table) and _holds(table[0], 'images', 'annotations')
 
 
-def _is_via(table: Any) -> bool:
-    rows = list(table.values()) if isinstance(table, dict) else []
-    return _holds(table, '_via_img_metadata') or bool(rows) and _holds(rows[0], 'regions')
-
-
 def _is_supervisely(table: Any) -> bool:
     return _holds(table, 'objects', 'size')
 
@@ -220,8 +215,6 @@ UNREAD = (
     Unread(_find_json(_is_datumaro), "is Datumaro's own json, which is not read", _AS_COCO),
     Unread(_find_json(_is_vott), "is VoTT's own json, which is not read",
            'export the project as CSV'),
-    Unread(_find_json(_is_via), "is VGG Image Annotator's own json, which is not read",
-           'Annotation > Export Annotations (COCO format)'),
     Unread(_find_json(_is_supervisely), "is Supervisely's own json, which is not read", _AS_COCO),
     Unread(_find_json(_is_coco_list), 'is a list, and a COCO file is an object',
            'write what is in its brackets as the file'),

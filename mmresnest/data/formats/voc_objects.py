@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError
-from ...utils.masks import encode_rle
 from ..base import IGNORED
 from ..checks.images import map_files
 from ..mask_mapping import MaskMapping, pack_colors
-from .base import Likeness, ObjectData, Pair, Picture, Thing, check_sizes, make_data
+from .base import Likeness, ObjectData, Pair, Picture, check_sizes, make_data, make_mask_thing
 from .derive_masks import CONTESTED, read_indices
 from .mask_layouts import has_masks, name_masks, pair_voc_images, read_voc_classes
 
@@ -100,11 +99,7 @@ def _read_picture(
                 'each object one class',
                 code='data.not-exact',
             )
-        ys, xs = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-        box = xs[0], ys[0], xs[-1] + 1 - xs[0], ys[-1] + 1 - ys[0]
-        x, y, w, h = (int(side) for side in box)
-        source = f'{pair.mask.name}:{value}'
-        things.append(Thing(name, (x, y, w, h), source=source, rle=encode_rle(inside)))
+        things.append(make_mask_thing(name, inside, f'{pair.mask.name}:{value}'))
     return Picture(pair.image, tuple(things), objects.shape[::-1], str(pair.mask))
 
 
