@@ -22,8 +22,7 @@ from mmengine.logging import print_log
 
 from ..errors import ArgumentError, UserError, nearest
 from ..models.norms import replace_sync_norms
-from ..models.timm_network import HUB
-from ..models.timm_probe import PREFIX, get_pixels, get_settings, probe_network
+from ..models.timm_network import HUB, PREFIX, Maps, find_network
 from ..models.variants import pixel_statistics, variant
 from ..models.weights import SCHEME
 from ..registry import MODELS
@@ -142,15 +141,20 @@ def describe_network(cfg: Config, arch: str, old: dict[str, Any]) -> Network:
     """Return a network of ours, or of timm, with what is kept of the former one's settings."""
     if arch.startswith(PREFIX):
         name = arch.removeprefix(PREFIX)
-        published = get_settings(name)
+        _, published = find_network(name)
         has_weights = published.hf_hub_id or published.url
         settings = dict(type='mmresnest.Timm', arch=name, **keep_for_timm(cfg, arch, old))
-        return Network(settings, HUB if has_weights else None, get_pixels(name))
+        return Network(settings, HUB if has_weights else None, scale_pixels(published))
     row = variant(arch)
     settings = dict(type=f'mmresnest.{row.type}', arch=row.name)
     settings.update({key: copy.deepcopy(old[key]) for key in KEPT if key in old})
     pixels = pixel_statistics(row.type, detects=task_of(cfg) != 'semantic')
     return Network(settings, SCHEME + row.name if row.weights else None, pixels)
+
+
+def scale_pixels(published: Any) -> dict[str, list[float]]:
+    """Return mean and standard deviation of pixels from 0 to 255, by timm's settings of weights."""
+    return {key: [255 * value for value in getattr(published, key)] for key in ('mean', 'std')}
 
 
 def keep_for_timm(cfg: Config, arch: str, old: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +195,7 @@ def keep_for_timm(cfg: Config, arch: str, old: dict[str, Any]) -> dict[str, Any]
 def can_dilate(name: str, stride: int) -> bool:
     """Return whether timm builds a network with an output stride."""
     try:
-        probe_network(name, dict(in_chans=3, output_stride=stride))
+        Maps(name, dict(in_chans=3, output_stride=stride))
     except ArgumentError:
         return False
     return True

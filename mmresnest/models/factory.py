@@ -11,8 +11,7 @@ from typing import Any
 
 from ..errors import UserError
 from . import fast, weights
-from .timm_network import HUB, TimmNetwork
-from .timm_probe import PREFIX
+from .timm_network import HUB, PREFIX, TimmNetwork
 from .trunk import Trunk
 from .trunks import build_trunk
 from .variants import list_archs, variant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -13,7 +14,7 @@ def import_optional(package: str, extra: str) -> Any:
     """Import a package that an extra of ours brings.
 
     Raises:
-        UserError: it is not installed.
+        UserError: it is not installed, or it cannot be imported beside this torch.
     """
     try:
         return import_module(package)
@@ -21,6 +22,14 @@ def import_optional(package: str, extra: str) -> Any:
         raise UserError(
             f'the package {error.name!r} is not installed: pip install "mmresnest[{extra}]"',
             code='package.missing',
+        ) from error
+    except Exception as error:  # of whatever it imports, as torchvision without its operators
+        release = getattr(sys.modules.get('torch'), '__version__', 'as it is installed')
+        raise UserError(
+            f'the package {package!r} cannot be imported ({type(error).__name__}: {error}). It and '
+            f'what it imports, as torchvision, have to be built for torch {release}: '
+            f'pip install --force-reinstall torch "mmresnest[{extra}]" takes all from one index',
+            code='package.broken',
         ) from error
 
 

@@ -1,6 +1,6 @@
 """A stand-in for timm with networks of a few weights, where timm cannot be installed.
 
-It has of timm what ``mmresnest.models.timm_probe`` asks for, and its numbering of maps: network
+It has of timm what ``mmresnest.models.timm_network`` asks for, and its numbering of maps: network
 ``pyramid`` gives strides 2 to 32, ``patches`` 4 to 32 in B H W C, ``flat`` one stride thrice, and
 ``mapless`` no maps at all.
 """
@@ -104,6 +104,8 @@ def make_fake_timm() -> ModuleType:
 
     def get_pretrained_cfg(name, allow_unregistered=True):
         base = name.partition('.')[0]
+        if base not in NETWORKS:
+            raise RuntimeError(f'Model architecture ({base}) has no pretrained cfg registered.')
         return SimpleNamespace(
             mean=(0.5, 0.5, 0.25),
             std=(0.5, 0.25, 0.5),
@@ -118,6 +120,5 @@ def make_fake_timm() -> ModuleType:
     module.__version__ = '0'
     module.models = SimpleNamespace(get_pretrained_cfg=get_pretrained_cfg)
     module.create_model = create_model
-    module.is_model = lambda name: name.partition('.')[0] in NETWORKS
     module.list_models = lambda pretrained=False: [*NETWORKS]
     return module

@@ -9,9 +9,9 @@ from helpers import fake_timm
 from helpers.errors import refuses
 from helpers.optional import import_or_skip
 
+from mmresnest.config.architecture import scale_pixels
 from mmresnest.models.factory import build_backbone
-from mmresnest.models.timm_network import TimmNetwork
-from mmresnest.models.timm_probe import get_pixels, import_timm
+from mmresnest.models.timm_network import TimmNetwork, find_network
 
 REAL = ('convnext_tiny', 'xception41', 'xception65', 'xception71', 'inception_v3', 'inception_v4')
 REAL += ('swin_tiny_patch4_window7_224', 'efficientnet_b0')
@@ -58,8 +58,9 @@ def test_options_are_obeyed(fake):
     assert network.net.recomputes and network.net.drop_path_rate == 0.25
     assert shapes_of(network, channels=1)[0] == (1, 8, 16, 16)
     still = TimmNetwork('pyramid', norm_eval=True, norm_cfg=dict(type='BN', requires_grad=False))
-    assert not any(norm.training for norm in still.batch_norms())
-    fixed = [weight for norm in still.batch_norms() for weight in norm.parameters()]
+    norms = [one for one in still.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    assert not any(norm.training for norm in norms)
+    fixed = [weight for norm in norms for weight in norm.parameters()]
     assert len(fixed) == 10 and not any(weight.requires_grad for weight in fixed)
     assert still.net.stages_1[0].training and still.net.stages_1[0].weight.requires_grad
 
@@ -141,14 +142,16 @@ def test_timm_that_is_missing_or_broken(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'timm.py').write_text("raise RuntimeError('operator torchvision::nms')")
     with refuses('package.broken', 'torchvision::nms', torch.__version__):
-        import_timm()
-    monkeypatch.setattr('mmresnest.models.timm_probe.find_spec', lambda name: None)
+        build_backbone('timm/pyramid')
+    monkeypatch.setitem(sys.modules, 'timm', None)
     with refuses('package.missing', 'mmresnest[timm]'):
-        import_timm()
+        build_backbone('timm/pyramid')
 
 
 def test_pixels(fake):
-    assert get_pixels('pyramid') == dict(mean=[127.5, 127.5, 63.75], std=[127.5, 63.75, 127.5])
+    assert scale_pixels(find_network('pyramid')[1]) == dict(
+        mean=[127.5, 127.5, 63.75], std=[127.5, 63.75, 127.5]
+    )
 
 
 @pytest.mark.slow
@@ -184,7 +187,7 @@ def test_real_networks_are_refused_and_dilated(timm):
         TimmNetwork('swin_tiny_patch4_window7_224', output_stride=8)
     dilated = TimmNetwork('convnext_tiny', output_stride=8, norm_eval=True, with_cp=True)
     assert [shape[2:] for shape in shapes_of(dilated)] == [(16, 16), (8, 8), (8, 8), (8, 8)]
-    assert get_pixels('inception_v4') == dict(mean=[127.5] * 3, std=[127.5] * 3)
+    assert scale_pixels(find_network('inception_v4')[1]) == dict(mean=[127.5] * 3, std=[127.5] * 3)
 
 
 @pytest.mark.slow
