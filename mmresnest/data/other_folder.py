@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def read_format(root: Path, kind: str, asked: DataRequest) -> Reading:
     if kind == 'coco' and (derived.more or {}).get('of_classes'):
         raise _refuse_classes(root, row)
     folder = yield from read_coco(root, derived)
-    notes = tuple((derived.more or {}).get('notes', ()))
+    notes = (*(derived.more or {}).get('notes', ()), *_note_twins(folder.classes))
     folder = replace(folder, format=row.title, cache=derived.folder, notes=notes)
     if folder.maskless and FORMATS['voc-objects'].compare(root).is_whole:
         hint = '; --format voc-objects reads the masks in SegmentationObject/'
@@ -52,6 +53,15 @@ def read_format(root: Path, kind: str, asked: DataRequest) -> Reading:
         return folder
     drawn = yield from draw_masks(folder)
     return (yield from _read_masks(root, row, drawn))
+
+
+def _note_twins(classes: Sequence[str]) -> Iterator[str]:
+    """Yield a note on two classes that are probably one, spelled in two ways."""
+    known: dict[str, str] = {}
+    for name in classes:
+        other = known.setdefault(' '.join(name.lower().split()), name)
+        if other != name:
+            yield f'the classes {other!r} and {name!r} are two, though they sound alike'
 
 
 def _refuse_classes(root: Path, row: Format) -> UserError:

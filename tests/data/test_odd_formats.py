@@ -239,6 +239,12 @@ TWO = dict(train=7, val=6)
 
 # fmt: off
 ODD = {
+    'yolo-marks-no-yaml': Odd('yolo-no-yaml', add_bom('*_*.txt'), TWO),
+    'voc-valid': Odd('voc', rename_all('val.txt', lambda path: path.with_stem('Valid'))),
+    'coco-capitals': Odd('coco-one-file', rename_all('*.png', lambda path: path.with_name(
+        path.name.upper())), dict(train=7)),
+    'csv-capitals': Odd('csv', rename_all('*.jpg', lambda path: path.with_suffix('.JPG')), TWO,
+                        'train_3.JPG'),
     'via-project': Odd('via', lambda root: number_regions(root), TWO),
     'yolo-no-test': Odd('yolo-roboflow', lambda root: shutil.rmtree(root / 'test'), TWO, 'test'),
     'voc-upper': Odd('voc', rename_all('*.xml', lambda path: path.with_suffix('.XML'))),
@@ -434,6 +440,9 @@ REFUSED = {
         ['train_1.xml', 'listed twice']),
     'voc-list': ('voc', lambda root: (root / 'ImageSets/Main/train.txt').write_bytes(b'b\xefld\n'),
                  'data.encoding', ['train.txt']),
+    'voc-two-lists': ('voc', lambda root: shutil.copy(
+        root / 'ImageSets/Main/val.txt', root / 'ImageSets/Main/valid.txt'), 'data.ambiguous',
+        ['val.txt', 'valid.txt']),
     'voc-empty-list': ('voc', lambda root: write_text(root / 'ImageSets/Main/val.txt', ''),
                        'data.no-images', ['val']),
     'voc-below': ('voc', put_below, 'data.no-annotations', ['--data', 'VOCdevkit/VOC2007']),
@@ -581,6 +590,25 @@ def test_difficult_objects_are_crowds(tmp_path):
         names = {row['id']: row['file_name'] for row in table['images']}
         crowds = [names[row['image_id']] for row in table['annotations'] if row['iscrowd']]
         assert crowds == (['val_0.jpg'] if split == 'val' else [])
+
+
+def test_names_of_yaml_are_kept_as_they_are_written(tmp_path):
+    KINDS['yolo'].make(tmp_path)
+    path = tmp_path / 'data.yaml'
+    text = path.read_text().partition('names:')[0]
+    for names in ('[no, 010, 2020-01-01]', '{0: no, 1: 010, 2: 2020-01-01}'):
+        write_text(path, f'{text}names: {names}\n{path.read_text().partition("tri angle")[2]}')
+        assert read_folder(tmp_path, 'coco').classes == ('no', '010', '2020-01-01')
+    write_text(path, f'{text}names: [no, ~, cat]\n')
+    with refuses('data.yaml', path, 'names'):
+        read_folder(tmp_path, 'coco')
+
+
+def test_classes_that_sound_alike_are_noted(tmp_path):
+    KINDS['voc'].make(tmp_path)
+    replace_in('train_1.xml', ('disk', 'Disk'))(tmp_path)
+    (note,) = read_folder(tmp_path, 'coco').notes
+    assert "'Disk' and 'disk'" in note
 
 
 def test_objects_that_a_coco_file_ignores_are_crowds(tmp_path):

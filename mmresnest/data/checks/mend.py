@@ -162,8 +162,8 @@ def mend_area(value: Any, row: Mapping[str, Any]) -> Any:
 def _read_turn(row: Mapping[str, Any]) -> float:
     """Return by how many degrees CVAT's box of an object is turned."""
     attributes = row.get('attributes')
-    turn = attributes.get('rotation') if isinstance(attributes, dict) else None
-    return turn if type(turn) in (int, float) and math.isfinite(turn) else 0
+    turn = attributes.get('rotation', 0) if isinstance(attributes, dict) else 0
+    return turn if isinstance(turn, (int, float)) and math.isfinite(turn) else 0
 
 
 def _enclose(polygons: Any) -> list[Any] | None:

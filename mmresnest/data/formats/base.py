@@ -488,6 +488,10 @@ def compose_name(name: str) -> str:
     return unicodedata.normalize('NFC', name)
 
 
+def _fold_case(name: str) -> str:
+    return compose_name(name).casefold()
+
+
 class ImageIndex:
     """The images below a folder, found by their names with or without ending."""
 
@@ -495,29 +499,31 @@ class ImageIndex:
         self.paths = [path for folder in folders for path in list_images(folder)]
         self.names: dict[str, list[Path]] = defaultdict(list)
         self.stems: dict[str, list[Path]] = defaultdict(list)
+        self.folded: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
             self.names[compose_name(path.name)].append(path)
             self.stems[compose_name(path.stem)].append(path)
+            self.folded[_fold_case(path.name)].append(path)
         self.folders = {path.parent.name for path in self.paths}
 
     def has(self, name: str) -> bool:
         """Return whether an image has the last part of a path for its name."""
-        return compose_name(name).replace('\\', '/').rpartition('/')[2] in self.names
+        return _fold_case(name).replace('\\', '/').rpartition('/')[2] in self.folded
 
     def find_named(self, name: str) -> list[Path]:
         """Return the images whose paths end as a name does, in the most of its parts.
 
-        Where the folder that it names holds images, none of another folder is meant.
+        Where the folder that it names holds images, none of another folder is meant. Where no name
+        is the same in its letters, capitals and small ones are.
         """
         name = compose_name(name).replace('\\', '/')
         parts = [part for part in name.split('/') if part not in ('', '.', '..')]
-        found = self.names.get(parts[-1], []) if parts else []
+        found, spell = self.names.get(parts[-1], []) if parts else [], compose_name
+        if parts and not found:  # written where letters count in any case
+            parts, spell = [*map(_fold_case, parts)], _fold_case
+            found = self.folded.get(parts[-1], [])
         for count in range(len(parts), 1, -1):
-            same = [
-                path
-                for path in found
-                if [*map(compose_name, path.parts[-count:])] == parts[-count:]
-            ]
+            same = [path for path in found if [*map(spell, path.parts[-count:])] == parts[-count:]]
             if same:
                 return same
         return [] if len(parts) > 1 and parts[-2] in self.folders else found

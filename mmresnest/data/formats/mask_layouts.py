@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...errors import UserError
-from ..base import MASK_SUFFIXES, SPLITS, list_files
+from ..base import MASK_SUFFIXES, list_files
 from ..checks.images import read_label_file
 from ..mask_mapping import IGNORE, MaskMapping
 from ..text_files import read_lines
@@ -34,6 +34,7 @@ from .base import (
     order_splits,
 )
 from .names import find_class_list
+from .voc import find_lists
 
 TAIL = re.compile(r'[-_. ](?:mask|masks|label|labels|seg|segmentation|gt|annotation)$', re.I)
 """How the name of a mask ends beside its image."""
@@ -235,9 +236,8 @@ def pair_voc_images(root: Path, masks: Path) -> dict[str, list[Pair]]:
     images = name_files((image.stem, image) for image in list_images(folder))
     found = name_masks(masks)
     sets = root / 'ImageSets' / 'Segmentation'
-    lists = {split: sets / f'{split}.txt' for split in SPLITS if (sets / f'{split}.txt').is_file()}
     pairs: dict[str, list[Pair]] = {}
-    for split, path in lists.items():
+    for split, path in find_lists(sets).items():
         lines = [line.strip() for line in read_lines(path)]
         for number, name in enumerate(lines, start=1):
             if name and (name not in images or name not in found):

@@ -162,8 +162,10 @@ def _read_table(path: Path, root: Path, index: ImageIndex) -> list[Picture]:
                 if not any((row[name] or '').strip() for name in _NEEDED[1:]):
                     found.setdefault(image, (None, line, []))  # looked at, and nothing is on it
                     continue
-                row = _read_commas(row, separator)
-                size, thing = _read_row(row, path, line, f'{path.relative_to(root)}:{line}', sided)
+                numbers = _read_commas(row, separator)
+                size, thing = _read_row(
+                    numbers, path, line, f'{path.relative_to(root)}:{line}', sided
+                )
                 known = found.setdefault(image, (size, line, []))
                 if not known[2]:
                     known = found[image] = (size, line, [])

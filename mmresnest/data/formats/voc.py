@@ -20,10 +20,11 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...utils.masks import turn_box
-from ..base import IMAGE_SUFFIXES, SPLITS, list_files
+from ..base import IMAGE_SUFFIXES, list_files
 from ..checks.images import track_rows
 from ..text_files import read_lines
 from .base import (
+    SPLIT_WORDS,
     WHOLE,
     ImageIndex,
     Likeness,
@@ -37,8 +38,11 @@ from .base import (
     find_shallow,
     find_split_folders,
     make_data,
+    name_split,
     note_left_out,
+    order_splits,
     parse_number,
+    refuse_rivals,
     round_pixels,
 )
 from .names import NO_CLASSES, find_class_list
@@ -120,8 +124,7 @@ def _list_labels(root: Path) -> dict[str, tuple[list[Path], Path]]:
     annotations = root / 'Annotations'
     if annotations.is_dir():
         images = root / 'JPEGImages' if (root / 'JPEGImages').is_dir() else root
-        lists = {split: sets / f'{split}.txt' for split in SPLITS}
-        lists = {split: path for split, path in lists.items() if path.is_file()}
+        lists = find_lists(sets)
         if 'train' not in lists and (sets / 'trainval.txt').is_file():
             lists = {WHOLE: sets / 'trainval.txt', **lists}
             lists.pop('val', None)
@@ -141,6 +144,22 @@ def _list_labels(root: Path) -> dict[str, tuple[list[Path], Path]]:
         split: (_list_xml(folder), folder if folder.parent == root else root)
         for split, folder in folders.items()
     }
+
+
+def find_lists(folder: Path) -> dict[str, Path]:
+    """Return the lists of names in a folder of ``ImageSets``, by split: ``val.txt``, ``Valid.txt``.
+
+    Raises:
+        UserError: two say the same split.
+    """
+    found: dict[str, Path] = {}
+    for path in find_shallow(folder, '*.txt', 0):
+        split = name_split(path.stem)
+        if split and path.stem.lower() in SPLIT_WORDS[split]:  # cat_train.txt is of a class
+            if split in found:
+                raise refuse_rivals(found[split], path, split)
+            found[split] = path
+    return order_splits(found)
 
 
 def _list_xml(folder: Path) -> list[Path]:
@@ -231,14 +250,14 @@ def _read_thing(node: Node, path: Path, where: Path, first: int) -> Thing:
         )
     x, y, width, height = round_pixels((x0 - first, y0 - first, x1 - x0 + first, y1 - y0 + first))
     corners = (x, y, width, height)
-    turn, polygons = _read_turn(node), ()
+    turn, polygons = _read_turn(node), []
     if turn:
-        polygons = (round_pixels(turn_box(corners, turn)),)
+        polygons = [round_pixels(turn_box(corners, turn))]
         corners = enclose(polygons)
     return Thing(
         name,
         corners,
-        polygons,
+        tuple(polygons),
         source=f'{where}:{box.line}',
         ignored=node.read_text('difficult').lower() in ('1', 'true'),
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -130,7 +131,7 @@ def _list_keys(path: Path) -> set[str]:
 
 def _has_label_line(path: Path) -> bool:
     try:
-        with path.open(encoding='utf-8') as file:
+        with path.open(encoding='utf-8-sig') as file:
             words = file.readline(4096).split()
     except (OSError, UnicodeDecodeError):
         return False
@@ -228,7 +229,10 @@ def _read_settings(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        table = yaml.safe_load(path.read_text(encoding='utf-8-sig'))
+        text = path.read_text(encoding='utf-8-sig')
+        table = yaml.safe_load(text)
+        if isinstance(table, dict) and isinstance(table.get('names'), (list, dict)):
+            table['names'] = _keep_texts(table['names'], yaml.load(text, yaml.BaseLoader)['names'])
     except UnicodeDecodeError as error:
         raise refuse_encoding(path, error) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -247,6 +251,16 @@ def _read_settings(path: Path) -> dict[str, Any]:
             code='data.yaml',
         )
     return table
+
+
+def _keep_texts(values: Any, texts: Any) -> Any:
+    """Return names as they are written, where yaml takes ``no`` for false and ``010`` for 8."""
+    if isinstance(values, dict) and len(values) == len(texts):
+        return dict(zip(values, _keep_texts([*values.values()], [*texts.values()])))
+    if not isinstance(values, list):
+        return values
+    plain = (str, int, float, date)
+    return [text if isinstance(one, plain) else one for one, text in zip(values, texts)]
 
 
 def _read_names(table: Mapping[str, Any], path: Path) -> tuple[str, ...]:
