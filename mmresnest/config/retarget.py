@@ -246,6 +246,8 @@ def drop_annotations(steps: Sequence[Any]) -> list[Any]:
 
 _HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
 """Heads that know the number of classes even where the config leaves it to a default."""
+_NUMBERLESS = ('CondInstMaskHead', 'BoxInstMaskHead', 'IterativeDecodeHead')
+"""Types of heads that take no number of classes."""
 _CLASSLESS = (
     'backbone',
     'neck',
@@ -273,15 +275,20 @@ def set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> Non
     if not isinstance(node, dict):
         return
     is_loss = inside.startswith('loss')
-    if 'num_classes' in node or (inside in _HEADS and 'type' in node):
+    _resize_class_weights(node, things + stuff)
+    if 'num_classes' in node or (
+        inside in _HEADS and 'type' in node and type_of(node) not in _NUMBERLESS
+    ):
+        former = node.get('num_classes')
         node['num_classes'] = things + stuff if inside == 'semantic_head' else things
-        if inside in ('decode_head', 'auxiliary_head'):
+        if inside in ('decode_head', 'auxiliary_head') and node.get('out_channels') in (1, former):
             _use_class_channels(node)
     for key, count in (('num_things_classes', things), ('num_stuff_classes', stuff)):
         if key in node:
             node[key] = count
     weights = node.get('class_weight')
-    if is_loss and isinstance(weights, (list, tuple)) and len(weights) not in (things, things + 1):
+    fitting = {things, things + 1, things + stuff + 1}
+    if is_loss and isinstance(weights, (list, tuple)) and len(weights) not in fitting:
         node.pop('class_weight')  # weights of the former data's classes
         print_log(
             f'{inside}.class_weight had one weight for each former class and is left out',
@@ -291,6 +298,22 @@ def set_classes(node: Any, things: int, stuff: int = 0, inside: str = '') -> Non
     for key, value in list(node.items()):
         if key not in _CLASSLESS:
             set_classes(value, things, stuff, key)
+
+
+def _resize_class_weights(head: dict, classes: int) -> None:
+    """Have a loss weigh new classes as all former ones were, and no object as it was.
+
+    MaskFormer's heads cannot be built without these weights.
+    """
+    former = head.get('num_classes') or sum(
+        head.get(f'num_{group}_classes') or 0 for group in ('things', 'stuff')
+    )
+    loss = head.get('loss_cls')
+    weights = loss.get('class_weight') if isinstance(loss, dict) else None
+    if not isinstance(weights, (list, tuple)) or len(weights) != former + 1:
+        return
+    if len(set(weights[:-1])) == 1:
+        loss['class_weight'] = [*weights[:1] * classes, weights[-1]]
 
 
 def _use_class_channels(head: dict) -> None:

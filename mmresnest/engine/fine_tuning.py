@@ -9,21 +9,27 @@ with. Whatever else differs, in name or shape, is refused.
 
 from __future__ import annotations
 
+import copy
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..config.hardware import UNDIVIDED, strategy_of
 from ..config.load import name_of
-from ..config.retarget import drop_weights
+from ..config.retarget import drop_weights, set_classes
 from ..config.shipped import published_checkpoints
 from ..errors import UserError, nearest
+from ..models.norms import replace_sync_norms
 from ..models.weights import loading, locate_checkpoint, reader
 from .checkpoints import read_checkpoint
 from .class_order import recorded_classes
@@ -37,9 +43,19 @@ LAYERS = {
         'fc_cls',
         'conv_logits',
         'conv_seg',
+        'pam_conv_seg',  # of DANet, beside its conv_seg
+        'cam_conv_seg',
+        'aux_cls_seg',  # of DDRNet
+        'p_cls_seg',  # of PIDNet
         'cls_embed',
         'fc_mask_iou',
         'label_embedding',  # of the noised queries of DINO and its kind
+        'center_prior',  # of AutoAssign
+        'heatmap_head.2',  # of CenterNet
+        'segm_conv',  # of YOLACT
+        'glbctx_head.fc',  # of SCNet
+        'se_layer',  # of EncNet
+        'cum_samples',  # of Seesaw loss
     ),
     'boxes': ('fc_reg',),
     'anchors': (
@@ -51,9 +67,18 @@ LAYERS = {
         'conv_cls',
         'cls_score',
         'cls_branches',
+        'aux_cls_branches',  # of DDQ
+        'reppoints_cls_out',
+        'rtm_cls',
+        'multi_level_conv_cls',
     ),
 }
-"""How rows are arranged: one a class; four coordinates a class; all classes of each anchor."""
+"""How rows are arranged: one a class; four coordinates a class; all classes of each anchor.
+
+Of two names with a dot between them the first is the module that the second stands in.
+"""
+CLASSLESS = ('backbone', 'rpn_head', 'roi_head.semantic_head')
+MAX_NAMES = 5  # of new classes that a line lists
 ARRANGEMENTS = {name: kind for kind, names in LAYERS.items() for name in names}
 
 
@@ -134,6 +159,8 @@ class TakeOver(Hook):
         source: the checkpoint, for messages.
     """
 
+    priority = 'HIGHEST'  # before EMAHook, which takes the weights, too
+
     def __init__(self, source: str) -> None:
         self.source = source
 
@@ -143,7 +170,9 @@ class TakeOver(Hook):
             return
         metainfo = runner.train_loop.dataloader.dataset.metainfo
         model = unwrap_model(runner.model)
-        checkpoint['state_dict'] = fit_classes(self.source, checkpoint, model, metainfo)
+        checkpoint['state_dict'] = fit_classes(
+            self.source, checkpoint, model, metainfo, runner.cfg.model
+        )
 
 
 @dataclass(frozen=True)
@@ -162,11 +191,17 @@ class ClassPairs:
 
     @classmethod
     def match(cls, old: Sequence[str], new: Sequence[str]) -> ClassPairs:
-        """Match names, in any case of letters."""
-        labels = {name.casefold().strip(): label for label, name in enumerate(old)}
-        matched = ((labels.get(name.casefold().strip()), label) for label, name in enumerate(new))
-        pairs = tuple((former, label) for former, label in matched if former is not None)
-        return cls(len(old), len(new), pairs)
+        """Match names: as they are, or else whatever their case, spaces, hyphens, underscores."""
+        exact = {name: label for label, name in reversed([*enumerate(old)])}
+        counts = Counter(map(fold_name, exact))
+        folded = {fold_name(name): label for name, label in exact.items()}
+        pairs = []
+        for label, name in enumerate(new):
+            short = fold_name(name)
+            former = exact.get(name, folded[short] if counts[short] == 1 else None)
+            if former is not None:
+                pairs.append((former, label))
+        return cls(len(old), len(new), tuple(pairs))
 
     @property
     def same(self) -> bool:
@@ -175,8 +210,17 @@ class ClassPairs:
         return self.old == self.new and self.pairs == every
 
 
+def fold_name(name: str) -> str:
+    """Return what of a class's name counts where it is spelled in several ways."""
+    return re.sub(r'[\s_-]', '', name.casefold()) or name
+
+
 def fit_classes(
-    source: object, content: Mapping[str, Any], model: nn.Module, metainfo: Mapping[str, Any]
+    source: object,
+    content: Mapping[str, Any],
+    model: nn.Module,
+    metainfo: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> dict[str, Tensor]:
     """Return the whole state dict of a model, from a checkpoint of other classes.
 
@@ -185,6 +229,7 @@ def fit_classes(
         content: of the checkpoint.
         model: initialized.
         metainfo: of the data set that it will be trained on.
+        settings: the config of the model.
 
     Raises:
         UserError: another model, or a layer that differs in more than its classes.
@@ -192,7 +237,7 @@ def fit_classes(
     given = loading.adapt_state_dict(model, reader.tensors_of(content['state_dict']))
     own = {key: value.detach().clone() for key, value in model.state_dict().items()}
     check_names(source, own, given)
-    heads = match_heads(content, metainfo)
+    heads = match_heads(content, metainfo, any(key.startswith('panoptic_head.') for key in own))
     every = heads['']
     if not every.old and any(own[key].shape != given[key].shape for key in own if key in given):
         raise UserError(
@@ -202,6 +247,8 @@ def fit_classes(
             code='checkpoint.no-classes',
         )
     modules = dict(model.named_modules())
+    if every.old == every.new and not every.same:  # shapes do not tell
+        check_arrangement(source, settings, own, modules, metainfo)
     for key, value in given.items():
         if key not in own:
             continue
@@ -214,15 +261,23 @@ def fit_classes(
             own[key] = value
         else:
             raise unfit(source, key, own[key], value)
-    print_log(describe(source, every), 'current')
+    print_log(describe(source, heads, metainfo), 'current')
     return own
 
 
-def match_heads(content: Mapping[str, Any], metainfo: Mapping[str, Any]) -> dict[str, ClassPairs]:
-    """Match the classes of heads: '' of all, ``semantic_head`` of a panoptic model's regions."""
+def match_heads(
+    content: Mapping[str, Any], metainfo: Mapping[str, Any], unified: bool
+) -> dict[str, ClassPairs]:
+    """Match the classes of heads: '' of all, ``semantic_head`` of a panoptic model's regions.
+
+    Args:
+        content: of the checkpoint.
+        metainfo: of the data set.
+        unified: one head has things and regions, as MaskFormer's.
+    """
     new, things = metainfo.get('classes') or (), metainfo.get('thing_classes') or ()
     old, former = recorded_classes(content), recorded_classes(content, 'thing_classes')
-    if not things:
+    if unified or not things:
         return {'': ClassPairs.match(old, new)}
     return {
         '': ClassPairs.match(former, things),
@@ -230,15 +285,66 @@ def match_heads(content: Mapping[str, Any], metainfo: Mapping[str, Any]) -> dict
     }
 
 
-def describe(source: object, classes: ClassPairs) -> str:
-    """Return what was taken over, in a line."""
-    if not classes.old:
+def describe(source: object, heads: Mapping[str, ClassPairs], metainfo: Mapping[str, Any]) -> str:
+    """Return what was taken over, in a line, with the names of the classes that were not."""
+    if not heads[''].old:
         return f'{source} does not name its classes: all rows are taken over by number'
-    taken = len(classes.pairs)
-    return (
-        f'begins from {source}: {taken} of {classes.new} classes taken over by name, '
-        f'{classes.new - taken} new'
-    )
+    names, said = list(metainfo.get('classes') or ()), []
+    for part, classes in heads.items():
+        own, names = names[: classes.new], names[classes.new :]
+        known = {label for _, label in classes.pairs}
+        fresh = [name for label, name in enumerate(own) if label not in known]
+        shown = f' ({", ".join(fresh[:MAX_NAMES])}{", ..." * (len(fresh) > MAX_NAMES)})'
+        said.append(
+            f'{len(known)} of {classes.new} {"regions" if part else "classes"} taken over by name, '
+            f'{len(fresh)} new{shown if fresh else ""}'
+        )
+    return f'begins from {source}: {"; ".join(said)}'
+
+
+def check_arrangement(
+    source: object,
+    settings: Mapping[str, Any],
+    own: Mapping[str, Tensor],
+    modules: Mapping[str, nn.Module],
+    metainfo: Mapping[str, Any],
+) -> None:
+    """Refuse a model with a layer of classes whose rows are not known, by another of its kind.
+
+    Args:
+        source: the checkpoint, for messages.
+        settings: the config of the model.
+        own: its weights.
+        modules: its modules.
+        metainfo: of the data set.
+
+    Raises:
+        UserError: a layer that :func:`arrange` does not know depends on the number of classes.
+    """
+    things = len(metainfo.get('thing_classes') or metainfo['classes'])
+    stuff = len(metainfo['classes']) - things
+    larger = copy.deepcopy(settings)
+    set_classes(larger, things + 1, stuff + 1 if stuff else 0)
+    replace_sync_norms(larger)
+    for key, value in build_empty(larger).state_dict().items():
+        if key not in own or own[key].shape == value.shape or is_classless(key):
+            continue
+        if arrange(key, modules) is None:
+            raise UserError(
+                f'{source} has other classes, and {key} depends on them in a way that is not '
+                'known here: its rows cannot be taken over by name. Give a checkpoint of the same '
+                'classes, or weights of the backbone alone in init_cfg',
+                code='checkpoint.other-shapes',
+            )
+
+
+def build_empty(settings: Any) -> nn.Module:
+    """Return a model without values, or with any where it needs some to be built."""
+    try:
+        with torch.device('meta'):
+            return MODELS.build(copy.deepcopy(settings))
+    except Exception:
+        return MODELS.build(settings)
 
 
 def check_names(source: object, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
@@ -259,20 +365,31 @@ def check_names(source: object, own: Mapping[str, Tensor], given: Mapping[str, T
         )
 
 
+def is_classless(key: str) -> bool:
+    """Return whether a tensor is of a part that knows nothing of the classes of objects."""
+    return any(f'.{part}.' in f'.{key}' for part in CLASSLESS)
+
+
 def arrange(key: str, modules: Mapping[str, nn.Module]) -> tuple[str, int] | None:
     """Return how the rows of a tensor are arranged and how many classes each repeats beyond.
 
     None where it has no rows for classes.
     """
     names = key.split('.')
-    layer = next((name for name in reversed(names[:-1]) if name in ARRANGEMENTS), None)
-    if layer is None or 'roi_head.semantic_head' in key or 'rpn_head' in key:
+    found = [
+        (index, layer)
+        for index in range(len(names))
+        for layer in (names[index], '.'.join(names[index : index + 2]))
+        if layer in ARRANGEMENTS
+    ]
+    if not found or is_classless(key):
         return None
-    index = len(names) - 1 - names[::-1].index(layer)
+    index, layer = found[-1]
     head: Any = modules['.'.join(names[:index])]
     kind = ARRANGEMENTS[layer]
-    agnostic = 'reg_class_agnostic' if kind == 'boxes' else 'class_agnostic'
-    if getattr(head, agnostic, False) or getattr(head, 'out_channels', 0) == 1:
+    if kind == 'boxes' and getattr(head, 'reg_class_agnostic', True):  # DETR's, for one
+        return None
+    if getattr(head, 'class_agnostic', False) or getattr(head, 'out_channels', 0) == 1:
         return None
     if kind != 'anchors':
         return kind, 0

@@ -15,8 +15,16 @@ from mmresnest.config.retarget import set_classes
 from mmresnest.config.shipped import published_checkpoints
 from mmresnest.data.shapes.dataset import draw_dataset
 from mmresnest.data.shapes.drawing import CLASSES
+from mmresnest.engine import fine_tuning
 from mmresnest.engine.checkpoints import read_checkpoint
-from mmresnest.engine.fine_tuning import ClassPairs, find_checkpoint, fit_classes, set_start
+from mmresnest.engine.fine_tuning import (
+    ClassPairs,
+    describe,
+    find_checkpoint,
+    fit_classes,
+    match_heads,
+    set_start,
+)
 from mmresnest.engine.train import train
 from mmresnest.models.norms import replace_sync_norms
 
@@ -99,7 +107,7 @@ def case(kind, tmp_path):
 def test_rows_of_the_same_names(kind, tmp_path):
     content, model, metainfo = case(kind, tmp_path)
     before = copy.deepcopy(model.state_dict())
-    found = fit_classes('old.pth', content, model, metainfo)
+    found = fit_classes('old.pth', content, model, metainfo, {})
     model.load_state_dict(found)
     assert found.keys() == model.state_dict().keys()
     old, heads = content['state_dict'], HEADS[kind]
@@ -126,12 +134,151 @@ def test_rows_of_the_same_names(kind, tmp_path):
     assert others and all(torch.equal(found[key], old[key]) for key in others)
 
 
+KINDS = {
+    'mmdet': (
+        'atss/atss_r50_fpn_1x_coco',
+        'autoassign/autoassign_r50-caffe_fpn_1x_coco',
+        'boxinst/boxinst_r50_fpn_ms-90k_coco',
+        'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco',
+        'centernet/centernet_r18_8xb16-crop512-140e_coco',
+        'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance',
+        'conditional_detr/conditional-detr_r50_8xb2-50e_coco',
+        'dab_detr/dab-detr_r50_8xb2-50e_coco',
+        'ddod/ddod_r50_fpn_1x_coco',
+        'ddq/ddq-detr-4scale_r50_8xb2-12e_coco',
+        'deformable_detr/deformable-detr_r50_16xb2-50e_coco',
+        'detr/detr_r50_8xb2-150e_coco',
+        'dino/dino-4scale_r50_8xb2-12e_coco',
+        'double_heads/dh-faster-rcnn_r50_fpn_1x_coco',
+        'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
+        'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco',
+        'foveabox/fovea_r50_fpn_4xb4-1x_coco',
+        'free_anchor/freeanchor_r50_fpn_1x_coco',
+        'fsaf/fsaf_r50_fpn_1x_coco',
+        'gfl/gfl_r50_fpn_1x_coco',
+        'grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco',
+        'guided_anchoring/ga-retinanet_r50_fpn_1x_coco',
+        'htc/htc-without-semantic_r50_fpn_1x_coco',
+        'libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco',
+        'mask2former/mask2former_r50_8xb2-lsj-50e_coco',
+        'maskformer/maskformer_r50_ms-16xb1-75e_coco',
+        'ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco',
+        'nas_fcos/nas-fcos_r50-caffe_fpn_fcoshead-gn-head_4xb4-1x_coco',
+        'paa/paa_r50_fpn_1x_coco',
+        'point_rend/point-rend_r50-caffe_fpn_ms-1x_coco',
+        'queryinst/queryinst_r50_fpn_1x_coco',
+        'reppoints/reppoints-moment_r50_fpn_1x_coco',
+        'retinanet/retinanet_r50_fpn_1x_coco',
+        'rtmdet/rtmdet_tiny_8xb32-300e_coco',
+        'sabl/sabl-faster-rcnn_r50_fpn_1x_coco',
+        'scnet/scnet_r50_fpn_1x_coco',
+        'seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1',
+        'solo/solo_r50_fpn_1x_coco',
+        'solov2/solov2_r50_fpn_1x_coco',
+        'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco',
+        'ssd/ssd300_coco',
+        'tood/tood_r50_fpn_1x_coco',
+        'vfnet/vfnet_r50_fpn_1x_coco',
+        'yolact/yolact_r50_1xb8-55e_coco',
+        'yolo/yolov3_d53_8xb8-320-273e_coco',
+        'yolof/yolof_r50-c5_8xb8-1x_coco',
+        'yolox/yolox_s_8xb8-300e_coco',
+    ),
+    'mmseg': (
+        'danet/danet_r50-d8_4xb4-80k_ade20k-512x512',
+        'ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024',
+        'encnet/encnet_r50-d8_4xb4-80k_ade20k-512x512',
+        'fastfcn/fastfcn_r50-d32_jpu_psp_4xb4-80k_ade20k-512x512',
+        'knet/knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512',
+        'mask2former/mask2former_r50_8xb2-160k_ade20k-512x512',
+        'maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512',
+        'ocrnet/ocrnet_r101-d8_4xb2-40k_cityscapes-512x1024',
+        'pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes',
+        'point_rend/pointrend_r50_4xb4-160k_ade20k-512x512',
+        'sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512',
+        'upernet/upernet_r50_4xb4-80k_ade20k-512x512',
+    ),
+}
+"""Heads of every kind that mmdet and mmseg have."""
+NAMES = [f'{package}::{name}' for package, names in KINDS.items() for name in names]
+REFUSED = ('point_rend', 'ssd/', 'yolo/')
+"""Those in which classes are inputs, too, or rows beside others of a box: they are refused."""
+
+
+def build_empty(name, things, stuff=0):
+    """A model of any config, without values, and the settings of it."""
+    cfg = load_config(name)
+    for part in (cfg.model, cfg.model.backbone):
+        for key in ('pretrained', 'init_cfg'):
+            part.pop(key, None)
+    set_classes(cfg.model, things, stuff)
+    replace_sync_norms(cfg.model)
+    import_packages(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return fine_tuning.build_empty(cfg.model), cfg
+
+
+def fill(module, keys):
+    """Random values of some tensors, of a model without any."""
+    for key in keys:
+        owner, _, name = key.rpartition('.')
+        owner = module.get_submodule(owner)
+        values = torch.randn(getattr(owner, name).shape)
+        if name in owner._parameters:
+            values = torch.nn.Parameter(values)
+        setattr(owner, name, values)
+
+
+@pytest.mark.parametrize('name', mark_slow(NAMES, lambda name: 'retinanet_r50' in name))
+def test_every_tensor_of_classes(name, uninitialized):
+    """Of whatever grows with the classes: what was learned of a name is where the name is now."""
+    old, _ = build_empty(name, len(OLD))
+    new, cfg = build_empty(name, len(NEW))
+    shapes = {key: value.shape for key, value in old.state_dict().items()}
+    keys = [key for key, value in new.state_dict().items() if value.shape != shapes[key]]
+    keys = [key for key in keys if 'roi_head.semantic_head' not in key]  # of regions
+    assert keys
+    fill(old, keys), fill(new, keys)
+    before = {key: value.clone() for key, value in new.state_dict().items() if key in keys}
+    content = dict(state_dict=old.state_dict(), meta=dict(dataset_meta=dict(classes=OLD)))
+    regions = [key for key in shapes if 'roi_head.semantic_head' in key]
+    for key in regions:
+        content['state_dict'][key] = new.state_dict()[key]
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        if any(part in name for part in REFUSED):
+            with refuses('checkpoint.other-shapes', 'old.pth'):
+                fit_classes('old.pth', content, new, dict(classes=NEW), cfg.model)
+            _, cfg = build_empty(name, len(OLD))  # where no shape tells
+            with refuses('checkpoint.other-shapes', 'old.pth'):
+                fit_classes('old.pth', content, old, dict(classes=OLD[::-1]), cfg.model)
+            return
+        found = fit_classes('old.pth', content, new, dict(classes=NEW), cfg.model)
+    for key in keys:
+        own, former, given = (tensors[key] for tensors in (found, before, content['state_dict']))
+        step = len(given) - len(own)  # rows of a class
+        assert len(OLD) - len(NEW) == 1 and own.shape[1:] == given.shape[1:]
+        per_class = 4 if 'fc_reg' in key else 1
+        repeats = step // per_class
+        own, former, given = (
+            tensor.reshape(repeats, -1, per_class, *own.shape[1:])
+            for tensor in (own, former, given)
+        )
+        for label in range(own.shape[1]):
+            if label in PAIRS:
+                right = given[:, PAIRS[label]]
+            elif label < len(NEW):
+                right = former[:, label]
+            else:
+                right = given[:, label - len(NEW) + len(OLD)]  # the background, or objectness
+            assert torch.equal(own[:, label], right), (key, label)
+
+
 def test_regions_of_a_panoptic_model(tmp_path):
     """Stuff by its own names; the last row is of all things."""
     content, model, metainfo = case('panoptic', tmp_path)
     key, old = 'semantic_head.conv_logits.weight', content['state_dict']
     before = model.state_dict()[key].clone()
-    found = fit_classes('old.pth', content, model, metainfo)[key]
+    found = fit_classes('old.pth', content, model, metainfo, {})[key]
     assert torch.equal(found[0], before[0])
     assert torch.equal(found[1], old[key][1]) and torch.equal(found[2], old[key][0])
     assert torch.equal(found[3], old[key][2])
@@ -141,9 +288,11 @@ def test_regions_of_a_panoptic_model(tmp_path):
 def test_the_same_classes_are_taken_whole(tmp_path):
     content, model, _ = case('detection', tmp_path)
     model = build('detection', tmp_path, len(OLD), seed=3)
-    found = fit_classes('old.pth', content, model, dict(classes=OLD))
+    found = fit_classes('old.pth', content, model, dict(classes=OLD), {})
     assert all(torch.equal(found[key], value) for key, value in content['state_dict'].items())
-    moved = fit_classes('old.pth', content, model, dict(classes=OLD[::-1]))
+    cfg = tune(TEXTS['detection'], 'detection', tmp_path)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        moved = fit_classes('old.pth', content, model, dict(classes=OLD[::-1]), cfg.model)
     key = 'roi_head.bbox_head.fc_cls.bias'
     assert torch.equal(moved[key][:4], content['state_dict'][key][:4].flip(0))
 
@@ -153,6 +302,97 @@ def test_pairs():
     assert ClassPairs.match(OLD, OLD).same and not ClassPairs.match(OLD, OLD[::-1]).same
 
 
+@pytest.mark.parametrize(
+    'old, new, pairs',
+    [
+        (('dining table', 'tv'), ('diningtable', 'tvmonitor'), ((0, 0),)),
+        (('traffic_light', 'stop sign'), ('Traffic light', 'stop-sign'), ((0, 0), (1, 1))),
+        (('cat', 'Cat'), ('Cat', 'CAT', 'cat'), ((1, 0), (0, 2))),  # CAT may be either
+        (('cat', 'dog'), ('cat', 'Cat'), ((0, 0), (0, 1))),
+        (('cat', 'dog', 'cat'), ('cat',), ((0, 0),)),
+        (('-', ' '), (' ', '-'), ((1, 0), (0, 1))),
+        (('cat',), ('dog',), ()),
+        (('a b',), (), ()),
+    ],
+)
+def test_spellings(old, new, pairs):
+    """Exactly, or else whatever case and gaps; other words are other classes."""
+    assert ClassPairs.match(old, new) == ClassPairs(len(old), len(new), pairs)
+
+
+def test_what_is_said(tmp_path):
+    content, model, _ = case('detection', tmp_path)
+    heads = match_heads(content, dict(classes=NEW), unified=False)
+    said = describe('old.pth', heads, dict(classes=NEW))
+    assert said.endswith('2 of 3 classes taken over by name, 1 new (zebra)')
+    content['meta']['dataset_meta'] = dict(classes=(*OLD, 'sky', 'sea'), thing_classes=OLD)
+    metainfo = dict(classes=(*NEW, 'road', 'sea', 'sky'), thing_classes=NEW)
+    said = describe('old.pth', match_heads(content, metainfo, unified=False), metainfo)
+    assert said.endswith(
+        '2 of 3 classes taken over by name, 1 new (zebra); '
+        '2 of 3 regions taken over by name, 1 new (road)'
+    )
+    none = [f'class {number}' for number in range(7)]
+    said = describe('old.pth', match_heads(content, dict(classes=none), False), dict(classes=none))
+    assert said.endswith(f'0 of 7 classes taken over by name, 7 new ({", ".join(none[:5])}, ...)')
+
+
+@pytest.mark.parametrize('before', ['thing_classes', 'classes'])
+def test_one_head_of_things_and_regions(before, uninitialized):
+    """Mask2Former's, from a panoptic model and from one of things alone."""
+    name = 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic'
+    meta = dict(classes=(*OLD, *STUFF_OLD), thing_classes=OLD)
+    if before == 'classes':
+        meta = dict(classes=(*STUFF_OLD, *OLD))
+    old, _ = build_empty(name, len(OLD), len(STUFF_OLD))
+    new, cfg = build_empty(name, len(NEW), len(STUFF_NEW))
+    keys = ['panoptic_head.cls_embed.weight', 'panoptic_head.cls_embed.bias']
+    fill(old, keys), fill(new, keys)
+    own, given = new.state_dict(), old.state_dict()
+    content = dict(state_dict=given, meta=dict(dataset_meta=meta))
+    metainfo = dict(classes=(*NEW, *STUFF_NEW), thing_classes=NEW)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        found = fit_classes('old.pth', content, new, metainfo, cfg.model)
+    for key in keys:
+        for label, word in enumerate((*NEW, *STUFF_NEW)):
+            former = [one.lower() for one in meta['classes']]
+            known = word.lower() in former
+            right = given[key][former.index(word.lower())] if known else own[key][label]
+            assert torch.equal(found[key][label], right), (key, word)
+        assert torch.equal(found[key][-1], given[key][-1]), 'no object'
+
+
+@pytest.mark.parametrize(
+    'prefix', ['module.', '_orig_mod.', 'module._orig_mod.', '_orig_mod.module.']
+)
+def test_weights_of_wrapped_models(prefix, tmp_path):
+    """Saved by DistributedDataParallel, or compiled."""
+    content, model, metainfo = case('semantic', tmp_path)
+    found = fit_classes('old.pth', content, model, metainfo, {})
+    wrapped = {prefix + key: value for key, value in content['state_dict'].items()}
+    inner = {
+        key.replace('backbone.', 'backbone._orig_mod.'): value
+        for key, value in content['state_dict'].items()
+    }
+    for state in (wrapped, inner):
+        again = fit_classes('old.pth', {**content, 'state_dict': state}, model, metainfo, {})
+        assert again.keys() == found.keys()
+        assert all(torch.equal(again[key], value) for key, value in found.items())
+
+
+def test_boxes_of_each_class_and_of_all(tmp_path):
+    """One is not the other, whatever the number of classes."""
+    content, model, metainfo = case('detection', tmp_path)
+    key = 'roi_head.bbox_head.fc_reg.weight'
+    agnostic = {**content['state_dict'], key: torch.zeros(4, 16)}
+    agnostic[key.replace('weight', 'bias')] = torch.zeros(4)
+    with refuses('checkpoint.other-shapes', 'fc_reg'):
+        fit_classes('old.pth', {**content, 'state_dict': agnostic}, model, metainfo, {})
+    model.roi_head.bbox_head.reg_class_agnostic = True
+    with refuses('checkpoint.other-shapes', 'fc_reg'):
+        fit_classes('old.pth', content, model, metainfo, {})
+
+
 def test_what_differs_in_more_is_refused(tmp_path):
     content, model, metainfo = case('detection', tmp_path)
 
@@ -160,7 +400,9 @@ def test_what_differs_in_more_is_refused(tmp_path):
         state = {**content['state_dict'], **changes.pop('state', {})}
         for key in changes.pop('without', ()):
             del state[key]
-        return fit_classes('old.pth', {**content, 'state_dict': state, **changes}, model, metainfo)
+        return fit_classes(
+            'old.pth', {**content, 'state_dict': state, **changes}, model, metainfo, {}
+        )
 
     key = 'neck.lateral_convs.0.conv.weight'
     with refuses('checkpoint.other-model', key):
@@ -191,12 +433,15 @@ def test_where_it_begins(tmp_path):
 
 
 @pytest.mark.slow
-def test_trains_from_another_training(tmp_path):
-    """The classes that both data have are known from the first step on."""
+@pytest.mark.parametrize('averages', [False, True])
+def test_trains_from_another_training(averages, tmp_path, capsys):
+    """The classes that both data have are known from the first step on; averages begin there."""
     shapes = draw_dataset(
         tmp_path / 'shapes', train=2, val=1, test=1, size=(64, 64), progress=False
     )
     path = tiny.write(tmp_path, 'detection')
+    if averages:
+        path.write_text(path.read_text() + "custom_hooks = [dict(type='EMAHook')]\n")
     content, _, _ = case('detection', tmp_path)
     content['meta']['dataset_meta']['classes'] = (CLASSES[1], 'cat', CLASSES[0], 'bus')
     torch.save(content, tmp_path / 'old.pth')
@@ -214,3 +459,4 @@ def test_trains_from_another_training(tmp_path):
     assert torch.equal(found[key][-1], content['state_dict'][key][-1])
     log = next((tmp_path / 'work').rglob('*.log')).read_text()
     assert f'2 of {len(CLASSES)} classes taken over by name, {len(CLASSES) - 2} new' in log
+    assert 'size mismatch' not in log + capsys.readouterr().out

@@ -43,9 +43,9 @@ def unwrap_checkpoint(content: Any, source: str) -> Mapping[str, Any]:
 
 
 def tensors_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a state dict by name, without the prefix of DistributedDataParallel."""
+    """Return the tensors of a state dict by name, without what DDP and torch.compile add to it."""
     return {
-        key.removeprefix('module.'): value
+        key.replace('_orig_mod.', '').removeprefix('module.'): value
         for key, value in state.items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
@@ -56,7 +56,7 @@ def notes_in(state: Mapping[str, Any], prefix: str) -> Facts | None:
     metadata = getattr(state, '_metadata', None)
     if not isinstance(metadata, Mapping):
         return None
-    for outer in ('', 'module.'):
+    for outer in ('', 'module.', '_orig_mod.', 'module._orig_mod.', '_orig_mod.module.'):
         entry = metadata.get((outer + prefix).removesuffix('.'))
         if isinstance(entry, Mapping) and isinstance(entry.get(METADATA_KEY), Mapping):
             return entry[METADATA_KEY]
