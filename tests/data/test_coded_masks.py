@@ -123,6 +123,22 @@ def make_table(root, head, line, empty=''):
     write_text(root / 'sample_submission.csv', head + '\n')
 
 
+def make_samples(root, place='stage1_train/{}/images/{}.jpg', masks='stage1_train/{}/masks'):
+    """A folder for each image, and an image without masks."""
+    for shot in make_truth(['train'])['train']:
+        draw_image(root / place.format(shot.name, shot.name), shot)
+        (root / masks.format(shot.name)).mkdir(parents=True)
+        for at, mark in enumerate(shot.marks):
+            path = root / masks.format(shot.name) / f'{shot.name}_{at}.png'
+            Image.fromarray(draw_mask(shot, mark).astype(np.uint8) * 255).save(path)
+    draw_image(root / place.format('test', 'test'), make_truth(['test'])['test'][0])
+
+
+def make_mask_folders(root):
+    """A folder of masks for each image."""
+    make_samples(root, 'images/{1}.jpg', 'masks/{}')
+
+
 def make_objects(root):
     """A line for each object, as of Airbus."""
     make_table(root, 'ImageId,EncodedPixels', '{0}.jpg,{2}', '{0}.jpg,')
@@ -135,16 +151,21 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize('make', [make_cvat, make_labelme, make_objects])
+MAKERS = [make_cvat, make_labelme, make_objects, make_samples, make_mask_folders]
+
+
+@pytest.mark.parametrize('make', MAKERS)
 def test_masks_are_read_to_the_pixel(make, tmp_path):
     make(tmp_path)
     folder = read_folder(DataRequest(tmp_path, division=HALF), 'coco')
-    single = make is make_objects
+    single = make not in (make_cvat, make_labelme)
     assert folder.has_masks and folder.coded_masks
     assert folder.classes == (
         ('object',) if single else CLASSES if make is make_cvat else tuple(sorted(CLASSES))
     )
     assert any('5 tags' in note for note in folder.notes) == (make is make_cvat)
+    samples = make in (make_samples, make_mask_folders)
+    assert any('1 of 6 images' in note for note in folder.notes) == samples
     shots = {shot.name: shot for shot in make_truth(['train'])['train']}
     for part in folder.splits.values():
         table = json.loads((folder.root / part.annotations).read_text())
@@ -178,6 +199,36 @@ def test_run_lengths_of_classes_serve_a_segmentor_alone(name, tmp_path):
     for _ in range(2):  # from the table, and from the cache
         with refuses('data.no-annotations', tmp_path, 'segmentor'):
             read_folder(DataRequest(tmp_path, division=HALF), 'coco')
+
+
+@pytest.mark.parametrize('make', [make_samples, make_mask_folders])
+@pytest.mark.parametrize(
+    ('change', 'code', 'part'),
+    [
+        (lambda mask: mask.point(lambda value: 0), 'data.label-values', 'values 0,'),
+        (lambda mask: mask.rotate(30, Image.Resampling.BILINEAR), 'data.label-values', '...'),
+        (lambda mask: mask.resize((9, 9), Image.Resampling.NEAREST), 'data.image-size', '9 x 9'),
+        (None, 'data.label-unreadable', 'train_1_0.png'),
+    ],
+)
+def test_masks_of_objects_that_cannot_be_read(make, change, code, part, tmp_path):
+    make(tmp_path)
+    (path,) = tmp_path.rglob('train_1_0.png')
+    if change is None:
+        path.write_bytes(path.read_bytes()[:50])
+    else:
+        change(Image.open(path)).save(path)
+    with refuses(code, path.parent, part):
+        read_folder(DataRequest(tmp_path, division=HALF), 'coco')
+
+
+def test_masks_of_objects_serve_a_segmentor(tmp_path):
+    make_mask_folders(tmp_path)
+    folder = read_folder(DataRequest(tmp_path, division=HALF), 'ade20k')
+    assert (folder.classes, folder.counts) == (('background', 'object'), dict(train=3, val=2))
+    draw_image(tmp_path / 'images' / 'train_1.png', make_truth(['train'])['train'][0])
+    with refuses('data.ambiguous', 'train_1.png', 'train_1.jpg'):
+        read_folder(DataRequest(tmp_path, division=HALF), 'ade20k')
 
 
 def test_run_lengths_of_classes_in_several_lines_are_objects(tmp_path):

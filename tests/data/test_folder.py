@@ -136,7 +136,15 @@ def put(name, key, value):
         ('train', lambda rows: rows.update(annotations=[]), 'list-missing', ("'annotations'",)),
         ('val', lambda rows: rows.update(annotations=[]), 'list-missing', ("'annotations'",)),
         ('train', lambda rows: rows.update(categories=[]), 'list-missing', ("'categories'",)),
-        ('train', drop('annotations', 'bbox'), 'field-missing', ('2 of 2 annotations', "'bbox'")),
+        (
+            'train',
+            lambda rows: [
+                drop('annotations', 'bbox')(rows),
+                drop('annotations', 'segmentation')(rows),  # from which it would follow
+            ],
+            'field-missing',
+            ('2 of 2 annotations', "'bbox'"),
+        ),
         ('train', drop('images', 'file_name'), 'field-missing', ('2 of 2 images', "'file_name'")),
         ('train', put('annotations', 'id', 2), 'annotation-twice', ('1 of 2', '"id"', '--fix')),
         (

@@ -105,12 +105,14 @@ class Part:
         paths: the image files, in the order of its list.
         original: the annotation file, if the table is what it holds.
         folder: where its ``file_name`` start from, if there is an ``original``.
+        source: the file of its annotations, where no row says where it is from.
     """
 
     table: Mapping[str, Any]
     paths: Sequence[Path]
     original: Path | None = None
     folder: Path | None = None
+    source: str = ''
 
 
 @dataclass(frozen=True)

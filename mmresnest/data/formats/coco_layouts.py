@@ -131,7 +131,8 @@ def read_coco_layout(root: Path) -> ObjectData:
             )
         folder, paths = _find_images(root, files[split], table)
         original = None if roots or folder is None else files[split]
-        parts[split] = Part(_drop_categories(table, roots), paths, original, folder)
+        kept, source = _drop_categories(table, roots), files[split].relative_to(root).as_posix()
+        parts[split] = Part(kept, paths, original, folder, source)
     findings = [one for _, found in read.values() for one in found]
     points = any(path.stem.startswith(_POINTS) for path in files.values())
     notes = ['the key points of the objects are left out'] if points else []

@@ -192,7 +192,7 @@ def _select_images(part: Part, positions: Sequence[int]) -> Part:
     ids = {row['id'] for row in kept}
     rows = [row for row in get_rows(part.table, 'annotations') if row['image_id'] in ids]
     table = {**part.table, 'images': kept, 'annotations': rows}
-    return Part(table, [part.paths[at] for at in positions])
+    return Part(table, [part.paths[at] for at in positions], source=part.source)
 
 
 def write_parts(folder: Path, parts: Mapping[str, Part], more: Mapping[str, Any]) -> None:
@@ -205,7 +205,13 @@ def write_parts(folder: Path, parts: Mapping[str, Part], more: Mapping[str, Any]
             {**row, 'file_name': path.relative_to(common).as_posix()}
             for row, path in zip(get_rows(part.table, 'images'), part.paths)
         ]
-        text = json.dumps({**part.table, 'images': rows}).encode()
+        table = {**part.table, 'images': rows}
+        if part.source:  # what is wrong is to be corrected there
+            objects = get_rows(table, 'annotations')
+            table['annotations'] = [
+                {'source': part.source, **row} if isinstance(row, dict) else row for row in objects
+            ]
+        text = json.dumps(table).encode()
         write_whole(folder / f'{split}.json', methodcaller('write', text))
     files = {split: f'{split}.json' for split in parts}
     write_reading(folder, files, images, more)

@@ -34,6 +34,7 @@ from .base import (
     order_splits,
 )
 from .names import find_class_list
+from .object_masks import compare_object_masks
 from .voc import find_lists
 
 TAIL = re.compile(r'[-_. ](?:mask|masks|label|labels|seg|segmentation|gt|annotation)$', re.I)
@@ -125,7 +126,7 @@ def compare_voc_masks(root: Path) -> Likeness:
 
 def compare_mask_files(root: Path) -> Likeness:
     """Say how far a folder looks like images with masks beside them or in a folder of their own."""
-    if compare_ade20k(root).is_whole:  # which has a folder of its own, too
+    if compare_ade20k(root).is_whole or compare_object_masks(root).is_whole:  # which have, too
         return Likeness()
     for images, masks in _find_mask_folders(root).values():
         if images == masks:

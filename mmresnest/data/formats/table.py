@@ -18,6 +18,7 @@ from .mask_layouts import (
     read_mmseg_layout,
     read_voc_masks,
 )
+from .object_masks import compare_object_masks, read_object_masks
 from .run_lengths import compare_run_lengths, read_run_lengths
 from .tensorflow_csv import compare_csv, read_csv
 from .via import compare_via, read_via
@@ -48,6 +49,9 @@ FORMATS: dict[str, Format] = {row.name: row for row in (
     Format('voc-objects', 'Pascal VOC instance masks',
            'JPEGImages with SegmentationObject and SegmentationClass', 'coco',
            compare_voc_objects, read_voc_objects, yields_to='voc'),
+    Format('object-masks', 'a mask for each object',
+           'ID/images/ and ID/masks/ for each image, or images/ with masks/IMAGE/', 'coco',
+           compare_object_masks, read_object_masks, yields_to='rle-csv'),
     Format('ade20k', 'ADE20K', 'images/train with annotations/train, or training', 'ade20k',
            compare_ade20k, read_ade20k_layout),
     Format('cityscapes', 'Cityscapes', 'leftImg8bit/train with gtFine/train', 'ade20k',
