@@ -26,7 +26,7 @@ from ..models.timm_network import HUB, PREFIX, Maps, find_network
 from ..models.variants import pixel_statistics, variant
 from ..models.weights import SCHEME
 from ..registry import MODELS
-from .inspect import iterate_dicts, model_of, task_of, type_of
+from .inspect import iterate_dicts, iterate_transforms, model_of, task_of, type_of
 from .load import load_config, name_of
 
 SCOPES = ('', 'mmdet', 'mmseg')
@@ -125,7 +125,8 @@ def set_architecture(
         require_weights(cfg, new, arch)
     model['backbone'] = ConfigDict(new)
     set_channels(cfg, model, channels)
-    set_pixels(cfg, model, network.pixels)
+    if new.get('in_channels', 3) == 3:  # those of other channels are the data's
+        set_pixels(cfg, model, network.pixels)
 
 
 @dataclass
@@ -395,9 +396,17 @@ def _set_detector_channels(cfg: Config, model: dict[str, Any], channels: Sequenc
 
 
 def set_pixels(cfg: Config, model: dict[str, Any], pixels: dict[str, list[float]]) -> None:
-    """Set mean and standard deviation of the pixels, which are read as RGB."""
+    """Set mean and standard deviation of the pixels, which are read as RGB.
+
+    A transform that fills an image up with their mean, as ``Expand`` does, gets the new one.
+    """
+    former = []
     for owner in (cfg, model_of(cfg), model):
         for node in iterate_dicts(owner.get('data_preprocessor')):
             if 'mean' in node:
+                former.append(sorted(node['mean']))
                 node.update(copy.deepcopy(pixels), bgr_to_rgb=True)
                 node.pop('rgb_to_bgr', None)
+    for step in iterate_transforms(cfg):
+        if sorted(step.get('mean') or ()) in former:
+            step['mean'] = list(pixels['mean'])[:: 1 if step.get('to_rgb', True) else -1]

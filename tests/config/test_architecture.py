@@ -17,7 +17,7 @@ from mmengine.registry import DefaultScope
 
 from mmresnest.analysis.memory import make_sample
 from mmresnest.config.architecture import IDENTITY, KEPT, RESNETS, set_architecture
-from mmresnest.config.inspect import iterate_dicts, task_of, type_of
+from mmresnest.config.inspect import iterate_dicts, iterate_transforms, task_of, type_of
 from mmresnest.config.load import load_config, shipped_folder
 from mmresnest.config.retarget import start_from_scratch
 from mmresnest.engine.prepare import configure, prepare
@@ -269,6 +269,37 @@ def test_caffe_pixels_become_rgb():
     assert given.std == IMAGENET_PIXELS['std'] and given.pad_size_divisor == 32
     assert cfg.model.backbone.norm_cfg.requires_grad is False
     assert 'style' not in cfg.model.backbone
+
+
+@pytest.mark.parametrize('to_rgb', [True, False])
+def test_what_is_filled_up_has_the_mean_of_the_network(to_rgb):
+    cfg = load_config('mmdet::yolact/yolact_r50_1xb8-55e_coco.py')
+    steps = [one for one in iterate_transforms(cfg) if one['type'] == 'Expand']
+    for step in steps:
+        step.update(to_rgb=to_rgb, mean=step['mean'][:: 1 if to_rgb else -1])
+    set_architecture(cfg, 'resnest50')
+    mean = DETECTOR_PIXELS['ResNeSt']['mean']
+    assert cfg.model.data_preprocessor.mean == mean
+    assert steps and all(step['mean'] == mean[:: 1 if to_rgb else -1] for step in steps)
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_pixels_of_other_channels_stay(channels):
+    """A network says nothing of them."""
+    given = dict(mean=[10.0] * channels, std=[2.0] * channels, bgr_to_rgb=False)
+    cfg = load_config(RETINANET)
+    cfg.model.backbone.in_channels = channels
+    cfg.model.data_preprocessor.update(given)
+    set_architecture(cfg, 'dla60')
+    assert cfg.model.backbone.in_channels == channels
+    assert {key: cfg.model.data_preprocessor[key] for key in given} == given
+
+
+def test_what_a_tree_cannot_do_is_refused():
+    cfg = load_config('mmseg::deeplabv3/deeplabv3_r50-d8_4xb2-40k_cityscapes-512x1024.py')
+    cfg.model.backbone.multi_grid = (1, 2, 4)
+    with refuses('argument.unknown', 'multi_grid', 'DLA'):
+        set_architecture(cfg, 'dla60')
 
 
 def test_deformable_convolutions_stay():
