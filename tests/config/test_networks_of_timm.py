@@ -1,6 +1,9 @@
 """Detectors and segmentors with a network by ``--arch``, timm's among them."""
 
+import subprocess
+import sys
 from math import isfinite
+from pathlib import Path
 
 import pytest
 import torch
@@ -47,6 +50,9 @@ SMALL = {
     'deeplabv3': {'model.data_preprocessor.size': list(SIZE)},
 }
 """Few regions through narrow heads, and images that reach the network at the size they have."""
+
+
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'measure_archs.py'
 
 
 @pytest.fixture(scope='module')
@@ -153,3 +159,18 @@ def test_maps_pixels_and_frozen_stages(timm, name, arch):
     if cfg.model.backbone.get('norm_eval'):
         norms = [one for one in backbone.modules() if isinstance(one, torch.nn.BatchNorm2d)]
         assert not any(one.training for one in norms)
+
+
+def test_the_tool_measures_and_names_what_it_cannot(timm):
+    options = ('--models', 'retinanet', '--times', '1', '--size', '96', '128')
+    run = subprocess.run(
+        [sys.executable, TOOL, *options, '--archs', 'timm/inception_v4', 'timm/resnest50d'],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1, run.stderr  # of the second
+    name, arch, *figures = run.stdout.splitlines()[2].split()
+    assert (name, arch) == ('retinanet', 'timm/inception_v4')
+    params, training, prediction, most, less = map(float, figures)
+    assert 40 < params < 60 and training > 0 and prediction > 0 and most > less > params * 4
+    assert 'write arch resnest50 ' in run.stdout.splitlines()[3]

@@ -116,6 +116,7 @@ TOOLS = {
     'growth.py': '--help',
     'benchmark_kept.py': '--help',
     'measure_threads.py': '--help',
+    'measure_archs.py': '--help',
     'measure_prediction.py': '--help',
     'scale.py': '--help',
     'formats.py': '--help',
