@@ -101,11 +101,8 @@ def check_index_masks(
     scored = [mask for split, some in masks.items() for mask in some if split != 'test']
     scan = scan_labels(scored, root)
     yield from scan.check()
-    if names:
-        yield from _check_range(scan.values, names, where)
-        classes = tuple(names)
-    else:
-        classes = yield from _read_classes(root, where, scan.values, scored)
+    listed = (where, tuple(names)) if names else (yield from _read_class_names(root))
+    classes = yield from _read_classes(where, scan.values, scored, *listed)
     if 'test' in masks:
         scan = scan_labels(masks['test'], root)
         yield from scan.check()
@@ -180,11 +177,14 @@ def _find_image_suffix(pictures: list[str], maps: set[str]) -> str:
 
 
 def _read_classes(
-    root: Path, where: Path, values: Mapping[int, Path], masks: Sequence[Path]
+    where: Path,
+    values: Mapping[int, Path],
+    masks: Sequence[Path],
+    path: Path | None,
+    names: tuple[str, ...],
 ) -> Generator[Finding, None, tuple[str, ...]]:
-    """Yield values that are no classes; return the names of ``classes.txt``, or numbers."""
+    """Yield values that are no classes; return the names that a file lists, or numbers."""
     used = sorted(value for value in values if value != IGNORED)
-    path, names = yield from _read_class_names(root)
     mapping = _find_mapping(values, masks, names)
     if mapping:
         yield make_finding(

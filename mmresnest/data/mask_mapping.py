@@ -37,6 +37,8 @@ IGNORE = 'ignore'
 RARE, RARE_IN_ALL = 0.02, 0.25
 """Shares of the pixels that values between two classes may have, each and together: edges."""
 
+_FEW = 20
+"""No more values than these may all be gray levels, be they frequent or rare."""
 FAR_APART = 50
 """From this distance on, two values are gray levels, no indices; from half of it, three or more."""
 
@@ -245,8 +247,13 @@ def suggest_mapping(shares: Mapping[int, float], names: Sequence[str] = ()) -> s
     levels = sorted(value for value, share in shares.items() if share > RARE)
     rare = [value for value in shares if value not in levels]
     edges = [value for value in rare if levels and levels[0] < value < levels[-1]]
-    if len(shares) == 2:  # however small the objects are
-        levels, rare = sorted(shares), []
+    values = sorted(shares)
+    far = len(values) <= _FEW and min(np.diff(values), default=0) >= FAR_APART // 2
+    if len(values) == 2 or far:  # however small the objects are
+        levels, rare = values, []
+    inner = [value for value in values if value != IGNORED]
+    if len(inner) > 1 and inner[-1] < len(names):
+        return ''  # as many names as values, though some do not occur
     if len(levels) < 2 or rare and len(edges) < max(8, len(rare) - 2):
         return ''
     gap = min(np.diff(levels))

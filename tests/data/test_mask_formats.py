@@ -1,5 +1,6 @@
 """Folders of masks of other tools are recognized, and read for what they are."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def check_masks(pairs, shots, change=np.asarray):
     truth = {shot.name: shot for shot in shots}
     for image, mask in pairs.items():
         assert image.is_file()
-        shot = truth.pop(image.stem.removesuffix('_leftImg8bit'))
+        stem = image.stem.removesuffix('_leftImg8bit')
+        shot = truth.pop(re.sub('^img_|_image$|_sat$', '', stem))
         assert (np.asarray(Image.open(mask)) == change(draw_truth(shot))).all(), mask
     assert not truth
 
@@ -157,6 +159,24 @@ def rename_folders(images: str, masks: str, tail: str = '') -> Callable[[Path], 
     return change
 
 
+def rename_files(image: str, mask: str) -> Callable[[Path], None]:
+    """Return what gives images and masks names of their own."""
+
+    def change(root: Path) -> None:
+        for form, folder in ((image, 'images'), (mask, 'masks')):
+            for path in root.rglob(f'{folder}/*.png'):
+                path.rename(path.with_stem(form.format(path.stem)))
+
+    return change
+
+
+def put_beside(root: Path) -> None:
+    """Have images and masks in one folder, as DeepGlobe has."""
+    rename_files('{}_sat', '{}_mask')(root)
+    for path in root.rglob('*/*/*.png'):
+        path.rename(path.parents[1] / path.name)
+
+
 def write_roboflow_list(root: Path) -> None:
     (root / 'classes.txt').unlink()
     lines = [f'{at}, {name}' for at, name in enumerate(NAMES)]
@@ -187,6 +207,9 @@ ODD_MASKS = {
     'camvid': ('mask-folders', rename_folders('{split}', '{split}annot')),
     'camvid-of-kaggle': ('mask-folders', rename_folders('{split}', '{split}_labels', '_L')),
     'ground-truth': ('mask-folders', rename_folders('{split}/image', '{split}/ground_truth')),
+    'words-before': ('mask-folders', rename_files('img_{}', 'mask_{}')),
+    'words-behind': ('mask-folders', rename_files('{}_image', '{}_label')),
+    'words-beside': ('mask-folders', put_beside),
     'roboflow-list': ('mask-folders', write_roboflow_list),
     'color-list': ('mask-folders', write_color_list),
     'labelme2voc-list': (
@@ -208,6 +231,33 @@ def test_what_has_one_meaning_is_read(name, tmp_path):
     assert list(pairs) == ['train', 'val']
     for split, some in pairs.items():
         check_masks(some, make_truth()[split], MASK_KINDS[kind].change)
+
+
+@pytest.mark.parametrize('names', [(), NAMES, tuple(f'name {at}' for at in range(200))])
+def test_gray_levels_of_rare_objects_are_no_classes(names, tmp_path):
+    """Four values far apart, one of them rare; they are where a list has a name for each."""
+    levels = np.arange(256)
+    levels[:4] = 0, 60, 120, 180
+    MASK_KINDS['mask-folders'].make(tmp_path)
+    for path in tmp_path.rglob('masks/*.png'):
+        pixels = np.asarray(Image.open(path)) % 255
+        save_mask(path, levels[pixels].astype(np.uint8))
+    (tmp_path / 'classes.txt').unlink()
+    if names:
+        write_text(tmp_path / 'classes.txt', '\n'.join(names))
+    if len(names) == 200:
+        assert read_folder(tmp_path, 'ade20k').classes == names
+        return
+    with refuses('data.label-pattern', '0=', '60=', '120=', '180='):
+        read_folder(tmp_path, 'ade20k')
+
+
+def test_two_values_beside_a_list_of_two_classes_are_refused(tmp_path):
+    """255 is ignored: a model would learn the background alone."""
+    MASK_KINDS['mask-two-values'].make(tmp_path)
+    write_text(tmp_path / 'classes.txt', 'ground\nthing\n')
+    with refuses('data.label-pattern', '--mask-values 0=ground,255=thing'):
+        read_folder(DataRequest(tmp_path, division=Division(0.4)), 'ade20k')
 
 
 def test_lists_of_classes_that_contradict_are_refused(tmp_path):

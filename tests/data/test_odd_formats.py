@@ -245,6 +245,8 @@ ODD = {
         path.name.upper())), dict(train=7)),
     'csv-capitals': Odd('csv', rename_all('*.jpg', lambda path: path.with_suffix('.JPG')), TWO,
                         'train_3.JPG'),
+    'cvat-other-name': Odd('cvat', lambda root: (root / 'annotations.xml').rename(
+        root / 'task 1.xml'), TWO),
     'via-project': Odd('via', lambda root: number_regions(root), TWO),
     'yolo-no-test': Odd('yolo-roboflow', lambda root: shutil.rmtree(root / 'test'), TWO, 'test'),
     'voc-upper': Odd('voc', rename_all('*.xml', lambda path: path.with_suffix('.XML'))),
@@ -493,6 +495,13 @@ REFUSED = {
            ('CrowdHuman', 'a.odgt', '{}\n'), ('Labelbox', 'a.ndjson', '{}\n'),
            ('DOTA', 'labelTxt/a.txt', 'imagesource:x\n'),
            ('DOTA', 'labelTxt/b.txt', '1.0 2 3 2 3 4 1 4 small-vehicle 0\n'))},
+    'panoptic': ('coco-label-studio', lambda root: (
+        clear(root), write_json(root / 'annotations/panoptic_train2017.json', {})),
+        'data.no-annotations', ['panoptic_train2017.json', 'panoptic_fpn_resnest50_fpn']),
+    'voc-too-deep': ('voc-flat', lambda root: (
+        (root / 'annotations').rename(root / 'train'), (root / 'a/b').mkdir(parents=True),
+        (root / 'train').rename(root / 'a/b/train')),
+        'data.no-annotations', ['a/b/train/train_0.xml', 'where it is']),
     'csv-two-bytes': ('csv', lambda root: [path.write_bytes(path.read_text().encode('utf-16'))
                                            for path in root.glob('*.csv')],
                       'data.no-annotations', ['train_labels.csv', 'UTF-16']),

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ from .base import (
 from .xml_files import Node, read_xml
 
 _SHAPES = ('polyline', 'points', 'ellipse', 'cuboid', 'skeleton')
+_LOOKED_AT = 50
 _EXPORT = 'export the task as COCO 1.0'
 
 
@@ -58,7 +60,7 @@ def compare_cvat(root: Path) -> Likeness:
 def find_cvat_files(root: Path) -> list[Path]:
     """Return the xml files in and right below a folder that list images with their objects."""
     found = []
-    for path in find_shallow(root, 'annotations*.xml', 1):
+    for path in islice(find_shallow(root, '*.xml', 1), _LOOKED_AT):
         with path.open('rb') as file:
             if re.search(rb'<annotations[\s>]', file.read(4096)):
                 found.append(path)

@@ -42,6 +42,13 @@ TAIL = re.compile(r'[-_. ](?:mask|masks|label|labels|seg|segmentation|gt|annotat
 
 _SMALL_TAIL = re.compile('_L$')
 """How the names of CamVid's masks end, which stand in folders of their own."""
+_WORDS = (
+    r'(?:img|images?|sat|rgb|frame|photo|input)',
+    r'(?:masks?|labels?|lbl|seg|segmentation|gt|annot|annotation|target|groundtruth)',
+)
+"""What begins or ends the names of images, and of masks, beyond the part that they share."""
+_TAILS = ('', '_sat', '_image', '_img', '_rgb')
+"""How the name of an image goes on that stands beside its mask."""
 _MORE_TAIL = re.compile(r'[-_. ]mask[-_. ]\d+$', re.I)
 """How further masks of an image end, one for each object."""
 
@@ -356,22 +363,8 @@ def _find_mask_folder(folder: Path) -> tuple[Path, Path] | None:
             path.stem for path in sorted(place.iterdir()) if path.suffix.lower() in MASK_SUFFIXES
         )
         marked = [TAIL.sub('', stem) for stem in stems if TAIL.search(stem)]
-        if any(
-            (place / f'{stem}{ending}').is_file()
-            for stem in marked[:1]
-            for ending in (
-                '.jpg',
-                '.jpeg',
-                '.png',
-                '.bmp',
-                '.tif',
-                '.tiff',
-                '.webp',
-                '.JPG',
-                '.JPEG',
-                '.PNG',
-            )
-        ):
+        names = {compose_name(path.stem) for path in place.iterdir()} if marked else set()
+        if any(f'{compose_name(stem)}{tail}' in names for stem in marked[:1] for tail in _TAILS):
             return place, place
     return None
 
@@ -431,6 +424,12 @@ def _pair_folders(images: Path, masks: Path) -> dict[str, list[Pair]]:
     return order_splits(pairs)
 
 
+def _strip_words(files: dict[str, Path], words: str) -> dict[str, Path]:
+    """Return files without the words at the beginning or the end of their names."""
+    pattern = re.compile(rf'(^|/){words}[-_. ]|[-_. ]{words}$', re.I)
+    return name_files((pattern.sub(r'\1', name), path) for name, path in files.items())
+
+
 def _pair_names(
     images: dict[str, Path], masks: dict[str, Path], folder: Path, where: Path
 ) -> list[Pair]:
@@ -438,6 +437,8 @@ def _pair_names(
     for tail in (TAIL, _SMALL_TAIL):
         if not set(images) & set(masks):
             masks = name_files((tail.sub('', name), path) for name, path in masks.items())
+    if not set(images) & set(masks):
+        images, masks = (_strip_words(*pair) for pair in zip((images, masks), _WORDS))
     if not images:
         raise UserError(f'no images in {folder}; put them there', code='data.no-images')
     lost = [name for name in images if name not in masks]

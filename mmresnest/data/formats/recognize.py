@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UserError, nearest
-from ..base import describe_contents
+from ..base import IMAGE_SUFFIXES, describe_contents, list_files
 from .base import Format, Likeness
 from .table import FORMATS
 from .unread import describe_unread
@@ -95,6 +95,7 @@ def _find_below(root: Path) -> list[tuple[Path, Format]]:
         found = [
             (folder, row)
             for folder in level
+            if next(list_files(folder, IMAGE_SUFFIXES), None)  # no folder of labels alone
             for row in FORMATS.values()
             if row.compare(folder).is_whole
         ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import UserError
-from ..base import IMAGE_SUFFIXES
+from ..base import IMAGE_SUFFIXES, list_files
 from ..json_files import read_json
 from ..text_files import read_lines
 from .base import find_shallow, find_split_folders
@@ -18,6 +18,9 @@ from .tensorflow_csv import describe_table
 
 _LARGEST = 2**28
 """Bytes of a json file that is read to say what it is."""
+_HOLDERS = ('.xml', '.json', '.csv', '.txt', '.mat', '.parquet', '.h5', '.npy', '.npz', '.pkl')
+"""Suffixes of files that may hold annotations."""
+_NOTICE = re.compile(r'readme|licen[cs]e|.*classes\.txt|.*labels\.txt', re.I)
 _LINES_OF = 50
 """Text files that are looked into."""
 
@@ -164,7 +167,8 @@ def _find_class_folders(root: Path) -> str:
     for folder in [*find_split_folders(root).values(), root]:
         inner = [path for path in sorted(folder.iterdir()) if path.is_dir()]
         named = any(
-            re.search('mask|label|ann|image|gt|manual', path.name.lower()) for path in inner
+            re.search('mask|label|ann|image|gt|manual|truth|input', path.name.lower())
+            for path in inner
         )
         if len(inner) > 1 and all(map(_has_images, inner)) and not named:
             return f'{folder.name}/ with {inner[0].name}/, {inner[1].name}/'
@@ -187,6 +191,14 @@ def _find_lossy_masks(root: Path) -> str:
     return ''
 
 
+def _find_other_files(root: Path) -> str:
+    """Return a file that may hold annotations, empty without one."""
+    if not _find_images(root):
+        return ''
+    names = (name for name in list_files(root, _HOLDERS) if not _NOTICE.match(Path(name).name))
+    return next(names, '')
+
+
 def _find_images(root: Path) -> str:
     folders = [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
     return next((f'{path.name}/' for path in folders if _has_images(path)), '')
@@ -205,6 +217,8 @@ UNREAD = (
     Unread(_find_names('*.zip', '*.tar', '*.tar.gz', '*.tgz', '*.7z', '*.rar'),
            'is an archive', 'unpack it, as with unzip -d {root}/unpacked {root}/*.zip, and name '
            'that folder'),
+    Unread(_find_names('panoptic_*.json'), 'is of panoptic segmentation',
+           'take a config of it, such as panoptic_fpn_resnest50_fpn'),
     Unread(_find_json(_is_label_studio), "is Label Studio's own json, which is not read", _AS_COCO),
     Unread(_find_json(_is_label_studio_list), "is Label Studio's JSON_MIN, which is not read",
            _AS_COCO),
@@ -245,6 +259,7 @@ UNREAD = (
            'which is not read', 'write the masks as PNG, from the tool that drew them'),
     Unread(_find_class_folders, 'looks like pictures in folders of their classes, for '
            'classification', 'draw boxes or polygons on them, as with labelme {root}'),
+    Unread(_find_other_files, 'is no file of annotations that is known where it is', _AS_ANY),
     Unread(_find_images, 'has pictures, and there are no annotations', 'draw boxes or polygons on '
            'them, as with labelme {root}'),
 )
