@@ -93,7 +93,7 @@ def _read_masks(root: Path, row: Format, derived: Derived) -> Reading:
             listing=str(listing),
         )
     classes = tuple(more['classes'])
-    if not more['written'] or not classes:
+    if not more['mapped']:  # else the masks are made by what names the classes
         where = find_common_folder([mask for some in masks.values() for mask in some])
         classes = yield from check_index_masks(root, where, masks, classes)
     image, mask = more['suffixes']

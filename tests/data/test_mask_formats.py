@@ -252,11 +252,22 @@ def test_gray_levels_of_rare_objects_are_no_classes(names, tmp_path):
         read_folder(tmp_path, 'ade20k')
 
 
-def test_two_values_beside_a_list_of_two_classes_are_refused(tmp_path):
+@pytest.mark.parametrize('mixed', [False, True])
+def test_two_values_beside_a_list_of_two_classes_are_refused(mixed, tmp_path):
     """255 is ignored: a model would learn the background alone."""
     MASK_KINDS['mask-two-values'].make(tmp_path)
+    if mixed:  # suffixes, so that masks are written anew
+        path = tmp_path / 'images' / 'train_0.jpg'
+        path.rename(path.with_suffix('.png'))
     write_text(tmp_path / 'classes.txt', 'ground\nthing\n')
     with refuses('data.label-pattern', '--mask-values 0=ground,255=thing'):
+        read_folder(DataRequest(tmp_path, division=Division(0.4)), 'ade20k')
+
+
+def test_a_value_beyond_the_classes_is_refused(tmp_path):
+    MASK_KINDS['mask-mixed-suffixes'].make(tmp_path)
+    write_text(tmp_path / 'classes.txt', '\n'.join(NAMES[:3]))
+    with refuses('data.label-value', '3 classes', 'train_2', 'label 3'):
         read_folder(DataRequest(tmp_path, division=Division(0.4)), 'ade20k')
 
 

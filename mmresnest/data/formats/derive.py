@@ -30,6 +30,8 @@ from .base import WHOLE, Format, ObjectData, Part
 from .split import Division, choose_images
 
 READING = 'reading.json'
+_FORM = 2
+"""Counts what changed in readers within one version of the package."""
 LABELS = ('.json', '.xml', '.txt', '.csv', '.yaml', '.yml', '.pbtxt', '.names')
 """Files whose content counts; of others, size and time."""
 
@@ -65,7 +67,7 @@ def name_cache(root: Path, roots: Iterable[Path], *options: object) -> Path:
         roots: further folders that are read.
         *options: whatever else decides what is derived.
     """
-    digest = hashlib.sha256(json.dumps([__version__, *map(str, options)]).encode())
+    digest = hashlib.sha256(json.dumps([__version__, _FORM, *map(str, options)]).encode())
     for folder in dict.fromkeys([root, *roots]):
         for where, folders, names in os.walk(folder, followlinks=True):
             folders.sort()

@@ -87,7 +87,7 @@ def derive_masks(
             masks=masks,
             suffixes=suffixes or ('', '.png'),
             classes=mapping.classes if mapping else data.classes,
-            written=suffixes is None,
+            mapped=mapping is not None,
         )
         write_reading(part, files, images, more)
 
@@ -254,7 +254,7 @@ def draw_masks(folder: DataFolder) -> Generator[Finding, None, Derived]:
             masks={split: str(cache / 'masks' / split) for split in tables},
             suffixes=('', '.png'),
             classes=classes,
-            written=True,
+            mapped=True,
         )
         write_reading(part, {split: f'{split}.txt' for split in tables}, images, more)
 
