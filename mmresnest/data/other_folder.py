@@ -44,15 +44,17 @@ def read_format(root: Path, kind: str, asked: DataRequest) -> Reading:
     if kind == 'coco' and (derived.more or {}).get('of_classes'):
         raise _refuse_classes(root, row)
     folder = yield from read_coco(root, derived)
-    notes = (*(derived.more or {}).get('notes', ()), *_note_twins(folder.classes))
-    folder = replace(folder, format=row.title, cache=derived.folder, notes=notes)
+    notes = (derived.more or {}).get('notes', ())
+    twins = _note_twins(folder.classes)
+    folder = replace(folder, format=row.title, cache=derived.folder, notes=(*notes, *twins))
     if folder.maskless and FORMATS['voc-objects'].compare(root).is_whole:
         hint = '; --format voc-objects reads the masks in SegmentationObject/'
         folder = replace(folder, maskless=folder.maskless + hint)
     if kind == 'coco':
         return folder
     drawn = yield from draw_masks(folder)
-    return (yield from _read_masks(root, row, drawn))
+    masks = yield from _read_masks(root, row, drawn)
+    return replace(masks, notes=(*notes, *_note_twins(masks.classes)))
 
 
 def _note_twins(classes: Sequence[str]) -> Iterator[str]:

@@ -239,6 +239,8 @@ TWO = dict(train=7, val=6)
 
 # fmt: off
 ODD = {
+    'yolo-darknet-names': Odd('yolo-no-yaml', lambda root: (root / 'classes.txt').rename(
+        root / 'coco.names'), TWO),
     'yolo-marks-no-yaml': Odd('yolo-no-yaml', add_bom('*_*.txt'), TWO),
     'voc-valid': Odd('voc', rename_all('val.txt', lambda path: path.with_stem('Valid'))),
     'coco-capitals': Odd('coco-one-file', rename_all('*.png', lambda path: path.with_name(
@@ -442,6 +444,14 @@ REFUSED = {
         ['train_1.xml', 'listed twice']),
     'voc-list': ('voc', lambda root: (root / 'ImageSets/Main/train.txt').write_bytes(b'b\xefld\n'),
                  'data.encoding', ['train.txt']),
+    'voc-no-objects': ('voc-flat', replace_in('*.xml', ('<object>', '<part>'), (
+        '</object>', '</part>')), 'data.objects-none', ['none of its 5 images']),
+    'voc-other-encoding': ('voc-flat', lambda root: [
+        path.write_bytes(path.read_text().replace('disk', '\u72d7').encode('gbk'))
+        for path in root.rglob('*.xml')], 'data.encoding', ['train_0.xml', 'GBK']),
+    'voc-declared-encoding': ('voc-flat', lambda root: [
+        path.write_bytes(('<?xml version="1.0" encoding="gbk"?>' + path.read_text()).encode('gbk'))
+        for path in root.rglob('*.xml')], 'data.xml', ['train_0.xml', 'UTF-8']),
     'voc-two-lists': ('voc', lambda root: shutil.copy(
         root / 'ImageSets/Main/val.txt', root / 'ImageSets/Main/valid.txt'), 'data.ambiguous',
         ['val.txt', 'valid.txt']),
@@ -611,6 +621,20 @@ def test_names_of_yaml_are_kept_as_they_are_written(tmp_path):
     write_text(path, f'{text}names: [no, ~, cat]\n')
     with refuses('data.yaml', path, 'names'):
         read_folder(tmp_path, 'coco')
+
+
+def test_classes_that_are_numbers_have_their_order(tmp_path):
+    KINDS['csv'].make(tmp_path)
+    replace_in('*.csv', ('disk', '10'), ('bar', '2'), ('tri angle', '1'))(tmp_path)
+    assert read_folder(tmp_path, 'coco').classes == ('1', '2', '10')
+
+
+def test_notes_of_a_reading_reach_a_segmentor(tmp_path):
+    KINDS['labelme-splits'].make(tmp_path)
+    (tmp_path / 'train' / 'train_3.json').unlink()
+    replace_in('train_1.json', ('disk', 'Background'))(tmp_path)
+    lost, twins = read_folder(tmp_path, 'ade20k').notes
+    assert 'train_3.jpg' in lost and "'background' and 'Background'" in twins
 
 
 def test_classes_that_sound_alike_are_noted(tmp_path):

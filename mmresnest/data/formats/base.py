@@ -375,9 +375,16 @@ def make_data(
         notes: see :class:`ObjectData`; empty ones are left out.
 
     Raises:
-        UserError: a split without images, an image with two label files, or an object whose class
-            is not in the list.
+        UserError: a split without images, no object at all, an image with two label files, or an
+            object whose class is not in the list.
     """
+    total = sum(map(len, splits.values()))
+    if total and not any(picture.things for rows in splits.values() for picture in rows):
+        raise UserError(
+            f'{root}: none of its {total} images has an object; annotate some, or name the folder '
+            'that holds those with objects',
+            code='data.objects-none',
+        )
     for split, pictures in splits.items():
         if not pictures:
             raise UserError(
@@ -466,9 +473,13 @@ def _make_part(classes: Sequence[str], pictures: Sequence[Picture]) -> Part:
 
 
 def collect_names(splits: Mapping[str, Sequence[Picture]]) -> tuple[str, ...]:
-    """Return the names of all objects in the order of the alphabet, where no list gives another."""
+    """Return the names of all objects in the order of the alphabet, where no list gives another.
+
+    Numbers are in their own order: 2 before 10.
+    """
     found = {thing.name for rows in splits.values() for row in rows for thing in row.things}
-    return tuple(sorted(found))
+    numbered = all(name.isascii() and name.isdecimal() for name in found)
+    return tuple(sorted(found, key=int) if numbered else sorted(found))
 
 
 def order_splits(splits: Mapping[str, Any]) -> dict[str, Any]:

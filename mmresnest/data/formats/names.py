@@ -50,6 +50,8 @@ def find_class_list(root: Path) -> tuple[str, ...]:
         )
     if beside:  # LabelImg writes one into each folder of labels
         return next(iter(beside.values()))
+    for path in find_shallow(root, '*.names', 1):  # darknet's, such as coco.names
+        return read_name_list(path)
     if (root / 'labelmap.txt').is_file():
         names = (line.partition(':')[0].strip() for line in read_lines(root / 'labelmap.txt'))
         return tuple(name for name in names if name and name[0] != '#' and name != 'background')

@@ -27,6 +27,7 @@ from .base import (
     Picture,
     Thing,
     check_sizes,
+    collect_names,
     find_shallow,
     make_data,
     make_mask_thing,
@@ -90,12 +91,9 @@ def read_run_lengths(root: Path) -> ObjectData:
         pictures = [Picture(image, tuple(some), source=str(path)) for image, some in things.items()]
         splits[split] = list(check_sizes(pictures))
         counts.update((one.path, thing.name) for one in pictures for thing in one.things)
-    names = {name for _, name in counts}
-    numbered = all(name.isdecimal() for name in names)
-    classes = sorted(names, key=int) if numbered else sorted(names)
     images = [path for path in index.paths if path.parent.name not in ('masks', 'mask')]
     note = note_left_out(images, splits, 'no line in the table')
-    data = make_data(root, classes, splits, [note])
+    data = make_data(root, collect_names(splits), splits, [note])
     merged = classed and max(counts.values(), default=0) == 1
     return ObjectData(data.parts, notes=data.notes, of_classes=merged)
 

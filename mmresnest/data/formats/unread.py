@@ -193,7 +193,7 @@ def _find_lossy_masks(root: Path) -> str:
 
 def _find_other_files(root: Path) -> str:
     """Return a file that may hold annotations, empty without one."""
-    if not _find_images(root):
+    if next(list_files(root, IMAGE_SUFFIXES), None) is None:
         return ''
     names = (name for name in list_files(root, _HOLDERS) if not _NOTICE.match(Path(name).name))
     return next(names, '')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from xml.parsers import expat
 
 from ...errors import UserError
+from ..text_files import refuse_encoding
 
 _DEPTH = 100
 
@@ -80,8 +82,10 @@ def read_xml(path: Path) -> Node:
     parser.StartDoctypeDeclHandler = refuse
     parser.buffer_text = True
     try:
-        parser.Parse(path.read_bytes(), True)
+        data = path.read_bytes()
+        parser.Parse(data, True)
     except expat.ExpatError as error:
+        _check_encoding(path, data)
         raise UserError(
             f'{path}:{error.lineno}: no valid xml ({expat.errors.messages[error.code]}); export '
             'the file again',
@@ -89,6 +93,16 @@ def read_xml(path: Path) -> Node:
         ) from None
     except (OSError, LookupError, ValueError) as error:
         raise UserError(
-            f'{path}: cannot be read: {error}; export it again', code='data.xml'
+            f'{path}: cannot be read: {error}; export it again, in UTF-8', code='data.xml'
         ) from None
     return top.children[0]
+
+
+def _check_encoding(path: Path, data: bytes) -> None:
+    """Refuse a file that says nothing of its encoding, or UTF-8, and is in another."""
+    declared = re.match(rb'[^>]*encoding=["\']([^"\']*)', data[:200])
+    if declared is None or declared[1].lower() == b'utf-8':
+        try:
+            data.decode('utf-8')
+        except UnicodeDecodeError as error:
+            raise refuse_encoding(path, error) from None
