@@ -248,16 +248,19 @@ def test_attributes_of_theirs():
     assert two.feat_dim == two.out_channels[-1] == 2048  # of ResNeSt
 
 
-@pytest.mark.parametrize('cls', ['ResNet', 'SEResNet', 'Res2Net', 'ResNeSt'])
+@pytest.mark.parametrize('cls', ['ResNet', 'SEResNet', 'Res2Net', 'ResNeSt', 'SKNet', 'DLA'])
 @pytest.mark.parametrize('zero', [True, False])
 def test_norms_without_weights(cls, zero):
     """And with them fused: such a norm stays."""
     with torch.no_grad():
         built = getattr(backbones, cls)(
-            50, depths=(1, 1, 1, 1), norm_cfg=dict(type='BN', affine=False), zero_init_residual=zero
+            depth=60 if cls == 'DLA' else 50,
+            depths=(1, 1, 1, 1),
+            norm_cfg=dict(type='BN', affine=False),
+            zero_init_residual=zero,
         )
         built.init_weights()
-        assert built.layer1[0].bn3.weight is None
+        assert built.blocks[0].bn3.weight is None
         image = torch.randn(2, 3, 64, 64)
         assert all(m.isfinite().all() for m in built(image))
         fused = mmresnest_fuse(built)

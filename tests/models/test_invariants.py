@@ -296,6 +296,27 @@ def test_dilated(request, original):
         assert_equal(maps[:same], fine[:same])
 
 
+@kinds
+@torch.no_grad()
+def test_weights_for_other_image_channels(row):
+    """A gray image answers as its RGB copy, whatever the number of its copies."""
+    original = build(row).eval()
+    gray = image()[:, :1]
+    expected = original(gray.expand(-1, 3, -1, -1))
+    for channels in (1, 6):
+        network = build(row, in_channels=channels).eval()
+        network.load_state_dict(original.state_dict())
+        assert_close(expected, network(gray.expand(-1, channels, -1, -1)))
+
+
+@kinds
+@torch.no_grad()
+def test_group_norms(row):
+    network = build(row, norm=lambda channels: nn.GroupNorm(1, channels))
+    assert not [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert_close(network.eval()(image()), network.train()(image()))
+
+
 @forms
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 def test_symbolic_trace(row, training):

@@ -237,16 +237,24 @@ def test_norm_cfg_is_obeyed_and_left_alone():
     assert isinstance(built.layer1[0].bn1, nn.GroupNorm)
 
 
-@pytest.mark.parametrize('type_', ['ResNet', 'ResNeXt', 'Res2Net', 'ResNeSt'])
+@pytest.mark.parametrize(
+    'type_',
+    mark_slow(
+        ['ResNet', 'ResNeXt', 'SEResNeXt', 'Res2Net', 'ResNeSt', 'SKNet', 'DLA'],
+        lambda type_: type_ in ('ResNet', 'ResNeXt', 'Res2Net', 'ResNeSt'),
+    ),
+)
 @pytest.mark.parametrize('dcn', ['DCN', 'DCNv2'])
 def test_deformable_stages(type_, dcn):
     config = dict(type=dcn, deform_groups=1, fallback_on_stride=True)
-    built = build(type_, depth=50, dcn=config, stage_with_dcn=(False, False, False, True))
+    depth, last = (60, 'level5') if type_ == 'DLA' else (50, 'layer4')
+    built = build(type_, depth=depth, dcn=config, stage_with_dcn=(False, False, False, True))
     assert config['fallback_on_stride'] is True  # nothing was popped from the caller's
     offsets = [name for name, _ in built.named_modules() if name.endswith('conv_offset')]
-    assert offsets and all(name.startswith('layer4') for name in offsets)
+    assert offsets and all(name.startswith(last) for name in offsets)
     # strided 3x3 stay plain; ResNeSt's pools leave it none
-    assert any(name.startswith('layer4.0') for name in offsets) is (type_ == 'ResNeSt')
+    first = f'{last}.tree1' if type_ == 'DLA' else f'{last}.0'
+    assert any(name.startswith(first) for name in offsets) is (type_ == 'ResNeSt')
     built.init_weights()
     for name, module in built.named_modules():
         if name.endswith('conv_offset'):
