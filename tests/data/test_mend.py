@@ -12,7 +12,14 @@ from mmengine.structures import InstanceData
 
 from mmresnest.config.inspect import import_packages
 from mmresnest.config.load import load_config
-from mmresnest.data.checks.mend import mend_area, mend_box, mend_flag, mend_mask, spell_id
+from mmresnest.data.checks.mend import (
+    mend_area,
+    mend_box,
+    mend_file_name,
+    mend_flag,
+    mend_mask,
+    spell_id,
+)
 from mmresnest.data.checks.rows import ABSENT
 from mmresnest.data.folder import read_folder, scan_folder
 from mmresnest.data.json_files import read_coco_file
@@ -81,6 +88,40 @@ def test_boxes(value, meaning):
 )
 def test_masks(value, meaning):
     assert mend_mask(value, {}) == meaning
+
+
+@pytest.mark.parametrize(
+    'value, meaning', [(0, 1), (ABSENT, 1), ('0', 1), (False, 1), (1, 1), ('maybe', 'maybe')]
+)
+def test_an_object_that_is_ignored_is_a_crowd(value, meaning):
+    assert mend_flag(value, {'ignore': 1}) == mend_flag(value, {'ignore': '1'}) == meaning
+    assert mend_flag(value, {'ignore': 0}) == mend_flag(value, {})
+
+
+@pytest.mark.parametrize('box', [ABSENT, None, []])
+def test_a_box_follows_from_polygons(box):
+    assert mend_box(box, {'segmentation': [SQUARE, [30, 5, 31, 5, 31, 6]]}) == [10, 5, 21, 15]
+    for mask in (None, [], [[1, 2]], {'counts': 'a'}, [[1, 2, 3, 4, 5, 'x']]):
+        assert mend_box(box, {'segmentation': mask}) is box
+
+
+def test_a_box_that_cvat_turned():
+    row = {'bbox': [10, 10, 20, 40], 'attributes': {'rotation': 90.0}, 'segmentation': []}
+    row['segmentation'] = mend_mask(row['segmentation'], row)
+    assert row['segmentation'] == [[40, 20, 40, 40, 0, 40, 0, 20]]
+    row['bbox'] = mend_box(row['bbox'], row)
+    assert row['bbox'] == [0, 20, 40, 20]
+    assert mend_box(row['bbox'], row) is row['bbox']  # and once more changes nothing
+    assert mend_mask(row['segmentation'], row) is row['segmentation']
+    for turn in (0, '90', float('nan'), None):
+        assert mend_mask([], {'bbox': [1, 2, 3, 4], 'attributes': {'rotation': turn}}) == []
+
+
+def test_a_file_is_the_end_of_an_address():
+    address = 'http://images.cocodataset.org/val2017/1.jpg'
+    assert mend_file_name(ABSENT, {'coco_url': address}) == 'val2017/1.jpg'
+    assert mend_file_name('a.jpg', {'coco_url': address}) == 'a.jpg'
+    assert mend_file_name(ABSENT, {'coco_url': '1.jpg'}) is ABSENT
 
 
 def test_ids_are_spelled_alike_whatever_their_type():

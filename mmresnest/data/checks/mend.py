@@ -138,7 +138,8 @@ def mend_box(value: Any, row: Mapping[str, Any]) -> Any:
     CVAT writes the box as it was before it was turned, and ``attributes.rotation`` beside it.
     """
     if value is ABSENT or not value or 'attributes' in row and _read_turn(row):
-        return _enclose(row.get('segmentation')) or value
+        found = _enclose(row.get('segmentation'))
+        return value if found is None or found == value else found
     if not isinstance(value, list) or len(value) != 4 or not any(type(one) is str for one in value):
         return value
     numbers = [parse_number(one) if isinstance(one, str) else one for one in value]
