@@ -41,13 +41,16 @@ def read_coco(root: Path, derived: Derived | None = None) -> Reading:
         root: the folder.
         derived: where annotations and images are, if not where this layout has them.
     """
-    tables = {}
+    tables, files = {}, {}
+    sources = (derived.more or {}).get('sources', {}) if derived else {}
     for split in SPLITS:
         path = derived.files.get(split) if derived else find_first(root, JSON_NAMES, split)
         if path is not None:
             table, mended = read_coco_file(path)
             yield from mended
-            tables[split] = (path, table)
+            # What is wrong is to be corrected in the file that a part is made of.
+            tables[split] = (root / sources[split] if split in sources else path, table)
+            files[split] = path
         elif split != 'test':
             _refuse_missing_json(root, split)
     splits, maskless = {}, ''
@@ -68,7 +71,7 @@ def read_coco(root: Path, derived: Derived | None = None) -> Reading:
             images = yield from _find_image_folder(root, split, path, table)
         count = len(get_rows(table, 'images'))
         splits[split] = Split(
-            split, make_relative(path, root), images, count, len(objects), scored=scored
+            split, make_relative(files[split], root), images, count, len(objects), scored=scored
         )
     return DataFolder(
         'coco',

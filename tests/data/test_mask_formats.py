@@ -194,6 +194,19 @@ def write_color_list(root: Path) -> None:
     write_text(root / 'class_dict.csv', '\n'.join(['name,r,g,b', *lines]) + '\n')
 
 
+def write_camvid(root: Path) -> None:
+    """Have CVAT's CamVid: ``Train``, ``Trainannot`` and a list of colors before names."""
+    write_color_list(root)
+    rename_folders('{split}.images', '{split}.imagesannot')(root)
+    for split in ('train', 'val'):
+        (root / f'{split}.images').rename(root / split.capitalize())
+        (root / f'{split}.imagesannot').rename(root / f'{split.capitalize()}annot')
+    lines = (root / 'class_dict.csv').read_text().splitlines()[1:]
+    (root / 'class_dict.csv').unlink()
+    rows = [line.split(',') for line in lines]
+    write_text(root / 'label_colors.txt', '\n'.join(' '.join([*row[1:], row[0]]) for row in rows))
+
+
 def add_dummy_test(root: Path) -> None:
     """Add the test split of Cityscapes, whose masks hold no class."""
     for folder, tail in (('leftImg8bit', 'leftImg8bit'), ('gtFine', 'gtFine_labelIds')):
@@ -212,6 +225,8 @@ ODD_MASKS = {
     'words-beside': ('mask-folders', put_beside),
     'roboflow-list': ('mask-folders', write_roboflow_list),
     'color-list': ('mask-folders', write_color_list),
+    'camvid-of-cvat': ('mask-folders', write_camvid),
+    'label-train-ids': ('mask-folders', rename_files('{}', '{}_labelTrainIds')),
     'labelme2voc-list': (
         'voc-masks',
         lambda root: (root / 'classes.txt').rename(root / 'class_names.txt'),

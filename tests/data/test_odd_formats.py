@@ -239,6 +239,9 @@ TWO = dict(train=7, val=6)
 
 # fmt: off
 ODD = {
+    'yolo-darknet-roboflow': Odd('yolo', lambda root: (
+        put_labels_beside(root), rename_all('classes.txt', lambda path: path.with_name(
+            '_darknet.labels'))(root))),
     'yolo-darknet-names': Odd('yolo-no-yaml', lambda root: (root / 'classes.txt').rename(
         root / 'coco.names'), TWO),
     'yolo-marks-no-yaml': Odd('yolo-no-yaml', add_bom('*_*.txt'), TWO),
@@ -472,6 +475,24 @@ REFUSED = {
                       ["sed -i '1i filename,width", 'first line']),
     'csv-columns': ('csv', replace_in('*.csv', ('filename', 'ImageID'), ('class', 'LabelName')),
                     'data.no-annotations', ['filename, class', 'imageid']),
+    'coco-stray-object': ('coco-one-file', set_json(
+        'my annotations.json', lambda table: table['annotations'][0].update(image_id=55)),
+        'data.image-unknown', ['55', 'my annotations.json']),
+    'coco-no-image-id': ('coco-one-file', set_json(
+        'my annotations.json', lambda table: table['annotations'][0].pop('image_id')),
+        'data.field-missing', ['my annotations.json', 'image_id']),
+    'coco-no-category-id': ('coco-one-file', set_json(
+        'my annotations.json', lambda table: table['annotations'][0].pop('category_id')),
+        'data.field-missing', ['my annotations.json', 'category_id']),
+    'coco-no-id': ('coco-one-file', set_json(
+        'my annotations.json', lambda table: table['images'][0].pop('id')),
+        'data.image-unknown', ['my annotations.json', 'image 0']),
+    'coco-text-for-a-row': ('coco-one-file', set_json(
+        'my annotations.json', lambda table: table['annotations'].append('x')),
+        'data.field-missing', ['my annotations.json', 'the first is x']),
+    'coco-one-id-for-two': ('coco-one-file', set_json(
+        'my annotations.json', lambda table: table['images'][1].update(id=0)),
+        'data.image-id-shared', ['my annotations.json', 'train_1.png']),
     'coco-cut-off': ('coco-one-file', lambda root: (root / 'my annotations.json').write_text('{"a'),
                      'data.no-annotations', ['my annotations.json', 'line 1']),
     'coco-list': ('coco-one-file', lambda root: write_json(
@@ -501,6 +522,8 @@ REFUSED = {
            ('Open Images', 'a.csv', 'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax\n'),
            ('one column', 'a.csv', 'image_id,width,height,bbox,source\n'),
            ("'1i label_name,bbox_x", 'a.csv', 'disk,1,2,3,4,a.jpg,80,96\n'),
+           ('Keras', 'train/_annotations.txt', 'a.jpg 1,2,3,4,0 5,6,7,8,1\n'),
+           ('MOT', 'gt.txt', '1,1,10,10,20,15,1,1,0.8\n'), ('Hugging', 'a.parquet', 'PAR1'),
            ('WIDER', 'wider_face_train_bbx_gt.txt', 'a.jpg\n1\n'),
            ('CrowdHuman', 'a.odgt', '{}\n'), ('Labelbox', 'a.ndjson', '{}\n'),
            ('DOTA', 'labelTxt/a.txt', 'imagesource:x\n'),

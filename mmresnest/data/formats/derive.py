@@ -25,7 +25,7 @@ from ...utils.files import move_into_place, no_empty_folders, write_whole
 from ...version import __version__
 from ..base import SPLITS
 from ..checks.findings import Finding
-from ..checks.rows import get_rows
+from ..checks.rows import find_repeated, get_rows, has_fields, is_id
 from .base import WHOLE, Format, ObjectData, Part
 from .split import Division, choose_images
 
@@ -145,13 +145,22 @@ def divide_parts(
     part = parts[source]
     objects: dict[Any, Counter] = {}
     for row in get_rows(part.table, 'annotations'):
-        objects.setdefault(row['image_id'], Counter())[row['category_id']] += 1
+        image, category = _read_id(row, 'image_id'), _read_id(row, 'category_id')
+        objects.setdefault(image, Counter())[category] += 1
     images = get_rows(part.table, 'images')
-    contents = [objects.get(row['id'], Counter()) for row in images]
+    ids = [_read_id(row, 'id') for row in images]
+    twice = find_repeated(ids, range(len(ids)))
+    if twice and ids[twice[0]] is not None:
+        raise UserError(
+            f'{root / part.source}: two images have the id {ids[twice[0]]!r}, the second is '
+            f'{part.paths[twice[0]]}; give each its own, in the annotations too',
+            code='data.image-id-shared',
+        )
+    contents = [objects.get(one, Counter()) for one in ids]
     chosen = set(choose_images(part.paths, contents, division))
     rest = [at for at in range(len(images)) if at not in chosen]
     return dict(
-        train=_select_images(part, rest),
+        train=_select_images(part, rest, strays=True),
         val=_select_images(part, sorted(chosen)),
         **{split: other for split, other in parts.items() if split == 'test'},
     )
@@ -188,11 +197,27 @@ def find_undivided(root: Path, parts: Mapping[str, Any], division: Division | No
     return source
 
 
-def _select_images(part: Part, positions: Sequence[int]) -> Part:
+def _read_id(row: Any, key: str) -> Any:
+    """Return an id of a row, None if it has none."""
+    return row[key] if has_fields(row, key) and is_id(row[key]) else None
+
+
+def _select_images(part: Part, positions: Sequence[int], strays: bool = False) -> Part:
+    """Return some of the images of a part with their objects.
+
+    Args:
+        part: all.
+        positions: which.
+        strays: also with the objects of no image, which the checks will name.
+    """
     images = get_rows(part.table, 'images')
     kept = [images[at] for at in positions]
-    ids = {row['id'] for row in kept}
-    rows = [row for row in get_rows(part.table, 'annotations') if row['image_id'] in ids]
+    known, ids = ({_read_id(row, 'id') for row in some} - {None} for some in (images, kept))
+    rows = [
+        row
+        for row in get_rows(part.table, 'annotations')
+        if (image := _read_id(row, 'image_id')) in ids or strays and image not in known
+    ]
     table = {**part.table, 'images': kept, 'annotations': rows}
     return Part(table, [part.paths[at] for at in positions], source=part.source)
 
@@ -216,7 +241,8 @@ def write_parts(folder: Path, parts: Mapping[str, Part], more: Mapping[str, Any]
         text = json.dumps(table).encode()
         write_whole(folder / f'{split}.json', methodcaller('write', text))
     files = {split: f'{split}.json' for split in parts}
-    write_reading(folder, files, images, more)
+    sources = {split: part.source for split, part in parts.items() if part.source}
+    write_reading(folder, files, images, {**more, 'sources': sources})
 
 
 def write_reading(

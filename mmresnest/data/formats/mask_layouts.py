@@ -37,7 +37,9 @@ from .names import find_class_list
 from .object_masks import compare_object_masks
 from .voc import find_lists
 
-TAIL = re.compile(r'[-_. ](?:mask|masks|label|labels|seg|segmentation|gt|annotation)$', re.I)
+TAIL = re.compile(
+    r'[-_. ](?:mask|masks|label|labels|seg|segmentation|gt|annotation|labelTrainIds)$', re.I
+)
 """How the name of a mask ends beside its image."""
 
 _SMALL_TAIL = re.compile('_L$')
@@ -301,20 +303,30 @@ def read_mask_files(root: Path) -> MaskData:
 
 
 def _read_class_dict(root: Path, pairs: Sequence[Pair]) -> MaskMapping | None:
-    """Return the colors of ``class_dict.csv``: ``name,r,g,b``, as beside CamVid and DeepGlobe.
+    """Return the colors of a list: ``class_dict.csv`` beside CamVid and DeepGlobe, or CVAT's.
+
+    The one has ``name,r,g,b`` in a line, ``label_colors.txt`` of the other ``r g b name``.
 
     Raises:
         UserError: a line that is no name and color.
     """
-    path = root / 'class_dict.csv'
-    if not path.is_file() or read_label_file(pairs[0].mask).fault != 'colours':
+    paths = (root / 'class_dict.csv', root / 'label_colors.txt')
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None or read_label_file(pairs[0].mask).fault != 'colours':
         return None
     entries = []
-    for number, line in enumerate(read_lines(path)[1:], start=2):
-        name, *color = (word.strip() for word in line.split(','))
+    table = path.suffix == '.csv'
+    for number, line in enumerate(read_lines(path), start=1):
+        if table and number == 1:
+            continue
+        if table:
+            name, *color = (word.strip() for word in line.split(','))
+        else:
+            *color, name = (*line.split(maxsplit=3), '')[:4]
         if name and not (len(color) == 3 and all(one.isdecimal() for one in color)):
             raise UserError(
-                f'{path}:{number}: {line!r} is no name and color; write name,r,g,b',
+                f'{path}:{number}: {line!r} is no name and color; write '
+                + ('name,r,g,b' if table else 'r g b name'),
                 code='data.label-line',
             )
         if name:
@@ -331,7 +343,8 @@ def _find_mask_folders(root: Path) -> dict[str, tuple[Path, Path]]:
     }
     if found:
         return found
-    pair = _find_mask_folder(root)
+    inner = [path for path in sorted(root.iterdir()) if path.is_dir()]
+    pair = _find_mask_folder(root) or next(filter(None, map(_find_sibling, inner)), None)
     if pair is None:
         return {}
     images, masks = pair

@@ -41,14 +41,16 @@ def find_class_list(root: Path) -> tuple[str, ...]:
     for name in LISTS:
         if (root / name).is_file():
             return read_name_list(root / name)
-    beside = {path: read_name_list(path) for path in find_shallow(root, 'classes.txt')}
+    # LabelImg writes one into each folder of labels, and Roboflow's Darknet into each split.
+    paths = [*find_shallow(root, 'classes.txt'), *find_shallow(root, '_darknet.labels', 1)]
+    beside = {path: read_name_list(path) for path in paths}
     if len(set(beside.values())) > 1:
         raise UserError(
             f'{" and ".join(map(str, beside))} name other classes, or in another order; write the '
             f'list that holds for all into {root / "classes.txt"}',
             code='data.ambiguous',
         )
-    if beside:  # LabelImg writes one into each folder of labels
+    if beside:
         return next(iter(beside.values()))
     for path in find_shallow(root, '*.names', 1):  # darknet's, such as coco.names
         return read_name_list(path)

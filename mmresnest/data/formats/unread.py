@@ -236,6 +236,11 @@ UNREAD = (
     Unread(_find_tables, '(not read)', 'write it as COCO, or as a table with the columns '
            'filename,class,xmin,ymin,xmax,ymax in pixels'),
     Unread(_find_names('wider_face*.txt'), "is WIDER FACE's list, which is not read", _AS_ANY),
+    Unread(_find_names('gt.txt'), "is a list of MOT Challenge's kind, which is not read", _AS_ANY),
+    Unread(_find_names('*.parquet'), 'is a table of Hugging Face or others, which is not read',
+           _AS_ANY),
+    Unread(_find_lines(r'\S+\.\w+(\s+\d+,\d+,\d+,\d+,\d+)+\s*$'),
+           'is a list of YOLO for Keras, which is not read', _AS_COCO),
     Unread(_find_names('*.odgt'), "is a list of CrowdHuman's kind, which is not read", _AS_ANY),
     Unread(_find_names('*.ndjson', '*.jsonl'), 'is a list of json lines, as of Labelbox, which is '
            'not read', _AS_ANY),
