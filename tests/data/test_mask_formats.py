@@ -1,6 +1,7 @@
 """Folders of masks of other tools are recognized, and read for what they are."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,6 +218,7 @@ def add_dummy_test(root: Path) -> None:
 ODD_MASKS = {
     'capitals': ('mask-folders', rename_folders('{split}/Images', '{split}/Masks')),
     'siblings': ('mask-folders', rename_folders('{split}', '{split}_masks', '_mask')),
+    'siblings-of-images': ('mask-folders', rename_folders('{split}_images', '{split}_masks')),
     'camvid': ('mask-folders', rename_folders('{split}', '{split}annot')),
     'camvid-of-kaggle': ('mask-folders', rename_folders('{split}', '{split}_labels', '_L')),
     'ground-truth': ('mask-folders', rename_folders('{split}/image', '{split}/ground_truth')),
@@ -296,6 +298,15 @@ def test_lists_of_classes_that_contradict_are_refused(tmp_path):
         read_folder(tmp_path, 'ade20k')
     write_text(path, text.replace('1, disk', '7, disk'))
     with refuses('data.label-line', path):
+        read_folder(tmp_path, 'ade20k')
+
+
+def test_two_folders_of_a_split_are_refused(tmp_path):
+    """None of them is left out without a word."""
+    MASK_KINDS['mask-folders'].make(tmp_path)
+    (tmp_path / 'train').rename(tmp_path / 'train_1')
+    shutil.copytree(tmp_path / 'train_1', tmp_path / 'train_2')
+    with refuses('data.ambiguous', 'train_1', 'train_2'):
         read_folder(tmp_path, 'ade20k')
 
 

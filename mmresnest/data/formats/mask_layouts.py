@@ -24,6 +24,7 @@ from ..checks.images import read_label_file
 from ..mask_mapping import IGNORE, MaskMapping
 from ..text_files import read_lines
 from .base import (
+    SPLIT_WORDS,
     WHOLE,
     Likeness,
     MaskData,
@@ -31,7 +32,9 @@ from .base import (
     compose_name,
     find_split_folders,
     list_images,
+    name_split,
     order_splits,
+    refuse_rivals,
 )
 from .names import find_class_list
 from .object_masks import compare_object_masks
@@ -336,29 +339,45 @@ def _read_class_dict(root: Path, pairs: Sequence[Pair]) -> MaskMapping | None:
 
 def _find_mask_folders(root: Path) -> dict[str, tuple[Path, Path]]:
     """Return for each split, or for WHOLE, the folder of images and that of masks."""
-    found = {
-        split: pair
-        for split, folder in find_split_folders(root).items()
-        if (pair := _find_mask_folder(folder) or _find_sibling(folder))
-    }
+    inner = [path for path in sorted(root.iterdir()) if path.is_dir()]
+    found: dict[str, tuple[Path, Path]] = {}
+    exact = find_split_folders(root)
+    for folder in inner:
+        split = name_split(folder.name)
+        pair = (_find_mask_folder(folder) or _find_sibling(folder)) if split else None
+        if pair is None or folder != exact[split] and _is_split_word(exact[split].name):
+            continue
+        if split in found:
+            raise refuse_rivals(found[split][0], pair[0], split)
+        found[split] = pair
     if found:
         return found
-    inner = [path for path in sorted(root.iterdir()) if path.is_dir()]
     pair = _find_mask_folder(root) or next(filter(None, map(_find_sibling, inner)), None)
     if pair is None:
         return {}
     images, masks = pair
-    ones, others = find_split_folders(images), find_split_folders(masks)
+    ones, others = (find_split_folders(one, strict=True) for one in (images, masks))
     if images != masks and ones and set(ones) == set(others):
         return {split: (ones[split], others[split]) for split in ones}
     return {WHOLE: pair}
 
 
+def _is_split_word(name: str) -> bool:
+    return name.lower() in (word for words in SPLIT_WORDS.values() for word in words)
+
+
 def _find_sibling(folder: Path) -> tuple[Path, Path] | None:
     """Return a folder of images and the one beside it that is called after it: its masks."""
+    stem = re.sub('[-_ ]?(?:images?|imgs?)$', '', folder.name, flags=re.I)
     for path in sorted(folder.parent.iterdir()):
-        tail = path.name.removeprefix(folder.name)
-        if tail != path.name and _SIBLING.fullmatch(tail) and path.is_dir() and has_masks(path):
+        tail = path.name.removeprefix(stem)
+        if (
+            stem
+            and tail != path.name
+            and _SIBLING.fullmatch(tail)
+            and path.is_dir()
+            and has_masks(path)
+        ):
             return folder, path
     return None
 
