@@ -24,7 +24,10 @@ def task_of(cfg: Config) -> str:
     model = model_of(cfg)
     if 'decode_head' in model or model.get('type', '').endswith('EncoderDecoder'):
         return 'semantic'
-    if 'panoptic_fusion_head' in model or ('semantic_head' in model and 'roi_head' in model):
+    if 'panoptic_fusion_head' in model:  # Mask2Former has one for masks of objects alone, too
+        wanted = (model.get('test_cfg') or {}).get('panoptic_on', True)
+        return 'panoptic' if wanted else 'instance'
+    if 'semantic_head' in model and 'roi_head' in model:
         return 'panoptic'
     heads = [model, model.get('roi_head') or {}]
     if any('mask_head' in head for head in heads):
