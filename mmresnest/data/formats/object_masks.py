@@ -11,6 +11,7 @@ folder of masks is empty, and is left out where there is none.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -62,7 +63,9 @@ def _list_samples(place: Path) -> Iterator[Sample]:
     """Yield the images of a folder with the masks of their objects."""
     images, masks = place / 'images', place / 'masks'
     if images.is_dir() and masks.is_dir():
-        for image in list_images(images) if any(path.is_dir() for path in masks.iterdir()) else ():
+        with os.scandir(masks) as entries:
+            has_folders = any(entry.is_dir() for entry in entries)
+        for image in list_images(images) if has_folders else ():
             folder = masks / image.relative_to(images).with_suffix('')
             if folder.is_dir():
                 yield image, _list_masks(folder)

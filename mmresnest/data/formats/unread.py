@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +23,8 @@ _LARGEST = 2**28
 _HOLDERS = ('.xml', '.json', '.csv', '.txt', '.mat', '.parquet', '.h5', '.npy', '.npz', '.pkl')
 """Suffixes of files that may hold annotations."""
 _NOTICE = re.compile(r'readme|licen[cs]e|.*classes\.txt|.*labels\.txt', re.I)
-_LINES_OF = 50
-"""Text files that are looked into."""
+_LOOKED_AT = 50
+"""Files of a kind that are looked into."""
 
 
 class Unread(NamedTuple):
@@ -62,18 +64,23 @@ def find_broken_json(root: Path) -> str:
 def _load_json(path: Path) -> Any:
     """Return what a json file holds, None if it cannot be read."""
     try:
-        if path.stat().st_size > _LARGEST:
-            return None
-        return json.loads(path.read_bytes())
+        found = path.stat()
+        return _parse_json(path, found.st_mtime_ns) if found.st_size <= _LARGEST else None
     except (OSError, ValueError, RecursionError):
         return None
+
+
+@lru_cache(maxsize=1)
+def _parse_json(path: Path, changed: int) -> Any:
+    """Return what a json file holds; each row of the table below asks for the same one."""
+    return json.loads(path.read_bytes())
 
 
 def _find_json(test: Callable[[Any], bool]) -> Callable[[Path], str]:
     """Return what finds a json file with something in it."""
 
     def find(root: Path) -> str:
-        for path in find_shallow(root, '*.json'):
+        for path in islice(find_shallow(root, '*.json'), _LOOKED_AT):
             if test(_load_json(path)):
                 return str(path.relative_to(root))
         return ''
@@ -150,9 +157,7 @@ def _find_lines(pattern: str) -> Callable[[Path], str]:
     """Return what finds a text file with a line like a pattern among its first ones."""
 
     def find(root: Path) -> str:
-        for number, path in enumerate(find_shallow(root, '*.txt')):
-            if number == _LINES_OF:
-                break
+        for path in islice(find_shallow(root, '*.txt'), _LOOKED_AT):
             with path.open(encoding='utf-8', errors='replace') as file:
                 lines = [file.readline(4096) for _ in range(3)]
             if any(re.match(pattern, line) for line in lines):
