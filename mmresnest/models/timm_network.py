@@ -124,11 +124,11 @@ class TimmNetwork(nn.Module):
             )
         except Exception as error:  # of whatever fetches and reads them
             if overlay is not None:
-                text = (
-                    f'{source} does not fit timm/{self.arch} ({error!r}); give weights of its own'
-                )
+                text = f'{source} does not fit timm/{self.arch} ({error!r:.300}); give its weights'
                 raise UserError(text, code='weights.misfit') from error
-            text = f'timm cannot fetch the weights of {self.arch} ({error!r}). Fetch {url} on a '
+            text = (
+                f'timm cannot fetch the weights of {self.arch} ({error!r:.99}). Fetch {url} on a '
+            )
             text += 'machine that is online and give its path as checkpoint, or train from scratch'
             raise UserError(text, code='weights.download-failed') from error
         # A network of maps joins the first names of the whole one by "_", or begins all with one.
@@ -159,16 +159,17 @@ class Maps(dict[int, tuple[int, int, frozenset[str]]]):
                         raise ArgumentError(text, code='argument.value') from error
                     if not more:
                         raise UserError(text, code='timm.maps') from error
-            names, weights = zip(*net.named_parameters())
+            names, weights = zip(*(one for one in net.named_parameters() if one[1].requires_grad))
             grads = [grad(x.sum(), weights, retain_graph=True, allow_unused=True) for x in maps]
         needs = [frozenset(n for n, g in zip(names, some) if g is not None) for some in grads]
-        strides, first = net.feature_info.reduction(), net.feature_info.module_name(0)
+        info = net.feature_info
+        strides = info.reduction()
         if options.get('output_stride'):  # what is dilated counts with the stride that it had
             strides = [*accumulate(strides, lambda last, stride: max(stride, 2 * last))]
-        own = f'_{first}_'.replace('.', '_')
+        own = f'_{info.module_name()[0]}_'.replace('.', '_')
         stem = frozenset(name for name in needs[0] if own not in f'_{name}'.replace('.', '_'))
         self[2] = -1, 0, stem  # unless there is a map of that stride
-        self.update(zip(strides, zip(range(len(maps)), net.feature_info.channels(), needs)))
+        self.update(zip(strides, zip(info.out_indices, info.channels(), needs)))
 
     def __missing__(self, stride: int) -> Any:
         legal = [f'{index} (stride {s})' for index, s in enumerate(STRIDES[1:]) if s in self]

@@ -1,8 +1,8 @@
 """A stand-in for timm with networks of a few weights, where timm cannot be installed.
 
 It has of timm what ``mmresnest.models.timm_network`` asks for, and its numbering of maps: network
-``pyramid`` gives strides 2 to 32, ``patches`` 4 to 32 in B H W C, ``flat`` one stride thrice, and
-``mapless`` no maps at all.
+``pyramid`` gives strides 2 to 32, ``patches`` 4 to 32 in B H W C, ``flat`` one stride thrice,
+``late`` leaves its first map of stride 1 out unless asked, as DLA does, and ``mapless`` has none.
 """
 
 import math
@@ -11,22 +11,23 @@ from types import ModuleType, SimpleNamespace
 from torch import nn
 
 NETWORKS = dict(pyramid=(2, 4, 8, 16, 32), patches=(4, 8, 16, 32), flat=(16, 16, 16), mapless=())
+NETWORKS['late'] = (1, 2, 4, 8, 16, 32)
 WEIGHTS: dict[str, dict] = {}
 """Network -> what timm's hub has of it; a network that is not here is offline."""
 
 
 class FeatureInfo:
-    def __init__(self, strides, channels):
-        self.strides, self.widths = strides, channels
+    def __init__(self, strides, channels, out_indices):
+        self.strides, self.widths, self.out_indices = strides, channels, out_indices
 
     def reduction(self):
-        return list(self.strides)
+        return [self.strides[index] for index in self.out_indices]
 
     def channels(self):
-        return list(self.widths)
+        return [self.widths[index] for index in self.out_indices]
 
-    def module_name(self, index):
-        return f'stages.{index}'
+    def module_name(self):
+        return [f'stages.{index}' for index in self.out_indices]
 
 
 class Network(nn.Module):
@@ -34,9 +35,8 @@ class Network(nn.Module):
 
     def __init__(self, strides, in_chans, output_stride, layout, drop_path_rate):
         super().__init__()
-        base = strides[0] if len(set(strides)) > 1 else 1
         steps, reached = [], 1
-        for stride in strides if base > 1 else strides[:1]:
+        for stride in strides if len(set(strides)) > 1 else strides[:1]:
             steps.append(stride // reached if stride <= (output_stride or 32) else 1)
             reached *= steps[-1]
         steps += [1] * (len(strides) - len(steps))
@@ -51,9 +51,13 @@ class Network(nn.Module):
             )
             self.add_module(f'stages_{index}', layer)
             channels = width
-        self.feature_info = FeatureInfo(self.reductions, self.widths)
         self.output_fmt, self.drop_path_rate = layout, drop_path_rate
-        self.out_indices, self.recomputes = tuple(range(len(strides))), False
+        self.recomputes = False
+        self.choose(tuple(index for index, stride in enumerate(strides) if stride > 1))
+
+    def choose(self, out_indices):
+        self.out_indices = out_indices
+        self.feature_info = FeatureInfo(self.reductions, self.widths, out_indices)
 
     def set_grad_checkpointing(self, enable):
         self.recomputes = enable
@@ -90,7 +94,7 @@ def create_model(
     layout = 'NHWC' if base == 'patches' else 'NCHW'
     net = Network(NETWORKS[base] or (4,), in_chans, output_stride, layout, drop_path_rate)
     if out_indices is not None:
-        net.out_indices = tuple(out_indices)
+        net.choose(tuple(out_indices))
     if pretrained:
         state = (pretrained_cfg_overlay or {}).get('state_dict') or WEIGHTS.get(base)
         if state is None:

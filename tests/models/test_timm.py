@@ -14,7 +14,7 @@ from mmresnest.models.factory import build_backbone
 from mmresnest.models.timm_network import TimmNetwork, find_network
 
 REAL = ('convnext_tiny', 'xception41', 'xception65', 'xception71', 'inception_v3', 'inception_v4')
-REAL += ('swin_tiny_patch4_window7_224', 'efficientnet_b0')
+REAL += ('swin_tiny_patch4_window7_224', 'efficientnet_b0', 'dla34')
 
 
 @pytest.fixture
@@ -36,12 +36,13 @@ def shapes_of(network, channels=3, size=64):
     return [tuple(x.shape) for x in network.eval()(torch.zeros(1, channels, size, size))]
 
 
-@pytest.mark.parametrize('name, first', [('pyramid', 1), ('patches', 0)])
+@pytest.mark.parametrize('name, first', [('pyramid', 1), ('patches', 0), ('late', 2)])
 def test_indices_are_strides_and_maps_are_bchw(fake, name, first):
     network = build_backbone(f'timm/{name}')
     widths = tuple(4 * (index + 1) for index in range(first, first + 4))
     assert network.out_channels == widths
     assert shapes_of(network) == [(1, c, s, s) for c, s in zip(widths, (16, 8, 4, 2))]
+    assert [network.net.out_indices[0], network.net.out_indices[-1]] == [first, first + 3]
     last = TimmNetwork(name, out_indices=(1, 3))
     assert shapes_of(last) == [(1, widths[1], 8, 8), (1, widths[3], 2, 2)]
 
@@ -181,6 +182,15 @@ def test_real_networks_give_the_maps_of_timm(timm, name):
 def test_real_networks_are_refused_and_dilated(timm):
     with refuses('timm.stride', 'stride 4', '2 (stride 16)'):
         TimmNetwork('vit_tiny_patch16_224')
+    with refuses('timm.stride', 'stride 4'):  # it has weights that are not learned
+        TimmNetwork('efficientvim_m1')
+    with refuses('timm.maps', 'gemma4_vit_167m'):
+        TimmNetwork('gemma4_vit_167m')
+    for size in (4, 0, 7):
+        with refuses('argument.value', f"'output_stride': {size}"):
+            TimmNetwork('resnet18', output_stride=size)
+    with refuses('argument.value', 'with_cp'):
+        TimmNetwork('coat_lite_tiny', with_cp=True)
     with refuses('argument.value', 'convnext_tinny'):
         TimmNetwork('convnext_tinny')
     with refuses('argument.value', 'output_stride'):
@@ -200,6 +210,11 @@ def test_real_weights_of_a_file(timm, tmp_path, name):
     image = torch.randn(1, 3, 224, 224)
     wanted = whole.eval().forward_intermediates(image, intermediates_only=True)
     (found,) = network.eval()(image)
-    assert any(x.shape == found.shape and torch.allclose(x, found, atol=1e-5) for x in wanted)
+    # of those of one size the last: a transformer's blocks all have stride 16
+    assert torch.allclose([x for x in wanted if x.shape == found.shape][-1], found, atol=1e-5)
+    for channels in (1, 4):  # timm fits the weights of the first convolution
+        other = TimmNetwork(name, out_indices=(2,), in_channels=channels)
+        other.load_weights(tmp_path / 'weights.pth')
+        assert other(torch.zeros(1, channels, 224, 224))[0].shape == found.shape
     with refuses('weights.misfit', 'weights.pth', 'resnet18'):
         TimmNetwork('resnet18').load_weights(tmp_path / 'weights.pth')
