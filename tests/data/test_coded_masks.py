@@ -247,6 +247,7 @@ def test_run_lengths_of_classes_in_several_lines_are_objects(tmp_path):
         ('train_0.jpg,5 2 1 2', 'data.mask-rle', 'follow'),
         ('train_0.jpg,0 2', 'data.mask-rle', 'from 1'),
         ('train_0.jpg,7680 2', 'data.mask-rle', '80 x 96'),
+        (f'train_0.jpg,{10**30} 2', 'data.mask-rle', 'pairs'),
         ('other.jpg,1 2', 'data.image-missing', 'other.jpg'),
         (',1 2', 'data.label-line', 'train.csv:10'),
     ],

@@ -544,6 +544,8 @@ REFUSED = {
                    ['via_region_data.json', 'train_0.jpg', 'region 0', 'circle']),
     'via-two-points': ('via', change_region(all_points_x=[1, 2], all_points_y=[1, 2]),
                        'data.mask-points', ['train_0.jpg', 'region 0', '2 points']),
+    'via-infinite': ('via', change_region(name='rect', x=1e999, y=1, width=2, height=2),
+                     'data.label-line', ['train_0.jpg', 'region 0', 'inf']),
     'via-rectangle': ('via', change_region(name='rect', x=1), 'data.label-line',
                       ['train_0.jpg', 'region 0']),
     'via-no-class': ('via', change_region(region_attributes=dict(kind='')), 'data.label-line',

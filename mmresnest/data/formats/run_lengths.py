@@ -172,7 +172,7 @@ def _decode_runs(text: str, size: tuple[int, int], place: str) -> np.ndarray:
     """Return the mask H W of runs ``START LENGTH START LENGTH ...``."""
     width, height = size
     words = text.split()
-    if len(words) % 2 or not all(word.isdecimal() for word in words):
+    if len(words) % 2 or not all(word.isdecimal() and len(word) < 16 for word in words):
         raise UserError(
             f'{place}: the runs are no pairs of whole numbers, START LENGTH; correct the line',
             code='data.mask-rle',

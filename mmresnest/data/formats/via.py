@@ -224,7 +224,7 @@ def _read_thing(region: Region, key: str, root: Path) -> Thing:
     source = region.place.removeprefix(f'{root}/')
     if kind == 'rect':
         box = [shape.get(side) for side in ('x', 'y', 'width', 'height')]
-        if not is_list_of_numbers(box, 4):
+        if not _is_near(box):
             raise UserError(
                 f'{region.place}: {shorten(name)} has the rectangle {shorten(box)}, and four '
                 'numbers are meant; draw it again, or take it away',
@@ -249,6 +249,11 @@ def _read_thing(region: Region, key: str, root: Path) -> Thing:
     return Thing(name, enclose([points]), (points,), source)
 
 
+def _is_near(values: list[Any]) -> bool:
+    """Return whether values are numbers that can lie in an image."""
+    return is_list_of_numbers(values, len(values)) and all(abs(one) < 1e9 for one in values)
+
+
 def _is_closed(shape: Mapping[str, Any]) -> bool:
     """Return whether a line of points ends where it began, which makes it a polygon."""
     points = list(zip(_iterate_points(shape, 'x'), _iterate_points(shape, 'y')))
@@ -257,7 +262,7 @@ def _is_closed(shape: Mapping[str, Any]) -> bool:
 
 def _iterate_points(shape: Mapping[str, Any], side: str) -> Iterator[float]:
     values = shape.get(f'all_points_{side}')
-    if isinstance(values, list) and is_list_of_numbers(values, len(values)):
+    if isinstance(values, list) and _is_near(values):
         yield from map(float, values)
 
 
