@@ -27,6 +27,7 @@ from ..utils.files import sha256_of
 from . import checkpoints
 from .class_order import follow_data
 from .prepare import prepare
+from .quiet_start import hide_start
 from .runner import build_runner, explain_build_errors, explain_run_errors
 
 FOLDER = 'report'
@@ -117,7 +118,9 @@ def _predict_split(cfg: Config, path: Path) -> tuple[Results, dict[str, Any]]:
         cfg = prepare(cfg, splits=('test',), work_dir=scratch, cfg_options=options)
         cfg.load_from = str(path)
         with explain_build_errors(cfg):
-            runner = build_runner(cfg)
+            with hide_start(ends=False) as shown:
+                runner = build_runner(cfg)
+            shown.holds = False
             checkpoints.check_fit(path, content, runner.model)
             loop = runner.test_loop
             follow_data(path, content, runner.model, loop.dataloader.dataset.metainfo)

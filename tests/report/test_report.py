@@ -897,3 +897,16 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(work, monkeypatch):
 def test_the_command(work, capsys):
     assert main(['report', str(work), '--out', str(work / 'page.html')]) == 0
     assert f'written: {work / "page.html"} (' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_command_says_nothing_of_environment_and_hooks(work, tmp_path, capfd):
+    """It predicts as a test does, and as quietly."""
+    copy = shutil.copytree(work, tmp_path / 'copy')
+    shutil.rmtree(copy / 'report', ignore_errors=True)
+    assert main(['report', str(copy)]) == 0
+    said = capfd.readouterr().out
+    assert 'Epoch(test)' in said, 'it predicted'
+    for word in ('System environment', 'default_hooks', 'before_test'):
+        assert word not in said
+    assert len(said.splitlines()) <= 15
