@@ -9,6 +9,7 @@ from helpers.errors import refuses
 from helpers.tiers import mark_slow
 from mmengine.registry import MODELS, DefaultScope
 
+from mmresnest.analysis.memory import make_sample
 from mmresnest.config.inspect import import_packages, model_of
 from mmresnest.config.load import load_config
 from mmresnest.config.retarget import set_classes
@@ -26,6 +27,7 @@ from mmresnest.engine.fine_tuning import (
     set_start,
 )
 from mmresnest.engine.train import train
+from mmresnest.export.compare import LIMITS, compare_outputs
 from mmresnest.models.norms import replace_sync_norms
 
 pytestmark = pytest.mark.filterwarnings('ignore')
@@ -271,6 +273,47 @@ def test_every_tensor_of_classes(name, uninitialized):
             else:
                 right = given[:, label - len(NEW) + len(OLD)]  # the background, or objectness
             assert torch.equal(own[:, label], right), (key, label)
+
+
+OUTPUTS = ('boxes', 'scores', 'labels')
+
+
+@pytest.mark.parametrize(
+    'kind', mark_slow(['semantic', 'detection', 'retinanet'], lambda kind: kind == 'semantic')
+)
+@torch.no_grad()
+def test_the_same_is_predicted_by_other_numbers(kind, tmp_path):
+    """A model of the same classes in another order sees what the first one sees."""
+    order = [2, 0, 3, 1]
+    names = [OLD[label] for label in order]
+    old, new = (build(kind, tmp_path, len(OLD), seed=seed).eval() for seed in (1, 2))
+    for name, parameter in old.named_parameters():
+        parameter.mul_(1 if name.endswith('fc_cls.weight') else 0.1)
+    cfg = tune(TEXTS[kind], kind, tmp_path)
+    set_classes(model_of(cfg), len(OLD))
+    content = dict(state_dict=old.state_dict(), meta=dict(dataset_meta=dict(classes=OLD)))
+    image = torch.randn(1, 3, 64, 64)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        new.load_state_dict(fit_classes('old.pth', content, new, dict(classes=names), cfg.model))
+        if kind == 'semantic':
+            one, two = (model(image, mode='tensor') for model in (old, new))
+            torch.testing.assert_close(two, one[:, order])
+            return
+        sample = make_sample('detection', 64, 64, len(OLD))
+        found = []
+        for model in (old, new):
+            part = model.bbox_head if kind == 'retinanet' else model.roi_head
+            # Suppression adds an offset by label to boxes, whose rounding decides near its border.
+            part.test_cfg.update(score_thr=0.0, max_per_img=40)
+            part.test_cfg.nms.iou_threshold = 1.0
+            (result,) = model(image, [copy.deepcopy(sample)], mode='predict')
+            result.pred_instances.boxes = result.pred_instances.pop('bboxes')
+            found.append(result.pred_instances)
+    one, two = found
+    assert len(one) > 3 and len(set(one.labels.tolist())) > 1
+    two.labels = torch.tensor(order)[two.labels]
+    arrays = [[seen[key][None].numpy() for key in OUTPUTS] for seen in (one, two)]
+    assert all(each.passes for each in compare_outputs(OUTPUTS, *arrays, LIMITS['float32']))
 
 
 def test_regions_of_a_panoptic_model(tmp_path):
