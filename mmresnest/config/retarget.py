@@ -309,7 +309,9 @@ def _resize_class_weights(head: dict, classes: int) -> None:
         head.get(f'num_{group}_classes') or 0 for group in ('things', 'stuff')
     )
     loss = head.get('loss_cls')
-    weights = loss.get('class_weight') if isinstance(loss, dict) else None
+    if not isinstance(loss, dict):
+        return
+    weights = loss.get('class_weight')
     if not isinstance(weights, (list, tuple)) or len(weights) != former + 1:
         return
     if len(set(weights[:-1])) == 1:
