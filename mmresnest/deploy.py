@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from itertools import pairwise
 from typing import Any, TypeGuard, TypeVar
 
 import torch
@@ -195,8 +196,8 @@ def conv_norm_pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
         for index in range(len(module.convs)):
             yield module, f'convs.{index}', f'bns.{index}'
     elif isinstance(module, nn.Sequential):
-        for index in range(len(module) - 1):
-            yield module, str(index), str(index + 1)
+        for conv, norm in pairwise(module._modules):  # whose names need not be numbers
+            yield module, conv, norm
     elif type(module).__name__ == 'ConvModule' and getattr(module, 'with_norm', False):
         order = getattr(module, 'order', ())
         if 'conv' in order and order.index('norm') == order.index('conv') + 1:

@@ -17,6 +17,7 @@ from ..deploy import compile_backbone, fuse
 from ..inference.runtimes import load_core
 from ..models import fast
 from ..models.factory import build_backbone
+from ..models.timm_network import PREFIX
 from ..models.variants import variant
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
@@ -152,6 +153,8 @@ def mmdet_backbone(case: BenchmarkCase) -> nn.Module:
 
 def mmdet_settings(arch: str) -> dict[str, Any]:
     """Return type and arguments of mmdet's class for a network."""
+    if arch.startswith(PREFIX):
+        raise FormUnavailable('mmdet has no networks of timm')
     row = variant(arch)
     trunk, kind = row.trunk, row.trunk['kind']
     depth = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}.get(row.depths)

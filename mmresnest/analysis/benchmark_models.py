@@ -30,6 +30,7 @@ from ..deploy import fuse
 from ..errors import UserError, nearest
 from ..models import fast
 from ..models.norms import replace_sync_norms
+from ..models.timm_network import PREFIX
 from ..models.trunk import to_memory_format
 from ..utils.text import align_columns
 from .benchmark import describe_machine, find_quartiles, make_time_columns
@@ -221,7 +222,7 @@ def build_model(config: str, arch: str, theirs: bool = False) -> Any:
         settings.update({key: cfg.model.backbone[key] for key in kept if key in cfg.model.backbone})
         settings.setdefault('norm_cfg', dict(type='BN'))
         cfg.model.backbone = {**settings, 'type': f'{cfg.default_scope}.{settings["type"]}'}
-    elif cfg.default_scope == 'mmseg':
+    elif cfg.default_scope == 'mmseg' and not arch.startswith(PREFIX):
         cfg.model.backbone.compat = 'mm'  # dilated, theirs is another function, of equal cost
     replace_sync_norms(cfg.model)
     if cfg.default_scope == 'mmseg':

@@ -504,7 +504,9 @@ def variant(arch: str, type: str | None = None) -> Variant:
     row = VARIANTS.get(ALIASES.get(arch, arch)) if isinstance(arch, str) else None
     if row is None:
         raise ArgumentError(
-            f'arch={arch!r} is unknown; {nearest(arch, list_archs(type))}', code='argument.value'
+            f'arch={arch!r} is unknown; {nearest(arch, list_archs(type))}; networks of timm are '
+            'timm/NAME',
+            code='argument.value',
         )
     if type not in (None, row.type):
         raise ArgumentError(

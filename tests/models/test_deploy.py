@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -248,3 +249,13 @@ def test_bfloat16_only_where_the_processor_has_it(monkeypatch):
     assert {weight.dtype for weight in half.parameters()} == {torch.bfloat16}
     for one, two in zip(network(image()), half(image()), strict=True):
         assert two.dtype == torch.float32 and (two - one).norm() < 0.05 * one.norm()
+
+
+def test_layers_in_a_row_may_have_names():
+    """As those of timm's Xception: OrderedDict's names, not numbers."""
+    layers = dict(conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4), last=nn.Conv2d(4, 2, 1))
+    row = nn.Sequential(OrderedDict(layers)).eval()
+    nn.init.uniform_(row.norm.running_mean), nn.init.uniform_(row.norm.running_var, 0.5, 1)
+    fused, x = fuse(row), image(1, (9, 9))
+    assert not norms(fused)
+    torch.testing.assert_close(fused(x), row(x), rtol=1e-5, atol=1e-5)

@@ -10,6 +10,7 @@ from helpers.errors import refuses
 from helpers.optional import import_or_skip
 
 from mmresnest.config.architecture import scale_pixels
+from mmresnest.deploy import fuse
 from mmresnest.models.factory import build_backbone
 from mmresnest.models.timm_network import TimmNetwork, find_network
 
@@ -176,6 +177,12 @@ def test_real_networks_give_the_maps_of_timm(timm, name):
     for key, weight in network.net.named_parameters():
         assert weight.requires_grad == (weight.grad is not None), key
     assert 0 < len(network.frozen) < len(list(network.parameters()))
+    with torch.no_grad():
+        for norm in network.modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                norm.running_mean.uniform_(-0.1, 0.1), norm.running_var.uniform_(0.8, 1.2)
+        for x, y in zip(network(image), fuse(network)(image), strict=True):
+            assert (x - y).abs().max() < 1e-4 * x.std()
 
 
 @pytest.mark.slow
