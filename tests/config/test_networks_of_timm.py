@@ -11,6 +11,7 @@ from helpers.optional import import_or_skip
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 
+from mmresnest.analysis.benchmark_models import benchmark_models
 from mmresnest.analysis.memory import make_sample
 from mmresnest.config.inspect import import_packages, task_of
 from mmresnest.config.retarget import start_from_scratch
@@ -174,3 +175,9 @@ def test_the_tool_measures_and_names_what_it_cannot(timm):
     params, training, prediction, most, less = map(float, figures)
     assert 40 < params < 60 and training > 0 and prediction > 0 and most > less > params * 4
     assert 'write arch resnest50 ' in run.stdout.splitlines()[3]
+
+
+def test_whole_models_are_timed_and_fused(timm):
+    rows = benchmark_models(['deeplabv3'], arch='timm/convnext_atto', size=(1, 64, 96), repeats=1)
+    assert [row.form for row in rows] == ['plain', 'fused']  # mmseg has no such network
+    assert rows[1].objects == rows[0].objects > 0 and rows[1].difference < 1e-5
