@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
@@ -28,6 +27,7 @@ from ..data.checks.rows import get_rows
 from ..data.json_files import read_coco_file
 from ..errors import UserError
 from .checks.part import Part
+from .hardware import has_accelerator
 from .inspect import LOADERS, dataset_configs, iterate_dicts, model_of, scope_of, task_of, type_of
 from .load import name_of
 from .options import ScheduleOptions
@@ -291,7 +291,7 @@ def choose_schedule(cfg: Config, options: ScheduleOptions) -> str:
     if images is None or images >= SMALL.images:
         return 'config'
     whole = getattr(options, 'load_from', None) or cfg.get('load_from')
-    if whole or not is_shipped(cfg) or torch.cuda.is_available():
+    if whole or not is_shipped(cfg) or has_accelerator():
         return 'small'
     return 'laptop'
 
