@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral
+from typing import Any
 
 MAX_LISTED = 24  # legal values that a message lists in full
 
@@ -55,3 +57,17 @@ def nearest(name: object, legal: Iterable[str], count: int = 3) -> str:
     if len(legal) > MAX_LISTED:
         legal[MAX_LISTED // 2 :] = [f'and {len(legal) - MAX_LISTED // 2} more']
     return 'legal: ' + ', '.join(legal)
+
+
+def check_indices(name: str, value: Any) -> tuple[int, ...]:
+    """Return an argument that is a list or tuple of whole numbers as a tuple.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    if isinstance(value, (list, tuple)) and all(isinstance(one, Integral) for one in value):
+        return tuple(value)
+    raise ArgumentError(
+        f'{name}={value!r} is not supported; legal: a list or tuple of whole numbers',
+        code='argument.value',
+    )

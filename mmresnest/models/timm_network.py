@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import grad
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import ArgumentError, UserError, nearest
+from ..errors import ArgumentError, UserError, check_indices, nearest
 from ..utils.packages import import_optional
 from .norms import can_synchronize
 from .variants import ALIASES, VARIANTS
@@ -59,14 +59,14 @@ class TimmNetwork(nn.Module):
         **options: Any,
     ):
         super().__init__()
-        self.arch, self.out_indices, self.norm_eval = arch, tuple(out_indices), norm_eval
-        norm, ordered = dict(norm_cfg or {}), sorted({0, 1, 2, 3} & set(out_indices))
+        self.out_indices = check_indices('out_indices', out_indices)
+        self.arch, self.norm_eval, norm = arch, norm_eval, dict(norm_cfg or {})
+        ordered = sorted({0, 1, 2, 3} & set(self.out_indices))
         self.check('norm_cfg.type', norm.get('type', 'BN'), ['BN', 'BN2d', 'SyncBN'])
         self.check('frozen_stages', frozen_stages, range(-1, 5))
         self.check('out_indices', self.out_indices, [tuple(ordered or range(4))])
         (timm, _), maps = find_network(arch), Maps(arch, dict(options, in_chans=in_channels))
         chosen, self.out_channels, needs = zip(*(maps[STRIDES[1 + index]] for index in ordered))
-        #: names of parameters
         self.frozen = maps[STRIDES[frozen_stages]][2] if frozen_stages >= 0 else frozenset()
         self.options = maps.options
         self.net = timm.create_model(arch, **maps.options, features_only=True, out_indices=chosen)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import ArgumentError, nearest
+from ..errors import ArgumentError, check_indices, nearest
 from .blocks import (
     KINDS,
     BlockGeometry,
@@ -111,6 +111,8 @@ class StageSpec:
                 f'kind={self.kind!r} is unknown; {nearest(self.kind, self.kinds)}',
                 code='argument.value',
             )
+        for name in ('depths', 'strides', 'dilations', 'out_indices'):
+            check_indices(name, getattr(self, name))
         stages, out_indices = len(self.depths), tuple(self.out_indices)
         if not 1 <= stages <= 4:
             raise ArgumentError(

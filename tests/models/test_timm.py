@@ -131,6 +131,7 @@ def test_weights_that_are_not_to_be_had(fake, tmp_path):
         ('argument.value', 'pyramid', dict(frozen_stages=5), ['5']),
         ('argument.value', 'pyramid', dict(out_indices=(4,)), ['4']),
         ('argument.value', 'pyramid', dict(out_indices=(1, 0)), ['(1, 0)']),
+        ('argument.value', 'pyramid', dict(out_indices=3), ['out_indices=3']),
         ('argument.value', 'pyramid', dict(radix=2), ['radix']),
     ],
 )
