@@ -7,6 +7,7 @@ names such a file, and mmseg the images of ``decode_backend='pickle'``.
 from dataclasses import replace
 from io import BytesIO
 from pickle import UnpicklingError
+from tokenize import TokenError
 from typing import IO, Any
 
 from ..errors import UserError
@@ -78,7 +79,7 @@ def read_array(path: Any) -> Any:
             return read_pickle(file)
         try:
             return np.load(file)
-        except (EOFError, OSError, *BROKEN) as error:
+        except (EOFError, OSError, TokenError, *BROKEN) as error:  # a header is Python's text
             raise UserError(
                 f'{path} cannot be read as an array ({type(error).__name__}: {error}); save it by '
                 'numpy.save, with a dtype of numbers',

@@ -171,7 +171,8 @@ def test_arrays_of_openimages_are_read_as_data(tmp_path, monkeypatch):
     objects = io.BytesIO()
     np.save(objects, np.array([None]), allow_pickle=True)
     header = objects.getvalue()[: -len(pickle.dumps(np.array([None]), 3))]
-    for content in (marked, header + marked, b'\x93NUMPY', b'PK\3\4', b''):
+    open_bracket = b'\x93NUMPY\1\0\14\0' + b"{'descr': [\n"
+    for content in (marked, header + marked, open_bracket, b'\x93NUMPY', b'PK\3\4', b''):
         path.write_bytes(content)
         with refuses('data.unsafe' if content is marked else 'data.unreadable', path):
             dataset._get_relation_matrix(str(path))
