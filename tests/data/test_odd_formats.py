@@ -30,7 +30,7 @@ from helpers.folders import (
 from helpers.mask_folders import draw_truth, make_voc_objects, save_mask
 
 from mmresnest.data.folder import read_folder
-from mmresnest.data.formats.base import enclose
+from mmresnest.data.formats.base import WHOLE, ImageIndex, enclose
 from mmresnest.data.formats.split import Division
 from mmresnest.data.json_files import read_coco_file
 from mmresnest.data.request import DataRequest
@@ -881,3 +881,16 @@ def test_images_of_cvat_s_subsets_have_names_of_their_own(tmp_path):
         table = json.loads((folder.root / part.annotations).read_text())
         read = [folder.root / part.images / row['file_name'] for row in table['images']]
         assert read == [tmp_path / 'images' / subset / f'{name}.jpg' for name in '01']
+
+
+def test_folders_above_the_data_say_no_split(tmp_path):
+    """Data may lie in a folder called ``train``: two images of one name are told apart below it."""
+    root = tmp_path / 'train' / 'photos'
+    for split in ('train', 'val'):
+        draw_image(root / split / 'a.png', make_truth(['train'])['train'][0])
+    index = ImageIndex(root)
+    both = index.find_named('a.png')
+    assert both == [root / 'train' / 'a.png', root / 'val' / 'a.png']
+    assert index.prefer_split(both, 'train') == both[:1]
+    assert index.prefer_split(both, 'val') == both[1:]
+    assert index.prefer_split(both, 'test') == index.prefer_split(both, WHOLE) == both

@@ -219,6 +219,32 @@ def find_split_folders(folder: Path, strict: bool = False) -> dict[str, Path]:
     return chosen
 
 
+def choose_image(found: Sequence[Path], name: str, place: str, remedies: tuple[str, str]) -> Path:
+    """Return the one image that was found for a name.
+
+    Args:
+        found: those that it may mean.
+        name: as it is written.
+        place: where, as ``a.csv:2``.
+        remedies: what to do if there are several, and if there is none.
+
+    Raises:
+        UserError: there is not one.
+    """
+    if len(found) == 1:
+        return found[0]
+    several, lost = remedies
+    raise UserError(
+        f'{place}: '
+        + (
+            f'the image {name!r} may be {found[0]} or {found[1]}; {several}'
+            if found
+            else f'there is no image {name!r} below the folder; put it there, or {lost}'
+        ),
+        code='data.image-missing',
+    )
+
+
 def find_label_folders(root: Path, suffix: str) -> dict[str, Path]:
     """Return the folders of splits that hold label files, in a folder or in one right below it.
 
@@ -245,6 +271,31 @@ def refuse_rivals(one: Path, other: Path, split: str) -> UserError:
         'does not',
         code='data.ambiguous',
     )
+
+
+def assign_splits(paths: Iterable[Path], root: Path, stems: bool = True) -> dict[str, Path]:
+    """Return the file of each split, as its name says, or else the folder that it is in.
+
+    Args:
+        paths: the files.
+        root: what they are in, whose own name says nothing.
+        stems: whether names count, and not folders alone.
+
+    Raises:
+        UserError: two are of the same split.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        split = name_split(path.stem) if stems else WHOLE
+        split = split or name_split(path.parent.name if path.parent != root else '')
+        if split in found:
+            raise UserError(
+                f'{found[split]} and {path} are both of {split or "all images"}; move the one that '
+                'is not to be used away',
+                code='data.ambiguous',
+            )
+        found[split] = path
+    return found
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -509,6 +560,7 @@ class ImageIndex:
     """The images below a folder, found by their names with or without ending."""
 
     def __init__(self, *folders: Path) -> None:
+        self.roots = folders
         self.paths = [path for folder in folders for path in list_images(folder)]
         self.names: dict[str, list[Path]] = defaultdict(list)
         self.stems: dict[str, list[Path]] = defaultdict(list)
@@ -540,6 +592,15 @@ class ImageIndex:
             if same:
                 return same
         return [] if len(parts) > 1 and parts[-2] in self.folders else found
+
+    def prefer_split(self, found: list[Path], split: str) -> list[Path]:
+        """Return those of some images that are in folders of a split, all if none is."""
+        own = []
+        for path in found if split and len(found) > 1 else ():
+            root = next(root for root in self.roots if path.is_relative_to(root))
+            if split in map(name_split, path.relative_to(root).parts[:-1]):
+                own.append(path)
+        return own or found
 
     def find_near(self, label: Path, name: str) -> Path | None:
         """Return the image that a label file stands for.

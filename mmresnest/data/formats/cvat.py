@@ -32,6 +32,7 @@ from .base import (
     Picture,
     Thing,
     check_sizes,
+    choose_image,
     collect_names,
     enclose,
     find_shallow,
@@ -103,20 +104,10 @@ def read_cvat(root: Path) -> ObjectData:
 
 def _read_picture(node: Node, path: Path, root: Path, index: ImageIndex) -> Picture:
     name = node.attributes.get('name', '').replace('\\', '/')
-    same, split = index.find_named(name), name_split(node.attributes.get('subset', ''))
-    folders = {one: one.relative_to(root).parts[:-1] for one in same}
-    same = [one for one in same if split and split in map(name_split, folders[one])] or same
-    if len(same) != 1:
-        raise UserError(
-            f'{path}:{node.line}: '
-            + (
-                f'the image {name!r} may be {same[0]} or {same[1]}; keep the folders of the task'
-                if same
-                else f'there is no image {name!r} below {root}; put it there, or export with '
-                '"Save images"'
-            ),
-            code='data.image-missing',
-        )
+    split = name_split(node.attributes.get('subset', ''))
+    same = index.prefer_split(index.find_named(name), split)
+    remedies = 'keep the folders of the task', 'export with "Save images"'
+    image = choose_image(same, name, f'{path}:{node.line}', remedies)
     sides = [parse_number(node.attributes.get(side)) for side in ('width', 'height')]
     size = (int(sides[0]), int(sides[1])) if sides[0] and sides[1] else None
     groups: dict[object, list[Thing]] = {}
@@ -127,7 +118,7 @@ def _read_picture(node: Node, path: Path, root: Path, index: ImageIndex) -> Pict
         if thing is not None:
             key = (thing.name, group) if group not in ('', '0') else at
             groups.setdefault(key, []).append(thing)
-    return Picture(same[0], tuple(map(join_things, groups.values())), size, f'{path}:{node.line}')
+    return Picture(image, tuple(map(join_things, groups.values())), size, f'{path}:{node.line}')
 
 
 def _read_thing(shape: Node, place: str, source: str, size: tuple[int, int] | None) -> Thing | None:

@@ -26,12 +26,13 @@ from .base import (
     ObjectData,
     Picture,
     Thing,
+    assign_splits,
     check_sizes,
+    choose_image,
     collect_names,
     find_shallow,
     make_data,
     make_mask_thing,
-    name_split,
     note_left_out,
 )
 
@@ -74,16 +75,7 @@ def read_run_lengths(root: Path) -> ObjectData:
         UserError: with file, line and remedy, for what cannot be read.
     """
     index = ImageIndex(root)
-    files: dict[str, Path] = {}
-    for path in find_run_length_files(root):
-        split = name_split(path.parent.name if path.parent != root else '')
-        if split in files:
-            raise UserError(
-                f'{files[split]} and {path} are both tables of {split or "all images"}; move the '
-                'one that is not to be used away',
-                code='data.ambiguous',
-            )
-        files[split] = path
+    files = assign_splits(find_run_length_files(root), root, stems=False)
     splits, counts, classed = {}, Counter[tuple[Path, str]](), False
     for split, path in files.items():
         things, has_classes = _read_table(path, root, index)
@@ -154,18 +146,7 @@ def _read_names(row: Mapping[str, str], place: str) -> tuple[str, str]:
 def _find_image(name: str, place: str, index: ImageIndex) -> Path:
     found = index.find_named(name) or index.stems.get(name, [])
     same = [path for path in found if path.parent.name not in ('masks', 'mask')]
-    if len(same) != 1:
-        raise UserError(
-            f'{place}: '
-            + (
-                f'the image {name!r} may be {same[0]} or {same[1]}; take one of them away'
-                if same
-                else f'there is no image {name!r} below the folder; put it there, or take its '
-                'lines away'
-            ),
-            code='data.image-missing',
-        )
-    return same[0]
+    return choose_image(same, name, place, ('take one of them away', 'take its lines away'))
 
 
 def _decode_runs(text: str, size: tuple[int, int], place: str) -> np.ndarray:

@@ -22,7 +22,9 @@ from .base import (
     ObjectData,
     Picture,
     Thing,
+    assign_splits,
     check_sizes,
+    choose_image,
     collect_names,
     find_shallow,
     make_data,
@@ -126,19 +128,10 @@ def read_csv(root: Path) -> ObjectData:
     Raises:
         UserError: with file, line and remedy, for what cannot be read.
     """
-    files: dict[str, Path] = {}
-    for path in find_shallow(root, '*.csv'):
-        if set(_NEEDED) <= set(_read_columns(path)[0]):
-            split = name_split(path.stem) or name_split(
-                path.parent.name if path.parent != root else ''
-            )
-            if split in files:
-                raise UserError(
-                    f'{files[split]} and {path} are both tables of {split or "all images"}; move '
-                    'the one that is not to be used away',
-                    code='data.ambiguous',
-                )
-            files[split] = path
+    tables = find_shallow(root, '*.csv')
+    files = assign_splits(
+        (path for path in tables if set(_NEEDED) <= set(_read_columns(path)[0])), root
+    )
     index = ImageIndex(root)
     splits = {split: _read_table(path, root, index) for split, path in files.items()}
     if len(splits) > 1:
@@ -211,22 +204,10 @@ def _find_image(row: Mapping[str, str], path: Path, line: int, index: ImageIndex
     beside = path.parent / name
     if name and beside.is_file():
         return beside
-    found = index.find_named(name)
     split = name_split(path.stem) or name_split(path.parent.name)
-    same = [one for one in found if split and split in map(name_split, one.parts[:-1])] or found
-    if len(same) != 1:
-        raise UserError(
-            f'{path}:{line}: '
-            + (
-                f'the image {name!r} may be {same[0]} or {same[1]}; write its path from '
-                f'{path.parent} into the table'
-                if same
-                else f'there is no image {name!r} below the folder; put it there, or take its '
-                'lines away'
-            ),
-            code='data.image-missing',
-        )
-    return same[0]
+    same = index.prefer_split(index.find_named(name), split)
+    remedies = f'write its path from {path.parent} into the table', 'take its lines away'
+    return choose_image(same, name, f'{path}:{line}', remedies)
 
 
 def _read_commas(row: Mapping[str, str], separator: str) -> Mapping[str, str]:

@@ -31,12 +31,13 @@ from .base import (
     ObjectData,
     Picture,
     Thing,
+    assign_splits,
     check_sizes,
+    choose_image,
     collect_names,
     enclose,
     find_shallow,
     make_data,
-    name_split,
     note_left_out,
     round_pixels,
 )
@@ -99,16 +100,7 @@ def read_via(root: Path) -> ObjectData:
     Raises:
         UserError: with file, image and remedy, for what cannot be read.
     """
-    files: dict[str, Path] = {}
-    for path in find_via_files(root):
-        split = name_split(path.stem) or name_split(path.parent.name if path.parent != root else '')
-        if split in files:
-            raise UserError(
-                f'{files[split]} and {path} both hold the regions of {split or "all images"}; move '
-                'the one that is not to be used away',
-                code='data.ambiguous',
-            )
-        files[split] = path
+    files = assign_splits(find_via_files(root), root)
     tables = {
         path: _read_csv(path) if path.suffix.lower() == '.csv' else _read_json(path)
         for path in files.values()
@@ -202,19 +194,8 @@ def _find_class_key(regions: list[Region], root: Path) -> str:
 def _find_image(name: str, path: Path, split: str, index: ImageIndex) -> Path:
     beside = path.parent / name
     found = [beside] if beside.is_file() else index.find_named(name)
-    same = [one for one in found if split and split in map(name_split, one.parts[:-1])] or found
-    if len(same) != 1:
-        raise UserError(
-            f'{path}: '
-            + (
-                f'the image {name!r} may be {same[0]} or {same[1]}; put the file beside its images'
-                if same
-                else f'there is no image {name!r} below the folder; put it there, or take its '
-                'entry away'
-            ),
-            code='data.image-missing',
-        )
-    return same[0]
+    remedies = 'put the file beside its images', 'take its entry away'
+    return choose_image(index.prefer_split(found, split), name, str(path), remedies)
 
 
 def _read_thing(region: Region, key: str, root: Path) -> Thing:
