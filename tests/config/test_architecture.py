@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.detectors import DETECTORS
 from helpers.errors import refuses
 from helpers.fake_timm import make_fake_timm
 from helpers.maps import backbone_of, build, check_maps
@@ -169,46 +170,12 @@ def test_every_config_of_ours(uninitialized):
 
 
 KINDS = (
-    'atss/atss_r50_fpn_1x_coco',
-    'autoassign/autoassign_r50-caffe_fpn_1x_coco',
-    'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco',
-    'centernet/centernet_r18_8xb16-crop512-140e_coco',
-    'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance',
-    'conditional_detr/conditional-detr_r50_8xb2-50e_coco',
-    'dab_detr/dab-detr_r50_8xb2-50e_coco',
-    'ddod/ddod_r50_fpn_1x_coco',
-    'ddq/ddq-detr-4scale_r50_8xb2-12e_coco',
-    'deformable_detr/deformable-detr_r50_16xb2-50e_coco',
-    'detr/detr_r50_8xb2-150e_coco',
-    'dino/dino-4scale_r50_8xb2-12e_coco',
+    *DETECTORS,
     'faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco',
-    'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
-    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco',
-    'foveabox/fovea_r50_fpn_4xb4-1x_coco',
-    'fsaf/fsaf_r50_fpn_1x_coco',
-    'gfl/gfl_r50_fpn_1x_coco',
-    'grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco',
-    'htc/htc-without-semantic_r50_fpn_1x_coco',
-    'libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco',
-    'mask2former/mask2former_r50_8xb2-lsj-50e_coco',
     'mask_rcnn/mask-rcnn_r50_fpn_1x_coco',
-    'ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco',
-    'nas_fcos/nas-fcos_r50-caffe_fpn_fcoshead-gn-head_4xb4-1x_coco',
-    'paa/paa_r50_fpn_1x_coco',
     'pafpn/faster-rcnn_r50_pafpn_1x_coco',
     'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco',
-    'point_rend/point-rend_r50-caffe_fpn_ms-1x_coco',
-    'reppoints/reppoints-moment_r50_fpn_1x_coco',
-    'retinanet/retinanet_r50_fpn_1x_coco',
     'rpn/rpn_r50_fpn_1x_coco',
-    'scnet/scnet_r50_fpn_1x_coco',
-    'solo/solo_r50_fpn_1x_coco',
-    'solov2/solov2_r50_fpn_1x_coco',
-    'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco',
-    'tood/tood_r50_fpn_1x_coco',
-    'vfnet/vfnet_r50_fpn_1x_coco',
-    'yolact/yolact_r50_1xb8-55e_coco',
-    'yolof/yolof_r50-c5_8xb8-1x_coco',
 )
 """One config of each kind of detector; all segmentors predict in shape, above."""
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from helpers import tiny
+from helpers.detectors import DETECTORS
 from helpers.errors import refuses
 from helpers.tiers import mark_slow
 from mmengine.registry import MODELS, DefaultScope
@@ -138,52 +139,18 @@ def test_rows_of_the_same_names(kind, tmp_path):
 
 KINDS = {
     'mmdet': (
-        'atss/atss_r50_fpn_1x_coco',
-        'autoassign/autoassign_r50-caffe_fpn_1x_coco',
+        *DETECTORS,
         'boxinst/boxinst_r50_fpn_ms-90k_coco',
-        'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco',
-        'centernet/centernet_r18_8xb16-crop512-140e_coco',
-        'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance',
-        'conditional_detr/conditional-detr_r50_8xb2-50e_coco',
-        'dab_detr/dab-detr_r50_8xb2-50e_coco',
-        'ddod/ddod_r50_fpn_1x_coco',
-        'ddq/ddq-detr-4scale_r50_8xb2-12e_coco',
-        'deformable_detr/deformable-detr_r50_16xb2-50e_coco',
-        'detr/detr_r50_8xb2-150e_coco',
-        'dino/dino-4scale_r50_8xb2-12e_coco',
         'double_heads/dh-faster-rcnn_r50_fpn_1x_coco',
-        'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
-        'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco',
-        'foveabox/fovea_r50_fpn_4xb4-1x_coco',
         'free_anchor/freeanchor_r50_fpn_1x_coco',
-        'fsaf/fsaf_r50_fpn_1x_coco',
-        'gfl/gfl_r50_fpn_1x_coco',
-        'grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco',
         'guided_anchoring/ga-retinanet_r50_fpn_1x_coco',
-        'htc/htc-without-semantic_r50_fpn_1x_coco',
-        'libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco',
-        'mask2former/mask2former_r50_8xb2-lsj-50e_coco',
         'maskformer/maskformer_r50_ms-16xb1-75e_coco',
-        'ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco',
-        'nas_fcos/nas-fcos_r50-caffe_fpn_fcoshead-gn-head_4xb4-1x_coco',
-        'paa/paa_r50_fpn_1x_coco',
-        'point_rend/point-rend_r50-caffe_fpn_ms-1x_coco',
         'queryinst/queryinst_r50_fpn_1x_coco',
-        'reppoints/reppoints-moment_r50_fpn_1x_coco',
-        'retinanet/retinanet_r50_fpn_1x_coco',
         'rtmdet/rtmdet_tiny_8xb32-300e_coco',
         'sabl/sabl-faster-rcnn_r50_fpn_1x_coco',
-        'scnet/scnet_r50_fpn_1x_coco',
         'seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1',
-        'solo/solo_r50_fpn_1x_coco',
-        'solov2/solov2_r50_fpn_1x_coco',
-        'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco',
         'ssd/ssd300_coco',
-        'tood/tood_r50_fpn_1x_coco',
-        'vfnet/vfnet_r50_fpn_1x_coco',
-        'yolact/yolact_r50_1xb8-55e_coco',
         'yolo/yolov3_d53_8xb8-320-273e_coco',
-        'yolof/yolof_r50-c5_8xb8-1x_coco',
         'yolox/yolox_s_8xb8-300e_coco',
     ),
     'mmseg': (
